@@ -1,0 +1,28 @@
+"""Intensities on one scale."""
+
+from dataclasses import replace
+
+import torch
+
+from pullback.space import Image
+
+
+def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
+    """The image with its `low` percentile at 0 and its `high` percentile at 1, cut off there.
+
+    Percentiles are of the voxels above the image's minimum, within its mask where it has one, so that an empty
+    background does not decide; each image and channel by itself, since scanners share no unit.
+    """
+    data = image.data.clone()
+    for index in torch.cartesian_prod(torch.arange(data.shape[0]), torch.arange(data.shape[1])):
+        values = data[tuple(index)]
+        seen = values[image.mask[index[0], 0]] if image.mask is not None and image.mask[index[0]].any() else values
+        lit = seen[seen > seen.min()]
+        if not len(lit):
+            raise ValueError("normalised: the image is constant where it may be looked at")
+        ordered = lit.flatten().sort().values  # torch.quantile refuses volumes of more than 2²⁴ voxels
+        bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
+        if low > 0 and bottom == top:
+            bottom, top = seen.min(), seen.max()
+        data[tuple(index)] = ((values - bottom) / (top - bottom)).clamp(0, 1)
+    return replace(image, data=data)

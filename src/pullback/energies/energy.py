@@ -1,0 +1,59 @@
+"""What is minimised, and how energies add up."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pullback.alignment import Alignment, Objective, Pair
+
+
+class Energy(ABC):
+    """A scalar of an alignment, small when it is good. `a + 0.02 * b` is an energy."""
+
+    @abstractmethod
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        """Each term, weighted, by name: scalars `()`."""
+
+    def __call__(self, alignment: Alignment) -> Tensor:
+        """The sum of the terms, `()`."""
+        return sum(self.terms(alignment).values())
+
+    def on(self, pair: Pair) -> Objective:
+        """This energy of `pair` as a function of the transform alone: what a solver descends."""
+        return lambda transform: self(Alignment(pair, transform))
+
+    def __add__(self, other: "Energy") -> "Energy":
+        return Sum((*_parts(self), *_parts(other)))
+
+    def __rmul__(self, weight: float) -> "Energy":
+        return Weighted(weight, self)
+
+
+@dataclass(frozen=True)
+class Weighted(Energy):
+    """`weight * energy`."""
+
+    weight: float
+    energy: Energy
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return {name: self.weight * value for name, value in self.energy.terms(alignment).items()}
+
+
+@dataclass(frozen=True)
+class Sum(Energy):
+    """`a + b + …`; terms of one name add up."""
+
+    parts: tuple[Energy, ...]
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        total: dict[str, Tensor] = {}
+        for part in self.parts:
+            for name, value in part.terms(alignment).items():
+                total[name] = total[name] + value if name in total else value
+        return total
+
+
+def _parts(energy: Energy) -> tuple[Energy, ...]:
+    return energy.parts if isinstance(energy, Sum) else (energy,)

@@ -1,0 +1,74 @@
+"""How rough a field is."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pullback.alignment import Alignment
+from pullback.energies.energy import Energy
+from pullback.space import Dense
+
+
+@dataclass(frozen=True)
+class Diffusion(Energy):
+    """The mean squared forward difference of the field, averaged over channels and axes (‖∇u‖² per voxel ÷ d²).
+
+    Balakrishnan et al. 2019 (the l2 gradient loss of VoxelMorph and OFG). Looks at what the transform is made of: a
+    displacement, or a velocity, in voxels of its own grid; any other transform by its displacement on the fixed grid.
+    """
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return {"diffusion": _Diffusion.apply(field_of(alignment))}
+
+
+@dataclass(frozen=True)
+class Bending(Energy):
+    """The mean squared second derivative of the field, over channels and all d² pairs of axes.
+
+    Rueckert et al. 1999. Zero for affine maps. Looks at the same field as `Diffusion`.
+    """
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        field = field_of(alignment)
+        axes = range(2, field.ndim)
+        total = field.new_zeros(())
+        for a in axes:
+            total = total + field.diff(n=2, dim=a).square().mean()
+            for b in range(a + 1, field.ndim):
+                total = total + 2 * field.diff(dim=a).diff(dim=b).square().mean()
+        return {"bending": total / len(axes) ** 2}
+
+
+def field_of(alignment: Alignment) -> Tensor:
+    """The field that regularity is asked of, `(B, d, *spatial)`."""
+    transform = alignment.transform
+    return transform.field if isinstance(transform, Dense) else transform.displacement(alignment.pair.fixed.grid)
+
+
+class _Diffusion(torch.autograd.Function):
+    """The value and, made beside it in the same sweep, the gradient: all that is kept."""
+
+    @staticmethod
+    def forward(ctx, field):
+        value, gradient = field.new_zeros(()), torch.zeros_like(field) if ctx.needs_input_grad[0] else None
+        ndim = field.ndim - 2
+        for axis in range(2, field.ndim):
+            if field.shape[axis] < 2:
+                continue
+            step = field.diff(dim=axis)
+            value = value + step.square().mean() / ndim
+            if gradient is not None:
+                step.mul_(2 / (step.numel() * ndim))
+                n = field.shape[axis] - 1
+                gradient.narrow(axis, 1, n).add_(step)
+                gradient.narrow(axis, 0, n).sub_(step)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        (gradient,) = ctx.saved_tensors
+        return upstream * gradient

@@ -1,0 +1,43 @@
+"""Global similarity of intensities."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pullback.alignment import Alignment
+from pullback.energies.energy import Energy
+
+
+@dataclass(frozen=True)
+class MSE(Energy):
+    """The mean squared difference of intensities over the masks."""
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        difference = (alignment.moved.data - alignment.pair.fixed.data).square()
+        return {"mse": _mean(difference, alignment.mask)}
+
+
+@dataclass(frozen=True)
+class NCC(Energy):
+    """1 − the squared correlation of intensities over each image and its masks."""
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return {"ncc": 1 - ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).square().mean()}
+
+
+def ncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Pearson correlation per image and channel, `(B, C)`, of `(B, C, *spatial)`; 0 where an image is constant."""
+    weight = moved.new_ones(1, 1, *moved.shape[2:]) if mask is None else mask.to(moved.dtype)
+    axes = tuple(range(2, moved.ndim))
+    count = weight.sum(axes, keepdim=True).clamp(min=1)
+    i, j = ((t - (t * weight).sum(axes, keepdim=True) / count) * weight for t in (fixed, moved))
+    tiny = 1e-12 if moved.dtype.itemsize == 8 else 1e-6
+    scale = (i.square().sum(axes) * j.square().sum(axes)).clamp(min=tiny**2).sqrt()
+    return (i * j).sum(axes) / scale
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return values.mean()
+    inside = mask.to(values.dtype).expand_as(values)
+    return (values * inside).sum() / inside.sum().clamp(min=1)

@@ -1,0 +1,1 @@
+"""Files in and out; LPS is known here alone."""

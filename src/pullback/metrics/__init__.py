@@ -1,0 +1,26 @@
+"""What is reported: `physical` by default, and `learn2reg` as that challenge computes it."""
+
+from pullback.metrics import learn2reg
+from pullback.metrics.metric import Metric, foreground
+from pullback.metrics.physical import (
+    Correlation,
+    Dice,
+    EndPointError,
+    Folding,
+    HausdorffDistance,
+    LandmarkError,
+    SDLogJ,
+)
+
+__all__ = [
+    "Correlation",
+    "Dice",
+    "EndPointError",
+    "Folding",
+    "HausdorffDistance",
+    "LandmarkError",
+    "Metric",
+    "SDLogJ",
+    "foreground",
+    "learn2reg",
+]

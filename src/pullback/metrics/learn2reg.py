@@ -1,0 +1,97 @@
+"""The measures exactly as the Learn2Reg challenge computes them (Hering et al. 2023), quirks included.
+
+Bit-compatible with its evaluation; `physical` has the measures to trust. Its count of foldings is left out: it counts
+after adding 3 to the determinant and clipping, and so is always 0.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Alignment
+from pullback.metrics.metric import label_values
+from pullback.metrics.physical import hausdorff
+from pullback.numerics.difference import determinant
+from pullback.numerics.sample import sample
+
+
+@dataclass(frozen=True)
+class Dice:
+    """As `physical.Dice`, but labels missing from either image before the warp are left out of the mean."""
+
+    name: ClassVar[str] = "l2r dice"
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+            return {}
+        fixed, moving = alignment.pair.fixed_labels.data, alignment.pair.moving_labels.data
+        moved = alignment.moved_labels.data
+        each = {}
+        for value in label_values(fixed, moving):
+            a, b = fixed == value, moved == value
+            known = bool(a.any()) and bool((moving == value).any())
+            each[f"l2r dice/{value}"] = 2 * int((a & b).sum()) / int(a.sum() + b.sum()) if known else math.nan
+        known = [v for v in each.values() if not math.isnan(v)]
+        return {"l2r dice": sum(known) / len(known), **each} if known else {}
+
+
+@dataclass(frozen=True)
+class SDLogJ:
+    """std(log(clip(det + 3, 1e-9, 1e9))) of central differences, two voxels cropped from each side."""
+
+    name: ClassVar[str] = "l2r sdlogj"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        return {"l2r sdlogj": sdlogj(alignment.transform.displacement(alignment.pair.fixed.grid))}
+
+
+def sdlogj(displacement: Tensor) -> float:
+    """Of `(1, d, *spatial)` in voxels, at least five along each axis."""
+    u = displacement.double()
+    ndim = u.shape[1]
+    inner = [slice(None)] * 2 + [slice(2, -2)] * ndim
+    columns = []
+    for axis in range(2, 2 + ndim):
+        ahead, behind = (u.roll(shift, axis) for shift in (-1, 1))  # what wraps round is cropped
+        columns.append(((ahead - behind) / 2)[tuple(inner)])
+    gradients = torch.stack(columns, 2)
+    matrices = gradients + torch.eye(ndim, dtype=u.dtype, device=u.device).view(1, ndim, ndim, *[1] * ndim)
+    return float((determinant(matrices) + 3).clamp(1e-9, 1e9).log().std(correction=0))
+
+
+@dataclass(frozen=True)
+class HausdorffDistance:
+    """As `physical.HausdorffDistance`, but in voxels."""
+
+    name: ClassVar[str] = "l2r hd95 voxels"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+            return {}
+        fixed = alignment.pair.fixed_labels
+        return hausdorff(fixed.data, alignment.moved_labels.data, [1.0] * fixed.grid.ndim, "l2r hd95 voxels")
+
+
+@dataclass(frozen=True)
+class LandmarkError:
+    """The displacement sampled at the fixed landmarks by a cubic spline; distances in voxels × the moving spacing."""
+
+    name: ClassVar[str] = "l2r tre mm"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        pair = alignment.pair
+        if pair.fixed_points is None or pair.moving_points is None:
+            return {}
+        at = pair.fixed.grid.to_voxels(pair.fixed_points.data.double().mT)
+        moving = pair.moving.grid.to_voxels(pair.moving_points.data.double().mT)
+        displacement = alignment.transform.displacement(pair.fixed.grid).double()
+        off = at + sample(displacement, at, "cubic") - moving
+        mm = off * pair.moving.grid.spacing.to(off).view(1, -1, 1)
+        return {"l2r tre mm": float(mm.norm(dim=1).mean())}

@@ -1,0 +1,124 @@
+"""The measures to trust: millimetres, plain log det, true foldings. `learn2reg` has the challenge's own definitions."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from surface_distance import compute_robust_hausdorff, compute_surface_distances
+
+from pullback.alignment import Alignment
+from pullback.energies import ncc
+from pullback.metrics.metric import foreground, label_values
+
+
+@dataclass(frozen=True)
+class Dice:
+    """2|A∩B| / (|A|+|B|) per label and its mean over the labels of the pair; a label lost on the way counts as 0."""
+
+    name: ClassVar[str] = "dice"
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+            return {}
+        fixed, moved = alignment.pair.fixed_labels.data, alignment.moved_labels.data
+        each = {}
+        for value in label_values(fixed, alignment.pair.moving_labels.data):
+            a, b = fixed == value, moved == value
+            each[f"dice/{value}"] = 2 * int((a & b).sum()) / max(int(a.sum()) + int(b.sum()), 1)
+        return {"dice": sum(each.values()) / len(each), **each} if each else {}
+
+
+@dataclass(frozen=True)
+class HausdorffDistance:
+    """The 95th percentile of the distances between the surfaces of each label, in mm, and its mean over the labels.
+
+    Surface elements are weighted by their area (DeepMind's `surface-distance`); labels absent from either are left out.
+    """
+
+    name: ClassVar[str] = "hd95 mm"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+            return {}
+        labels = alignment.pair.fixed_labels
+        return hausdorff(labels.data, alignment.moved_labels.data, labels.grid.spacing.tolist(), "hd95 mm")
+
+
+def hausdorff(fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], name: str) -> dict[str, float]:
+    """HD95 per label present in both of `(1, 1, *spatial)` and its mean, in the unit of `spacing`."""
+    each = {}
+    a, b = fixed[0, 0].cpu().numpy(), moved[0, 0].cpu().numpy()
+    for value in label_values(fixed):
+        if (b == value).any():
+            distances = compute_surface_distances(a == value, b == value, spacing)
+            each[f"{name}/{value}"] = float(compute_robust_hausdorff(distances, 95.0))
+    return {name: sum(each.values()) / len(each), **each} if each else {}
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Voxels in % whose Jacobian determinant is not positive: of the foreground, as OFG counts, and of all."""
+
+    name: ClassVar[str] = "folding %"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        folded = alignment.jacobian <= 0
+        inside = foreground(alignment)
+        share = 100 * float((folded & inside).sum()) / max(float(inside.sum()), 1)
+        return {"folding %": share, "folding % (all)": 100 * float(folded.double().mean())}
+
+
+@dataclass(frozen=True)
+class SDLogJ:
+    """The standard deviation of log det ∇φ over all voxels that do not fold."""
+
+    name: ClassVar[str] = "sdlogj"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        determinant = alignment.jacobian.double()
+        return {"sdlogj": float(determinant[determinant > 0].log().std(correction=0))}
+
+
+@dataclass(frozen=True)
+class EndPointError:
+    """The distance in mm between where the transform and the true one send the foreground of the fixed grid: mean."""
+
+    name: ClassVar[str] = "epe mm"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        if alignment.pair.truth is None:
+            return {}
+        grid = alignment.pair.fixed.grid
+        off = (alignment.transform.displacement(grid) - alignment.pair.truth.displacement(grid)).double()
+        mm = torch.einsum("ab,nb...->na...", grid.affine[:-1, :-1].to(off), off).norm(dim=1, keepdim=True)
+        return {"epe mm": float(mm[foreground(alignment)].mean())}
+
+
+@dataclass(frozen=True)
+class LandmarkError:
+    """The distance in mm between the pushed fixed points and the moving points: mean (TRE)."""
+
+    name: ClassVar[str] = "tre mm"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        if alignment.pushed is None or alignment.pair.moving_points is None:
+            return {}
+        off = alignment.pushed.data.double() - alignment.pair.moving_points.data.double()
+        return {"tre mm": float(off.norm(dim=-1).mean())}
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """The correlation of fixed and moved intensities over the masks."""
+
+    name: ClassVar[str] = "ncc"
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        return {"ncc": float(ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).mean())}

@@ -1,0 +1,6 @@
+"""Bricks of networks."""
+
+from pullback.networks.pad import padded
+from pullback.networks.unet import UNet, convolution
+
+__all__ = ["UNet", "convolution", "padded"]

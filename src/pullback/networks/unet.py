@@ -1,0 +1,64 @@
+"""The U-Net of registration."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pullback.networks.pad import padded
+
+
+def convolution(ndim: int, *args, **kwargs) -> nn.Module:
+    """`nn.Conv2d` or `nn.Conv3d`."""
+    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim](*args, **kwargs)
+
+
+class UNet(nn.Module):
+    """Strided 3ᵈ convolutions down, convolutions and nearest upsampling with skips up, leaky ReLU 0.2 after each.
+
+    The network of Balakrishnan et al. 2018, fig. 3. With E encoder stages the decoder's first E convolutions run at
+    1/2ᴱ … 1/2 of full size, each followed by upsampling and the skip of that size, except that the E-th is followed by
+    one more at half size; the rest run at full size.
+
+    Args:
+        ndim: 2 or 3.
+        channels: of the input.
+        encoder: channels of each halving convolution.
+        decoder: channels of the convolutions after it, more than E + 1 of them.
+    """
+
+    def __init__(self, ndim: int, channels: int, encoder: tuple[int, ...], decoder: tuple[int, ...]) -> None:
+        super().__init__()
+        depth = len(encoder)
+        if len(decoder) < depth + 2:
+            raise ValueError(f"UNet: {depth} encoder stages need at least {depth + 2} decoder stages, got {decoder}")
+        self.stride = 2**depth
+        self.channels_out = decoder[-1]
+        widths = [channels, *encoder]
+        self.down = nn.ModuleList(
+            convolution(ndim, a, b, 3, stride=2, padding=1) for a, b in zip(widths, encoder, strict=False)
+        )
+        skips = [0, *widths[-2:0:-1], 0, channels]  # what is concatenated before each decoder stage
+        skips += [0] * (len(decoder) - len(skips))
+        before = [encoder[-1], *decoder]
+        self.up = nn.ModuleList(
+            convolution(ndim, a + s, b, 3, padding=1) for a, s, b in zip(before, skips, decoder, strict=False)
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(B, channels, *spatial)` of any size to `(B, channels_out, *spatial)`."""
+        return padded(self._forward, values, self.stride)
+
+    def _forward(self, values: Tensor) -> Tensor:
+        skips = [values]
+        for stage in self.down:
+            skips.append(_activate(stage(skips[-1])))
+        out, depth = skips.pop(), len(self.down)
+        for index, stage in enumerate(self.up):
+            if 0 < index < depth or index == depth + 1:
+                out = torch.cat([F.interpolate(out, scale_factor=2, mode="nearest"), skips.pop()], 1)
+            out = _activate(stage(out))
+        return out
+
+
+def _activate(values: Tensor) -> Tensor:
+    return F.leaky_relu(values, 0.2, inplace=True)

@@ -1,0 +1,30 @@
+"""Finite differences of fields."""
+
+import torch
+from torch import Tensor
+
+
+def jacobian(displacement: Tensor) -> Tensor:
+    """Derivatives of `x + u(x)`, `(B, d, d, *spatial)`: entry `[:, a, b]` is ∂φ_a/∂x_b, central, one-sided at the border.
+
+    `displacement` is `(B, d, *spatial)` in voxels.
+    """
+    ndim = displacement.shape[1]
+    columns = torch.gradient(displacement, dim=tuple(range(2, 2 + ndim)))
+    identity = torch.eye(ndim, dtype=displacement.dtype, device=displacement.device)
+    return torch.stack(columns, 2) + identity.view(1, ndim, ndim, *[1] * ndim)
+
+
+def determinant(matrices: Tensor) -> Tensor:
+    """Determinants of `(B, d, d, *spatial)`, `(B, 1, *spatial)`, in closed form for d = 2 and 3."""
+    m = matrices
+    if m.shape[1] == 2:
+        return (m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0])[:, None]
+    if m.shape[1] == 3:
+        minors = (
+            m[:, 0, 0] * (m[:, 1, 1] * m[:, 2, 2] - m[:, 1, 2] * m[:, 2, 1])
+            - m[:, 0, 1] * (m[:, 1, 0] * m[:, 2, 2] - m[:, 1, 2] * m[:, 2, 0])
+            + m[:, 0, 2] * (m[:, 1, 0] * m[:, 2, 1] - m[:, 1, 1] * m[:, 2, 0])
+        )
+        return minors[:, None]
+    raise ValueError(f"determinant: expected (B, 2, 2, …) or (B, 3, 3, …), got {tuple(m.shape)}")

@@ -1,0 +1,113 @@
+"""Values between voxels. The only room that calls `grid_sample`."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pullback.numerics.axes import apply_along
+
+
+def voxels(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The voxel coordinates of a grid, `(d, *shape)`, in the dtype and on the device of `like`."""
+    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "zeros") -> Tensor:
+    """Values at voxel coordinates.
+
+    Args:
+        values: `(B, C, *spatial)`; a batch of one serves every batch of `where`.
+        where: `(B, d, *out)`, voxel coordinates of `values`, channels i, j, k; `*out` has any length.
+        mode: `"linear"`, `"nearest"` (keeps integers exact) or `"cubic"` (interpolating B-spline, mirrored border,
+            as `scipy.ndimage.map_coordinates(order=3, mode="mirror")` within the grid).
+        padding: beyond the outermost voxel centres, `"zeros"` fades to 0 within one voxel (nearest: within half a
+            voxel), `"border"` repeats the outermost value.
+
+    Returns:
+        `(B, C, *out)` in the dtype of `values`.
+    """
+    ndim = values.ndim - 2
+    if where.ndim < 3 or where.shape[1] != ndim:
+        raise ValueError(f"sample: {ndim}-D values need coordinates (B, {ndim}, …), got {tuple(where.shape)}")
+    if padding not in ("zeros", "border"):
+        raise ValueError(f'sample: padding is "zeros" or "border", not {padding!r}')
+    batch = max(values.shape[0], where.shape[0])
+    flat = where.expand(batch, *where.shape[1:]).flatten(2)
+    values = values.expand(batch, *values.shape[1:])
+    if mode == "linear":
+        out = _linear(values, flat, padding)
+    elif mode == "nearest":
+        out = _nearest(values, flat, padding)
+    elif mode == "cubic":
+        out = _cubic(values, flat, padding)
+    else:
+        raise ValueError(f'sample: mode is "linear", "nearest" or "cubic", not {mode!r}')
+    return out.reshape(*out.shape[:2], *where.shape[2:])
+
+
+def _linear(values: Tensor, where: Tensor, padding: str) -> Tensor:
+    batch, ndim, count = where.shape
+    size = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).flip(0)
+    # grid_sample wants x first: the one place where the order of the axes turns round
+    unit = where.flip(1).mT * (2 / (size - 1).clamp(min=1)) - 1
+    # on the CPU it runs one thread per batch: a lone volume is cut into as many batches as there are threads
+    parts = 1 if batch > 1 or where.device.type != "cpu" else math.gcd(torch.get_num_threads(), count)
+    values = values.expand(batch * parts, *values.shape[1:])
+    unit = unit.reshape(batch * parts, count // parts, *[1] * (ndim - 1), ndim).to(values.dtype)
+    out = F.grid_sample(values, unit, mode="bilinear", padding_mode=padding, align_corners=True)
+    out = out.reshape(batch, parts, -1, count // parts)
+    return out.transpose(1, 2).reshape(batch, -1, count)
+
+
+def _nearest(values: Tensor, where: Tensor, padding: str) -> Tensor:
+    size = torch.tensor(values.shape[2:], device=where.device).view(1, -1, 1)
+    index = torch.floor(where + 0.5).long()
+    inside = ((index >= 0) & (index < size)).all(1, keepdim=True)
+    return _gather(values, index) * (inside if padding == "zeros" else 1)
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    """`(B, C, N)` values at integer voxels `(B, d, N)`, indices clamped to the grid."""
+    flat = torch.zeros_like(index[:, 0])
+    for axis, n in enumerate(values.shape[2:]):
+        flat = flat * n + index[:, axis].clamp(0, n - 1)
+    return values.flatten(2).gather(2, flat[:, None].expand(-1, values.shape[1], -1))
+
+
+def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
+    size = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).view(1, -1, 1)
+    coefficients = values
+    for axis, n in enumerate(values.shape[2:]):
+        coefficients = apply_along(_spline_filter(n).to(values), coefficients, axis)
+    at = where.clamp(min=torch.zeros_like(size), max=size - 1)
+    base = torch.floor(at)
+    t = (at - base).to(values.dtype)
+    weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
+    out = values.new_zeros(*values.shape[:2], where.shape[2])
+    period = (2 * size - 2).clamp(min=1).long()
+    for tap in range(4 ** where.shape[1]):
+        offset = [tap // 4**axis % 4 for axis in range(where.shape[1])]
+        weight = math.prod(weights[o][:, axis] for axis, o in enumerate(offset))
+        index = base.long() + torch.tensor(offset, device=where.device).view(1, -1, 1) - 1
+        index = index % period
+        index = torch.minimum(index, period - index)
+        out = out + _gather(coefficients, index) * weight[:, None]
+    if padding == "zeros":
+        beyond = (where - at).abs().amax(1, keepdim=True).to(values.dtype)
+        out = out * (1 - beyond).clamp(min=0)
+    return out
+
+
+def _spline_filter(n: int) -> Tensor:
+    """The matrix that turns `n` samples into cubic B-spline coefficients with mirrored borders."""
+    if n == 1:
+        return torch.ones(1, 1, dtype=torch.float64)
+    band = torch.diag(torch.full((n,), 4.0, dtype=torch.float64))
+    band += torch.diag(torch.ones(n - 1, dtype=torch.float64), 1) + torch.diag(
+        torch.ones(n - 1, dtype=torch.float64), -1
+    )
+    band[0, 1] = band[-1, -2] = 2
+    return torch.linalg.inv(band / 6)

@@ -1,0 +1,23 @@
+"""Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
+
+from pullback.space.grid import Grid
+from pullback.space.image import Image, Labels, centred
+from pullback.space.points import Points
+from pullback.space.pull import pull, push
+from pullback.space.transform import Affine, Composite, Dense, Displacement, Transform, Velocity
+
+__all__ = [
+    "Affine",
+    "Composite",
+    "Dense",
+    "Displacement",
+    "Grid",
+    "Image",
+    "Labels",
+    "Points",
+    "Transform",
+    "Velocity",
+    "centred",
+    "pull",
+    "push",
+]

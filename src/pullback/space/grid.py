@@ -1,0 +1,97 @@
+"""Where voxels are: a shape and an affine."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pullback.numerics.sample import voxels
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A lattice of voxels in the world.
+
+    Attributes:
+        shape: voxels along each axis, d of them (d = 2 or 3).
+        affine: `(d+1, d+1)` float64 on the CPU; takes voxel coordinates i, j, k to RAS mm. Any invertible affine:
+            oblique, anisotropic, flipped.
+    """
+
+    shape: tuple[int, ...]
+    affine: Tensor
+
+    def __post_init__(self) -> None:
+        d = len(self.shape)
+        if d not in (2, 3) or tuple(self.affine.shape) != (d + 1, d + 1):
+            raise ValueError(
+                f"Grid: shape of 2 or 3 axes and an affine one larger, got {self.shape}, {tuple(self.affine.shape)}"
+            )
+        if not torch.isfinite(self.affine).all() or torch.linalg.det(self.affine[:d, :d]).abs() < 1e-12:
+            raise ValueError(f"Grid: the affine cannot be inverted:\n{self.affine}")
+
+    @classmethod
+    def centred(cls, shape: tuple[int, ...], spacing: tuple[float, ...] | float = 1.0) -> "Grid":
+        """Axes along R, A, S; the middle of the grid at the world's origin; `spacing` in mm."""
+        return cls(tuple(shape), torch.eye(len(shape) + 1, dtype=torch.float64))._recentred(spacing)
+
+    def _recentred(self, spacing: tuple[float, ...] | float) -> "Grid":
+        affine = self.affine.clone()
+        affine[:-1, :-1] *= torch.as_tensor(spacing, dtype=torch.float64)
+        middle = (torch.tensor(self.shape, dtype=torch.float64) - 1) / 2
+        affine[:-1, -1] = -(affine[:-1, :-1] @ middle)
+        return Grid(self.shape, affine)
+
+    def about_origin(self, shape: tuple[int, ...]) -> "Grid":
+        """This orientation and spacing on `shape` voxels whose middle lies at the world's origin."""
+        return Grid(tuple(shape), self.affine)._recentred(1.0)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def spacing(self) -> Tensor:
+        """Voxel edge lengths in mm, `(d,)`."""
+        return self.affine[:-1, :-1].norm(dim=0)
+
+    @property
+    def centre(self) -> Tensor:
+        """The middle of the grid in mm, `(d,)`."""
+        middle = (torch.tensor(self.shape, dtype=torch.float64) - 1) / 2
+        return self.affine[:-1, :-1] @ middle + self.affine[:-1, -1]
+
+    def __eq__(self, other: object) -> bool:
+        """Same shape, and no corner further apart than a hundredth of a voxel."""
+        if not isinstance(other, Grid):
+            return NotImplemented
+        if self is other:
+            return True
+        if self.shape != other.shape:
+            return False
+        shift = torch.linalg.solve(self.affine, other.affine) - torch.eye(self.ndim + 1, dtype=torch.float64)
+        reach = torch.tensor([*self.shape, 1], dtype=torch.float64)
+        return float((shift.abs() @ reach).max()) < 0.01
+
+    __hash__ = None  # equality is approximate
+
+    def voxels(self, like: Tensor) -> Tensor:
+        """Voxel coordinates, `(d, *shape)`, in the dtype and on the device of `like`."""
+        return voxels(self.shape, like)
+
+    def to_world(self, where: Tensor) -> Tensor:
+        """Voxel coordinates `(B, d, …)` to RAS mm, `(B, d, …)`."""
+        return transform_channels(self.affine, where)
+
+    def to_voxels(self, where: Tensor) -> Tensor:
+        """RAS mm `(B, d, …)` to voxel coordinates, `(B, d, …)`."""
+        return transform_channels(torch.linalg.inv(self.affine), where)
+
+
+def transform_channels(matrix: Tensor, where: Tensor) -> Tensor:
+    """A homogeneous `(d+1, d+1)` or `(B, d+1, d+1)` matrix on coordinates `(B, d, …)`."""
+    matrix = matrix.to(where)
+    flat = where.flatten(2)
+    linear, shift = matrix[..., :-1, :-1], matrix[..., :-1, -1:]
+    moved = linear @ flat + shift
+    return moved.reshape(-1, *where.shape[1:])

@@ -1,0 +1,81 @@
+"""What lies on a grid: intensities or labels."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pullback.space.grid import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Intensities on a grid.
+
+    Attributes:
+        data: `(B, C, *grid.shape)`, floating point.
+        grid: where the voxels are; shared by the batch.
+        mask: `(B, 1, *grid.shape)` bool, or None for everywhere: energies look only where it is True.
+    """
+
+    data: Tensor
+    grid: Grid
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_shape(self, self.data)
+        if self.mask is not None and self.mask.shape[2:] != self.data.shape[2:]:
+            raise ValueError(f"Image: mask {tuple(self.mask.shape)} and data {tuple(self.data.shape)} differ in shape")
+
+    def to(self, device: torch.device) -> Self:
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, data=self.data.to(device), mask=mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Integer labels on a grid: 0 is background. `data` is `(B, 1, *grid.shape)` of an integer dtype."""
+
+    data: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        _check_shape(self, self.data)
+        if self.data.is_floating_point():
+            raise ValueError(f"Labels: integers expected, got {self.data.dtype}; round and convert them first")
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, data=self.data.to(device))
+
+
+def _check_shape(thing: Image | Labels, data: Tensor) -> None:
+    if data.ndim != thing.grid.ndim + 2 or tuple(data.shape[2:]) != thing.grid.shape:
+        raise ValueError(
+            f"{type(thing).__name__}: data must be (B, C, *{thing.grid.shape}) for its grid, got {tuple(data.shape)}"
+        )
+
+
+def centred(image: Image | Labels, shape: tuple[int, ...]) -> Image | Labels:
+    """The image cut or zero-padded about its middle to `shape` voxels, its middle laid at the world's origin.
+
+    Orientation and spacing stay. For crops whose headers do not say how they lie to each other.
+    """
+    if len(shape) != image.grid.ndim:
+        raise ValueError(f"centred: {image.grid.ndim} axes expected, got shape {shape}")
+    grid = image.grid.about_origin(shape)
+    if isinstance(image, Labels):
+        return Labels(_resized(image.data, shape), grid)
+    mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
+    return Image(_resized(image.data, shape), grid, None if image.mask is None else _resized(mask, shape))
+
+
+def _resized(data: Tensor, shape: tuple[int, ...]) -> Tensor:
+    out = data.new_zeros(*data.shape[:2], *shape)
+    source, target = [slice(None), slice(None)], [slice(None), slice(None)]
+    for n, m in zip(data.shape[2:], shape, strict=True):
+        keep = min(n, m)
+        source.append(slice((n - keep) // 2, (n - keep) // 2 + keep))
+        target.append(slice((m - keep) // 2, (m - keep) // 2 + keep))
+    out[tuple(target)] = data[tuple(source)]
+    return out

@@ -1,0 +1,21 @@
+"""Landmarks and point clouds."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points of the world: `data` is `(B, N, d)` in RAS mm."""
+
+    data: Tensor
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 3 or self.data.shape[-1] not in (2, 3):
+            raise ValueError(f"Points: (B, N, 2 or 3) expected, got {tuple(self.data.shape)}")
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, data=self.data.to(device))

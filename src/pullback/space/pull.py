@@ -1,0 +1,52 @@
+"""Images are pulled, points are pushed."""
+
+from dataclasses import replace
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from pullback.numerics.sample import sample
+from pullback.space.grid import Grid, transform_channels
+from pullback.space.image import Image, Labels
+from pullback.space.points import Points
+from pullback.space.transform import Affine, Transform
+
+
+@overload
+def pull(image: Image, transform: Transform, onto: Grid | Image | Labels, mode: str = ...) -> Image: ...
+@overload
+def pull(image: Labels, transform: Transform, onto: Grid | Image | Labels, mode: str = ...) -> Labels: ...
+def pull(image, transform, onto, mode="linear"):
+    """The image of `transform`: at each x of `onto`, the value of `image` at `transform(x)`; 0 where there is none.
+
+    Args:
+        image: an `Image` (interpolated by `mode`: `"linear"`, `"cubic"` or `"nearest"`; its mask travels with it, and
+            voxels from beyond the image leave it) or `Labels` (always nearest, dtype kept).
+        transform: takes points of `onto` to points of `image`.
+        onto: the grid of the answer, or something that lies on it.
+    """
+    grid = onto if isinstance(onto, Grid) else onto.grid
+    if grid.ndim != image.grid.ndim:
+        raise ValueError(f"pull: a {image.grid.ndim}-D image cannot be pulled onto a {grid.ndim}-D grid")
+    where = _where(image, transform, grid)
+    if isinstance(image, Labels):
+        return Labels(sample(image.data, where, "nearest"), grid)
+    mask = None if image.mask is None else sample(image.mask, where, "nearest")
+    return replace(image, data=sample(image.data, where.to(image.data), mode), grid=grid, mask=mask)
+
+
+def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
+    """Voxel coordinates of `image` for each voxel of `grid`. On one shared grid nothing leaves voxels."""
+    like = image.data if image.data.is_floating_point() else transform.params[0]
+    to_image = torch.linalg.inv(image.grid.affine) @ grid.affine
+    if isinstance(transform, Affine):  # one matrix in float64, instead of three roundings in float32
+        frames = torch.linalg.inv(image.grid.affine) @ transform.matrix.to(torch.float64) @ grid.affine
+        return transform_channels(frames, grid.voxels(like)[None])
+    where = grid.voxels(like)[None] + transform.displacement(grid).to(like)
+    return where if grid == image.grid else transform_channels(to_image, where)
+
+
+def push(points: Points, transform: Transform) -> Points:
+    """Points of the fixed world to where they lie in the moving world."""
+    return Points(transform(points.data))

@@ -1,0 +1,256 @@
+"""One loop for every network and every supervision."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from pullback.alignment import Pair, Registered, Supervision
+from pullback.data import Train, Validation
+from pullback.errors import InputError
+from pullback.metrics import Correlation, Dice, Folding, Metric
+from pullback.space import Image
+from pullback.training.checkpoint import load_state, load_weights, save_state, save_weights
+from pullback.training.interrupt import asked_to_stop
+from pullback.training.log import Log
+from pullback.training.measure import measure
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Interrupted(Exception):
+    """The training was asked to stop and has saved its state."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The numbers of the loop.
+
+    Attributes:
+        updates: steps of the optimiser on the network.
+        lr: its learning rate; the default is OFG's and VoxelMorph's.
+        seed: of the initial weights (`seeded`) and of the pairs that are drawn.
+        optimiser: `optimiser(parameters, lr=lr)` makes it.
+        schedule: factor of the learning rate as a function of progress, 0 → 1; None for a constant.
+        precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
+            processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
+        log_every, validate_every, save_every: in updates. Each also happens after the last update.
+        deterministic: refuse, where torch can, kernels whose result depends on timing.
+    """
+
+    updates: int = 1000
+    lr: float = 1e-4
+    seed: int = 0
+    optimiser: Callable[..., Optimizer] = Adam
+    schedule: Callable[[float], float] | None = None
+    precision: str = "32-true"
+    log_every: int = 10
+    validate_every: int = 250
+    save_every: int = 50
+    deterministic: bool = False
+
+
+def train(
+    network: Network,
+    pairs: Train,
+    supervision: Supervision,
+    training: Training = Training(),
+    validation: Validation | None = None,
+    metrics: Sequence[Metric] = (Dice(), Correlation(), Folding()),
+    out: Path | str | None = None,
+    resume: bool = False,
+    fabric: Fabric | None = None,
+    console: Console | None = None,
+) -> Network:
+    """Teach `network` by `supervision` on pairs drawn from `pairs`, one pair per update and process.
+
+    The same seed gives the same pairs in the same order, whatever the supervision and however often the run was
+    interrupted. With `out` the folder gets `training.csv`, `validation.csv`, `tensorboard/`, `last.safetensors` (all
+    that resuming needs) and, with `validation`, `best.safetensors`, chosen by the first metric that answers.
+
+    Returns:
+        the network with its best weights where there was a validation and an `out`, else with its last, on the CPU.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
+        FloatingPointError: when the loss is no longer finite.
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=training.precision)
+    fabric.launch()
+    if resume and out is None:
+        raise InputError("resume: say with `out` which run to go on with")
+    optimiser = training.optimiser(network.parameters(), lr=training.lr)
+    step, optimiser = fabric.setup(_Step(network, supervision, fabric.autocast), optimiser)
+    state = _State(**load_state(network, optimiser, Path(out) / "last.safetensors")) if resume else _State()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with (
+        Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
+        asked_to_stop() as stopping,
+        _deterministic(training.deterministic),
+    ):
+        keep = _Keeper(network, optimiser, state, training, Path(out) if out and fabric.is_global_zero else None)
+        task = bar.add_task("training", total=training.updates, completed=state.update)
+        while state.update < training.updates:
+            if stopping():
+                keep.state()
+                raise Interrupted(f"stopped after update {state.update} of {training.updates}")
+            started = time.perf_counter()
+            index = state.update * fabric.world_size + fabric.global_rank
+            pair = draw(pairs, training.seed, index).to(fabric.device)
+            values = _update(fabric, step, optimiser, pair, training, state.update / training.updates)
+            state.update += 1
+            state.seconds += time.perf_counter() - started
+            bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
+            if keep.due(training.log_every):
+                keep.row("training", values)
+            if validation is not None and keep.due(training.validate_every):
+                means = mean_of(measure(network, validation, metrics, fabric.device))
+                keep.validated(means, _score(means, metrics))
+                shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
+                bar.console.print(f"update {state.update}: {shown}", highlight=False)
+            if keep.due(training.save_every):
+                keep.state()
+    return keep.finished().cpu()
+
+
+def draw(pairs: Train, seed: int, index: int) -> Pair:
+    """The `index`-th pair of a training: a function of the seed and the index alone."""
+    return pairs.draw(torch.Generator().manual_seed((seed << 32) + index))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within it torch draws from `seed`; outside nothing has changed. For the initial weights of a network."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
+    """Column means of what `measure` yields; a number that is missing from a row is left out of its mean."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if not isinstance(value, str):
+                columns.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in columns.items()}
+
+
+class _Step(nn.Module):
+    """Network and supervision as one forward, which is what Fabric wraps, on one device or on many.
+
+    The pair comes in a closure because Fabric takes apart the dataclasses it finds among the arguments. Reduced
+    precision, where asked for, is the network's alone.
+    """
+
+    def __init__(
+        self, network: nn.Module, supervision: Supervision, autocast: Callable[[], AbstractContextManager]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.supervision = supervision
+        self.autocast = autocast
+
+    def forward(self, pair: Callable[[], Pair], progress: float) -> dict[str, Tensor]:
+        def register(fixed: Image, moving: Image) -> Registered:
+            with self.autocast():
+                return self.network(fixed, moving)
+
+        known = pair()
+        with torch.autocast(known.fixed.data.device.type, enabled=False):
+            return self.supervision(register, known, progress)
+
+
+def _update(
+    fabric: Fabric, step: nn.Module, optimiser: Optimizer, pair: Pair, training: Training, progress: float
+) -> dict[str, float]:
+    """One step of the optimiser; the loss and its terms."""
+    if training.schedule is not None:
+        for group in optimiser.param_groups:
+            group["lr"] = training.lr * training.schedule(progress)
+    terms = step(lambda: pair, progress)
+    loss = torch.stack(list(terms.values())).sum()
+    values = {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
+    if not math.isfinite(values["loss"]):
+        raise FloatingPointError(
+            f"the loss is no longer finite on {pair.name or 'a pair'}: {values}; lower training.lr, now {training.lr}"
+        )
+    optimiser.zero_grad()
+    fabric.backward(loss)
+    optimiser.step()
+    return values
+
+
+@dataclass
+class _State:
+    update: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+
+
+@dataclass
+class _Keeper:
+    """What a run leaves on disk; with `out` None (no folder, or not the first process) nothing."""
+
+    network: nn.Module
+    optimiser: Optimizer
+    now: _State
+    training: Training
+    out: Path | None
+    log: Log | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = self.out and Log(self.out, self.now.update)
+
+    def due(self, every: int) -> bool:
+        return self.now.update % every == 0 or self.now.update == self.training.updates
+
+    def row(self, name: str, values: dict[str, float]) -> None:
+        if self.log is not None:
+            self.log.row(name, self.now.update, values)
+
+    def state(self) -> None:
+        if self.out is not None:
+            save_state(self.network, self.optimiser, self.out / "last.safetensors", vars(self.now))
+
+    def validated(self, means: dict[str, float], score: float) -> None:
+        self.row("validation", means)
+        if self.now.best is None or score > self.now.best:
+            self.now.best = score
+            if self.out is not None:
+                save_weights(self.network, self.out / "best.safetensors", {"update": self.now.update, **means})
+
+    def finished(self) -> nn.Module:
+        if self.log is not None:
+            self.log.close()
+        if self.out is not None and self.now.best is not None:
+            load_weights(self.network, self.out / "best.safetensors")
+        return self.network
+
+
+def _score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
+    """The number of the first metric that answered, turned so that more is better."""
+    for metric in metrics:
+        if metric.name in values:
+            return values[metric.name] if metric.higher_is_better else -values[metric.name]
+    raise InputError("no metric answers on the validation pairs: they lack labels, landmarks or a known truth")
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
