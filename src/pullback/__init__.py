@@ -1,0 +1,55 @@
+"""Align medical images in 2D and 3D, and teach networks to, without labels.
+
+The names below are the front door; each is loaded when first used, so that importing the package costs nothing.
+"""
+
+import importlib
+
+_HOME = {
+    "pullback.alignment": ("Alignment", "Pair"),
+    "pullback.data": ("Cohort", "Learn2Reg", "PairFolder", "normalised"),
+    "pullback.energies": ("LNCC", "MSE", "NCC", "Bending", "Diffusion"),
+    "pullback.errors": ("InputError",),
+    "pullback.files": ("read_image", "read_labels", "read_transform", "write"),
+    "pullback.methods.pair.ofg": ("Guided",),
+    "pullback.methods.pair.voxelmorph": ("VoxelMorph",),
+    "pullback.metrics": (
+        "Correlation",
+        "Dice",
+        "EndPointError",
+        "Folding",
+        "HausdorffDistance",
+        "LandmarkError",
+        "SDLogJ",
+    ),
+    "pullback.solvers": ("Descend",),
+    "pullback.space": (
+        "Affine",
+        "Composite",
+        "Displacement",
+        "Grid",
+        "Image",
+        "Labels",
+        "Points",
+        "Velocity",
+        "pull",
+        "push",
+    ),
+    "pullback.study.evaluate": ("evaluate",),
+    "pullback.study.recipe": ("Recipe",),
+    "pullback.study.run": ("load_run", "run"),
+    "pullback.training": ("Training", "Unsupervised", "align", "seeded", "train"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_WHERE)  # noqa: PLE0605 (a list of names, computed)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"pullback has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

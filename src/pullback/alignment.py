@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -27,8 +27,9 @@ class Pair:
 
     def to(self, device: torch.device) -> Self:
         """The images, labels and points on `device`; `truth` stays where it is."""
-        known = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in known.items() if isinstance(v, Image | Labels | Points)})
+        known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        known = {k: v.to(device) for k, v in known.items() if isinstance(v, Image | Labels | Points)}
+        return replace(self, **known)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -117,11 +117,18 @@ class Dataset(Protocol):
     def validation(self) -> Validation: ...
     @property
     def test(self) -> Test: ...
+    @property
+    def centred(self) -> bool:
+        """Whether images lie middle on middle, whatever their headers say."""
+        ...
 
 
-def ordered_pairs(cases: Sequence[Case], limit: int | None = None) -> tuple[tuple[Case, Case], ...]:
+Some = TypeVar("Some", bound=Case)
+
+
+def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple[Some, Some]]:
     """All ordered pairs of different cases, or `limit` of them, spread evenly."""
     pairs = [(a, b) for a in cases for b in cases if a is not b]
     if limit is None or limit >= len(pairs):
-        return tuple(pairs)
-    return tuple(pairs[round(i * len(pairs) / limit)] for i in range(limit))
+        return pairs
+    return [pairs[round(i * len(pairs) / limit)] for i in range(limit)]

@@ -91,6 +91,10 @@ class PairFolder:
         return groups
 
     @property
+    def centred(self) -> bool:
+        return self.shape is not None
+
+    @property
     def train(self) -> Train:
         return Train(self._groups["train"])
 

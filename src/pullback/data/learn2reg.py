@@ -66,6 +66,10 @@ class Learn2Reg:
         return FileCase(_key(entry["image"]), root / entry["image"], **optional, shape=self.shape)
 
     @property
+    def centred(self) -> bool:
+        return self.shape is not None
+
+    @property
     def train(self) -> Train:
         return self._splits[0]
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment, Objective, Pair
@@ -17,7 +18,7 @@ class Energy(ABC):
 
     def __call__(self, alignment: Alignment) -> Tensor:
         """The sum of the terms, `()`."""
-        return sum(self.terms(alignment).values())
+        return torch.stack(list(self.terms(alignment).values())).sum()
 
     def on(self, pair: Pair) -> Objective:
         """This energy of `pair` as a function of the transform alone: what a solver descends."""

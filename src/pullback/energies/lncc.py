@@ -30,7 +30,7 @@ class LNCC(Energy):
 
 
 def lncc(fixed: Tensor, moved: Tensor, window: int = 9, mask: Tensor | None = None) -> Tensor:
-    """The mean squared local correlation of `(B, C, *spatial)` images over `mask` `(B, 1, *spatial)`, a scalar in 0 … 1.
+    """The mean squared local correlation of `(B, C, *spatial)` images over `mask` `(B, 1, *spatial)`, 0 … 1, a scalar.
 
     The gradient is made during the forward pass, so that one tensor per image that wants one is all that is kept; it
     cannot be differentiated again.
@@ -45,7 +45,8 @@ class _LNCC(torch.autograd.Function):
     def forward(ctx, fixed, moved, window, mask):
         wanted = ctx.needs_input_grad[:2]
         batch = max(fixed.shape[0], moved.shape[0])
-        value, gradients = moved.new_zeros(()), ([], [])
+        value = moved.new_zeros(())
+        gradients: tuple[list, list] = ([], [])
         for b in range(batch):  # one image at a time: window sums of one volume stay in the cache
             for c in range(moved.shape[1]):
                 i, j = (t[min(b, t.shape[0] - 1), c][None, None] for t in (fixed, moved))
@@ -79,14 +80,9 @@ def _correlation(i: Tensor, j: Tensor, window: int, mask: Tensor | None, wanted:
 
     With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)², w = Σ(j−j̄)² over a window, the value is the mean of c² / (vw + ε).
     """
-    if mask is None:
-        inside = i.new_ones(())
-        n = box_sum(torch.ones_like(i), window)
-        voxels = i.numel()
-    else:
-        inside = mask
-        n = box_sum(mask, window).clamp_(min=1)
-        voxels = mask.sum().clamp(min=1)
+    inside = torch.ones_like(i) if mask is None else mask
+    n = box_sum(inside, window).clamp_(min=1)
+    voxels = inside.sum().clamp(min=1)
     i, j = (t - (t * inside).sum() / voxels for t in (i, j))  # small numbers, before they are squared
     if mask is not None:
         i, j = i * mask, j * mask

@@ -46,7 +46,7 @@ def write_image(thing: Image | Labels, path: str | Path) -> None:
     data = thing.data[0, 0].detach().cpu().numpy()
     if isinstance(thing, Labels):
         data = data.astype(np.result_type(np.min_scalar_type(data.min()), np.min_scalar_type(data.max())))
-        if data.dtype == np.uint64 or data.dtype == np.int64:
+        if data.dtype.itemsize > 4:
             raise InputError(
                 f"{path}: labels up to {data.max()} do not fit 32 bits, which is what NIfTI readers accept"
             )
@@ -99,12 +99,12 @@ def _save(image: nib.Nifti1Image, path: str | Path) -> None:
         nib.save(image, temporary)
 
 
-def _load(path: str | Path) -> nib.Nifti1Image:
+def _load(path: str | Path) -> nib.Nifti1Pair:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
         image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image | nib.Nifti1Pair):
+        if not isinstance(image, nib.Nifti1Pair):
             raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
         return image
     except (ImageFileError, EOFError, OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """What is reported: `physical` by default, and `learn2reg` as that challenge computes it."""
 
 from pullback.metrics import learn2reg
-from pullback.metrics.metric import Metric, foreground
+from pullback.metrics.metric import Metric, foreground, numbers_of
 from pullback.metrics.physical import (
     Correlation,
     Dice,
@@ -23,4 +23,5 @@ __all__ = [
     "SDLogJ",
     "foreground",
     "learn2reg",
+    "numbers_of",
 ]

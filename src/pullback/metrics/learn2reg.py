@@ -26,17 +26,17 @@ class Dice:
     higher_is_better: ClassVar[bool] = True
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+        pair, moved = alignment.pair, alignment.moved_labels
+        if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        fixed, moving = alignment.pair.fixed_labels.data, alignment.pair.moving_labels.data
-        moved = alignment.moved_labels.data
+        fixed, moving = pair.fixed_labels.data, pair.moving_labels.data
         each = {}
         for value in label_values(fixed, moving):
-            a, b = fixed == value, moved == value
+            a, b = fixed == value, moved.data == value
             known = bool(a.any()) and bool((moving == value).any())
             each[f"l2r dice/{value}"] = 2 * int((a & b).sum()) / int(a.sum() + b.sum()) if known else math.nan
-        known = [v for v in each.values() if not math.isnan(v)]
-        return {"l2r dice": sum(known) / len(known), **each} if known else {}
+        seen = [v for v in each.values() if not math.isnan(v)]
+        return {"l2r dice": sum(seen) / len(seen), **each} if seen else {}
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ class HausdorffDistance:
     higher_is_better: ClassVar[bool] = False
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+        pair, moved = alignment.pair, alignment.moved_labels
+        if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        fixed = alignment.pair.fixed_labels
-        return hausdorff(fixed.data, alignment.moved_labels.data, [1.0] * fixed.grid.ndim, "l2r hd95 voxels")
+        fixed = pair.fixed_labels
+        return hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim, "l2r hd95 voxels")
 
 
 @dataclass(frozen=True)

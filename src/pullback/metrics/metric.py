@@ -1,5 +1,6 @@
 """What a metric is."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -18,6 +19,11 @@ class Metric(Protocol):
     higher_is_better: ClassVar[bool]
 
     def __call__(self, alignment: Alignment) -> dict[str, float]: ...
+
+
+def numbers_of(alignment: Alignment, metrics: Sequence[Metric]) -> dict[str, float]:
+    """What all the metrics say of one alignment, in their order."""
+    return {name: value for metric in metrics for name, value in metric(alignment).items()}
 
 
 def foreground(alignment: Alignment) -> Tensor:

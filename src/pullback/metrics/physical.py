@@ -19,12 +19,13 @@ class Dice:
     higher_is_better: ClassVar[bool] = True
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+        pair, moved = alignment.pair, alignment.moved_labels
+        if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        fixed, moved = alignment.pair.fixed_labels.data, alignment.moved_labels.data
+        fixed = pair.fixed_labels.data
         each = {}
-        for value in label_values(fixed, alignment.pair.moving_labels.data):
-            a, b = fixed == value, moved == value
+        for value in label_values(fixed, pair.moving_labels.data):
+            a, b = fixed == value, moved.data == value
             each[f"dice/{value}"] = 2 * int((a & b).sum()) / max(int(a.sum()) + int(b.sum()), 1)
         return {"dice": sum(each.values()) / len(each), **each} if each else {}
 
@@ -40,10 +41,11 @@ class HausdorffDistance:
     higher_is_better: ClassVar[bool] = False
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        if alignment.pair.fixed_labels is None or alignment.moved_labels is None:
+        pair, moved = alignment.pair, alignment.moved_labels
+        if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        labels = alignment.pair.fixed_labels
-        return hausdorff(labels.data, alignment.moved_labels.data, labels.grid.spacing.tolist(), "hd95 mm")
+        labels = pair.fixed_labels
+        return hausdorff(labels.data, moved.data, labels.grid.spacing.tolist(), "hd95 mm")
 
 
 def hausdorff(fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], name: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def padded(network: Callable[[Tensor], Tensor], values: Tensor, stride: int) -> Tensor:
-    """`network(values)` for `(B, C, *spatial)` of any size: zeros all round up to multiples of `stride`, then cropped."""
+    """`network(values)` for `(B, C, *spatial)` of any size: zero-padded all round to multiples of `stride`, cropped."""
     before, pad = [], []
     for n in reversed(values.shape[2:]):
         missing = -n % stride

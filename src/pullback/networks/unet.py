@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from pullback.networks.pad import padded
 
 
-def convolution(ndim: int, *args, **kwargs) -> nn.Module:
+def convolution(ndim: int, *args, **kwargs) -> nn.Conv2d | nn.Conv3d:
     """`nn.Conv2d` or `nn.Conv3d`."""
-    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim](*args, **kwargs)
+    return (nn.Conv2d if ndim == 2 else nn.Conv3d)(*args, **kwargs)
 
 
 class UNet(nn.Module):

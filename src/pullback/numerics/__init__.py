@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: the arithmetic under every floor. Fields are `(B, d, *spatial)` in voxels, channels i, j, k."""
+"""Tensors in, tensors out: the arithmetic under every floor. Fields are `(B, d, *spatial)` in voxels."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def jacobian(displacement: Tensor) -> Tensor:
-    """Derivatives of `x + u(x)`, `(B, d, d, *spatial)`: entry `[:, a, b]` is ∂φ_a/∂x_b, central, one-sided at the border.
+    """Derivatives of x + u(x), `(B, d, d, *spatial)`: entry `[:, a, b]` is ∂φ_a/∂x_b, central, at the border one-sided.
 
     `displacement` is `(B, d, *spatial)` in voxels.
     """

@@ -66,7 +66,8 @@ def _nearest(values: Tensor, where: Tensor, padding: str) -> Tensor:
     size = torch.tensor(values.shape[2:], device=where.device).view(1, -1, 1)
     index = torch.floor(where + 0.5).long()
     inside = ((index >= 0) & (index < size)).all(1, keepdim=True)
-    return _gather(values, index) * (inside if padding == "zeros" else 1)
+    nearest = _gather(values, index)
+    return nearest * inside if padding == "zeros" else nearest
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:

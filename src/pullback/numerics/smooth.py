@@ -30,11 +30,10 @@ def _running(values: Tensor, axis: int, window: int) -> Tensor:
     n, r = values.shape[axis], window // 2
     pad = [0, 0] * (values.ndim - 1 - axis) + [r, r]
     power, width = F.pad(values, pad), 1  # power[x] is the sum of `width` neighbours from x on
-    out, filled = None, 0
+    out, filled = power.narrow(axis, 0, n), 1  # the window is odd: its first neighbour stands alone
     while True:
-        if window & width:
-            part = power.narrow(axis, filled, n)
-            out = part if out is None else out + part
+        if width > 1 and window & width:
+            out = out + power.narrow(axis, filled, n)
             filled += width
         if 2 * width > window:
             return out
@@ -44,7 +43,7 @@ def _running(values: Tensor, axis: int, window: int) -> Tensor:
 
 
 def gaussian(values: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing of `(B, C, *spatial)`, `sigma` in voxels, truncated at 4 sigma and normalised at the border."""
+    """Gaussian smoothing of `(B, C, *spatial)`, `sigma` in voxels, cut off at 4 sigma, normalised at the border."""
     if sigma <= 0:
         return values
     for axis, n in enumerate(values.shape[2:]):

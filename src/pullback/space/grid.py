@@ -73,7 +73,7 @@ class Grid:
         reach = torch.tensor([*self.shape, 1], dtype=torch.float64)
         return float((shift.abs() @ reach).max()) < 0.01
 
-    __hash__ = None  # equality is approximate
+    __hash__ = None  # type: ignore[assignment]  # equality is approximate
 
     def voxels(self, like: Tensor) -> Tensor:
         """Voxel coordinates, `(d, *shape)`, in the dtype and on the device of `like`."""

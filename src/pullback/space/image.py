@@ -1,7 +1,7 @@
 """What lies on a grid: intensities or labels."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,7 +56,10 @@ def _check_shape(thing: Image | Labels, data: Tensor) -> None:
         )
 
 
-def centred(image: Image | Labels, shape: tuple[int, ...]) -> Image | Labels:
+Gridded = TypeVar("Gridded", Image, Labels)
+
+
+def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
     """The image cut or zero-padded about its middle to `shape` voxels, its middle laid at the world's origin.
 
     Orientation and spacing stay. For crops whose headers do not say how they lie to each other.
@@ -65,9 +68,9 @@ def centred(image: Image | Labels, shape: tuple[int, ...]) -> Image | Labels:
         raise ValueError(f"centred: {image.grid.ndim} axes expected, got shape {shape}")
     grid = image.grid.about_origin(shape)
     if isinstance(image, Labels):
-        return Labels(_resized(image.data, shape), grid)
-    mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
-    return Image(_resized(image.data, shape), grid, None if image.mask is None else _resized(mask, shape))
+        return replace(image, data=_resized(image.data, shape), grid=grid)
+    mask = None if image.mask is None else _resized(image.mask, shape)
+    return replace(image, data=_resized(image.data, shape), grid=grid, mask=mask)
 
 
 def _resized(data: Tensor, shape: tuple[int, ...]) -> Tensor:

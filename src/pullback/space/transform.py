@@ -65,8 +65,8 @@ class Affine(Transform):
     def params(self) -> tuple[Tensor, ...]:
         return (self.matrix,)
 
-    def with_params(self, matrix: Tensor) -> "Affine":
-        return Affine(matrix)
+    def with_params(self, *params: Tensor) -> "Affine":
+        return Affine(*params)
 
     def at(self, where: Tensor) -> Tensor:
         return transform_channels(self.matrix, where)
@@ -129,8 +129,8 @@ class Displacement(Dense):
     def own_displacement(self) -> Tensor:
         return self.field
 
-    def with_params(self, field: Tensor) -> "Displacement":
-        return replace(self, field=field)
+    def with_params(self, *params: Tensor) -> "Displacement":
+        return replace(self, field=params[0])
 
     def inverse(self) -> "Displacement":
         """By fixed-point iteration on the same grid; without gradient. Exact only where the map does not fold."""
@@ -153,8 +153,8 @@ class Velocity(Dense):
     def own_displacement(self) -> Tensor:
         return exponential(self.field, self.squarings)
 
-    def with_params(self, field: Tensor) -> "Velocity":
-        return replace(self, field=field)
+    def with_params(self, *params: Tensor) -> "Velocity":
+        return replace(self, field=params[0])
 
     def inverse(self) -> "Velocity":
         """exp(−v)."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,7 +34,7 @@ def save_state(network: nn.Module, optimiser: Optimizer, path: Path, about: dict
     _save(tensors, path, about)
 
 
-def load_state(network: nn.Module, optimiser: Optimizer, path: Path) -> dict[str, object]:
+def load_state(network: nn.Module, optimiser: Optimizer, path: Path) -> dict[str, Any]:
     """Put back what `save_state` wrote; returns what was saved about it."""
     tensors, about = _load(path)
     _into(network, {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}, path)
@@ -63,7 +64,7 @@ def _save(tensors: dict[str, Tensor], path: Path, about: dict[str, object]) -> N
         save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, temporary, {"pullback": json.dumps(about)})
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; is the run finished, or the folder another one?")
     try:

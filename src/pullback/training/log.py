@@ -9,7 +9,7 @@ from pullback.files.write import beside
 
 
 class Log:
-    """`training.csv`, `validation.csv` and TensorBoard events of one run. Rows past `start` updates are dropped first."""
+    """`training.csv`, `validation.csv` and TensorBoard events of one run. Rows past `start` are dropped first."""
 
     def __init__(self, out: Path, start: int) -> None:
         self.out = out

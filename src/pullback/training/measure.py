@@ -7,19 +7,19 @@ import torch
 from torch import nn
 
 from pullback.alignment import Alignment, Pair, Register
-from pullback.metrics import Metric
+from pullback.metrics import Metric, numbers_of
 
 
 def align(register: Register, pair: Pair) -> Alignment:
     """The whole pair, labels and all, seen through what the register makes of its images; without gradient."""
-    training = isinstance(register, nn.Module) and register.training
-    if training:
+    if isinstance(register, nn.Module) and register.training:
         register.eval()
+        try:
+            return align(register, pair)
+        finally:
+            register.train()
     with torch.no_grad():
-        transform = register(pair.fixed, pair.moving).transform
-    if training:
-        register.train()
-    return Alignment(pair, transform)
+        return Alignment(pair, register(pair.fixed, pair.moving).transform)
 
 
 def measure(
@@ -27,13 +27,10 @@ def measure(
 ) -> Iterator[dict[str, float | str]]:
     """One row per pair: its name, the metrics in their order, and the seconds that the register took."""
     for pair in pairs:
-        pair = pair.to(device)
+        known = pair.to(device)
         start = time.perf_counter()
-        alignment = align(register, pair)
+        alignment = align(register, known)
         if device.type != "cpu":
             torch.accelerator.synchronize()
         seconds = time.perf_counter() - start
-        row: dict[str, float | str] = {"pair": pair.name}
-        for metric in metrics:
-            row |= metric(alignment)
-        yield row | {"seconds": seconds}
+        yield {"pair": known.name, **numbers_of(alignment, metrics), "seconds": seconds}

@@ -85,20 +85,23 @@ def train(
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
         FloatingPointError: when the loss is no longer finite.
     """
-    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=training.precision)
+    folder = None if out is None else Path(out)
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=training.precision)  # type: ignore[arg-type]
     fabric.launch()
-    if resume and out is None:
-        raise InputError("resume: say with `out` which run to go on with")
     optimiser = training.optimiser(network.parameters(), lr=training.lr)
     step, optimiser = fabric.setup(_Step(network, supervision, fabric.autocast), optimiser)
-    state = _State(**load_state(network, optimiser, Path(out) / "last.safetensors")) if resume else _State()
+    state = _State()
+    if resume:
+        if folder is None:
+            raise InputError("resume: say with `out` which run to go on with")
+        state = _State(**load_state(network, optimiser, folder / "last.safetensors"))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
         Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
         asked_to_stop() as stopping,
         _deterministic(training.deterministic),
     ):
-        keep = _Keeper(network, optimiser, state, training, Path(out) if out and fabric.is_global_zero else None)
+        keep = _Keeper(network, optimiser, state, training, folder if fabric.is_global_zero else None)
         task = bar.add_task("training", total=training.updates, completed=state.update)
         while state.update < training.updates:
             if stopping():
@@ -120,7 +123,8 @@ def train(
                 bar.console.print(f"update {state.update}: {shown}", highlight=False)
             if keep.due(training.save_every):
                 keep.state()
-    return keep.finished().cpu()
+    keep.finish()
+    return network.cpu()
 
 
 def draw(pairs: Train, seed: int, index: int) -> Pair:
@@ -210,7 +214,7 @@ class _Keeper:
     log: Log | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = self.out and Log(self.out, self.now.update)
+        self.log = None if self.out is None else Log(self.out, self.now.update)
 
     def due(self, every: int) -> bool:
         return self.now.update % every == 0 or self.now.update == self.training.updates
@@ -230,12 +234,11 @@ class _Keeper:
             if self.out is not None:
                 save_weights(self.network, self.out / "best.safetensors", {"update": self.now.update, **means})
 
-    def finished(self) -> nn.Module:
+    def finish(self) -> None:
         if self.log is not None:
             self.log.close()
         if self.out is not None and self.now.best is not None:
             load_weights(self.network, self.out / "best.safetensors")
-        return self.network
 
 
 def _score(values: dict[str, float], metrics: Sequence[Metric]) -> float:

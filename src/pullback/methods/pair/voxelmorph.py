@@ -3,12 +3,14 @@
 Balakrishnan et al. 2018 (CVPR), 2019 (TMI); Dalca et al. 2018 for the stationary velocity.
 """
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair
 from pullback.networks import UNet, convolution
-from pullback.space import Affine, Dense, Displacement, Image, pull
+from pullback.space import Affine, Dense, Displacement, Grid, Image, pull
 
 ENCODER = (16, 32, 32, 32)
 VOXELMORPH_1 = (32, 32, 32, 32, 8, 8)
@@ -34,7 +36,7 @@ class VoxelMorph(nn.Module):
         ndim: int,
         encoder: tuple[int, ...] = ENCODER,
         decoder: tuple[int, ...] = VOXELMORPH_2,
-        transform: type[Dense] = Displacement,
+        transform: Callable[[Tensor, Grid], Dense] = Displacement,
         channels: int = 1,
     ) -> None:
         super().__init__()
@@ -42,6 +44,7 @@ class VoxelMorph(nn.Module):
         self.unet = UNet(ndim, 2 * channels, encoder, decoder)
         self.head = convolution(ndim, self.unet.channels_out, ndim, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-5)
+        assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:

@@ -1,0 +1,28 @@
+# Each target sets up its own .venv when there is none; PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(READY)  ## train two networks on the built-in cohort and compare them
+	$(RUN)/pullback demo -o demo
+
+test: $(READY)  ## the whole test suite
+	$(RUN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(READY)  ## style, types, floors
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+clean:
+	rm -rf $(VENV) demo runs
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

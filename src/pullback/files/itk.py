@@ -1,0 +1,116 @@
+"""Transforms as ITK, ANTs and Slicer read them: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as NIfTI."""
+
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from pullback.errors import InputError
+from pullback.files.nifti import read_field, write_field
+from pullback.files.write import beside
+from pullback.space import Affine, Composite, Dense, Displacement, Grid, Transform
+
+FIELDS = (".nii", ".nii.gz")
+TRANSFORMS = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+
+
+def write_transform(transform: Transform, path: str | Path) -> None:
+    """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform."""
+    if str(path).endswith(FIELDS):
+        if not isinstance(transform, Dense):
+            raise InputError(
+                f"{path}: a {type(transform).__name__} is no single field; write it as .h5, or "
+                f"Displacement(transform.displacement(grid), grid) as a field"
+            )
+        write_field(Displacement(transform.own_displacement, transform.grid), path)
+    elif str(path).endswith(TRANSFORMS):
+        with beside(path) as temporary:
+            try:
+                sitk.WriteTransform(_to_itk(transform), str(temporary))
+            except RuntimeError as error:
+                raise InputError(f"{path}: ITK cannot write this: {_last_line(error)}") from error
+    else:
+        raise InputError(f"{path}: transforms are written as {', '.join(FIELDS + TRANSFORMS)}")
+
+
+def read_transform(path: str | Path) -> Transform:
+    """What `write_transform`, ITK or ANTs wrote: affine, displacement field or a composite of them."""
+    if str(path).endswith(FIELDS):
+        return read_field(path)
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return _from_itk(sitk.ReadTransform(str(path)), path)
+    except RuntimeError as error:
+        raise InputError(f"{path}: not a transform that ITK reads: {_last_line(error)}") from error
+
+
+def _to_itk(transform: Transform) -> sitk.Transform:
+    if isinstance(transform, Affine):
+        ras = transform.matrix.detach().double().cpu().numpy()
+        matrix = ras[0] if ras.ndim == 3 else ras
+        matrix = _flip(len(matrix) - 1) @ matrix @ _flip(len(matrix) - 1)
+        out = sitk.AffineTransform(len(matrix) - 1)
+        out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
+        out.SetTranslation(matrix[:-1, -1].tolist())
+        return out
+    if isinstance(transform, Composite):  # ITK applies the one added last first
+        return sitk.CompositeTransform([_to_itk(transform.outer), _to_itk(transform.inner)])
+    if isinstance(transform, Dense):
+        return sitk.DisplacementFieldTransform(_field_image(transform))
+    raise InputError(f"a {type(transform).__name__} has no form in ITK")
+
+
+def _field_image(transform: Dense) -> sitk.Image:
+    grid, ndim = transform.grid, transform.grid.ndim
+    lps = _flip(ndim) @ grid.affine.numpy()
+    spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
+    direction = lps[:-1, :-1] / spacing
+    if not np.allclose(direction.T @ direction, np.eye(ndim), atol=1e-4):
+        raise InputError("ITK grids have orthogonal axes; this one is sheared: resample the field onto another grid")
+    field = transform.own_displacement[0].detach().cpu().double().numpy()
+    world = np.einsum("ab,b...->...a", lps[:-1, :-1], field)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(world.transpose(*range(ndim - 1, -1, -1), ndim)), isVector=True)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection(direction.ravel().tolist())
+    image.SetOrigin(lps[:-1, -1].tolist())
+    return image
+
+
+def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
+    ndim = transform.GetDimension()
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        composite = sitk.CompositeTransform(transform)
+        parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
+        return reduce(lambda outer, inner: outer @ inner, (_from_itk(part, path) for part in parts))
+    if transform.GetTransformEnum() == sitk.sitkDisplacementField:
+        return _from_field_image(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
+    if transform.IsLinear():
+        origin = np.array(transform.TransformPoint([0.0] * ndim))
+        columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
+        matrix = np.eye(ndim + 1)
+        matrix[:-1, :-1], matrix[:-1, -1] = np.stack(columns, 1), origin
+        return Affine(torch.from_numpy(_flip(ndim) @ matrix @ _flip(ndim)))
+    raise InputError(f"{path}: a {transform.GetName()} is not read; affine, displacement field and composites are")
+
+
+def _from_field_image(image: sitk.Image) -> Displacement:
+    ndim = image.GetDimension()
+    lps = np.eye(ndim + 1)
+    lps[:-1, :-1] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
+    lps[:-1, -1] = image.GetOrigin()
+    world = sitk.GetArrayFromImage(image).transpose(*range(ndim - 1, -1, -1), ndim)
+    field = np.einsum("ab,...b->a...", np.linalg.inv(lps[:-1, :-1]), world)
+    grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
+    return Displacement(torch.from_numpy(field)[None].float(), grid)
+
+
+def _flip(ndim: int) -> np.ndarray:
+    """RAS to LPS and back."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0] if ndim == 3 else [-1.0, -1.0, 1.0])
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

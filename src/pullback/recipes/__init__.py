@@ -1,0 +1,40 @@
+"""One file per experiment, data only: each module here defines `recipe`."""
+
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+
+from pullback.errors import InputError
+from pullback.study.recipe import Recipe, did_you_mean, read_recipe
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Recipe:
+    """A recipe by its name in the package, or from a file: `.py` that defines `recipe` (it is run), or `.yaml`."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return read_recipe(path)
+    if path.suffix == ".py":
+        return _from_python(path)
+    if name not in names():
+        raise InputError(f"no recipe {name!r}{did_you_mean(name, names())}; `pullback recipes` lists them")
+    return importlib.import_module(f"{__name__}.{name}").recipe
+
+
+def _from_python(path: Path) -> Recipe:
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = vars(module).get("recipe")
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"{path}: must define `recipe = Recipe(…)`, found {type(recipe).__name__}")
+    return recipe

@@ -1,0 +1,13 @@
+"""On-the-Fly Guidance on whole brains: all else as in the unsupervised recipe."""
+
+from dataclasses import replace
+
+from pullback.energies import LNCC, Diffusion
+from pullback.methods.pair.ofg import Guided
+from pullback.recipes.unsupervised_voxelmorph_brains import recipe as unsupervised
+
+recipe = replace(
+    unsupervised,
+    about="VoxelMorph, On-the-Fly Guidance, whole brains on one grid: beside Xin et al. 2024, table 1",
+    supervision=Guided(LNCC(9) + 1.0 * Diffusion()),
+)

@@ -1,0 +1,1 @@
+"""Recipes run, measured, compared and shown."""

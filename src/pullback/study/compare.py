@@ -1,0 +1,104 @@
+"""Tables of several registers on the same pairs."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from scipy.stats import wilcoxon
+
+from pullback.files.write import beside
+
+Rows = Sequence[Mapping[str, float | str]]
+
+
+def columns(results: Mapping[str, Rows]) -> list[str]:
+    """The numbers to show: all but those of single labels, in the order in which they first appear."""
+    seen: dict[str, None] = {}
+    for rows in results.values():
+        for row in rows:
+            seen |= dict.fromkeys(k for k, v in row.items() if not isinstance(v, str) and "/" not in k)
+    return list(seen)
+
+
+def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[dict[str, object]]:
+    """One record per register and number: mean, sd and count over the pairs, and against `reference` the mean paired
+    difference and the p of a two-sided Wilcoxon signed-rank test (None where the differences are all zero)."""
+    records = []
+    for name, rows in results.items():
+        for column in columns(results):
+            values = _values(rows, column)
+            if not values:
+                continue
+            numbers = np.array(list(values.values()))
+            record: dict[str, object] = {
+                "register": name,
+                "measure": column,
+                "mean": float(numbers.mean()),
+                "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan,
+                "pairs": len(numbers),
+            }
+            if reference is not None and name != reference and column != "seconds":
+                record |= _paired(values, _values(results[reference], column))
+            records.append(record)
+    return records
+
+
+def _values(rows: Rows, column: str) -> dict[str, float]:
+    return {str(row["pair"]): float(row[column]) for row in rows if column in row}
+
+
+def _paired(values: dict[str, float], other: dict[str, float]) -> dict[str, float | None]:
+    common = [pair for pair in values if pair in other]
+    if not common:
+        return {}
+    off = np.array([values[pair] - other[pair] for pair in common])
+    p = float(wilcoxon(off).pvalue) if np.any(off != 0) else None
+    return {"difference": float(off.mean()), "p": p}
+
+
+def table(results: Mapping[str, Rows], reference: str | None = None, title: str | None = None) -> Table:
+    """The summary for a terminal: mean ± sd, and below it the paired difference to `reference` with its p."""
+    shown = {(r["register"], r["measure"]): r for r in summary(results, reference)}
+    out = Table(title=title, title_justify="left", caption_justify="left", show_lines=False)
+    if reference is not None and len(results) > 1:
+        out.caption = f"Below each mean: paired difference to {reference}, p of a two-sided Wilcoxon signed-rank test."
+    out.add_column("")
+    for column in columns(results):
+        out.add_column(column, justify="right", no_wrap=True)
+    for name in results:
+        out.add_row(name, *(_cell(shown.get((name, column))) for column in columns(results)))
+    return out
+
+
+def _cell(record: dict[str, object] | None) -> str:
+    if record is None:
+        return "·"
+    text = _short(record["mean"]) + ("" if math.isnan(float(str(record["sd"]))) else f" ± {_short(record['sd'])}")
+    if "difference" in record:
+        p = record["p"]
+        text += f"\n[dim]{record['difference']:+.3g}, {'p = 1' if p is None else f'p = {p:.2g}'}[/dim]"
+    return text
+
+
+def _short(value: object) -> str:
+    number = float(value)  # type: ignore[arg-type]
+    if number == 0:
+        return "0"
+    return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"
+
+
+def write_tables(results: Mapping[str, Rows], reference: str | None, out: Path) -> None:
+    """`pairs.csv`, every number of every pair, and `summary.csv`, into the folder `out`."""
+    _write_csv([{"register": name, **row} for name, rows in results.items() for row in rows], out / "pairs.csv")
+    _write_csv(summary(results, reference), out / "summary.csv")
+
+
+def _write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
+    names = list(dict.fromkeys(key for record in records for key in record))
+    with beside(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(records)

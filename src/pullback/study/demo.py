@@ -1,0 +1,79 @@
+"""The main job from end to end, on the built-in cohort."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from pullback.alignment import Alignment, Pair, Register
+from pullback.energies import Energy
+from pullback.metrics import Metric, numbers_of
+from pullback.solvers import Descend
+from pullback.space import Affine, Displacement, Image
+from pullback.study.compare import columns, summary, table, write_tables
+from pullback.study.evaluate import evaluate, unmoved
+from pullback.study.recipe import Recipe
+from pullback.study.report import picture, write_report
+from pullback.study.run import run
+from pullback.training import align
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The register that descends an energy from no motion: classical instance optimisation at one resolution."""
+
+    energy: Energy
+    solver: Descend
+
+    def __call__(self, fixed: Image, moving: Image) -> Alignment:
+        pair = Pair(fixed, moving)
+        start = Displacement.identity(fixed.grid, fixed.data)
+        return Alignment(pair, self.solver(self.energy.on(pair), start))
+
+
+def demo(
+    unsupervised: Recipe, guided: Recipe, solved: Solved, out: Path, console: Console
+) -> dict[str, list[dict[str, float | str]]]:
+    """Train both recipes, measure them on the test pairs beside doing nothing, the solver and the truth, write it up.
+
+    Returns:
+        the rows of the table, by register.
+    """
+    networks: dict[str, nn.Module] = {}
+    for name, recipe in (("unsupervised", unsupervised), ("guided", guided)):
+        console.print(f"[bold]{name}[/bold]: {recipe.about}, {recipe.training.updates} updates")
+        networks[name] = run(recipe, out / name, resume=True, console=console)
+    test = guided.data.test
+    registers: dict[str, Register] = {"before": unmoved, **networks, "50 steps of Descend": solved}
+    results = evaluate(registers, test, guided.metrics, console=console)
+    results["true transform"] = _truth(test, guided.metrics)
+    write_tables(results, "unsupervised", out)
+    console.print(table(results, "unsupervised", title=f"{len(test)} unseen pairs"))
+    pair = next(iter(test))
+    alignment = align(networks["guided"], pair)
+    write_report(
+        alignment,
+        out / "report.html",
+        f"pullback demo: {pair.name}",
+        {
+            "before": numbers_of(Alignment(pair, Affine.identity(3)), guided.metrics),
+            "guided": numbers_of(alignment, guided.metrics),
+        },
+        table=_formatted(results),
+    )
+    picture(alignment, out / "report.png")
+    return results
+
+
+def _truth(test, metrics: Sequence[Metric]) -> list[dict[str, float | str]]:
+    return [{"pair": pair.name, **numbers_of(Alignment(pair, pair.truth), metrics)} for pair in test]
+
+
+def _formatted(results) -> list[dict[str, str]]:
+    means = {(r["register"], r["measure"]): r["mean"] for r in summary(results)}
+    return [
+        {"": name, **{c: f"{means[name, c]:.3g}" if (name, c) in means else "·" for c in columns(results)}}
+        for name in results
+    ]

@@ -1,0 +1,38 @@
+"""Registers over the test split."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from pullback.alignment import Alignment, Pair, Register
+from pullback.data import Test
+from pullback.errors import InputError
+from pullback.metrics import Metric
+from pullback.space import Affine, Image
+from pullback.training import measure
+
+
+def evaluate(
+    registers: Mapping[str, Register],
+    test: Test,
+    metrics: Sequence[Metric],
+    device: torch.device = torch.device("cpu"),
+    console: Console | None = None,
+) -> dict[str, list[dict[str, float | str]]]:
+    """Every register on every pair of the test split: one row per pair, by register."""
+    if not isinstance(test, Test):
+        raise TypeError(f"evaluate reports on a test split, got {type(test).__name__}")
+    results: dict[str, list[dict[str, float | str]]] = {}
+    for name, register in registers.items():
+        rows = measure(register, test, metrics, device)
+        results[name] = list(track(rows, f"{name}", len(test), console=console, transient=True))
+    if any(len(row) <= 2 for rows in results.values() for row in rows):
+        raise InputError("no metric answers on the test pairs: they lack labels, landmarks or a known truth")
+    return results
+
+
+def unmoved(fixed: Image, moving: Image) -> Alignment:
+    """The register that does nothing: how things stood before."""
+    return Alignment(Pair(fixed, moving), Affine.identity(fixed.grid.ndim))

@@ -1,0 +1,182 @@
+"""LNCC against the plain form by dense convolutions, in value and gradient, and the laws it promises."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pullback.energies import lncc
+from pullback.energies.lncc import EPS
+from pullback.numerics.smooth import gaussian
+
+SHAPES = [(13, 11), (9, 8, 10)]
+
+
+def noise(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def window_sum(values, window):
+    """By one dense convolution, zeros beyond the border."""
+    ndim = values.ndim - 2
+    convolve = {2: F.conv2d, 3: F.conv3d}[ndim]
+    flat = values.reshape(-1, 1, *values.shape[2:])
+    out = convolve(flat, values.new_ones(1, 1, *[window] * ndim), padding=window // 2)
+    return out.reshape(values.shape)
+
+
+def truncated(fixed, moved, window, mask=None):
+    """The definition: windows hold only the voxels that exist and that the mask admits, and n counts them."""
+    inside = torch.ones_like(moved) if mask is None else mask.to(moved).expand_as(moved)
+    fixed = fixed.expand_as(moved) if fixed.shape[0] < moved.shape[0] else fixed
+    n = window_sum(inside, window).clamp(min=1)
+    i_mean, j_mean = window_sum(fixed * inside, window) / n, window_sum(moved * inside, window) / n
+    c = window_sum(fixed * moved * inside, window) - n * i_mean * j_mean
+    v = window_sum(fixed**2 * inside, window) - n * i_mean**2
+    w = window_sum(moved**2 * inside, window) - n * j_mean**2
+    each = (c**2 / (v * w + EPS) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+    return each.mean()
+
+
+def zero_padded(fixed, moved, window):
+    """The common form: every window has windowᵈ voxels, zeros beyond the border among them."""
+    n = window ** (moved.ndim - 2)
+    i, j = window_sum(fixed, window), window_sum(moved, window)
+    c = window_sum(fixed * moved, window) - i * j / n
+    v, w = window_sum(fixed**2, window) - i**2 / n, window_sum(moved**2, window) - j**2 / n
+    return (c**2 / (v * w + EPS)).mean()
+
+
+def random_mask(shape, batch=1, seed=3):
+    return gaussian(noise(batch, 1, *shape, seed=seed), 1.0) > -0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("window", [3, 5, 9, 21])
+@pytest.mark.parametrize("masked", [False, True])
+def test_value_and_gradients_as_by_convolution(shape, window, masked):
+    mask = random_mask(shape, batch=2) if masked else None
+    fixed, moved = noise(2, 3, *shape, seed=1), noise(2, 3, *shape, seed=2)
+    moved = 0.5 * fixed + moved
+    answers = []
+    for form in (lncc, truncated):
+        i, j = fixed.clone().requires_grad_(), moved.clone().requires_grad_()
+        value = form(i, j, window, mask)
+        answers.append((value.detach(), *torch.autograd.grad(3 * value, (i, j))))
+    for ours, dense in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-12)
+    assert answers[0][1].abs().max() > 1e-5
+    if masked:
+        assert not answers[0][2][~mask.expand_as(moved)].any()
+
+
+@pytest.mark.parametrize(("shape", "window"), [((24, 22), 5), ((16, 15, 17), 3)])
+def test_as_the_zero_padded_form_where_the_margin_is_wide(shape, window):
+    """Window by window the two forms agree where a window is whole, or empty."""
+    margin = 2 * (window // 2)
+    fixed, moved = (F.pad(noise(1, 1, *(n - 2 * margin for n in shape), seed=s), [margin] * 2 * len(shape)) for s in (1, 2))
+    moved = fixed + moved
+    i, j = moved.clone().requires_grad_(), moved.clone().requires_grad_()
+    ours, common = lncc(fixed, i, window), zero_padded(fixed, j, window)
+    torch.testing.assert_close(ours, common, rtol=1e-9, atol=0)
+    (a,), (b,) = torch.autograd.grad(ours, i), torch.autograd.grad(common, j)
+    core = (slice(None), slice(None), *[slice(margin, -margin)] * len(shape))
+    torch.testing.assert_close(a[core], b[core], rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 3, 5)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("batches", "channels"), [((2, 2), 2), ((1, 2), 1), ((2, 1), 1)])
+def test_gradcheck(shape, masked, batches, channels):
+    fixed = noise(batches[0], channels, *shape, seed=1).requires_grad_()
+    moved = noise(batches[1], channels, *shape, seed=2).requires_grad_()
+    mask = random_mask(shape, seed=4) if masked else None
+    assert mask is None or 0 < mask.sum() < mask.numel()
+    assert torch.autograd.gradcheck(lambda i, j: lncc(i, j, 3, mask), (fixed, moved))
+
+
+def test_a_batch_is_the_mean_of_its_images():
+    fixed, moved = noise(3, 2, 9, 8, seed=1), noise(3, 2, 9, 8, seed=2)
+    mask = random_mask((9, 8), batch=3)
+    each = [lncc(fixed[b : b + 1], moved[b : b + 1], 5, mask[b : b + 1]) for b in range(3)]
+    torch.testing.assert_close(lncc(fixed, moved, 5, mask), torch.stack(each).mean())
+    one = [lncc(fixed[:1], moved[b : b + 1], 5) for b in range(3)]
+    torch.testing.assert_close(lncc(fixed[:1], moved, 5), torch.stack(one).mean())
+
+
+@given(
+    st.floats(0.1, 50) | st.floats(-50, -0.1), st.floats(-100, 100), st.sampled_from(SHAPES), st.integers(0, 10**6)
+)
+def test_affine_changes_of_intensity_are_not_seen(scale, offset, shape, seed):
+    """Contrast so high that ε, which is added to the variances, does not matter: the law is exact up to it."""
+    fixed, moved = 100 * noise(1, 1, *shape, seed=seed), 100 * noise(1, 1, *shape, seed=seed + 1)
+    moved = moved + fixed
+    value = lncc(fixed, moved, 5)
+    torch.testing.assert_close(lncc(fixed, scale * moved + offset, 5), value, rtol=1e-6, atol=0)
+    torch.testing.assert_close(lncc(scale * fixed + offset, moved, 5), value, rtol=1e-6, atol=0)
+    assert float(lncc(fixed, scale * fixed + offset, 5)) == pytest.approx(1, abs=1e-6)
+    assert 0 < float(value) < 0.9
+
+
+@given(st.floats(1e-3, 1e6), st.floats(-10, 1e6), st.sampled_from([3, 5, 7, 9]))
+def test_constant_images_give_nothing_at_all(one, other, window):
+    shape = (1, 1, 12, 11, 13)
+    texture = noise(*shape, dtype=torch.float32)
+    for fixed, moved in (
+        (torch.full(shape, one), torch.full(shape, other)),
+        (torch.full(shape, one), texture),
+        (texture, torch.full(shape, one)),
+    ):
+        for mask in (None, random_mask(shape[2:])):
+            i, j = fixed.clone().requires_grad_(), moved.clone().requires_grad_()
+            value = lncc(i, j, window, mask)
+            assert float(value) == 0
+            for gradient in torch.autograd.grad(value, (i, j)):
+                assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@given(st.floats(-1e5, 1e5), st.sampled_from([3, 5, 7, 9]))
+def test_constant_patches_beside_texture_give_nothing_and_pull_at_nothing(level, window):
+    fixed, moved = (noise(1, 1, 36, 8, 9, seed=s, dtype=torch.float32) for s in (1, 2))
+    fixed[:, :, 12:], moved[:, :, 12:] = level, level / 3
+    i, j = fixed.requires_grad_(), moved.requires_grad_()
+    value = lncc(i, j, window)
+    alone = truncated(fixed.double(), moved.double(), window)  # exact: the constants' windows are 0 but for ε
+    assert value.isfinite()
+    gradients = torch.autograd.grad(value, (i, j))
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert not gradient[:, :, 12 + 2 * (window // 2) :].any()
+    if abs(level) < 10:
+        assert gradients[1][:, :, :8].abs().max() > 1e-7
+        assert float(value) == pytest.approx(float(alone), abs=1e-5)
+
+
+@pytest.mark.parametrize(("offset", "contrast"), [(0, 1), (1, 0.2), (100, 1), (1000, 5)])
+def test_float32_loses_little_where_the_offset_is_large(offset, contrast):
+    """Anatomy-like: smooth structures and a little noise, within a background of nothing."""
+    fixed, moved = (gaussian(noise(1, 1, 28, 26, 24, seed=s), 1.5) for s in (1, 2))
+    moved = 0.6 * fixed + 0.4 * moved
+    fixed, moved = (t / t.abs().max() + 0.02 * noise(*t.shape, seed=5 + s) for s, t in enumerate((fixed, moved)))
+    fixed, moved = ((offset + contrast * t).float() for t in (fixed, moved))
+    single, exact = lncc(fixed, moved, 9), truncated(fixed.double(), moved.double(), 9)
+    assert abs(float(single) - float(exact)) < 1e-4
+    i, j = moved.clone().requires_grad_(), moved.double().requires_grad_()
+    (a,) = torch.autograd.grad(lncc(fixed, i, 9), i)
+    (b,) = torch.autograd.grad(truncated(fixed.double(), j, 9), j)
+    assert (a - b).norm() < 2e-3 * b.norm()
+
+
+def test_only_the_wanted_gradients_are_made():
+    fixed, moved = noise(1, 1, 8, 9, seed=1), noise(1, 1, 8, 9, seed=2)
+    moved.requires_grad_()
+    lncc(fixed, moved, 3).backward()
+    assert fixed.grad is None
+    assert moved.grad is not None
+    assert not lncc(fixed, moved.detach(), 3).requires_grad
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="one shape"):
+        lncc(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 6))

@@ -1,0 +1,68 @@
+"""Window sums and Gaussians against scipy.ndimage."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from pullback.numerics.smooth import box_sum, gaussian
+
+SHAPES = [(12, 7), (9, 8, 11)]
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("window", [1, 3, 5, 7, 9, 11, 15, 25])
+def test_box_sum_as_scipy(shape, window):
+    values = noise(2, 3, *shape)
+    size = (1, 1, *[window] * len(shape))
+    expected = uniform_filter(values.numpy(), size, mode="constant", cval=0) * window ** len(shape)
+    np.testing.assert_allclose(box_sum(values, window).numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("window", [3, 9])
+def test_box_sum_is_its_own_adjoint(window):
+    x, y = noise(1, 1, 6, 7, 8), noise(1, 1, 6, 7, 8, seed=1)
+    torch.testing.assert_close((box_sum(x, window) * y).sum(), (x * box_sum(y, window)).sum())
+
+
+def test_box_sum_counts_exactly_in_float32():
+    """Whole numbers below 2²⁴ have exact sums: nothing is lost where a running sum would lose."""
+    values = torch.zeros(1, 1, 64, 24, 24)
+    values[:, :, :32] = 20000  # 9³ × 20000 < 2²⁴
+    values[:, :, 32:] = 1
+    expected = uniform_filter(values[0, 0].double().numpy(), 9, mode="constant") * 9**3
+    np.testing.assert_array_equal(box_sum(values, 9)[0, 0].numpy(), np.rint(expected))
+
+
+@pytest.mark.parametrize("window", [0, 2, 8, -3])
+def test_box_sum_wants_an_odd_window(window):
+    with pytest.raises(ValueError, match="odd"):
+        box_sum(torch.zeros(1, 1, 5, 5), window)
+
+
+@pytest.mark.parametrize("shape", [(23, 19), (17, 15, 18)])
+@pytest.mark.parametrize("sigma", [0.6, 1.0, 1.7])
+def test_gaussian_as_scipy_in_the_interior(shape, sigma):
+    values = noise(1, 2, *shape)
+    radius = math.ceil(4 * sigma)
+    axes = tuple(range(2, values.ndim))
+    expected = gaussian_filter(values.numpy(), sigma, axes=axes, radius=radius)
+    inner = (slice(None), slice(None), *(slice(radius, n - radius) for n in shape))
+    assert expected[inner].size > 0
+    np.testing.assert_allclose(gaussian(values, sigma).numpy()[inner], expected[inner], atol=1e-12)
+
+
+def test_gaussian_keeps_constants_up_to_the_border():
+    values = torch.full((1, 1, 6, 7), 3.5, dtype=torch.float64)
+    torch.testing.assert_close(gaussian(values, 2.0), values, rtol=0, atol=1e-12)
+
+
+def test_gaussian_of_no_width_is_the_identity():
+    values = noise(1, 1, 5, 6)
+    assert torch.equal(gaussian(values, 0), values)

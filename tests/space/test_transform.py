@@ -1,0 +1,163 @@
+"""Transforms on points: closed forms, composition, inverses, parameters."""
+
+import math
+
+import pytest
+import torch
+
+from pullback.space import Affine, Composite, Displacement, Grid, Velocity
+
+SHAPES = [(14, 12), (12, 10, 11)]
+
+
+def affine(ndim, seed=0, scale=0.15, shift=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.eye(ndim + 1, dtype=torch.float64)
+    matrix[:-1, :-1] += scale * torch.randn(ndim, ndim, dtype=torch.float64, generator=generator)
+    matrix[:-1, -1] = shift * torch.randn(ndim, dtype=torch.float64, generator=generator)
+    return Affine(matrix)
+
+
+def cloud(ndim, count=20, reach=3.0, batch=1, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    return reach * (2 * torch.rand(batch, count, ndim, dtype=torch.float64, generator=generator) - 1)
+
+
+def test_affine_by_hand():
+    quarter = Affine(torch.tensor([[0.0, -1, 10], [1, 0, 20], [0, 0, 1]], dtype=torch.float64))
+    points = torch.tensor([[1.0, 0], [0, 1], [2, 3]], dtype=torch.float64)
+    expected = torch.tensor([[10.0, 21], [9, 20], [7, 22]], dtype=torch.float64)
+    torch.testing.assert_close(quarter(points), expected)
+    torch.testing.assert_close(quarter(points[None]), expected[None])
+    torch.testing.assert_close(quarter.inverse()(expected), points)
+    four = quarter @ quarter @ quarter @ quarter  # about its fixed point
+    torch.testing.assert_close(four(points), points)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_affines_compose_to_an_affine(ndim):
+    a, b, points = affine(ndim, 1), affine(ndim, 2), cloud(ndim)
+    assert isinstance(a @ b, Affine)
+    torch.testing.assert_close((a @ b)(points), a(b(points)))
+    torch.testing.assert_close((a @ a.inverse())(points), points)
+    torch.testing.assert_close(Affine.identity(ndim)(points), points)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_batch_of_affines_moves_a_batch_of_points(ndim):
+    one, two = affine(ndim, 1), affine(ndim, 2)
+    both = Affine(torch.stack([one.matrix, two.matrix]))
+    points = cloud(ndim, batch=2)
+    expected = torch.cat([one(points[:1]), two(points[1:])])
+    torch.testing.assert_close(both(points), expected)
+    torch.testing.assert_close(both(points[0]), torch.cat([one(points[:1]), two(points[:1])]))
+    torch.testing.assert_close(both.inverse()(expected), points)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_displacement_of_an_affine_on_a_grid_is_its_motion_of_each_voxel(oblique, shape):
+    grid, transform = oblique(shape, seed=1), affine(len(shape))
+    where = grid.voxels(transform.matrix)[None]
+    world = grid.to_world(where).flatten(2).mT
+    moved = grid.to_world(where + transform.displacement(grid)).flatten(2).mT
+    torch.testing.assert_close(moved, transform(world))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_displacement_moves_its_voxels_by_its_field(oblique, smooth_field, shape):
+    grid = oblique(shape, seed=2)
+    field = smooth_field(shape, seed=1, amplitude=1.5, fade=False)
+    transform = Displacement(field, grid)
+    where = grid.voxels(field)[None]
+    moved = transform(grid.to_world(where).flatten(2).mT)
+    linear = grid.affine[:-1, :-1]
+    expected = grid.to_world(where) + torch.einsum("ab,nb...->na...", linear, field)
+    torch.testing.assert_close(moved, expected.flatten(2).mT, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_displacement_on_another_grid_is_the_same_motion_of_the_world(oblique, smooth_field, shape):
+    transform = Displacement(smooth_field(shape, seed=1, amplitude=1.5), oblique(shape, seed=2))
+    other = oblique(tuple(n - 3 for n in shape), seed=9)
+    where = other.voxels(transform.field)[None]
+    moved = other.to_world(where + transform.displacement(other)).flatten(2).mT
+    torch.testing.assert_close(moved, transform(other.to_world(where).flatten(2).mT))
+    assert transform.displacement(other).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("kind", [Displacement, Velocity])
+def test_beyond_its_grid_a_field_moves_nothing(kind):
+    grid = Grid.centred((6, 7), 2.0)
+    transform = kind(torch.ones(1, 2, 6, 7, dtype=torch.float64), grid)
+    far = torch.tensor([[100.0, 0], [0, -50], [2.0 * 3.6, 0]], dtype=torch.float64)  # a voxel and more beyond
+    torch.testing.assert_close(transform(far), far)
+    assert (transform(torch.zeros(1, 2, dtype=torch.float64)) - 2).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_composite_is_one_after_the_other(oblique, smooth_field, shape):
+    a = affine(len(shape), 3, scale=0.05)
+    phi = Displacement(smooth_field(shape, seed=2, amplitude=1.0), oblique(shape, seed=2))
+    psi = Velocity(smooth_field(shape, seed=3, amplitude=1.0), oblique(shape, seed=4))
+    points = cloud(len(shape))
+    torch.testing.assert_close((a @ phi)(points), a(phi(points)))
+    torch.testing.assert_close((phi @ a)(points), phi(a(points)))
+    torch.testing.assert_close((a @ phi @ psi)(points), a(phi(psi(points))))
+    torch.testing.assert_close((a @ (phi @ psi))(points), a(phi(psi(points))))
+    assert (phi(a(points)) - a(phi(points))).abs().max() > 0.01  # the order matters
+    for whole in (a @ phi @ psi, psi @ a):
+        other = oblique(shape, seed=7)
+        where = other.voxels(points)[None]
+        moved = other.to_world(where + whole.displacement(other)).flatten(2).mT
+        torch.testing.assert_close(moved, whole(other.to_world(where).flatten(2).mT))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inverses_take_points_back(oblique, smooth_field, shape):
+    grid = oblique(shape, seed=5)
+    field = smooth_field(shape, seed=4, amplitude=1.0)
+    a, points = affine(len(shape), 3, scale=0.05), cloud(len(shape))
+    for transform, tolerance in (
+        (a, 1e-9),
+        (Displacement(field, grid), 0.08),  # mm: inverse fields hold only at voxels, between them they are linear
+        (Velocity(field, grid), 0.08),
+        (a @ Displacement(field, grid), 0.08),
+        (Displacement(field, grid) @ a, 0.08),
+    ):
+        assert (transform(points) - points).norm(dim=-1).max() > 0.5
+        assert (transform.inverse()(transform(points)) - points).norm(dim=-1).max() < tolerance
+        assert (transform(transform.inverse()(points)) - points).norm(dim=-1).max() < tolerance
+
+
+def test_parameters_can_be_changed_and_nothing_else_is():
+    grid = Grid.centred((5, 6))
+    field = torch.rand(1, 2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = Composite(affine(2), Velocity(field, grid, squarings=3))
+    assert len(whole.params) == 2
+    doubled = whole.with_params(*(2 * p for p in whole.params))
+    assert isinstance(doubled, Composite)
+    assert isinstance(doubled.inner, Velocity)
+    assert doubled.inner.squarings == 3
+    torch.testing.assert_close(doubled.inner.field, 2 * field)
+    torch.testing.assert_close(doubled.outer.matrix, 2 * whole.outer.matrix)
+    torch.testing.assert_close(whole.inner.field, field)
+    again = whole.inner.with_params(torch.zeros_like(field))
+    assert not again.own_displacement.any()  # not the integral of the old velocity
+
+
+@pytest.mark.parametrize("kind", [Displacement, Velocity])
+@pytest.mark.parametrize("wrong", [(1, 2, 5, 7), (1, 3, 5, 6), (2, 5, 6)])
+def test_a_field_must_fit_its_grid(kind, wrong):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: the field must be"):
+        kind(torch.zeros(wrong), Grid.centred((5, 6)))
+
+
+def test_gradients_reach_the_parameters():
+    grid = Grid.centred((5, 6))
+    matrix = affine(2).matrix.requires_grad_()
+    field = torch.zeros(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    points = cloud(2, reach=1.5)
+    assert torch.autograd.gradcheck(lambda m, f: (Affine(m) @ Displacement(f, grid))(points), (matrix, field))
+    (slope,) = torch.autograd.grad(Affine(matrix)(points)[..., 0].sum(), matrix)
+    assert float(slope[0, -1]) == pytest.approx(points.shape[1])
+    assert math.isclose(float(slope[0, 0]), float(points[..., 0].sum()))
