@@ -159,8 +159,8 @@ def main() -> None:
 
     try:
         app()
-    except InputError as error:
-        code, text = 1, f"error: {error}"
+    except (InputError, FloatingPointError) as error:
+        code, text = 1, str(error)
     except KeyboardInterrupt:
         code, text = 130, "interrupted"
     except Exception as error:
@@ -169,5 +169,8 @@ def main() -> None:
         code, text = 130, str(error)
     else:
         return
-    typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else text, err=True)
+    typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else f"pullback: {text}", err=True)
     raise SystemExit(code)
+
+if __name__ == "__main__":
+    main()

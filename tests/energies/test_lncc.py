@@ -52,8 +52,9 @@ def random_mask(shape, batch=1, seed=3):
     return gaussian(noise(batch, 1, *shape, seed=seed), 1.0) > -0.1
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("window", [3, 5, 9, 21])
+@pytest.mark.parametrize(
+    ("shape", "window"), [(s, w) for s in SHAPES for w in (3, 5, 9)] + [(SHAPES[0], 21)]
+)  # the last window is larger than its image
 @pytest.mark.parametrize("masked", [False, True])
 def test_value_and_gradients_as_by_convolution(shape, window, masked):
     mask = random_mask(shape, batch=2) if masked else None
@@ -75,17 +76,18 @@ def test_value_and_gradients_as_by_convolution(shape, window, masked):
 def test_as_the_zero_padded_form_where_the_margin_is_wide(shape, window):
     """Window by window the two forms agree where a window is whole, or empty."""
     margin = 2 * (window // 2)
-    fixed, moved = (F.pad(noise(1, 1, *(n - 2 * margin for n in shape), seed=s), [margin] * 2 * len(shape)) for s in (1, 2))
+    core = [n - 2 * margin for n in shape]
+    fixed, moved = (F.pad(noise(1, 1, *core, seed=s), [margin] * 2 * len(shape)) for s in (1, 2))
     moved = fixed + moved
     i, j = moved.clone().requires_grad_(), moved.clone().requires_grad_()
     ours, common = lncc(fixed, i, window), zero_padded(fixed, j, window)
     torch.testing.assert_close(ours, common, rtol=1e-9, atol=0)
     (a,), (b,) = torch.autograd.grad(ours, i), torch.autograd.grad(common, j)
-    core = (slice(None), slice(None), *[slice(margin, -margin)] * len(shape))
-    torch.testing.assert_close(a[core], b[core], rtol=1e-7, atol=1e-12)
+    inside = (slice(None), slice(None), *[slice(margin, -margin)] * len(shape))
+    torch.testing.assert_close(a[inside], b[inside], rtol=1e-7, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(5, 6), (4, 3, 5)])
+@pytest.mark.parametrize("shape", [(5, 4), (3, 4, 3)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("batches", "channels"), [((2, 2), 2), ((1, 2), 1), ((2, 1), 1)])
 def test_gradcheck(shape, masked, batches, channels):
@@ -131,7 +133,7 @@ def test_constant_images_give_nothing_at_all(one, other, window):
         for mask in (None, random_mask(shape[2:])):
             i, j = fixed.clone().requires_grad_(), moved.clone().requires_grad_()
             value = lncc(i, j, window, mask)
-            assert float(value) == 0
+            assert value.item() == 0
             for gradient in torch.autograd.grad(value, (i, j)):
                 assert torch.equal(gradient, torch.zeros_like(gradient))
 
@@ -150,7 +152,7 @@ def test_constant_patches_beside_texture_give_nothing_and_pull_at_nothing(level,
         assert not gradient[:, :, 12 + 2 * (window // 2) :].any()
     if abs(level) < 10:
         assert gradients[1][:, :, :8].abs().max() > 1e-7
-        assert float(value) == pytest.approx(float(alone), abs=1e-5)
+        assert value.item() == pytest.approx(alone.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(("offset", "contrast"), [(0, 1), (1, 0.2), (100, 1), (1000, 5)])

@@ -59,13 +59,13 @@ def test_ncc_of_constants_is_nothing(level):
     for i, j in ((constant, texture), (texture, constant), (constant, constant), (constant, 3 * constant)):
         j = j.clone().requires_grad_()
         value = ncc(i, j)
-        assert abs(float(value)) < 1e-3
+        assert value.item() == 0
         (gradient,) = torch.autograd.grad(value.sum(), j)
-        assert gradient.isfinite().all()
+        assert not gradient.any()
 
 
 def test_ncc_of_large_intensities_in_float32():
-    """CT and raw MR: sums of squares of 10⁶ intensities about 10⁶ leave room below float32's 3·10³⁸, their product not."""
+    """Raw MR: each sum of squares fits well into float32, their product does not."""
     image = 1e6 * noise(1, 1, 60, 60, 60).float()
     assert float(ncc(image, image)) == pytest.approx(1, abs=1e-3)
     assert float(ncc(1e4 * image, image)) == pytest.approx(1, abs=1e-3)

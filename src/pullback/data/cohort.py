@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pullback.data.case import Subject, Test, Train, Validation, ordered_pairs
 from pullback.data.normalise import normalised
+from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels, Velocity, pull
 
@@ -81,27 +82,27 @@ class PhantomCase:
 
 @lru_cache(maxsize=256)
 def _make(cohort: Cohort, number: int) -> Subject:
-    generator = torch.Generator().manual_seed((cohort.seed << 32) + number)
+    chance = generator(cohort.seed, number)
     template = _template(cohort.spacing)
     grid = template.grid
     velocity = torch.zeros(1, grid.ndim, *grid.shape)
     for smoothness, size in cohort.motion:
-        part = _noise((1, grid.ndim, *grid.shape), smoothness / cohort.spacing, generator)
+        part = _noise((1, grid.ndim, *grid.shape), smoothness / cohort.spacing, chance)
         velocity += part * (size / cohort.spacing)
     to_template = Velocity(velocity * _stillness(grid, 16 / cohort.spacing), grid)
     maps = pull(template, to_template, onto=grid).data.clamp(0, 1)
     brain, tissues = maps[:, :1], maps[:, 1:]
-    data = brain ** (cohort.gamma ** (2 * torch.rand((), generator=generator) - 1))
-    data = data * torch.exp(cohort.bias * _noise((1, 1, *grid.shape), 40 / cohort.spacing, generator))
-    data = (data + cohort.noise * torch.randn(data.shape, generator=generator)).clamp(min=0)
+    data = brain ** (cohort.gamma ** (2 * torch.rand((), generator=chance) - 1))
+    data = data * torch.exp(cohort.bias * _noise((1, 1, *grid.shape), 40 / cohort.spacing, chance))
+    data = (data + cohort.noise * torch.randn(data.shape, generator=chance)).clamp(min=0)
     inside = tissues.sum(1, keepdim=True) > 0.5
     labels = (tissues.argmax(1, keepdim=True) + 1) * inside
     return Subject(normalised(Image(data, grid)), Labels(labels, grid), to_template)
 
 
-def _noise(shape: tuple[int, ...], sigma: float, generator: torch.Generator) -> Tensor:
+def _noise(shape: tuple[int, ...], sigma: float, chance: torch.Generator) -> Tensor:
     """Smoothed Gaussian noise of unit standard deviation per channel; `sigma` in voxels."""
-    smooth = gaussian(torch.randn(shape, generator=generator), sigma)
+    smooth = gaussian(torch.randn(shape, generator=chance), sigma)
     return smooth / smooth.std(dim=tuple(range(2, smooth.ndim)), keepdim=True)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
 from pullback.errors import InputError
+from pullback.numerics.random import generator
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class PairFolder:
     @cached_property
     def _groups(self) -> dict[str, tuple[FileCase, ...]]:
         named = {case.name: case for case in self.cases}
-        left = [self.cases[i] for i in torch.randperm(len(named), generator=torch.Generator().manual_seed(self.seed))]
+        left = [self.cases[i] for i in torch.randperm(len(named), generator=generator(self.seed))]
         groups = {}
         for split, wanted in (("test", self.test_names), ("validation", self.validation_names)):
             if isinstance(wanted, tuple):

@@ -27,7 +27,8 @@ class Diffusion(Energy):
 class Bending(Energy):
     """The mean squared second derivative of the field, over channels and all d² pairs of axes.
 
-    Rueckert et al. 1999. Zero for affine maps. Looks at the same field as `Diffusion`.
+    Rueckert et al. 1999. Zero for affine maps. Looks at the same field as `Diffusion`; axes too short for a difference
+    count as straight.
     """
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
@@ -35,9 +36,11 @@ class Bending(Energy):
         axes = range(2, field.ndim)
         total = field.new_zeros(())
         for a in axes:
-            total = total + field.diff(n=2, dim=a).square().mean()
+            if field.shape[a] > 2:
+                total = total + field.diff(n=2, dim=a).square().mean()
             for b in range(a + 1, field.ndim):
-                total = total + 2 * field.diff(dim=a).diff(dim=b).square().mean()
+                if min(field.shape[a], field.shape[b]) > 1:
+                    total = total + 2 * field.diff(dim=a).diff(dim=b).square().mean()
         return {"bending": total / len(axes) ** 2}
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment
@@ -28,12 +29,19 @@ class NCC(Energy):
 def ncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
     """Pearson correlation per image and channel, `(B, C)`, of `(B, C, *spatial)`; 0 where an image is constant."""
     weight = moved.new_ones(1, 1, *moved.shape[2:]) if mask is None else mask.to(moved.dtype)
-    axes = tuple(range(2, moved.ndim))
+    (i, i_norm), (j, j_norm) = (_centred(t, weight) for t in (fixed, moved))
+    return (i * j).sum(tuple(range(2, moved.ndim))) / i_norm / j_norm
+
+
+def _centred(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Intensities less their mean, and their norm `(B, C)`: infinite where they are constant but for rounding."""
+    axes = tuple(range(2, values.ndim))
     count = weight.sum(axes, keepdim=True).clamp(min=1)
-    i, j = ((t - (t * weight).sum(axes, keepdim=True) / count) * weight for t in (fixed, moved))
-    tiny = 1e-12 if moved.dtype.itemsize == 8 else 1e-6
-    scale = (i.square().sum(axes) * j.square().sum(axes)).clamp(min=tiny**2).sqrt()
-    return (i * j).sum(axes) / scale
+    mean = (values * weight).sum(axes, keepdim=True) / count
+    left = (values - mean) * weight
+    squares = left.square().sum(axes)
+    rounding = (16 * torch.finfo(values.dtype).eps * mean).square() * count
+    return left, squares.masked_fill(squares <= rounding.view_as(squares), torch.inf).sqrt()
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

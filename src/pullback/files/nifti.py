@@ -1,5 +1,7 @@
 """NIfTI in and out. The only room, with `itk.py`, that knows LPS."""
 
+import gzip
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -71,18 +73,20 @@ def write_field(transform: Displacement, path: str | Path) -> None:
 def read_field(path: str | Path) -> Displacement:
     """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid."""
     image = _load(path)
-    intent = int(image.header["intent_code"])
-    data = np.asarray(image.dataobj, dtype=np.float64)
-    if intent not in (VECTOR, DISPVECT) or data.ndim != 5 or data.shape[3] != 1 or data.shape[4] not in (2, 3):
+    intent, stored = int(image.header["intent_code"]), tuple(image.shape)
+    known = len(stored) == 5 and (stored[3:] == (1, 3) or stored[2:] == (1, 1, 2))
+    if intent not in (VECTOR, DISPVECT) or not known:
         raise InputError(
-            f"{path}: not a displacement field: shape {data.shape}, intent {intent}; expected (X, Y, Z, 1, 3) or "
+            f"{path}: not a displacement field: shape {stored}, intent {intent}; expected (X, Y, Z, 1, 3) or "
             f"(X, Y, 1, 1, 2) with intent 1007 (LPS mm, as ANTs and ITK write) or 1006 (RAS mm); other tools would "
             f"misread this file in silence"
         )
-    ndim = data.shape[4]
-    shape = data.shape[:ndim]
-    grid = Grid(shape, _affine(image.affine, ndim))
-    world = torch.from_numpy(data.reshape(*shape, ndim)).movedim(-1, 0)
+    ndim = stored[4]
+    grid = _grid(image, stored[:ndim], path)
+    data = _voxels(image, path).astype(np.float64)
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: {int((~np.isfinite(data)).sum())} components are NaN or infinite; mend the field")
+    world = torch.from_numpy(data.reshape(*grid.shape, ndim)).movedim(-1, 0)
     if intent == VECTOR:
         world = world * _ras_lps(ndim).view(-1, *[1] * ndim)
     field = torch.einsum("ab,b...->a...", torch.linalg.inv(grid.affine[:-1, :-1]), world)
@@ -107,7 +111,7 @@ def _load(path: str | Path) -> nib.Nifti1Pair:
         if not isinstance(image, nib.Nifti1Pair):
             raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
         return image
-    except (ImageFileError, EOFError, OSError, ValueError) as error:
+    except (ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable NIfTI image ({error})") from error
@@ -126,18 +130,32 @@ def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
         )
     if min(shape) < 2:
         raise InputError(f"{path}: shape {shape}; at least two voxels along each axis are needed")
+    grid = _grid(image, shape, path)
+    values = _voxels(image, path)
+    return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
+
+
+def _voxels(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
     try:
+        if str(path).endswith(".gz") and isinstance(image, nib.Nifti1Image):
+            # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
+            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
         values = np.asanyarray(image.dataobj)
-        values = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
-    except (EOFError, OSError, ValueError, TypeError) as error:
+    except (EOFError, OSError, ValueError, TypeError, zlib.error) as error:
         raise InputError(f"{path}: the header is fine but the voxels cannot be read ({error})") from error
-    return values.reshape(shape), Grid(shape, _affine(image.affine, len(shape)))
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"{path}: voxels of type {values.dtype}; plain numbers are expected, one per voxel")
+    return values
 
 
-def _affine(affine: np.ndarray, ndim: int) -> Tensor:
-    """The stored affine, without the third axis for 2-D images."""
-    keep = [*range(ndim), 3]
-    return torch.from_numpy(np.asarray(affine, dtype=np.float64)[np.ix_(keep, keep)].copy())
+def _grid(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | Path) -> Grid:
+    """Where the voxels are; for 2-D images the third axis of the stored affine is left out."""
+    keep = [*range(len(shape)), 3]
+    affine = np.asarray(image.affine, dtype=np.float64)[np.ix_(keep, keep)]
+    try:
+        return Grid(shape, torch.from_numpy(affine.copy()))
+    except ValueError as error:
+        raise InputError(f"{path}: the header does not say where the voxels are. {error}") from error
 
 
 def _affine3(affine: Tensor) -> np.ndarray:

@@ -90,9 +90,12 @@ class LandmarkError:
         pair = alignment.pair
         if pair.fixed_points is None or pair.moving_points is None:
             return {}
-        at = pair.fixed.grid.to_voxels(pair.fixed_points.data.double().mT)
-        moving = pair.moving.grid.to_voxels(pair.moving_points.data.double().mT)
-        displacement = alignment.transform.displacement(pair.fixed.grid).double()
-        off = at + sample(displacement, at, "cubic") - moving
-        mm = off * pair.moving.grid.spacing.to(off).view(1, -1, 1)
+        fixed, moving = pair.fixed.grid, pair.moving.grid
+        at = fixed.to_voxels(pair.fixed_points.data.double().mT)
+        there = moving.to_voxels(pair.moving_points.data.double().mT)
+        displacement = alignment.transform.displacement(fixed).double()
+        where = fixed.voxels(displacement)[None]
+        between = moving.to_voxels(fixed.to_world(where + displacement)) - where  # fixed voxels to moving voxels
+        off = at + sample(between, at, "cubic") - there
+        mm = off * moving.spacing.to(off).view(1, -1, 1)
         return {"l2r tre mm": float(mm.norm(dim=1).mean())}

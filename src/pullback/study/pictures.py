@@ -1,4 +1,4 @@
-"""An alignment as flat pictures: planes of the world, colours, PNGs and lines. Rows run downwards, columns rightwards."""
+"""An alignment as flat pictures: planes of the world, colours, PNGs and lines."""
 
 import base64
 import io
@@ -57,10 +57,10 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What a plane shows of an alignment, each `(rows, columns)`.
+    """What a plane shows of an alignment, each `(rows, columns)`, the top left pixel first.
 
     Attributes:
-        fixed, before, after: intensities in 0…1, black beyond the fixed grid; moving pulled by the identity is `before`.
+        fixed, before, after: intensities in 0…1, 0 beyond the fixed grid; moving pulled by the identity is `before`.
         labels: integers by the same three names; empty where the pair has none.
         jacobian: det ∇φ, NaN beyond the fixed grid.
         reached: `(2, rows, columns)`, where φ leads, along `right` and `up`, in mm; NaN beyond the fixed grid.
@@ -91,9 +91,9 @@ def _planes(alignment: Alignment, whole: Grid) -> list[Plane]:
     if whole.ndim == 2:
         return [Plane("Image", "", whole, 0, 1, ("−x", "x", "−y", "y"))]
     labels = alignment.pair.fixed_labels
-    inside = labels.data > 0 if labels is not None and bool((labels.data > 0).any()) else foreground(alignment)
-    middle = inside[0, 0].nonzero().double().mean(0)
-    centre = whole.to_voxels(alignment.pair.fixed.grid.to_world(middle[None, :, None]))[0, :, 0].round()
+    inside = foreground(alignment) if labels is None or not bool((labels.data > 0).any()) else labels.data > 0
+    middle = alignment.pair.fixed.grid.to_world(_middle(inside[0, 0])[None, :, None])
+    centre = whole.to_voxels(middle)[0, :, 0].round()
     return [_slice(whole, centre, name, right, up) for name, right, up in PLANES]
 
 
@@ -103,7 +103,7 @@ def _slice(whole: Grid, centre: Tensor, name: str, right: int, up: int) -> Plane
     shape[normal] = 1
     affine[normal, 3] += affine[normal, normal] * centre[normal]
     at = float(affine[normal, 3])
-    where = f"{ENDS[normal][at > 0]} {abs(at):.0f} mm" if abs(at) >= 0.5 else "0 mm"
+    where = f"{ENDS[normal][at > 0]} {abs(at):.0f}\N{NO-BREAK SPACE}mm" if abs(at) >= 0.5 else "0\N{NO-BREAK SPACE}mm"
     return Plane(name, where, Grid(tuple(shape), affine), right, up, ENDS[right] + ENDS[up])
 
 
@@ -112,16 +112,27 @@ def viewing_grid(grid: Grid, lit: Tensor) -> Grid:
 
     They are the voxels of `grid` wherever those lie so, whatever their stored order.
     """
-    last = torch.tensor(grid.shape, dtype=torch.float64) - 1
-    seen = lit.nonzero().double() if bool(lit.any()) else torch.stack([torch.zeros_like(last), last])
-    margin = torch.ceil(0.04 * last)
-    box = torch.stack([seen.amin(0) - margin, torch.minimum(seen.amax(0) + margin, last)]).clamp(min=0)
-    world = grid.to_world(torch.cartesian_prod(*box.T).T[None])[0]
+    world = grid.to_world(_rim(lit if bool(lit.any()) else ~lit).double().T[None])[0]
     low, extent = world.amin(1), world.amax(1) - world.amin(1)
-    edge = max(float(grid.spacing.min()), float(extent.max()) / (LONGEST - 1))
+    edge = max(float(grid.spacing.min()), 1.08 * float(extent.max()) / (LONGEST - 4))
+    margin = torch.ceil(0.04 * extent / edge)
     affine = torch.diag(torch.tensor([edge] * grid.ndim + [1.0], dtype=torch.float64))
-    affine[:-1, -1] = low
-    return Grid(tuple(int(n) + 1 for n in (extent / edge - 1e-3).ceil()), affine)
+    affine[:-1, -1] = low - margin * edge
+    return Grid(tuple(int(n) + 1 for n in (extent / edge - 1e-3).ceil() + 2 * margin), affine)
+
+
+def _rim(lit: Tensor) -> Tensor:
+    """The first and last True voxels of each line along the first axis, `(N, d)`: no other lies further out."""
+    lines = lit.any(0)
+    ends = (lit.byte().argmax(0), lit.shape[0] - 1 - lit.flip(0).byte().argmax(0))
+    return torch.cat([torch.cat([end[lines][:, None], lines.nonzero()], 1) for end in ends])
+
+
+def _middle(inside: Tensor) -> Tensor:
+    """The centre of mass of `(*shape)` bool in voxels, `(d,)` float64; of everything where nothing is inside."""
+    inside = inside if bool(inside.any()) else ~inside
+    along = [inside.sum([a for a in range(inside.ndim) if a != axis]).double() for axis in range(inside.ndim)]
+    return torch.stack([(n * torch.arange(len(n))).sum() / n.sum() for n in along])
 
 
 def _first(alignment: Alignment) -> Alignment:
@@ -160,9 +171,8 @@ def _cut(seen: Alignment, plane: Plane, still: Transform, fixed: Image, moving: 
     displacement = seen.transform.displacement(plane.grid).double()
     world = plane.flat(plane.grid.to_world(plane.grid.voxels(displacement)[None] + displacement))
     reached = np.where(beyond, np.nan, world[[plane.right, plane.up]])
-    jacobian = np.where(beyond, np.nan, det)
-    before, after = shown(moving, still), shown(moving, seen.transform)
-    return Cut(plane, shown(fixed, still), before, after, labels, jacobian, reached)
+    seen_by = (shown(fixed, still), shown(moving, still), shown(moving, seen.transform))
+    return Cut(plane, *seen_by, labels, np.where(beyond, np.nan, det), reached)
 
 
 def ramp(stops: Sequence[str], count: int = 251) -> np.ndarray:
@@ -193,7 +203,7 @@ def jacobian_limit(jacobian: Tensor) -> float:
 
 def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> str:
     """`(rows, columns)` uint8, grey or indices into `palette` `(n, 3)`, as the data URI of a PNG."""
-    from PIL import Image as Picture  # comes with matplotlib; slow to import
+    from PIL import Image as Picture  # noqa: PLC0415 (slow to import; comes with matplotlib)
 
     picture = Picture.fromarray(np.ascontiguousarray(pixels))
     if palette is not None:
@@ -214,18 +224,18 @@ def borders(labels: np.ndarray) -> str:
     return "".join(_lines(padded == value, [0.5], shift=-0.5) for value in np.unique(labels) if value > 0)
 
 
-def grid_lines(cut: Cut) -> str:
-    """Where φ crosses the lines of a regular grid in the moving world, as an SVG path in pixels."""
-    both = zip(cut.reached, lattice(cut), strict=True)
+def grid_lines(cut: Cut, step: float) -> str:
+    """Where φ crosses the lines of a regular grid of `step` mm in the moving world, as an SVG path in pixels."""
+    both = zip(cut.reached, lattice(cut, step), strict=True)
     return "".join(_lines(np.ma.masked_invalid(along), heights, shift=0.5) for along, heights in both)
 
 
-def lattice(cut: Cut) -> list[list[float]]:
+def lattice(cut: Cut, step: float) -> list[list[float]]:
     """The heights, in mm along `right` and along `up`, of the grid lines that `reached` crosses.
 
     Centred on the plane, so that a transform that moves nothing leaves an even margin.
     """
-    plane, step, found = cut.plane, grid_step(cut.plane), []
+    plane, found = cut.plane, []
     for axis, along in zip((plane.right, plane.up), cut.reached, strict=True):
         extent = float(plane.grid.spacing[axis]) * (plane.grid.shape[axis] - 1)
         cells = math.floor(extent / step - 0.3)
@@ -235,40 +245,41 @@ def lattice(cut: Cut) -> list[list[float]]:
     return found
 
 
-def grid_step(plane: Plane) -> float:
-    """A round number of mm, about a twentieth of the longer side of the plane."""
-    wanted = float(plane.grid.spacing[plane.right]) * max(plane.size) / 20
+def grid_step(shown: Sequence[Cut]) -> float:
+    """A round number of mm, about an eighteenth of the longest side of the cuts."""
+    wanted = max(float(cut.plane.grid.spacing[0]) * max(cut.plane.size) for cut in shown) / 18
     power = 10.0 ** math.floor(math.log10(wanted))
     return power * min((1, 2, 2.5, 5, 10), key=lambda n: abs(math.log(n * power / wanted)))
 
 
 def _lines(values: np.ndarray, heights: Sequence[float], shift: float) -> str:
-    from contourpy import contour_generator  # what matplotlib draws contours with
+    from contourpy import contour_generator  # noqa: PLC0415 (slow to import; comes with matplotlib)
 
     generator = contour_generator(z=values.astype(float))
-    found = [line + shift for height in heights for line in generator.lines(height)]
+    found = [np.asarray(line) + shift for height in heights for line in generator.lines(height)]
     return "".join("M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in line) for line in found)
 
 
 def picture(alignment: Alignment, path: str | Path) -> None:
     """One PNG for a README: fixed, moving, moved, the deformation, and how much volume changes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
+    from matplotlib.figure import Figure  # noqa: PLC0415
 
     shown = cuts(alignment)[:2]
-    limit = jacobian_limit(alignment.jacobian)
+    limit, step = jacobian_limit(alignment.jacobian[:1].detach()), grid_step(shown)
     captions = ("fixed", "moving", "moved", "deformation", "volume change")
     heights = [cut.plane.size[1] / cut.plane.size[0] for cut in shown]
     wide, gap, caption = 2.3, 0.09, 0.42  # inches
-    width = len(captions) * (wide + gap) + gap
-    height = caption + sum(wide * tall + gap for tall in heights)
+    width, height = len(captions) * (wide + gap) + gap, caption + sum(wide * tall + gap for tall in heights)
     figure = Figure(figsize=(width, height), dpi=160, facecolor="#14171b")
     FigureCanvasAgg(figure)
     bottom = height - caption
     for cut, tall in zip(shown, heights, strict=True):
         bottom -= wide * tall
         boxes = [(gap + n * (wide + gap), bottom, wide, wide * tall) for n in range(len(captions))]
-        _draw([figure.add_axes((x / width, y / height, w / width, h / height)) for x, y, w, h in boxes], cut, limit)
+        _draw(
+            [figure.add_axes((x / width, y / height, w / width, h / height)) for x, y, w, h in boxes], cut, limit, step
+        )
         bottom -= gap
     for n, words in enumerate(captions):
         middle = (gap + n * (wide + gap) + wide / 2) / width
@@ -277,12 +288,12 @@ def picture(alignment: Alignment, path: str | Path) -> None:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
 
 
-def _draw(row: Sequence, cut: Cut, limit: float) -> None:
+def _draw(row: Sequence, cut: Cut, limit: float, step: float) -> None:
     """Five square-pixel axes: fixed, before, after, the grid over the fixed image, log det ∇φ."""
     index, palette = jacobian_picture(cut.jacobian, limit)
     for ax, values in zip(row, (cut.fixed, cut.before, cut.after, 0.7 * cut.fixed), strict=False):
         ax.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
-    for along, heights in zip(cut.reached, lattice(cut), strict=True):
+    for along, heights in zip(cut.reached, lattice(cut, step), strict=True):
         row[3].contour(along, heights, colors=MOVED, linewidths=0.9, linestyles="solid")
     row[4].imshow(palette[index], interpolation="nearest")
     for ax in row:

@@ -15,25 +15,8 @@ from torch import Tensor
 from pullback.alignment import Alignment
 from pullback.files.write import beside
 from pullback.space import Grid
-from pullback.study.pictures import (
-    DIFFERENCE,
-    FIXED,
-    FOLDED,
-    JACOBIAN,
-    MOVED,
-    Cut,
-    borders,
-    cuts,
-    grey,
-    grid_lines,
-    grid_step,
-    jacobian_limit,
-    jacobian_picture,
-    picture,
-    png,
-    ramp,
-    signed,
-)
+from pullback.study import pictures
+from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
 
 __all__ = ["picture", "write_report"]
 
@@ -57,20 +40,25 @@ def write_report(
         notes: sentences, such as what each file is.
         table: rows of formatted strings to show as they are; the keys of the first are the header.
     """
-    seen = cuts(alignment)
+    seen = pictures.cuts(alignment)
     jacobian = alignment.jacobian[:1].detach()
-    shown = _Shown(seen, jacobian, jacobian_limit(jacobian), _difference_limit(seen))
+    shown = _Shown(seen, jacobian, pictures.jacobian_limit(jacobian), _difference_limit(seen))
     page = Template((files("pullback.study") / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         about=_about(alignment),
         numbers=_numbers(numbers),
         notes="".join(f"<li>{escape(note)}</li>" for note in notes),
         table=_table(table),
-        plates=_plates(shown),
+        **_plates(shown),
+        **_facts(shown),
+        where=_where(shown),
         store=_store(shown),
-        kind="flat" if len(shown.cuts) == 1 else "solid",
-        colophon=f"Written by pullback {escape(version('pullback'))}. The world is RAS: millimetres to the right, "
-        "anterior and superior. Pictures show it with these axes growing rightwards and upwards.",
+        kind=("flat" if len(shown.cuts) == 1 else "solid") + ("" if shown.cuts[0].labels else " unlabelled"),
+        columns=" ".join(f"{cut.plane.size[0]}fr" for cut in shown.cuts),
+        widest=max(cut.plane.size[0] for cut in shown.cuts),
+        version=escape(version("pullback")),
+        difference_stops=_stops(DIFFERENCE),
+        jacobian_stops=_stops(JACOBIAN),
         fixed_colour=FIXED,
         moved_colour=MOVED,
         folded_colour=FOLDED,
@@ -143,6 +131,27 @@ def _tabular(rows: Sequence[Mapping[str, str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def _where(shown: _Shown) -> str:
+    """Where the planes lie, in words; nothing in 2D."""
+    names = [f"{cut.plane.name.lower()} at {cut.plane.where}" for cut in shown.cuts if cut.plane.where]
+    return f"<p>The planes: {', '.join(names)}.</p>" if names else ""
+
+
+def _facts(shown: _Shown) -> dict[str, str]:
+    """The numbers that stand beside the pictures."""
+    det, folded = shown.jacobian, int((shown.jacobian <= 0).sum())
+    return {
+        "step": f"{pictures.grid_step(shown.cuts):g}\N{NO-BREAK SPACE}mm",
+        "difference_limit": f"{100 * shown.difference_limit:.0f}\N{NO-BREAK SPACE}%",
+        "jacobian_limit": f"{2**shown.jacobian_limit:.3g}",
+        "lowest": _number(float(det.min())),
+        "highest": _number(float(det.max())),
+        "folded": f"{folded:,}",
+        "voxels": f"{det.numel():,}",
+        "folded_share": f"{100 * folded / det.numel():.3g}\N{NO-BREAK SPACE}%",
+    }
+
+
 # ---- pictures
 
 
@@ -151,24 +160,34 @@ def _store(shown: _Shown) -> str:
     out = ""
     for n, cut in enumerate(shown.cuts):
         columns, rows = cut.plane.size
-        uris = {name: png(grey(v)) for name, v in (("fixed", cut.fixed), ("before", cut.before), ("after", cut.after))}
-        for name, values in (("before", cut.before), ("after", cut.after)):
-            uris[f"difference-{name}"] = png(signed(values - cut.fixed, shown.difference_limit), ramp(DIFFERENCE))
-        uris["jacobian"] = png(*jacobian_picture(cut.jacobian, shown.jacobian_limit))
-        out += "".join(
-            f'<image id="{name}-{n}" width="{columns}" height="{rows}" preserveAspectRatio="none" href="{uri}"'
-            f"{' style=image-rendering:pixelated' if name == 'jacobian' else ''}/>"
-            for name, uri in uris.items()
-        )
+        box = f'width="{columns}" height="{rows}" preserveAspectRatio="none"'
+        for name, uri in _pngs(cut, shown).items():
+            out += f'<image id="{name}-{n}" {box} href="{uri}"/>'
         out += f'<clipPath id="squares-{n}"><path d="{_squares(columns, rows)}"/></clipPath>'
     return out
 
 
+def _pngs(cut: Cut, shown: _Shown) -> dict[str, str]:
+    limit, colours = shown.difference_limit, pictures.ramp(DIFFERENCE)
+    return {
+        "fixed": pictures.png(pictures.grey(cut.fixed)),
+        "before": pictures.png(pictures.grey(cut.before)),
+        "after": pictures.png(pictures.grey(cut.after)),
+        "difference-before": pictures.png(pictures.signed(cut.before - cut.fixed, limit), colours),
+        "difference-after": pictures.png(pictures.signed(cut.after - cut.fixed, limit), colours),
+        "jacobian": pictures.png(*pictures.jacobian_picture(cut.jacobian, shown.jacobian_limit)),
+    }
+
+
 def _squares(columns: int, rows: int) -> str:
     """Every other square of a board, as a path in pixels."""
-    edge = max(2, round(max(columns, rows) / 9))
+    edge = _edge(columns, rows)
     corners = ((i, j) for j in range(0, rows, edge) for i in range((j // edge % 2) * edge, columns, 2 * edge))
     return "".join(f"M{i} {j}h{edge}v{edge}h-{edge}z" for i, j in corners)
+
+
+def _edge(columns: int, rows: int) -> int:
+    return max(2, round(max(columns, rows) / 9))
 
 
 def _use(name: str, n: int, extra: str = "") -> str:
@@ -180,50 +199,39 @@ def _either(draw: Callable[[str], str]) -> str:
     return "".join(f'<g class="{state}">{draw(state)}</g>' for state in ("before", "after"))
 
 
-def _plates(shown: _Shown) -> str:
-    step = f"{grid_step(shown.cuts[0].plane):g} mm"
-    sections = [
-        _plate(shown, "Fixed", _FIXED + _where(shown.cuts), lambda cut, n: _use("fixed", n)),
-        _plate(shown, "Moving", _MOVING, lambda cut, n: _use("before", n)),
-        _plate(shown, "Moved", _MOVED, lambda cut, n: _use("after", n)),
-        _plate(shown, "Blend", _STATE + _BLEND, _blend),
-        _plate(shown, "Checkerboard", _STATE + _BOARD, _board),
-        _plate(shown, "Difference", _STATE + _difference_words(shown.difference_limit), _difference),
-    ]
-    if shown.cuts[0].labels:
-        sections.append(_plate(shown, "Labels", _STATE + _LABELS, _labels))
-    sections += [
-        _plate(shown, "Deformation", _DEFORMATION.format(step=step), _deformation),
-        _plate(shown, "Volume change", _VOLUME + _jacobian_bar(shown), lambda cut, n: _use("jacobian", n)),
-    ]
-    return "".join(sections)
+def _plates(shown: _Shown) -> dict[str, str]:
+    """Each section's planes, by the name under which the page asks for them."""
+    step = pictures.grid_step(shown.cuts)
+    return {
+        "fixed": _planes(shown, "Fixed image", _alone("fixed")),
+        "moving": _planes(shown, "Moving image before registration", _alone("before")),
+        "moved": _planes(shown, "Moving image after registration", _alone("after")),
+        "blend": _planes(shown, "Blend of fixed and moving image", _blend),
+        "board": _planes(shown, "Checkerboard of fixed and moving image", _board),
+        "difference": _planes(shown, "Difference of moving and fixed image", _difference),
+        "labels": _planes(shown, "Outlines of fixed and moving labels", _labels) if shown.cuts[0].labels else "",
+        "deformation": _planes(shown, "Deformed grid over the fixed image", _deformation(step)),
+        "volume": _planes(shown, "Map of the Jacobian determinant", _alone("jacobian")),
+    }
 
 
-def _plate(shown: _Shown, heading: str, words: str, draw: Callable[[Cut, int], str]) -> str:
-    sizes = [cut.plane.size for cut in shown.cuts]
-    style = f"--columns:{' '.join(f'{w}fr' for w, _ in sizes)};--widest:{max(w for w, _ in sizes)}"
-    planes = "".join(_plane(heading, cut, draw(cut, n)) for n, cut in enumerate(shown.cuts))
-    return (
-        f'<section><div class="words"><h2>{heading}</h2>{words}</div>'
-        f'<div class="planes" style="{style}">{planes}</div></section>\n'
-    )
+def _planes(shown: _Shown, what: str, draw: Callable[[Cut, int], str]) -> str:
+    return "".join(_plane(what, cut, draw(cut, n)) for n, cut in enumerate(shown.cuts))
 
 
-def _where(shown: Sequence[Cut]) -> str:
-    """Where the planes lie, in words; nothing in 2D."""
-    names = [f"{cut.plane.name.lower()} at {cut.plane.where}" for cut in shown if cut.plane.where]
-    return f"<p>The planes: {', '.join(names)}.</p>" if names else ""
-
-
-def _plane(heading: str, cut: Cut, drawn: str) -> str:
+def _plane(what: str, cut: Cut, drawn: str) -> str:
     columns, rows = cut.plane.size
     where = f", {cut.plane.name.lower()} plane at {cut.plane.where}" if cut.plane.where else ""
     sides = zip(("left", "right", "bottom", "top"), cut.plane.ends, strict=True)
     ends = "".join(f'<span class="{side}" aria-hidden="true">{end}</span>' for side, end in sides)
     return (
         f'<figure class="plane" style="--w:{columns}"><svg viewBox="0 0 {columns} {rows}" role="img" '
-        f'aria-label="{heading}{where}">{drawn}</svg>{ends}</figure>'
+        f'aria-label="{what}{where}">{drawn}</svg>{ends}</figure>'
     )
+
+
+def _alone(name: str) -> Callable[[Cut, int], str]:
+    return lambda _, n: _use(name, n)
 
 
 def _blend(cut: Cut, n: int) -> str:
@@ -231,7 +239,10 @@ def _blend(cut: Cut, n: int) -> str:
 
 
 def _board(cut: Cut, n: int) -> str:
-    board = f'<path class="line board" d="{_squares(*cut.plane.size)}"/>'
+    (columns, rows), edge = cut.plane.size, _edge(*cut.plane.size)
+    lines = "".join(f"M{x} 0V{rows}" for x in range(edge, columns, edge))
+    lines += "".join(f"M0 {y}H{columns}" for y in range(edge, rows, edge))
+    board = f'<path class="line board" d="{lines}"/>'
     return _use("fixed", n) + _either(lambda state: _use(state, n, f' clip-path="url(#squares-{n})"')) + board
 
 
@@ -240,70 +251,19 @@ def _difference(cut: Cut, n: int) -> str:
 
 
 def _labels(cut: Cut, n: int) -> str:
-    moving = _either(lambda state: f'<path class="line moved" d="{borders(cut.labels[state])}"/>')
-    fixed = f'<path class="line fixed" d="{borders(cut.labels["fixed"])}"/>'
+    moving = _either(lambda state: f'<path class="line moved" d="{pictures.borders(cut.labels[state])}"/>')
+    fixed = f'<path class="line fixed" d="{pictures.borders(cut.labels["fixed"])}"/>'
     return f'<g class="faint">{_use("fixed", n)}</g><g class="both">{fixed}{moving}</g>'
 
 
-def _deformation(cut: Cut, n: int) -> str:
-    return f'<g class="faint">{_use("fixed", n)}</g><path class="line grid" d="{grid_lines(cut)}"/>'
+def _deformation(step: float) -> Callable[[Cut, int], str]:
+    def draw(cut: Cut, n: int) -> str:
+        return f'<g class="faint">{_use("fixed", n)}</g><path class="line grid" d="{pictures.grid_lines(cut, step)}"/>'
+
+    return draw
 
 
-def _bar(stops: Sequence[str], ends: Sequence[str], name: str) -> str:
-    last = len(stops) - 1
-    colours = "".join(f'<stop offset="{i / last:g}" stop-color="{stop}"/>' for i, stop in enumerate(stops))
-    labels = "".join(f"<span>{escape(end)}</span>" for end in ends)
-    return (
-        f'<div class="bar"><svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><defs>'
-        f'<linearGradient id="bar-{name}">{colours}</linearGradient></defs>'
-        f'<rect width="100" height="4" fill="url(#bar-{name})"/></svg><div>{labels}</div></div>'
-    )
-
-
-def _difference_words(limit: float) -> str:
-    bar = _bar(DIFFERENCE, ("fixed brighter", "moving brighter"), "difference")
-    return bar + _DIFFERENCE.format(limit=f"{100 * limit:.0f} %")
-
-
-def _jacobian_bar(shown: _Shown) -> str:
-    limit, det = shown.jacobian_limit, shown.jacobian
-    ends = (f"÷ {2**limit:.3g}", "1", f"× {2**limit:.3g}")
-    folded = int((det <= 0).sum())
-    return (
-        _bar(JACOBIAN, ends, "jacobian")
-        + f'<ul class="key"><li class="patch" style="--swatch:var(--folded)">folded (det ≤ 0)</li></ul>'
-        f"<p>det ∇φ from <b>{_number(float(det.min()))}</b> to <b>{_number(float(det.max()))}</b>; <b>{folded:,}</b> of "
-        f"{det.numel():,} voxels folded ({100 * folded / det.numel():.3g} %).</p>"
-    )
-
-
-# ---- how to read each picture
-
-_FIXED = "<p>What stays. Everything else on this page lies on its grid.</p>"
-_MOVING = "<p>As it came, before registration: where its header puts it in the world.</p>"
-_MOVED = "<p>After registration: the moving image pulled through the transform. It should look like the fixed one.</p>"
-_STATE = '<p><b><span class="before">Before</span><span class="after">After</span></b> registration.</p>'
-_BLEND = (
-    "<p>Slide to and fro: what is aligned stays put, what is not jumps.</p>"
-    '<label class="slide" hidden><span class="unseen">From fixed to moving</span>'
-    '<input id="blend" type="range" min="0" max="100" value="50"><span aria-hidden="true">'
-    '<i class="soft">fixed</i><i class="before">moving</i><i class="after">moved</i></span></label>'
-)
-_BOARD = "<p>The squares are fixed and moving in turn. Edges should run on from square to square.</p>"
-_DIFFERENCE = (
-    "<p>Black where both agree, full colour where they differ by {limit} of their windows. It means little where the two "
-    "show different contrasts.</p>"
-)
-_LABELS = (
-    '<ul class="key"><li style="--swatch:var(--fixed)">fixed</li><li style="--swatch:var(--moved)">'
-    '<span class="before">moving</span><span class="after">moved</span></li><li style="--swatch:var(--shared)">shared</li></ul>'
-    "<p>Outlines of the same structures, white where both run together. The more white, the better.</p>"
-)
-_DEFORMATION = (
-    "<p>A straight grid of {step} drawn on the moving image, and pulled onto the fixed one with it. Lines bend smoothly "
-    "where the transform does.</p>"
-)
-_VOLUME = (
-    "<p>How much room a voxel of the fixed image takes in the moving one. Green: more, the moving image was shrunk to "
-    "fit. Purple: less, it was stretched. Dark: unchanged.</p>"
-)
+def _stops(colours: Sequence[str]) -> str:
+    """A colour bar's gradient."""
+    last = len(colours) - 1
+    return "".join(f'<stop offset="{n / last:g}" stop-color="{colour}"/>' for n, colour in enumerate(colours))

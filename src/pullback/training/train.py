@@ -19,6 +19,7 @@ from pullback.alignment import Pair, Registered, Supervision
 from pullback.data import Train, Validation
 from pullback.errors import InputError
 from pullback.metrics import Correlation, Dice, Folding, Metric
+from pullback.numerics.random import generator
 from pullback.space import Image
 from pullback.training.checkpoint import load_state, load_weights, save_state, save_weights
 from pullback.training.interrupt import asked_to_stop
@@ -129,7 +130,7 @@ def train(
 
 def draw(pairs: Train, seed: int, index: int) -> Pair:
     """The `index`-th pair of a training: a function of the seed and the index alone."""
-    return pairs.draw(torch.Generator().manual_seed((seed << 32) + index))
+    return pairs.draw(generator(seed, index))
 
 
 @contextmanager

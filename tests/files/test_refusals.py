@@ -1,0 +1,287 @@
+"""Every wrong file is refused with its name and a remedy, and failed writing leaves nothing behind."""
+
+import errno
+import gzip
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pullback.errors import InputError
+from pullback.files.manifest import manifest, peak_memory_mb, write_json
+from pullback.files.nifti import read_field, read_image, read_labels, write_field, write_image
+from pullback.space import Displacement, Grid, Image, Labels
+
+READERS = [read_image, read_labels, read_field]
+WRITERS = [
+    lambda path: write_image(Image(torch.rand(1, 1, 4, 5, 6), Grid.centred((4, 5, 6))), path),
+    lambda path: write_image(Labels(torch.ones(1, 1, 4, 5, 6, dtype=torch.uint8), Grid.centred((4, 5, 6))), path),
+    lambda path: write_field(Displacement(torch.rand(1, 3, 4, 5, 6), Grid.centred((4, 5, 6))), path),
+]
+readers = pytest.mark.parametrize("reader", READERS, ids=lambda r: r.__name__)
+writers = pytest.mark.parametrize("writer", WRITERS, ids=["image", "labels", "field"])
+
+
+def saved(path, array, affine=None, intent=0, image=nib.Nifti1Image):
+    stored = image(array, np.eye(4) if affine is None else affine)
+    if intent:
+        stored.header.set_intent(intent)
+    nib.save(stored, path)
+    return path
+
+
+def refused(reader, path, *says):
+    with pytest.raises(InputError) as caught:
+        reader(path)
+    message = str(caught.value)
+    assert Path(path).name in message
+    for word in says:
+        assert word in message
+    return message
+
+
+# reading
+
+
+@readers
+def test_missing(tmp_path, reader):
+    refused(reader, tmp_path / "nothing.nii.gz", "no such file")
+    refused(reader, tmp_path, "no such file")
+
+
+@readers
+@pytest.mark.parametrize("name", ["text.nii.gz", "text.nii", "text.png"])
+def test_not_an_image(tmp_path, reader, name):
+    (tmp_path / name).write_text("subject,age\n1,60\n" * 100)
+    refused(reader, tmp_path / name, "not a readable NIfTI")
+
+
+@readers
+def test_empty(tmp_path, reader):
+    (tmp_path / "empty.nii.gz").write_bytes(b"")
+    refused(reader, tmp_path / "empty.nii.gz")
+
+
+def whole(tmp_path, reader):
+    """A file that `reader` reads."""
+    values = np.random.default_rng(0).integers(0, 9, (16, 17, 18, 1, 3))
+    if reader is read_field:
+        return saved(tmp_path / "whole.nii.gz", values.astype(np.float32), intent=1007)
+    return saved(tmp_path / "whole.nii.gz", values[..., 0, 0].astype(np.int16))
+
+
+@readers
+@pytest.mark.parametrize("keep", [0.01, 0.5, 0.99])
+def test_truncated_gz(tmp_path, reader, keep):
+    path = whole(tmp_path, reader)
+    reader(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    refused(reader, path)
+
+
+@readers
+def test_truncated_nii(tmp_path, reader):
+    path = whole(tmp_path, reader)
+    (tmp_path / "cut.nii").write_bytes(gzip.decompress(path.read_bytes())[:2000])
+    refused(reader, tmp_path / "cut.nii")
+
+
+@readers
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+def test_damaged_gz(tmp_path, reader, at):
+    """Half of such damage still decompresses, to other numbers: the checksum tells."""
+    path = whole(tmp_path, reader)
+    content = bytearray(path.read_bytes())
+    start = int(at * len(content))
+    content[start : start + 40] = bytes(255 - b for b in content[start : start + 40])
+    path.write_bytes(content)
+    refused(reader, path)
+
+
+@readers
+@pytest.mark.parametrize("good", [100, 2000], ids=["in the header", "in the voxels"])
+def test_gz_that_cannot_be_decompressed(tmp_path, reader, good):
+    """Some bytes that are fine, and then a block of the type that deflate does not have."""
+    path = whole(tmp_path, reader)
+    squeeze = zlib.compressobj(wbits=31)
+    start = squeeze.compress(gzip.decompress(path.read_bytes())[:good]) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    path.write_bytes(start + b"\xff" * 4000)
+    refused(reader, path)
+
+
+@readers
+def test_another_format(tmp_path, reader):
+    path = saved(tmp_path / "image.mgz", np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), image=nib.MGHImage)
+    refused(reader, path, "convert it to NIfTI")
+
+
+@readers
+def test_a_header_that_lies_nowhere(tmp_path, reader):
+    values = np.random.default_rng(0).integers(0, 9, (4, 5, 6, 1, 3)).astype(np.float32)
+    array = values if reader is read_field else values[..., 0, 0]
+    affine = np.diag([1.0, 0, 1, 1])
+    image = nib.Nifti1Image(array, None)
+    image.header.set_sform(affine, code=1)
+    image.header["intent_code"] = 1007 if reader is read_field else 0
+    nib.save(nib.Nifti1Image(array, affine, image.header), tmp_path / "flat.nii.gz")
+    refused(reader, tmp_path / "flat.nii.gz", "affine")
+
+
+def test_nan(tmp_path):
+    values = np.ones((4, 5, 6), np.float32)
+    values[0, 0, :2] = np.nan, np.inf
+    path = saved(tmp_path / "nan.nii.gz", values)
+    refused(read_image, path, "2 voxels", "NaN")
+    refused(read_labels, path, "whole numbers")
+    field = np.zeros((4, 5, 6, 1, 3), np.float32)
+    field[0, 0, 0] = np.nan
+    refused(read_field, saved(tmp_path / "field.nii.gz", field, intent=1007), "NaN")
+
+
+def test_constant(tmp_path):
+    refused(read_image, saved(tmp_path / "flat.nii.gz", np.full((4, 5, 6), 7.0)), "7", "constant")
+
+
+@pytest.mark.parametrize("reader", [read_image, read_labels])
+def test_four_dimensions(tmp_path, reader):
+    array = np.random.default_rng(0).integers(0, 9, (4, 5, 6, 3)).astype(np.int16)
+    refused(reader, saved(tmp_path / "frames.nii.gz", array), "4-D", "one frame")
+
+
+@pytest.mark.parametrize("reader", [read_image, read_labels])
+@pytest.mark.parametrize("shape", [(5,), (5, 1, 1), (1, 5, 6), (5, 1, 6)])
+def test_too_few_voxels(tmp_path, reader, shape):
+    refused(reader, saved(tmp_path / "thin.nii", np.arange(np.prod(shape)).reshape(shape).astype(np.int16)))
+
+
+def test_colours(tmp_path):
+    rgb = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    refused(read_image, saved(tmp_path / "colours.nii", rgb))
+
+
+def test_fractional_labels(tmp_path):
+    probability = np.random.default_rng(0).random((4, 5, 6))
+    refused(read_labels, saved(tmp_path / "labels.nii.gz", probability), "whole numbers")
+
+
+def test_labels_stored_as_floats_are_fine_when_they_are_whole(tmp_path):
+    values = np.random.default_rng(0).integers(0, 40, (4, 5, 6))
+    path = saved(tmp_path / "labels.nii.gz", values.astype(np.float32))
+    np.testing.assert_array_equal(read_labels(path).data[0, 0].numpy(), values)
+
+
+@pytest.mark.parametrize("grid", [Grid.centred((4, 5, 7)), Grid.centred((4, 5, 6), 1.1)])
+def test_labels_on_another_grid(tmp_path, grid):
+    path = saved(tmp_path / "labels.nii.gz", np.ones((4, 5, 6), np.uint8), Grid.centred((4, 5, 6)).affine.numpy())
+    assert read_labels(path, on=Grid.centred((4, 5, 6))).data.all()
+    refused(lambda p: read_labels(p, on=grid), path, "another grid", "resample")
+
+
+@pytest.mark.parametrize(
+    ("shape", "intent"),
+    [
+        ((4, 5, 6, 1, 3), 0),
+        ((4, 5, 6, 1, 3), 1002),
+        ((4, 5, 6, 3), 1007),
+        ((4, 5, 6, 3), 0),
+        ((4, 5, 6), 1007),
+        ((4, 5, 6, 2, 3), 1007),
+        ((4, 5, 6, 1, 4), 1007),
+        ((4, 5, 6, 1, 2), 1007),
+    ],
+)
+def test_what_other_tools_would_misread_as_a_field(tmp_path, shape, intent):
+    path = saved(tmp_path / "field.nii.gz", np.zeros(shape, np.float32), intent=intent)
+    refused(read_field, path, "not a displacement field", f"intent {intent}", "1007", "1006")
+
+
+# writing
+
+
+@writers
+@pytest.mark.parametrize("name", ["image.mha", "image", "image.nii.bz2"])
+def test_only_nifti_is_written(tmp_path, writer, name):
+    refused(writer, tmp_path / name, ".nii.gz")
+    assert not list(tmp_path.iterdir())
+
+
+@writers
+@pytest.mark.parametrize("before", [None, b"what was here before"], ids=["new", "overwriting"])
+@pytest.mark.parametrize("step", ["save", "replace"])
+def test_a_full_disk_leaves_things_as_they_were(tmp_path, monkeypatch, writer, before, step):
+    def full(*arguments, **options):
+        if step == "save":
+            Path(arguments[1]).write_bytes(b"the first half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "out.nii.gz"
+    if before:
+        path.write_bytes(before)
+    monkeypatch.setattr(*((nib, "save", full) if step == "save" else (os, "replace", full)))
+    refused(writer, path, "No space left on device")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == ([before] if before else [])
+
+
+@writers
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, writer):
+    def interrupted(*arguments, **options):
+        Path(arguments[1]).write_bytes(b"the first half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nib, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer(tmp_path / "out.nii.gz")
+    assert not list(tmp_path.iterdir())
+
+
+@writers
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, writer):
+    """Tests may run as root, to whom nothing is read-only: the refusal of the system is played."""
+
+    def denied(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkstemp", denied)
+    refused(writer, tmp_path / "out.nii.gz", "Read-only file system")
+    assert not list(tmp_path.iterdir())
+
+
+@writers
+def test_a_file_where_the_folder_should_be(tmp_path, writer):
+    (tmp_path / "folder").write_text("a file")
+    refused(writer, tmp_path / "folder" / "out.nii.gz", "cannot write")
+    assert (tmp_path / "folder").read_text() == "a file"
+
+
+def test_labels_that_no_reader_would_accept(tmp_path):
+    labels = Labels(torch.full((1, 1, 4, 5, 6), 2**40), Grid.centred((4, 5, 6)))
+    refused(lambda p: write_image(labels, p), tmp_path / "labels.nii.gz", "32 bits")
+    assert not list(tmp_path.iterdir())
+
+
+# manifests
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "run" / "manifest.json"
+    write_json(manifest() | {"where": path}, path)
+    assert '"torch"' in path.read_text()
+    with pytest.raises(ValueError, match="Circular"):
+        loop = {}
+        loop["self"] = loop
+        write_json(loop, path)
+    assert [p.name for p in path.parent.iterdir()] == ["manifest.json"]
+    assert '"torch"' in path.read_text()
+
+
+def test_the_peak_of_memory_grows_with_what_is_held():
+    before = peak_memory_mb(torch.device("cpu"))
+    held = torch.ones(int(before) * 2**18 + 2**24)  # as much again
+    assert peak_memory_mb(torch.device("cpu")) > before
+    assert held.numel()

@@ -1,0 +1,74 @@
+"""Every published method keeps the house's promises."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+from torch import nn
+
+import pullback.methods
+from pullback.alignment import Pair
+from pullback.numerics.smooth import gaussian
+from pullback.space import Grid, Image, Transform
+from pullback.training import seeded
+
+
+def walked() -> list[type]:
+    """All classes that the modules under `pullback.methods` define."""
+    found = []
+    for module in pkgutil.walk_packages(pullback.methods.__path__, "pullback.methods."):
+        members = vars(importlib.import_module(module.name)).values()
+        found += [m for m in members if inspect.isclass(m) and m.__module__ == module.name]
+    return found
+
+
+REGISTERS = [c for c in walked() if issubclass(c, nn.Module)]
+SUPERVISIONS = [c for c in walked() if not issubclass(c, nn.Module)]
+
+
+def make_pair(ndim: int) -> Pair:
+    generator = torch.Generator().manual_seed(1)
+    grid = Grid.centred((19, 22, 17)[:ndim], 2.0)
+    return Pair(*(Image(gaussian(torch.rand(1, 1, *grid.shape, generator=generator), 1.5), grid) for _ in range(2)))
+
+
+def test_the_walk_visits_them_all():
+    assert {c.__name__ for c in REGISTERS} == {"VoxelMorph"}
+    assert {c.__name__ for c in SUPERVISIONS} == {"Guided"}
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("method", REGISTERS, ids=lambda c: c.__name__)
+def test_register(method, ndim):
+    pair = make_pair(ndim)
+    before = [image.data.clone() for image in (pair.fixed, pair.moving)]
+    answers = []
+    for _ in range(2):
+        with seeded(7):
+            network = method(ndim=ndim)
+        with torch.no_grad():
+            answers.append(network(pair.fixed, pair.moving).transform)
+    first, second = (t.displacement(pair.fixed.grid) for t in answers)
+    assert isinstance(answers[0], Transform)
+    assert torch.isfinite(first).all()
+    assert float(first.abs().max()) < 0.01, "an untrained network stays near the identity"
+    assert torch.equal(first, second), "the same seed gives the same answer"
+    assert all(torch.equal(a, b.data) for a, b in zip(before, (pair.fixed, pair.moving), strict=True))
+
+
+@pytest.mark.parametrize("supervision", SUPERVISIONS, ids=lambda c: c.__name__)
+def test_supervision(supervision):
+    pair = make_pair(3)
+    losses = []
+    for _ in range(2):
+        with seeded(7):
+            network = REGISTERS[0](ndim=3)
+        terms = supervision()(network, pair, 0.5)
+        loss = sum(terms.values())
+        loss.backward()
+        losses.append(float(loss))
+        assert all(isinstance(name, str) and value.ndim == 0 for name, value in terms.items())
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+    assert losses[0] == losses[1]

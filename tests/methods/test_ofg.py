@@ -1,0 +1,140 @@
+"""On-the-Fly Guidance against the paper, written out by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import LNCC, Diffusion
+from pullback.methods.pair.ofg import Guided
+from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.numerics.smooth import gaussian
+from pullback.solvers import Descend
+from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.training import Unsupervised, seeded
+
+SHAPES = {2: (20, 24), 3: (12, 14, 16)}
+
+
+def make_pair(ndim: int, dtype: torch.dtype = torch.float32) -> Pair:
+    generator = torch.Generator().manual_seed(3)
+    grid = Grid.centred(SHAPES[ndim])
+    images = [gaussian(torch.rand(1, 1, *grid.shape, generator=generator, dtype=dtype), 1.5) for _ in range(2)]
+    return Pair(*(Image((data - data.min()) / (data.max() - data.min()), grid) for data in images))
+
+
+class Constant(nn.Module):
+    """A register whose answer is its parameter."""
+
+    def __init__(self, field: torch.Tensor, kind: type = Displacement) -> None:
+        super().__init__()
+        self.field, self.kind = nn.Parameter(field), kind
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        return Alignment(Pair(fixed, moving), self.kind(self.field, fixed.grid))
+
+
+def dense_lncc(fixed: torch.Tensor, moved: torch.Tensor, window: int) -> torch.Tensor:
+    """The window sums by one dense convolution, windows cut off at the border."""
+    conv = F.conv2d if fixed.ndim == 4 else F.conv3d
+    kernel = torch.ones(1, 1, *[window] * (fixed.ndim - 2), dtype=fixed.dtype)
+
+    def total(x):
+        return conv(x, kernel, padding=window // 2)
+
+    n = total(torch.ones_like(fixed))
+    f, m = total(fixed), total(moved)
+    cross = total(fixed * moved) - f * m / n
+    var_f, var_m = total(fixed**2) - f**2 / n, total(moved**2) - m**2 / n
+    return 1 - (cross**2 / (var_f * var_m + 1e-5)).mean()
+
+
+def by_hand(pair: Pair, guess: torch.Tensor, steps: int, lr: float) -> torch.Tensor:
+    """The label: Adam on LNCC + the mean squared gradient, nothing borrowed from the package."""
+    shape = guess.shape[2:]
+    identity = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=guess.dtype) for n in shape], indexing="ij"))[None]
+    field = guess.detach().clone().requires_grad_()
+    adam = torch.optim.Adam([field], lr=lr)
+    for _ in range(steps):
+        where = identity + field
+        unit = torch.stack([2 * where[:, a] / (shape[a] - 1) - 1 for a in reversed(range(len(shape)))], -1)
+        moved = F.grid_sample(pair.moving.data, unit, align_corners=True)
+        rough = sum(field.diff(dim=2 + a).square().mean() for a in range(len(shape))) / len(shape)
+        loss = dense_lncc(pair.fixed.data, moved, 9) + rough
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return field.detach()
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_loss_and_gradient_are_the_papers(ndim):
+    pair = make_pair(ndim, torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    guess = torch.randn(1, ndim, *SHAPES[ndim], generator=generator, dtype=torch.float64)
+    network = Constant(gaussian(guess, 1.0))
+    terms = Guided()(network, pair, 0.0)
+    sum(terms.values()).backward()
+
+    label = by_hand(pair, network.field, steps=10, lr=0.1)
+    field = network.field.detach().clone().requires_grad_()
+    rough = sum(field.diff(dim=2 + a).square().mean() for a in range(ndim)) / ndim
+    loss = (field - label).square().mean() + 0.02 * rough
+    loss.backward()
+
+    assert set(terms) == {"guide", "diffusion"}
+    assert float(sum(terms.values())) == pytest.approx(float(loss), rel=1e-6)
+    torch.testing.assert_close(network.field.grad, field.grad, rtol=1e-5, atol=1e-12)
+
+
+def test_no_gradient_leaks_through_the_label():
+    """With the label a constant, d/du mean((u − label)²) is 2 (u − label) / N: any leak would add to it."""
+    pair = make_pair(3)
+    network = Constant(torch.zeros(1, 3, *SHAPES[3]))
+    guided = Guided(regularity=0.0 * Diffusion())
+    sum(guided(network, pair, 0.0).values()).backward()
+    label = guided.solver(guided.energy.on(pair), start=Displacement(network.field.detach(), pair.fixed.grid)).field
+    assert not label.requires_grad
+    torch.testing.assert_close(network.field.grad, 2 * (network.field.detach() - label) / label.numel())
+
+
+def test_the_label_is_better_than_the_guess():
+    pair = make_pair(3)
+    energy = LNCC(9) + 1.0 * Diffusion()
+    guess = Displacement(torch.zeros(1, 3, *SHAPES[3]), pair.fixed.grid)
+    label = Guided().solver(energy.on(pair), start=guess)
+    assert energy(Alignment(pair, label)) < energy(Alignment(pair, guess))
+
+
+def test_a_velocity_is_compared_as_a_velocity():
+    pair = make_pair(2)
+    network = Constant(torch.zeros(1, 2, *SHAPES[2]), kind=Velocity)
+    guided = Guided(regularity=0.0 * Diffusion())
+    label = guided.solver(guided.energy.on(pair), start=Velocity(torch.zeros(1, 2, *SHAPES[2]), pair.fixed.grid))
+    assert isinstance(label, Velocity)
+    terms = guided(network, pair, 0.0)
+    assert float(terms["guide"]) == pytest.approx(float(label.field.square().mean()), rel=1e-6)
+
+
+def test_an_affine_register_cannot_be_guided():
+    pair = make_pair(2)
+    with pytest.raises(TypeError, match="Affine"):
+        Guided()(lambda fixed, moving: Alignment(pair, Affine.identity(2)), pair, 0.0)
+
+
+@pytest.mark.parametrize("supervision", [Guided(solver=Descend(3, 0.1)), Unsupervised()], ids=["guided", "unsupervised"])
+def test_a_network_learns_one_pair(supervision):
+    pair = make_pair(2)
+    with seeded(0):
+        network = VoxelMorph(ndim=2)
+    energy = LNCC(9) + 1.0 * Diffusion()
+    before = float(energy(Alignment(pair, network(pair.fixed, pair.moving).transform)))
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    for _ in range(60):
+        loss = sum(supervision(network, pair, 0.0).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    after = float(energy(Alignment(pair, network(pair.fixed, pair.moving).transform)))
+    assert after < before - 0.05
