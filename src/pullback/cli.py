@@ -146,7 +146,8 @@ def _resolved(recipe, data: Path | None, setting: list[str] | None):
 def _console(as_json: bool):
     from rich.console import Console
 
-    return Console(stderr=as_json)
+    console = Console(stderr=as_json)
+    return console if console.is_terminal else Console(stderr=as_json, width=120)
 
 
 def _say(as_json: bool, content: object, text: str) -> None:
@@ -171,6 +172,7 @@ def main() -> None:
         return
     typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else f"pullback: {text}", err=True)
     raise SystemExit(code)
+
 
 if __name__ == "__main__":
     main()

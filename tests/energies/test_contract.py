@@ -44,9 +44,9 @@ def test_finite_with_finite_gradient_also_for_identical_images_at_the_identity(e
     half[:, :, :4] = 0
     for fixed, moving in ((textured, textured), (half, half), (half, noise(1, 1, *shape, seed=1)), (empty, empty)):
         pair = Pair(Image(fixed, grid), Image(moving, grid))
-        for field in (torch.zeros(1, len(shape), *shape), noise(1, len(shape), *shape, seed=2)):
+        for start in (torch.zeros(1, len(shape), *shape), noise(1, len(shape), *shape, seed=2)):
             for kind in (Displacement, Velocity):
-                field = field.clone().requires_grad_()
+                field = start.clone().requires_grad_()
                 terms = energy.terms(Alignment(pair, kind(field, grid)))
                 assert terms
                 assert all(t.shape == () and t.dtype == torch.float32 and t.isfinite() for t in terms.values())

@@ -107,9 +107,7 @@ def test_a_batch_is_the_mean_of_its_images():
     torch.testing.assert_close(lncc(fixed[:1], moved, 5), torch.stack(one).mean())
 
 
-@given(
-    st.floats(0.1, 50) | st.floats(-50, -0.1), st.floats(-100, 100), st.sampled_from(SHAPES), st.integers(0, 10**6)
-)
+@given(st.floats(0.1, 50) | st.floats(-50, -0.1), st.floats(-100, 100), st.sampled_from(SHAPES), st.integers(0, 10**6))
 def test_affine_changes_of_intensity_are_not_seen(scale, offset, shape, seed):
     """Contrast so high that ε, which is added to the variances, does not matter: the law is exact up to it."""
     fixed, moved = 100 * noise(1, 1, *shape, seed=seed), 100 * noise(1, 1, *shape, seed=seed + 1)

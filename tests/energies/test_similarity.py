@@ -56,8 +56,8 @@ def test_ncc_is_one_for_affine_intensities_and_changes_sign_with_them(scale, off
 def test_ncc_of_constants_is_nothing(level):
     """Also where the mean of a constant is rounded in float32."""
     constant, texture = torch.full((1, 1, 17, 18, 19), level), noise(1, 1, 17, 18, 19).float()
-    for i, j in ((constant, texture), (texture, constant), (constant, constant), (constant, 3 * constant)):
-        j = j.clone().requires_grad_()
+    for i, other in ((constant, texture), (texture, constant), (constant, constant), (constant, 3 * constant)):
+        j = other.clone().requires_grad_()
         value = ncc(i, j)
         assert value.item() == 0
         (gradient,) = torch.autograd.grad(value.sum(), j)

@@ -117,7 +117,9 @@ def test_gz_that_cannot_be_decompressed(tmp_path, reader, good):
 
 @readers
 def test_another_format(tmp_path, reader):
-    path = saved(tmp_path / "image.mgz", np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), image=nib.MGHImage)
+    path = saved(
+        tmp_path / "image.mgz", np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), image=nib.MGHImage
+    )
     refused(reader, path, "convert it to NIfTI")
 
 
@@ -272,10 +274,10 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "run" / "manifest.json"
     write_json(manifest() | {"where": path}, path)
     assert '"torch"' in path.read_text()
+    endless = {}
+    endless["self"] = endless
     with pytest.raises(ValueError, match="Circular"):
-        loop = {}
-        loop["self"] = loop
-        write_json(loop, path)
+        write_json(endless, path)
     assert [p.name for p in path.parent.iterdir()] == ["manifest.json"]
     assert '"torch"' in path.read_text()
 

@@ -123,7 +123,9 @@ def test_an_affine_register_cannot_be_guided():
         Guided()(lambda fixed, moving: Alignment(pair, Affine.identity(2)), pair, 0.0)
 
 
-@pytest.mark.parametrize("supervision", [Guided(solver=Descend(3, 0.1)), Unsupervised()], ids=["guided", "unsupervised"])
+@pytest.mark.parametrize(
+    "supervision", [Guided(solver=Descend(3, 0.1)), Unsupervised()], ids=["guided", "unsupervised"]
+)
 def test_a_network_learns_one_pair(supervision):
     pair = make_pair(2)
     with seeded(0):

@@ -151,9 +151,7 @@ def test_the_shared_grid_is_no_special_case(oblique, waves, smooth_field, shape)
     shift = torch.eye(len(shape) + 1, dtype=torch.float64)
     shift[:-1, -1] = -1
     larger = Image(embedded, Grid(tuple(embedded.shape[2:]), grid.affine @ shift))
-    torch.testing.assert_close(
-        pull(larger, transform, grid).data, pull(image, transform, grid).data, rtol=0, atol=1e-9
-    )
+    torch.testing.assert_close(pull(larger, transform, grid).data, pull(image, transform, grid).data, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -34,7 +34,7 @@ def itk_field(field, grid, to_sitk):
 
 
 def looks_inside(transform, onto, grids, margin=1.0):
-    """Voxels of `onto` that fall well inside each of `grids` (voxels, then pushed voxels, may lie on different ones)."""
+    """Voxels of `onto` that fall well inside each of `grids` (the first: where pushed; the second: as they lie)."""
     where = onto.to_world(onto.voxels(torch.zeros((), dtype=torch.float64))[None])
     inside = torch.ones(1, *onto.shape, dtype=torch.bool)
     for grid, points in zip(grids, (transform(where.flatten(2).mT).mT.view_as(where), where), strict=False):

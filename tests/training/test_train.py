@@ -85,8 +85,12 @@ def test_killed_and_resumed_is_bitwise_the_same(tmp_path):
     """SIGKILL in the eighth update, between two checkpoints; the resumed run ends as the uninterrupted one."""
     run(recipe(deterministic=True), tmp_path / "whole")
     code = KILLED.format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"))
-    code = code.replace("from pullback.training import train as module\n", "").replace("from pullback.space import Image\n", "")
-    code = code.replace("import pullback.training.train as loop", "import sys; loop = sys.modules['pullback.training.train']")
+    code = code.replace("from pullback.training import train as module\n", "").replace(
+        "from pullback.space import Image\n", ""
+    )
+    code = code.replace(
+        "import pullback.training.train as loop", "import sys; loop = sys.modules['pullback.training.train']"
+    )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     run(recipe(deterministic=True), tmp_path / "killed", resume=True)

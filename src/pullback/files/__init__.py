@@ -8,7 +8,7 @@ from pullback.space import Image, Labels, Transform
 
 
 def write(thing: Image | Labels | Transform, path: str | Path) -> None:
-    """An image or labels as NIfTI; a transform as an ITK file or, where it is one field, as NIfTI. By the name's end."""
+    """Images and labels as NIfTI; a transform as an ITK file or, where it is one field, as NIfTI; by the name's end."""
     if isinstance(thing, Transform):
         write_transform(thing, path)
     else:

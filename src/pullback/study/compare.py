@@ -4,8 +4,10 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.stats import wilcoxon
 
@@ -15,7 +17,7 @@ Rows = Sequence[Mapping[str, float | str]]
 
 
 def columns(results: Mapping[str, Rows]) -> list[str]:
-    """The numbers to show: all but those of single labels, in the order in which they first appear."""
+    """The numbers to show: all but those of single labels, in the order in which they first appear, seconds last."""
     seen: dict[str, None] = {}
     for rows in results.values():
         for row in rows:
@@ -23,7 +25,7 @@ def columns(results: Mapping[str, Rows]) -> list[str]:
     return list(seen)
 
 
-def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[dict[str, object]]:
+def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[dict[str, Any]]:
     """One record per register and number: mean, sd and count over the pairs, and against `reference` the mean paired
     difference and the p of a two-sided Wilcoxon signed-rank test (None where the differences are all zero)."""
     records = []
@@ -33,7 +35,7 @@ def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[d
             if not values:
                 continue
             numbers = np.array(list(values.values()))
-            record: dict[str, object] = {
+            record: dict[str, Any] = {
                 "register": name,
                 "measure": column,
                 "mean": float(numbers.mean()),
@@ -60,33 +62,30 @@ def _paired(values: dict[str, float], other: dict[str, float]) -> dict[str, floa
 
 
 def table(results: Mapping[str, Rows], reference: str | None = None, title: str | None = None) -> Table:
-    """The summary for a terminal: mean ± sd, and below it the paired difference to `reference` with its p."""
+    """The summary for a terminal, a column per register: mean ± sd, and under it the paired difference to `reference`
+    with its p."""
     shown = {(r["register"], r["measure"]): r for r in summary(results, reference)}
-    out = Table(title=title, title_justify="left", caption_justify="left", show_lines=False)
+    out = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     if reference is not None and len(results) > 1:
-        out.caption = f"Below each mean: paired difference to {reference}, p of a two-sided Wilcoxon signed-rank test."
+        out.caption = f"Second lines: paired difference to {reference}, p of a two-sided Wilcoxon signed-rank test."
     out.add_column("")
-    for column in columns(results):
-        out.add_column(column, justify="right", no_wrap=True)
     for name in results:
-        out.add_row(name, *(_cell(shown.get((name, column))) for column in columns(results)))
+        out.add_column(name, justify="right")
+    for column in columns(results):
+        out.add_row(column, *(_cell(shown.get((name, column))) for name in results))
     return out
 
 
-def _cell(record: dict[str, object] | None) -> str:
+def _cell(record: dict[str, Any] | None) -> str:
     if record is None:
         return "·"
-    text = _short(record["mean"]) + ("" if math.isnan(float(str(record["sd"]))) else f" ± {_short(record['sd'])}")
-    if "difference" in record:
-        p = record["p"]
-        text += f"\n[dim]{record['difference']:+.3g}, {'p = 1' if p is None else f'p = {p:.2g}'}[/dim]"
+    text = _short(record["mean"]) + ("" if math.isnan(record["sd"]) else f" ± {_short(record['sd'])}")
+    if record.get("p") is not None:
+        text += f"\n[dim]{record['difference']:+.2g}, p {record['p']:.1g}[/dim]"
     return text
 
 
-def _short(value: object) -> str:
-    number = float(value)  # type: ignore[arg-type]
-    if number == 0:
-        return "0"
+def _short(number: float) -> str:
     return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"
 
 

@@ -42,8 +42,8 @@ def register_files(
     `moved_labels.nii.gz` where labels are given, `run.json` and `report.html` into `out`.
 
     Args:
-        initial: `"header"` trusts the images' positions, `"centres"` lays the middle of one on the other; None does what
-            the network was trained with.
+        initial: `"header"` trusts the images' positions, `"centres"` lays the middle of one on the other's; None does
+            what the network was trained with.
 
     Returns:
         what `run.json` holds.

@@ -1,0 +1,116 @@
+"""The one gradient solver against a loop written by hand, and what it leaves alone."""
+
+import pytest
+import torch
+from torch.optim import SGD
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import LNCC, MSE, Diffusion
+from pullback.solvers import Descend
+from pullback.space import Affine, Displacement, Grid, Image, Velocity
+
+SHAPES = [(12, 11), (9, 8, 10)]
+
+
+def pair_of(waves, shape, shortest=11.0):
+    """A picture and the same, shifted by 1.5 mm."""
+    grid, value = Grid.centred(shape), waves(len(shape), 1, shortest, count=8)
+    where = grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])
+    return Pair(Image(value(where), grid), Image(value(where - 1.5), grid))
+
+
+def adam_by_hand(objective, start, steps, rate):
+    """Kingma & Ba 2015, algorithm 1, with their constants."""
+    x, m, v = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    for t in range(1, steps + 1):
+        x = x.detach().requires_grad_()
+        (g,) = torch.autograd.grad(objective(x), x)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x = x - rate * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+    return x.detach()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", [Displacement, Velocity])
+def test_as_adam_by_hand(waves, shape, kind):
+    pair, energy = pair_of(waves, shape), MSE() + 0.02 * Diffusion()
+    start = 0.1 * torch.randn(1, len(shape), *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grid = pair.fixed.grid
+    ours = Descend(steps=7, step_size=0.05)(energy.on(pair), kind(start, grid))
+    expected = adam_by_hand(lambda field: energy(Alignment(pair, kind(field, grid))), start, 7, 0.05)
+    assert isinstance(ours, kind)
+    torch.testing.assert_close(ours.field, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_another_optimiser_is_another_optimiser(waves):
+    pair = pair_of(waves, (12, 11))
+    start = Displacement(torch.zeros(1, 2, 12, 11, dtype=torch.float64), pair.fixed.grid)
+    ours = Descend(steps=1, step_size=3.0, optimiser=SGD)(MSE().on(pair), start)
+    field = start.field.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(MSE()(Alignment(pair, Displacement(field, pair.fixed.grid))), field)
+    torch.testing.assert_close(ours.field, -3.0 * slope)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_start_stays_and_the_answer_is_free(waves, shape):
+    pair = pair_of(waves, shape)
+    network = torch.full((1, len(shape), *shape), 0.1, dtype=torch.float64, requires_grad=True)
+    guess = 2 * network  # connected to its history, as the answer of a network
+    before = guess.detach().clone()
+    start = Displacement(guess, pair.fixed.grid)
+    answer = Descend(steps=3)((LNCC(5) + Diffusion()).on(pair), start)
+    assert torch.equal(guess, before)
+    assert start.field is guess
+    assert guess.requires_grad
+    assert network.grad is None
+    assert not answer.field.requires_grad
+    assert answer.field.grad_fn is None
+    assert not torch.equal(answer.field, before)
+    assert answer.field.data_ptr() != guess.data_ptr()
+
+
+def test_no_steps_is_the_start():
+    start = Displacement(torch.rand(1, 2, 4, 5), Grid.centred((4, 5)))
+    answer = Descend(steps=0)(lambda transform: transform.field.sum(), start)
+    assert torch.equal(answer.field, start.field)
+    assert not answer.field.requires_grad
+
+
+def test_it_descends_where_gradients_are_off_and_leaves_them_off(waves):
+    """As in validation, and within a training step that must not look in."""
+    pair = pair_of(waves, (12, 11))
+    start = Displacement(torch.zeros(1, 2, 12, 11, dtype=torch.float64), pair.fixed.grid)
+    solver = Descend(steps=5)
+    with torch.no_grad():
+        quiet = solver(MSE().on(pair), start)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(quiet.field, solver(MSE().on(pair), start).field)
+
+
+@pytest.mark.parametrize("kind", ["affine", "displacement", "velocity"])
+def test_a_shift_is_found(waves, kind):
+    """Fixed(x) = moving(x + 1.5), looked at away from the border; to the solver all transforms are the same."""
+    pair = pair_of(waves, (24, 22), shortest=20.0)  # so smooth that there is one way down
+    grid, data = pair.fixed.grid, pair.fixed.data
+    mask = torch.zeros_like(data, dtype=torch.bool)
+    mask[:, :, 4:-4, 4:-4] = True
+    pair = Pair(Image(data, grid, mask), pair.moving)
+    field = torch.zeros(1, 2, 24, 22, dtype=torch.float64)
+    start, step = {
+        "affine": (Affine.identity(2), 0.01),
+        "displacement": (Displacement(field, grid), 0.1),
+        "velocity": (Velocity(field, grid), 0.1),
+    }[kind]
+    energy = MSE() + 0.1 * Diffusion()
+    found = Descend(steps=200, step_size=step)(energy.on(pair), start)
+    core = (slice(None), slice(None), slice(5, -5), slice(5, -5))
+    assert (found.displacement(grid)[core] - 1.5).abs().mean() < 0.2
+    assert energy.on(pair)(found) < 0.05 * energy.on(pair)(start)
+
+
+def test_every_parameter_of_a_composite_is_descended(waves):
+    pair = pair_of(waves, (12, 11))
+    start = Affine.identity(2) @ Displacement(torch.zeros(1, 2, 12, 11, dtype=torch.float64), pair.fixed.grid)
+    answer = Descend(steps=2)(MSE().on(pair), start)
+    assert not torch.equal(answer.outer.matrix, start.outer.matrix)
+    assert answer.inner.field.any()

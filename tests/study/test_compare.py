@@ -1,0 +1,64 @@
+"""Tables and tests against scipy and numpy."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import wilcoxon
+
+from pullback.study.compare import columns, summary, table, write_tables
+
+
+@pytest.fixture
+def results():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(12), rng.random(12) + 0.3
+    rows = {
+        name: [{"pair": f"p{i}", "dice": float(v), "dice/1": 0.5, "seconds": 0.1} for i, v in enumerate(values)]
+        for name, values in (("before", a), ("after", b))
+    }
+    return rows, a, b
+
+
+def test_summary_is_numpys_and_scipys(results):
+    rows, a, b = results
+    record = next(r for r in summary(rows, "before") if r["register"] == "after" and r["measure"] == "dice")
+    assert record["mean"] == pytest.approx(b.mean())
+    assert record["sd"] == pytest.approx(b.std(ddof=1))
+    assert record["difference"] == pytest.approx((b - a).mean())
+    assert record["p"] == pytest.approx(wilcoxon(b - a).pvalue)
+    assert columns(rows) == ["dice", "seconds"]
+
+
+def test_differences_are_taken_pair_by_pair_whatever_their_order(results):
+    rows, a, b = results
+    shuffled = {"before": rows["before"], "after": rows["after"][::-1]}
+    assert summary(shuffled, "before") == summary(rows, "before")
+
+
+def test_equal_registers_have_no_p(results):
+    rows, *_ = results
+    record = next(r for r in summary({"a": rows["after"], "b": rows["after"]}, "a") if r["register"] == "b")
+    assert record["difference"] == 0
+    assert record["p"] is None
+
+
+def test_the_files_hold_every_number(results, tmp_path):
+    rows, a, b = results
+    write_tables(rows, "before", tmp_path)
+    with (tmp_path / "pairs.csv").open() as file:
+        read = [float(row["dice"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(read, [*a, *b])
+    with (tmp_path / "summary.csv").open() as file:
+        assert {row["register"] for row in csv.DictReader(file)} == {"before", "after"}
+
+
+def test_the_table_shows_means_and_differences(results):
+    rows, a, b = results
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table(rows, "before", "title"))
+    text = console.file.getvalue()
+    assert f"{b.mean():.3f} ± {b.std(ddof=1):.3f}" in text
+    assert f"{(b - a).mean():+.2g}, p" in text

@@ -1,0 +1,125 @@
+"""Recipes as data: every one runs, travels through YAML, and takes no misspelt key."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from pullback.data import Cohort
+from pullback.energies import LNCC, Weighted
+from pullback.errors import InputError
+from pullback.recipes import find, names
+from pullback.space import Velocity
+from pullback.study.recipe import changed, read_recipe, to_yaml
+from pullback.study.run import build
+from pullback.training import train
+
+
+def test_the_recipes_are_the_ones_we_know_of():
+    assert names() == [
+        f"{how}_voxelmorph_{on}" for how in ("ofg", "unsupervised") for on in ("brains", "hippocampus", "phantom")
+    ]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_runs_two_steps(name):
+    recipe = find(name)
+    data = Cohort(spacing=12.0, train_subjects=2, validation_subjects=2, test_subjects=2)
+    training = replace(recipe.training, updates=2, validate_every=2)
+    network = build(recipe)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    train(network, data.train, recipe.supervision, training, data.validation, recipe.metrics)
+    assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("on", ["brains", "hippocampus", "phantom"])
+def test_guided_and_unsupervised_differ_in_their_supervision_alone(on):
+    guided, plain = find(f"ofg_voxelmorph_{on}"), find(f"unsupervised_voxelmorph_{on}")
+    assert guided.supervision.energy == plain.supervision.energy
+    assert to_yaml(replace(guided, supervision=plain.supervision, about=plain.about)) == to_yaml(plain)
+
+
+@pytest.mark.parametrize("name", names())
+def test_yaml_round_trip(name, tmp_path):
+    recipe = find(name)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    again = read_recipe(tmp_path / "recipe.yaml")
+    assert to_yaml(again) == to_yaml(recipe)
+    assert (again.data, again.supervision, again.training) == (recipe.data, recipe.supervision, recipe.training)
+
+
+def test_classes_as_values_survive(tmp_path):
+    recipe = find("ofg_voxelmorph_phantom")
+    recipe = replace(recipe, network=partial(recipe.network.func, ndim=2, transform=Velocity))
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe))
+    assert read_recipe(tmp_path / "r.yaml").network.keywords == {"ndim": 2, "transform": Velocity}
+
+
+def test_a_strangers_file_runs_nothing(tmp_path):
+    path = tmp_path / "r.yaml"
+    for text in ("part: os.system\ncommand: touch /tmp/owned", "partial: subprocess.run\nargs: [ls]"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="not one of this package's parts"):
+            read_recipe(path)
+    path.write_text("partial: pullback.files.write.beside\npath: x")
+    with pytest.raises(InputError, match="cannot stand here"):
+        read_recipe(path)
+    path.write_text("!!python/object/apply:os.getcwd []")
+    with pytest.raises(InputError, match="not a recipe"):
+        read_recipe(path)
+
+
+def test_changes_reach_every_depth():
+    recipe = changed(
+        find("ofg_voxelmorph_hippocampus"),
+        {
+            "training.lr": "1e-4",
+            "training.updates": "7",
+            "supervision.solver.steps": "5",
+            "supervision.energy.parts.1.weight": "3",
+            "network.decoder": "[8, 8, 8, 8, 8, 8]",
+            "data.shape": "[16, 16, 16]",
+        },
+    )
+    assert (recipe.training.lr, recipe.training.updates, recipe.supervision.solver.steps) == (1e-4, 7, 5)
+    assert recipe.supervision.energy.parts == (LNCC(9), Weighted(3.0, recipe.supervision.energy.parts[1].energy))
+    assert recipe.network.keywords["decoder"] == (8,) * 6
+    assert recipe.data.shape == (16, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("training.lrr", "1", "'lrr' is not there; did you mean 'lr'"),
+        ("trainin.lr", "1", "did you mean 'training'"),
+        ("training.lr", "fast", r"expected something like 0\.001"),
+        ("training.updates", "1.5", "expected something like"),
+        ("training.deterministic", "3", "expected something like False"),
+        ("training.precision", "16", "expected something like '32-true'"),
+        ("supervision.energy", "3", "this is a part"),
+        ("supervision.energy.parts.5.weight", "3", "'5' is not there"),
+        ("training.lr", "[1", "not YAML"),
+    ],
+)
+def test_bad_settings(key, value, message):
+    with pytest.raises(InputError, match=message):
+        changed(find("ofg_voxelmorph_hippocampus"), {key: value})
+
+
+def test_unknown_names():
+    with pytest.raises(InputError, match="did you mean 'ofg_voxelmorph_phantom'"):
+        find("ofg_voxelmorph_phantm")
+    with pytest.raises(InputError, match="no such"):
+        find("nowhere.yaml")
+    with pytest.raises(InputError, match="no such recipe file"):
+        find("nowhere.py")
+
+
+def test_a_recipe_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from pullback.recipes.ofg_voxelmorph_phantom import recipe\n")
+    assert find(str(path)) == find("ofg_voxelmorph_phantom")
+    path.write_text("x = 1\n")
+    with pytest.raises(InputError, match="must define `recipe"):
+        find(str(path))
