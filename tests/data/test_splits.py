@@ -68,9 +68,9 @@ def test_a_pair_has_its_labels_and_normalised_intensities(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"root": "/nowhere/at/all"}, "not a folder.*--data"),
+        ({"root": "/nowhere/at/all"}, r"not a folder.*--data"),
         ({"images": "scans/*.mha"}, "0 images match"),
-        ({"images": "scans/*_*.nii.gz"}, "one \\* is needed"),
+        ({"images": "scans/*_*.nii.gz"}, r"one \* is needed"),
         ({"labels": "labels/*_nothing.nii.gz"}, "no labels match"),
     ],
 )
@@ -81,10 +81,10 @@ def test_bad_folders(folder, change, message):
 
 
 def test_an_empty_folder_and_one_image_only(tmp_path):
-    with pytest.raises(InputError, match="0 images match.*at least 2"):
+    with pytest.raises(InputError, match=r"0 images match.*at least 2"):
         _ = PairFolder(str(tmp_path)).train
     write(tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match="1 images match.*at least 2"):
+    with pytest.raises(InputError, match=r"1 images match.*at least 2"):
         _ = PairFolder(str(tmp_path)).train
     for name in "bcd":
         write(tmp_path / f"{name}.nii.gz")
@@ -134,10 +134,10 @@ def test_learn2reg_with_a_test_split_of_its_own(tmp_path):
 
 
 def test_learn2reg_refuses_other_folders(tmp_path):
-    with pytest.raises(InputError, match="exactly one .*_dataset.json, found 0"):
+    with pytest.raises(InputError, match=r"exactly one .*_dataset.json, found 0"):
         _ = Learn2Reg(str(tmp_path)).train
     (tmp_path / "T_dataset.json").write_text('{"name": 1}')
-    with pytest.raises(InputError, match="not the Learn2Reg layout.*training"):
+    with pytest.raises(InputError, match=r"not the Learn2Reg layout.*training"):
         _ = Learn2Reg(str(tmp_path)).train
 
 

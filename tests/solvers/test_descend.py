@@ -7,7 +7,7 @@ from torch.optim import SGD
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.solvers import Descend
-from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = [(12, 11), (9, 8, 10)]
 
@@ -96,16 +96,27 @@ def test_a_shift_is_found(waves, kind):
     mask[:, :, 4:-4, 4:-4] = True
     pair = Pair(Image(data, grid, mask), pair.moving)
     field = torch.zeros(1, 2, 24, 22, dtype=torch.float64)
-    start, step = {
-        "affine": (Affine.identity(2), 0.01),
-        "displacement": (Displacement(field, grid), 0.1),
-        "velocity": (Velocity(field, grid), 0.1),
+    start, step, steps = {
+        "affine": (Affine.identity(2), 0.01, 600),  # short steps: turns move the corners by 12 mm per unit
+        "displacement": (Displacement(field, grid), 0.1, 200),
+        "velocity": (Velocity(field, grid), 0.1, 200),
     }[kind]
     energy = MSE() + 0.1 * Diffusion()
-    found = Descend(steps=200, step_size=step)(energy.on(pair), start)
+    found = Descend(steps, step)(energy.on(pair), start)
     core = (slice(None), slice(None), slice(5, -5), slice(5, -5))
     assert (found.displacement(grid)[core] - 1.5).abs().mean() < 0.2
     assert energy.on(pair)(found) < 0.05 * energy.on(pair)(start)
+
+
+def test_a_descended_affine_is_an_affine_still(waves):
+    """Images and points go the same way: the last row of its matrix is no parameter."""
+    pair = pair_of(waves, (24, 22))
+    grid = pair.fixed.grid
+    found = Descend(steps=20, step_size=0.02)(MSE().on(pair), Affine.identity(2))
+    assert torch.equal(found.matrix[2], torch.tensor([0, 0, 1], dtype=torch.float64))
+    assert not torch.equal(found.matrix, Affine.identity(2).matrix)
+    same = Displacement(found.displacement(grid), grid)
+    torch.testing.assert_close(pull(pair.moving, found, grid).data, pull(pair.moving, same, grid).data)
 
 
 def test_every_parameter_of_a_composite_is_descended(waves):

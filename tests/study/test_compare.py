@@ -33,7 +33,7 @@ def test_summary_is_numpys_and_scipys(results):
 
 
 def test_differences_are_taken_pair_by_pair_whatever_their_order(results):
-    rows, a, b = results
+    rows, *_ = results
     shuffled = {"before": rows["before"], "after": rows["after"][::-1]}
     assert summary(shuffled, "before") == summary(rows, "before")
 

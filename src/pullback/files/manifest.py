@@ -1,5 +1,6 @@
 """What a result needs to be believed later: versions, machine, memory."""
 
+import contextlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import torch
 
 from pullback.files.write import beside
 
+_STATUS = Path("/proc/self/status")
 LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning-fabric")
 
 
@@ -30,11 +32,26 @@ def manifest() -> dict[str, object]:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory this process has held so far, in MB: of `device` where that is an accelerator, else resident."""
+    """The most memory this process has held, in MB: of `device` where that is an accelerator, else resident.
+
+    Since its start, or where the system can tell, since `forget_peak_memory`.
+    """
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device) / 1e6
+    if _STATUS.is_file():
+        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return float(line.split()[1]) * 1.024e-3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Measure the peak anew from here on, on accelerators and on Linux; elsewhere the peak since the start remains."""
+    if device.type != "cpu":
+        torch.accelerator.reset_peak_memory_stats(device)
+    elif _STATUS.is_file():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def write_json(content: object, path: str | Path) -> None:

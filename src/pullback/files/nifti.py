@@ -135,7 +135,7 @@ def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
     return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
 
 
-def _voxels(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
+def _voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
     try:
         if str(path).endswith(".gz") and isinstance(image, nib.Nifti1Image):
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
@@ -148,7 +148,7 @@ def _voxels(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
     return values
 
 
-def _grid(image: nib.Nifti1Image, shape: tuple[int, ...], path: str | Path) -> Grid:
+def _grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
     """Where the voxels are; for 2-D images the third axis of the stored affine is left out."""
     keep = [*range(len(shape)), 3]
     affine = np.asarray(image.affine, dtype=np.float64)[np.ix_(keep, keep)]

@@ -91,11 +91,11 @@ def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
     period = (2 * size - 2).clamp(min=1).long()
     for tap in range(4 ** where.shape[1]):
         offset = [tap // 4**axis % 4 for axis in range(where.shape[1])]
-        weight = math.prod(weights[o][:, axis] for axis, o in enumerate(offset))
+        factors = torch.stack([weights[o][:, axis] for axis, o in enumerate(offset)])
         index = base.long() + torch.tensor(offset, device=where.device).view(1, -1, 1) - 1
         index = index % period
         index = torch.minimum(index, period - index)
-        out = out + _gather(coefficients, index) * weight[:, None]
+        out = out + _gather(coefficients, index) * factors.prod(0)[:, None]
     if padding == "zeros":
         beyond = (where - at).abs().amax(1, keepdim=True).to(values.dtype)
         out = out * (1 - beyond).clamp(min=0)

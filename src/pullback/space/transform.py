@@ -63,10 +63,14 @@ class Affine(Transform):
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        return (self.matrix,)
+        """The rows above the last, `(…, d, d+1)`: the last is 0 … 0 1 in every affine, and no solver may move it."""
+        return (self.matrix[..., :-1, :],)
 
     def with_params(self, *params: Tensor) -> "Affine":
-        return Affine(*params)
+        (rows,) = params
+        last = torch.zeros_like(rows[..., :1, :])
+        last[..., -1] = 1
+        return Affine(torch.cat([rows, last], -2))
 
     def at(self, where: Tensor) -> Tensor:
         return transform_channels(self.matrix, where)

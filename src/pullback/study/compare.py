@@ -13,6 +13,8 @@ from scipy.stats import wilcoxon
 
 from pullback.files.write import beside
 
+COSTS = ("seconds", "peak MB")  # what is not a property of the alignment
+
 Rows = Sequence[Mapping[str, float | str]]
 
 
@@ -42,7 +44,7 @@ def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[d
                 "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan,
                 "pairs": len(numbers),
             }
-            if reference is not None and name != reference and column != "seconds":
+            if reference is not None and name != reference and column not in COSTS:
                 record |= _paired(values, _values(results[reference], column))
             records.append(record)
     return records

@@ -9,6 +9,7 @@ from rich.progress import track
 from pullback.alignment import Alignment, Pair, Register
 from pullback.data import Test
 from pullback.errors import InputError
+from pullback.files.manifest import forget_peak_memory, peak_memory_mb
 from pullback.metrics import Metric
 from pullback.space import Affine, Image
 from pullback.training import measure
@@ -21,14 +22,15 @@ def evaluate(
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
 ) -> dict[str, list[dict[str, float | str]]]:
-    """Every register on every pair of the test split: one row per pair, by register."""
+    """Every register on every pair of the test split: one row per pair, by register, with the process's peak memory."""
     if not isinstance(test, Test):
         raise TypeError(f"evaluate reports on a test split, got {type(test).__name__}")
     results: dict[str, list[dict[str, float | str]]] = {}
     for name, register in registers.items():
-        rows = measure(register, test, metrics, device)
-        results[name] = list(track(rows, f"{name}", len(test), console=console, transient=True))
-    if any(len(row) <= 2 for rows in results.values() for row in rows):
+        forget_peak_memory(device)
+        rows = track(measure(register, test, metrics, device), name, len(test), console=console, transient=True)
+        results[name] = [row | {"peak MB": round(peak_memory_mb(device), 1)} for row in rows]
+    if any(len(row) <= 3 for rows in results.values() for row in rows):
         raise InputError("no metric answers on the test pairs: they lack labels, landmarks or a known truth")
     return results
 

@@ -1,0 +1,234 @@
+"""The commands: what they say when all is well, and when it is not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pullback import cli
+from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.training import save_weights
+
+TINY = {
+    "data.spacing": 14,
+    "data.train_subjects": 2,
+    "data.validation_subjects": 2,
+    "data.test_subjects": 2,
+    "network.encoder": [4, 4],
+    "network.decoder": [4, 4, 4, 4],
+    "training.updates": 2,
+}
+SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture
+def pullback(monkeypatch, capsys):
+    """Runs a command line; returns exit code, stdout and stderr."""
+
+    def call(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def write(path, data=None, affine=None):
+    if data is None:
+        data = np.random.default_rng(0).random((12, 14, 10), np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """A run of two updates, made by the command."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    command = [sys.executable, "-m", "pullback.cli", "train", "ofg_voxelmorph_phantom", "-o", folder, *SETTINGS]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def test_recipes(pullback):
+    code, out, _ = pullback("recipes", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 6
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "register", "evaluate", "recipes"])
+def test_help_fits_a_screen(pullback, command):
+    code, out, _ = pullback(command, "--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 36
+    assert "--json" in out
+
+
+def test_demo_in_miniature(pullback, tmp_path):
+    code, out, err = pullback("demo", "-o", tmp_path / "demo", "--json", *SETTINGS, "--set", "data.spacing=8")
+    assert code == 0, err
+    table = json.loads(out)["table"]
+    registers = ["before", "unsupervised", "guided", "50 steps of Descend", "true transform"]
+    assert list(dict.fromkeys(r["register"] for r in table)) == registers
+    truth = {r["measure"]: r["mean"] for r in table if r["register"] == "true transform"}
+    before = {r["measure"]: r["mean"] for r in table if r["register"] == "before"}
+    assert truth["epe mm"] == 0
+    assert truth["dice"] > before["dice"]
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
+
+
+def test_evaluate(pullback, run_folder, tmp_path):
+    code, out, err = pullback("evaluate", run_folder, run_folder, "-o", tmp_path / "eval", "--json")
+    assert code == 0, err
+    measures = {r["measure"] for r in json.loads(out)["table"]}
+    assert {"dice", "folding %", "sdlogj", "epe mm", "seconds", "peak MB"} <= measures
+    assert {p.name for p in (tmp_path / "eval").iterdir()} == {"pairs.csv", "summary.csv"}
+
+
+def test_train_resume_of_a_finished_run_changes_nothing(pullback, run_folder):
+    before = (run_folder / "last.safetensors").read_bytes()
+    code, _, err = pullback("train", "ofg_voxelmorph_phantom", "-o", run_folder, "--resume", *SETTINGS)
+    assert code == 0, err
+    assert (run_folder / "last.safetensors").read_bytes() == before
+
+
+def complaint(pullback, *words, clean=None) -> str:
+    """The one line of an error that a person can mend: exit 1, nothing on stdout, nothing left behind."""
+    code, out, err = pullback(*words)
+    assert code == 1, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert clean is None or not clean.exists()
+    machine, _, json_err = pullback(*words, "--json")
+    assert machine == 1
+    assert json.loads(json_err.splitlines()[-1])["error"] in err.replace("pullback: ", "").replace("\n", " ") + " "
+    return err
+
+
+def test_bad_images(pullback, run_folder, tmp_path):
+    good, out = write(tmp_path / "good.nii.gz"), tmp_path / "out"
+    array = np.random.default_rng(0).random((12, 14, 10), np.float32)
+    holes = array.copy()
+    holes[3, 3, 3] = np.nan
+    text = tmp_path / "text.nii.gz"
+    text.write_text("not an image")
+    cases = {
+        tmp_path / "missing.nii.gz": "no such file",
+        text: "not a readable NIfTI",
+        write(tmp_path / "nan.nii.gz", holes): "1 voxels are NaN",
+        write(tmp_path / "flat.nii.gz", np.full((9, 9, 9), 7, np.float32)): "every voxel is 7",
+        write(tmp_path / "4d.nii.gz", np.stack([array] * 3, -1)): "a 4-D image",
+        write(tmp_path / "2d.nii.gz", array[:, :, 0]): "2-D",
+    }
+    for path, message in cases.items():
+        error = complaint(pullback, "register", "-f", good, "-m", path, "--network", run_folder, "-o", out, clean=out)
+        assert path.name in error
+        assert message in error
+    error = complaint(
+        pullback,
+        "register",
+        "-f",
+        tmp_path / "2d.nii.gz",
+        "-m",
+        tmp_path / "2d.nii.gz",
+        "--network",
+        run_folder,
+        "-o",
+        out,
+    )
+    assert "trained on 3-D" in error
+
+
+def test_labels_on_another_grid(pullback, run_folder, tmp_path):
+    good = write(tmp_path / "good.nii.gz")
+    labels = write(tmp_path / "labels.nii.gz", np.ones((6, 7, 5), np.uint8), np.diag([2.0, 2, 2, 1]))
+    words = (
+        "register",
+        "-f",
+        good,
+        "-m",
+        good,
+        "--network",
+        run_folder,
+        "-o",
+        tmp_path / "o",
+        "--fixed-labels",
+        labels,
+    )
+    error = complaint(pullback, *words, clean=tmp_path / "o")
+    assert "labels.nii.gz: the labels lie on another grid" in error
+
+
+def test_bad_folders(pullback, tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = ("train", "ofg_voxelmorph_brains", "-o", tmp_path / "run", "--data", tmp_path / "empty")
+    assert "0 images match" in complaint(pullback, *words, clean=tmp_path / "run")
+    write(tmp_path / "empty" / "sub-01_T1w.nii.gz")
+    assert "1 images match" in complaint(pullback, *words, clean=tmp_path / "run")
+    assert "takes no folder" in complaint(pullback, "train", "ofg_voxelmorph_phantom", "--data", tmp_path)
+
+
+def test_a_misspelt_key(pullback):
+    error = complaint(pullback, "train", "ofg_voxelmorph_phantom", "--set", "training.updats=3")
+    assert "did you mean 'updates'" in error
+    assert "expected a.b=c" in complaint(pullback, "train", "ofg_voxelmorph_phantom", "--set", "training.updates")
+
+
+def test_a_checkpoint_of_another_network(pullback, run_folder, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text((run_folder / "recipe.yaml").read_text())
+    save_weights(VoxelMorph(ndim=3), folder / "best.safetensors", {})
+    image = write(tmp_path / "good.nii.gz")
+    words = ("register", "-f", image, "-m", image, "--network", folder, "-o", tmp_path / "out")
+    assert "weights are of another network" in complaint(pullback, *words, clean=tmp_path / "out")
+    words = ("register", "-f", image, "-m", image, "--network", tmp_path / "no", "-o", tmp_path / "out")
+    assert "no such run" in complaint(pullback, *words)
+
+
+def test_a_full_disk(pullback, run_folder, tmp_path, monkeypatch):
+    image = write(tmp_path / "good.nii.gz")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    error = complaint(pullback, "register", "-f", image, "-m", image, "--network", run_folder, "-o", tmp_path / "out")
+    assert "No space left on device" in error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_in_training_and_back_again(pullback, tmp_path):
+    settings = [*SETTINGS, "--set", "training.updates=100000", "--set", "training.log_every=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "pullback.cli",
+        "train",
+        "ofg_voxelmorph_phantom",
+        "-o",
+        tmp_path / "run",
+        *settings,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "run" / "training.csv").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped after update" in error
+    assert "--resume" in error
+    assert "Traceback" not in error
+    assert (tmp_path / "run" / "last.safetensors").is_file()
