@@ -64,7 +64,7 @@ def run_folder(tmp_path_factory):
 def test_recipes(pullback):
     code, out, _ = pullback("recipes", "--json")
     assert code == 0
-    assert len(json.loads(out)) == 6
+    assert len(json.loads(out)) == 8
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "register", "evaluate", "recipes"])

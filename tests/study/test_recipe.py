@@ -33,7 +33,7 @@ def test_every_recipe_runs_two_steps(name):
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize("on", ["brains", "hippocampus", "phantom"])
+@pytest.mark.parametrize("on", ["brains", "folder", "hippocampus", "phantom"])
 def test_guided_and_unsupervised_differ_in_their_supervision_alone(on):
     guided, plain = find(f"ofg_voxelmorph_{on}"), find(f"unsupervised_voxelmorph_{on}")
     assert guided.supervision.energy == plain.supervision.energy
