@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pullback.data import Cohort
-from pullback.energies import LNCC, Weighted
+from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
 from pullback.recipes import find, names
 from pullback.space import Velocity
@@ -86,6 +86,20 @@ def test_changes_reach_every_depth():
     assert recipe.supervision.energy.parts == (LNCC(9), Weighted(3.0, recipe.supervision.energy.parts[1].energy))
     assert recipe.network.keywords["decoder"] == (8,) * 6
     assert recipe.data.shape == (16, 16, 16)
+
+
+def test_a_part_can_be_exchanged_as_it_stands_in_a_recipe_file():
+    settings = {
+        "network.transform": "{name: pullback.space.transform.Velocity}",
+        "supervision.solver.optimiser": "{name: torch.optim.sgd.SGD}",
+        "supervision.energy": "{part: pullback.energies.similarity.MSE}",
+    }
+    recipe = changed(find("ofg_voxelmorph_hippocampus"), settings)
+    assert recipe.network.keywords["transform"] is Velocity
+    assert recipe.supervision.solver.optimiser is torch.optim.SGD
+    assert recipe.supervision.energy == MSE()
+    with pytest.raises(InputError, match="not one of this package's parts"):
+        changed(recipe, {"supervision.energy": "{part: os.system}"})
 
 
 @pytest.mark.parametrize(

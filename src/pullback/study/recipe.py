@@ -76,7 +76,7 @@ def _members(part: Any) -> dict[str, Any]:
     if isinstance(part, partial):
         parameters = inspect.signature(part.func).parameters.values()
         return {p.name: part.keywords.get(p.name, p.default) for p in parameters}
-    if dataclasses.is_dataclass(part):
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
         return {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
     return {}
 
@@ -86,15 +86,18 @@ def _fitted(old: Any, value: Any, key: str) -> Any:
     if isinstance(old, float) and isinstance(value, str):  # YAML reads 1e-3 as text
         with contextlib.suppress(ValueError):
             value = float(value)
-    if isinstance(value, list):
-        value = _decode(value)
+    if isinstance(value, list | dict):
+        try:
+            value = _decode(value)
+        except (TypeError, ValueError, AttributeError, ImportError) as error:
+            raise InputError(f"--set {key}={value}: {error}") from error
     if isinstance(old, bool) != isinstance(value, bool) and isinstance(old, bool | int | float):
         raise InputError(f"--set {key}={value}: expected something like {old!r}")
     if isinstance(old, float) and isinstance(value, int):
         return float(value)
     if isinstance(old, int | float | str) and not isinstance(value, type(old)):
         raise InputError(f"--set {key}={value}: expected something like {old!r} ({type(old).__name__})")
-    if _members(old) and not isinstance(old, tuple):
+    if _members(old) and not isinstance(old, tuple) and not _members(value):
         raise InputError(f"--set {key}={value}: this is a part, not a number; it has {', '.join(_members(old))}")
     return value
 
