@@ -97,7 +97,7 @@ def _fitted(old: Any, value: Any, key: str) -> Any:
         return float(value)
     if isinstance(old, int | float | str) and not isinstance(value, type(old)):
         raise InputError(f"--set {key}={value}: expected something like {old!r} ({type(old).__name__})")
-    if _members(old) and not isinstance(old, tuple) and not _members(value):
+    if _members(old) and isinstance(value, bool | int | float | str):
         raise InputError(f"--set {key}={value}: this is a part, not a number; it has {', '.join(_members(old))}")
     return value
 
