@@ -62,7 +62,7 @@ def test_a_strangers_file_runs_nothing(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match="not one of this package's parts"):
             read_recipe(path)
-    path.write_text("partial: pullback.files.write.beside\npath: x")
+    path.write_text("partial: pullback.files.beside.beside\npath: x")
     with pytest.raises(InputError, match="cannot stand here"):
         read_recipe(path)
     path.write_text("!!python/object/apply:os.getcwd []")

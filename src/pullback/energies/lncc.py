@@ -58,7 +58,7 @@ class _LNCC(torch.autograd.Function):
         count = batch * moved.shape[1]
         ctx.save_for_backward(
             *(
-                torch.cat(g).reshape(batch, -1, *moved.shape[2:]).div_(count) if w else None
+                (g[0] if len(g) == 1 else torch.cat(g).reshape(batch, -1, *moved.shape[2:])).div_(count) if w else None
                 for g, w in zip(gradients, wanted, strict=True)
             )
         )
@@ -78,41 +78,47 @@ class _LNCC(torch.autograd.Function):
 def _correlation(i: Tensor, j: Tensor, window: int, mask: Tensor | None, wanted: tuple[bool, bool]):
     """Value and gradients for one image, `(1, 1, *spatial)`: means over the window, then covariance and variances.
 
-    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)², w = Σ(j−j̄)² over a window, the value is the mean of c² / (vw + ε).
+    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)², w = Σ(j−j̄)² over a window, the value is the mean of c² / (vw + ε). Volumes are
+    let go, or written over, as soon as they have served: this is where registration peaks in memory.
     """
     inside = torch.ones_like(i) if mask is None else mask
-    n = box_sum(inside, window).clamp_(min=1)
-    voxels = inside.sum().clamp(min=1)
+    n, voxels = box_sum(inside, window).clamp_(min=1), inside.sum().clamp(min=1)
     i, j = (t - (t * inside).sum() / voxels for t in (i, j))  # small numbers, before they are squared
+    if mask is None:
+        del inside
+    else:
+        i, j = i.mul_(mask), j.mul_(mask)
+    i_mean, j_mean = (box_sum(t, window).div_(n) for t in (i, j))
+    v, w = _variance(i, i_mean, n, window), _variance(j, j_mean, n, window)
+    c = box_sum(i * j, window).addcmul_(n.mul_(i_mean), j_mean, value=-1)
+    del n
+    a = torch.addcmul(v.new_tensor(EPS), v, w).reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)
     if mask is not None:
-        i, j = i * mask, j * mask
-    i_sum, j_sum = box_sum(i, window), box_sum(j, window)
-    i_mean, j_mean = i_sum / n, j_sum / n
-    c = box_sum(i * j, window).addcmul_(i_sum, j_mean, value=-1)
-    v, v_flat = _variance(i, i_sum, i_mean, window)
-    w, w_flat = _variance(j, j_sum, j_mean, window)
-    inverse = (v * w).add_(EPS).reciprocal_().mul_(inside).masked_fill_(v_flat | w_flat, 0)
-    a = c * inverse  # d value / dc is 2a, and d value / dw is −a² v … (ε aside exactly: c² v / (vw + ε)²)
-    value = (c * a).sum() / voxels
-    if not any(wanted):
-        return value, None, None
-    scale = 2 / voxels
-    fixed_grad = _gradient(i, j, i_mean, j_mean, a, w, inside, window).mul_(scale) if wanted[0] else None
-    moved_grad = _gradient(j, i, j_mean, i_mean, a, v, inside, window).mul_(scale) if wanted[1] else None
-    return value, fixed_grad, moved_grad
+        a = a.mul_(mask)
+    value = c.mul_(a).sum() / voxels  # d value / dc is 2a, and d value / dw is −a² v
+    del c
+    if not wanted[0]:
+        del w
+    gradients = (
+        _gradient(i, j, i_mean, j_mean, a, w, window) if wanted[0] else None,
+        _gradient(j, i, j_mean, i_mean, a, v, window) if wanted[1] else None,
+    )
+    return value, *(g if g is None else g.mul_(2 / voxels if mask is None else mask * (2 / voxels)) for g in gradients)
 
 
-def _variance(x: Tensor, x_sum: Tensor, x_mean: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Σ(x−x̄)² over the window, and where it is nothing but rounding."""
+def _variance(x: Tensor, mean: Tensor, n: Tensor, window: int) -> Tensor:
+    """Σ(x−x̄)² over the window, 0 where it is nothing but rounding."""
     squares = box_sum(x * x, window)
     rounding = squares * (8 * torch.finfo(x.dtype).eps)
-    variance = squares.addcmul_(x_sum, x_mean, value=-1)
-    return variance.clamp_(min=0), variance <= rounding
+    variance = squares.addcmul_(n * mean, mean, value=-1)
+    return variance.masked_fill_(variance <= rounding, 0)
 
 
-def _gradient(x, y, x_mean, y_mean, a, y_variance, inside, window):
+def _gradient(
+    x: Tensor, y: Tensor, x_mean: Tensor, y_mean: Tensor, a: Tensor, y_variance: Tensor, window: int
+) -> Tensor:
     """½ ∂(Σ value)/∂x: Σ over the windows that hold a voxel of a (y−ȳ) − a² var(y) (x−x̄)."""
     b = (a * a).mul_(y_variance)
-    mixed = (a * y_mean).addcmul_(b, x_mean, value=-1)
-    grad = box_sum(a, window).mul_(y).addcmul_(box_sum(b, window), x, value=-1).sub_(box_sum(mixed, window))
-    return grad.mul_(inside)
+    grad = box_sum((a * y_mean).addcmul_(b, x_mean, value=-1), window).neg_()
+    grad.addcmul_(box_sum(a, window), y)
+    return grad.addcmul_(box_sum(b, window), x, value=-1)

@@ -8,8 +8,8 @@ import SimpleITK as sitk
 import torch
 
 from pullback.errors import InputError
+from pullback.files.beside import beside
 from pullback.files.nifti import read_field, write_field
-from pullback.files.write import beside
 from pullback.space import Affine, Composite, Dense, Displacement, Grid, Transform
 
 FIELDS = (".nii", ".nii.gz")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pullback.files.write import beside
+from pullback.files.beside import beside
 
 _STATUS = Path("/proc/self/status")
 LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning-fabric")

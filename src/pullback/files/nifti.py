@@ -11,7 +11,7 @@ from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.files.write import beside
+from pullback.files.beside import beside
 from pullback.space import Displacement, Grid, Image, Labels
 
 VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
@@ -22,7 +22,7 @@ def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
     """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look."""
     values, grid = _scalar(path)
     if not np.isfinite(values).all():
-        raise InputError(f"{path}: {int((~np.isfinite(values)).sum())} voxels are NaN or infinite; mend or mask them")
+        raise InputError(f"{path}: {int((~np.isfinite(values)).sum())} voxels are NaN or infinite; replace them first")
     if values.min() == values.max():
         raise InputError(f"{path}: every voxel is {values.min():g}; a constant image cannot be aligned")
     inside = None if mask is None else read_labels(mask, on=grid).data > 0

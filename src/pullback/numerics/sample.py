@@ -53,8 +53,10 @@ def _linear(values: Tensor, where: Tensor, padding: str) -> Tensor:
     size = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).flip(0)
     # grid_sample wants x first: the one place where the order of the axes turns round
     unit = where.flip(1).mT * (2 / (size - 1).clamp(min=1)) - 1
-    # on the CPU it runs one thread per batch: a lone volume is cut into as many batches as there are threads
-    parts = 1 if batch > 1 or where.device.type != "cpu" else math.gcd(torch.get_num_threads(), count)
+    # on the CPU it runs one thread per batch: a lone volume is cut into as many batches as there are threads; into no
+    # more than four where the values want a gradient, of which each batch holds its own
+    threads = min(torch.get_num_threads(), 4) if values.requires_grad else torch.get_num_threads()
+    parts = math.gcd(threads, count) if batch == 1 and where.device.type == "cpu" else 1
     values = values.expand(batch * parts, *values.shape[1:])
     unit = unit.reshape(batch * parts, count // parts, *[1] * (ndim - 1), ndim).to(values.dtype)
     out = F.grid_sample(values, unit, mode="bilinear", padding_mode=padding, align_corners=True)

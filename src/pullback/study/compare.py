@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.stats import wilcoxon
 
-from pullback.files.write import beside
+from pullback.files.beside import beside
 
 COSTS = ("seconds", "peak MB")  # what is not a property of the alignment
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.data import normalised
-from pullback.files.write import beside
+from pullback.files.beside import beside
 from pullback.metrics import foreground
 from pullback.space import Affine, Grid, Image, Labels, Transform, pull
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pullback.alignment import Alignment
-from pullback.files.write import beside
+from pullback.files.beside import beside
 from pullback.space import Grid
 from pullback.study import pictures
 from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture

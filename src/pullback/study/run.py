@@ -7,8 +7,8 @@ from rich.console import Console
 from torch import nn
 
 from pullback.errors import InputError
+from pullback.files.beside import beside
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
-from pullback.files.write import beside
 from pullback.study.recipe import Recipe, read_recipe, to_yaml
 from pullback.training import Interrupted, load_weights, seeded, train
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pullback.errors import InputError
-from pullback.files.write import beside
+from pullback.files.beside import beside
 
 
 def save_weights(network: nn.Module, path: Path, about: dict[str, object]) -> None:

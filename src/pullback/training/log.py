@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from pullback.files.write import beside
+from pullback.files.beside import beside
 
 
 class Log:
