@@ -22,7 +22,7 @@ _HOME = {
         "LandmarkError",
         "SDLogJ",
     ),
-    "pullback.solvers": ("Descend",),
+    "pullback.solvers": ("Descend", "Optimised"),
     "pullback.space": (
         "Affine",
         "Composite",

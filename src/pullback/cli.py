@@ -29,15 +29,15 @@ def demo(
     """Train two networks on the built-in cohort, unsupervised and guided, and compare them. Minutes, no data needed."""
     from pullback.energies import LNCC, Diffusion
     from pullback.recipes import find
-    from pullback.solvers import Descend
+    from pullback.solvers import Descend, Optimised
     from pullback.study.compare import summary
-    from pullback.study.demo import Solved, demo
+    from pullback.study.demo import demo
     from pullback.study.recipe import changed
 
     unsupervised, guided = (
         changed(find(f"{how}_voxelmorph_phantom"), _settings(setting)) for how in ("unsupervised", "ofg")
     )
-    solved = Solved(LNCC(9) + 1.0 * Diffusion(), Descend(steps=50))
+    solved = Optimised(LNCC(9) + 1.0 * Diffusion(), Descend(steps=50))
     results = demo(unsupervised, guided, solved, out, _console(as_json))
     _say(as_json, {"output": str(out), "table": summary(results, "unsupervised")}, f"Look at {out / 'report.html'}")
 

@@ -1,17 +1,15 @@
 """The main job from end to end, on the built-in cohort."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from torch import nn
 
-from pullback.alignment import Alignment, Pair, Register
-from pullback.energies import Energy
+from pullback.alignment import Alignment, Register
 from pullback.metrics import Metric, numbers_of
-from pullback.solvers import Descend
-from pullback.space import Affine, Displacement, Image
+from pullback.solvers import Optimised
+from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
 from pullback.study.evaluate import evaluate, unmoved
 from pullback.study.recipe import Recipe
@@ -20,21 +18,8 @@ from pullback.study.run import run
 from pullback.training import align
 
 
-@dataclass(frozen=True)
-class Solved:
-    """The register that descends an energy from no motion: classical instance optimisation at one resolution."""
-
-    energy: Energy
-    solver: Descend
-
-    def __call__(self, fixed: Image, moving: Image) -> Alignment:
-        pair = Pair(fixed, moving)
-        start = Displacement.identity(fixed.grid, fixed.data)
-        return Alignment(pair, self.solver(self.energy.on(pair), start))
-
-
 def demo(
-    unsupervised: Recipe, guided: Recipe, solved: Solved, out: Path, console: Console
+    unsupervised: Recipe, guided: Recipe, solved: Optimised, out: Path, console: Console
 ) -> dict[str, list[dict[str, float | str]]]:
     """Train both recipes, measure them on the test pairs beside doing nothing, the solver and the truth, write it up.
 
