@@ -10,7 +10,7 @@ from pullback.space import Displacement, Image
 
 @dataclass(frozen=True)
 class Optimised:
-    """The register that descends `energy` from no motion, by a displacement on the fixed grid: instance optimisation."""
+    """Instance optimisation: the register that descends `energy` from no motion, by a field on the fixed grid."""
 
     energy: Energy
     solver: Descend
