@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from torch import nn
+from torch.optim import Optimizer
 
 from pullback.alignment import Supervision
 from pullback.data import Dataset
@@ -149,7 +150,7 @@ def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED) -> Any:
     named = _named(path, trusted)
     if kind == "name" and not members:
         return named
-    if kind == "partial" and isinstance(named, type) and issubclass(named, nn.Module):
+    if kind == "partial" and isinstance(named, type) and issubclass(named, nn.Module | Optimizer):
         return partial(named, **members)
     if kind == "part" and isinstance(named, type) and dataclasses.is_dataclass(named):
         return named(**members)
