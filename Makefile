@@ -19,7 +19,7 @@ lint: $(READY)  ## style, types, floors
 	$(RUN)/lint-imports
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) demo
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, pull, push
+from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Velocity, pull, push
 
 SHAPES = [(9, 8), (7, 8, 6)]
 
@@ -35,6 +35,38 @@ def test_what_a_pair_lacks_is_none():
     assert alignment.moved_labels is None
     assert alignment.pushed is None
     assert alignment.mask is None
+
+
+def test_pairs_that_cannot_be_are_refused():
+    flat, deep = (Image(torch.zeros(1, 1, *s), Grid.centred(s)) for s in SHAPES)
+    with pytest.raises(ValueError, match=r"fixed image is 2-D and the moving one 3-D"):
+        Pair(flat, deep)
+    zeros = torch.zeros(1, 1, 9, 8, dtype=torch.int64)
+    other = Labels(zeros, Grid.centred((9, 8), 1.1))
+    cut = Labels(zeros[..., 1:], Grid.centred((9, 7)))
+    with pytest.raises(ValueError, match=r"moving labels lie on another grid.*affines differ"):
+        Pair(flat, flat, moving_labels=other)
+    with pytest.raises(ValueError, match=r"fixed labels lie on another grid.*\(9, 7\) against \(9, 8\)"):
+        Pair(flat, flat, fixed_labels=cut)
+    Pair(flat, flat, Labels(zeros, Grid.centred((9, 8))), Labels(zeros, Grid.centred((9, 8))))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_pair_moves_with_all_it_knows(smooth_field, shape):
+    """`meta` stands for an accelerator: tensors there do not mix with those here."""
+    grid, d = Grid.centred(shape), len(shape)
+    image = Image(torch.rand(1, 1, *shape), grid, torch.ones(1, 1, *shape, dtype=torch.bool))
+    labels, points = Labels(torch.zeros(1, 1, *shape, dtype=torch.int64), grid), Points(torch.zeros(1, 3, d))
+    velocity = Velocity(smooth_field(shape, 1, amplitude=1.0).float(), grid)
+    truth = velocity.inverse() @ (Affine.identity(d) @ Displacement(velocity.field, grid))
+    pair = Pair(image, image, labels, labels, points, points, truth)
+    away = pair.to(torch.device("meta"))
+    tensors = [away.fixed.data, away.moving.mask, away.fixed_labels.data, away.moving_points.data, *away.truth.params]
+    assert {t.device.type for t in tensors} == {"meta"}
+    off = away.truth.displacement(grid) - torch.zeros(1, d, *shape, device="meta")  # as EndPointError takes it
+    assert off.device.type == "meta"
+    here = pair.to(torch.device("cpu"))
+    assert here.truth is truth, "what is here already keeps what it has computed"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

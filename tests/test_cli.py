@@ -147,7 +147,7 @@ def test_bad_images(pullback, run_folder, tmp_path):
         "-o",
         out,
     )
-    assert "trained on 3-D" in error
+    assert "trained on 3-D images" in error
 
 
 def test_labels_on_another_grid(pullback, run_folder, tmp_path):
@@ -175,6 +175,7 @@ def test_bad_folders(pullback, tmp_path):
     words = ("train", "ofg_voxelmorph_brains", "-o", tmp_path / "run", "--data", tmp_path / "empty")
     assert "0 images match" in complaint(pullback, *words, clean=tmp_path / "run")
     write(tmp_path / "empty" / "sub-01_T1w.nii.gz")
+    words = ("train", "ofg_voxelmorph_folder", "-o", tmp_path / "run", "--data", tmp_path / "empty")
     assert "1 images match" in complaint(pullback, *words, clean=tmp_path / "run")
     assert "takes no folder" in complaint(pullback, "train", "ofg_voxelmorph_phantom", "--data", tmp_path)
 

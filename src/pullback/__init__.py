@@ -38,7 +38,8 @@ _HOME = {
     "pullback.study.evaluate": ("evaluate",),
     "pullback.study.recipe": ("Recipe",),
     "pullback.study.run": ("load_run", "run"),
-    "pullback.training": ("Training", "Unsupervised", "align", "seeded", "train"),
+    "pullback.study.trained": ("Trained",),
+    "pullback.training": ("Cosine", "Training", "Unsupervised", "align", "seeded", "train"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

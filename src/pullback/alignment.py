@@ -14,7 +14,10 @@ from pullback.space import Image, Labels, Points, Transform, pull, push
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two images to align, and what is known of them. `truth`, where known, maps fixed → moving."""
+    """Two images to align, and what is known of them. `truth`, where known, maps fixed → moving.
+
+    Both images are 2-D or both 3-D, and labels lie on their image's grid (as an `Image` has it of its mask).
+    """
 
     fixed: Image
     moving: Image
@@ -25,10 +28,27 @@ class Pair:
     truth: Transform | None = None
     name: str = ""
 
+    def __post_init__(self) -> None:
+        fixed, moving = self.fixed.grid, self.moving.grid
+        if fixed.ndim != moving.ndim:
+            raise ValueError(
+                f"the fixed image is {fixed.ndim}-D and the moving one {moving.ndim}-D; both must be alike"
+            )
+        for side, grid, labels in (("fixed", fixed, self.fixed_labels), ("moving", moving, self.moving_labels)):
+            if labels is not None and labels.grid != grid:
+                differ = "the affines differ"
+                if labels.grid.shape != grid.shape:
+                    differ = f"shape {labels.grid.shape} against {grid.shape}"
+                raise ValueError(
+                    f"the {side} labels lie on another grid than the {side} image: {differ}; pull them onto it first"
+                )
+
     def to(self, device: torch.device) -> Self:
-        """The images, labels and points on `device`; `truth` stays where it is."""
+        """All that it knows, on `device`."""
         known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         known = {k: v.to(device) for k, v in known.items() if isinstance(v, Image | Labels | Points)}
+        if self.truth is not None and any(p.device != device for p in self.truth.params):
+            known["truth"] = self.truth.with_params(*(p.to(device) for p in self.truth.params))
         return replace(self, **known)
 
 

@@ -17,6 +17,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of text.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the images, in place of the recipe's.")]
+Trust = Annotated[list[str] | None, typer.Option(metavar="PACKAGE", help="Your own package whose parts a run uses.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | …, as torch names it.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a number of the recipe. Repeat.")]
 
 
@@ -48,15 +50,18 @@ def train(
     data: Data = None,
     setting: Set = None,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of the run; default runs/RECIPE.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, by its own recipe.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a network by a recipe."""
     from pullback.recipes import find
+    from pullback.study.recipe import read_recipe
     from pullback.study.run import run
 
     out = out or Path("runs") / Path(recipe).stem
-    run(_resolved(find(recipe), data, setting), out, resume, _console(as_json))
+    started = resume and (out / "last.safetensors").is_file()
+    known = read_recipe(out / "recipe.yaml", trusted=("",)) if started else find(recipe)
+    run(_resolved(known, data, setting), out, resume, _console(as_json))
     _say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")
 
 
@@ -71,12 +76,27 @@ def register(
     initial: Annotated[
         str | None, typer.Option(help="header | centres: where the images start; default as in training.")
     ] = None,
+    trust: Trust = None,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Align two images by a trained network: moved image, fields both ways, report."""
-    from pullback.study.register import register_files
+    from dataclasses import replace
 
-    content = register_files(fixed, moving, network, out, fixed_labels, moving_labels, initial)
+    from pullback.errors import InputError
+    from pullback.study.register import register_files
+    from pullback.study.run import load_run
+    from pullback.training import device_of
+
+    recipe, trained = load_run(network, trust or ())
+    if initial not in (None, "header", "centres"):
+        raise InputError(f'--initial {initial}: "header" or "centres"')
+    if initial is not None:
+        trained = replace(trained, centred=initial == "centres")
+    _check_dimension(recipe, fixed)
+    where = device_of(device)
+    trained.network.to(where)
+    content = register_files(fixed, moving, trained, out, fixed_labels, moving_labels, where)
     before, after = content["numbers"]["before"], content["numbers"]["after"]
     lines = [f"{name}: {before[name]:.4g} → {value:.4g}" for name, value in after.items() if "/" not in name]
     _say(as_json, content, "\n".join([*lines, f"Look at {out / 'report.html'}"]))
@@ -89,19 +109,26 @@ def evaluate(
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for pairs.csv, summary.csv.")] = Path(
         "evaluation"
     ),
+    trust: Trust = None,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure runs on the test pairs of the first one's data: mean ± sd, paired differences, seconds, memory."""
     from pullback.alignment import Register
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, unmoved
-    from pullback.study.run import load_run
+    from pullback.study.run import learned_from, load_run
+    from pullback.training import device_of
 
-    loaded = {str(run): load_run(run) for run in runs}
+    loaded = {str(run): load_run(run, trust or ()) for run in runs}
     first = _resolved(next(iter(loaded.values()))[0], data, None)
     console = _console(as_json)
-    registers: dict[str, Register] = {"before": unmoved, **{name: network for name, (_, network) in loaded.items()}}
-    results = evaluate(registers, first.data.test, first.metrics, console=console)
+    where = device_of(device)
+    networks = {name: trained.network.to(where) for name, (_, trained) in loaded.items()}
+    registers: dict[str, Register] = {"before": unmoved, **networks}
+    for run in runs:
+        _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
+    results = evaluate(registers, first.data.test, first.metrics, where, console)
     reference = str(runs[0]) if len(runs) > 1 else None
     write_tables(results, reference, out)
     console.print(table(results, reference, f"{len(first.data.test)} test pairs"))
@@ -115,6 +142,24 @@ def recipes(as_json: Json = False) -> None:
 
     about = {name: find(name).about for name in names()}
     _say(as_json, about, "\n".join(f"{name}\n    {text}" for name, text in about.items()))
+
+
+def _warn_of_leakage(console, run: Path, shared: set[str]) -> None:
+    if shared:
+        few = ", ".join(sorted(shared)[:5]) + (", …" if len(shared) > 5 else "")
+        console.print(
+            f"[bold red]Careful:[/bold red] {run} learned from {len(shared)} subjects of this test split ({few})"
+        )
+
+
+def _check_dimension(recipe, fixed: Path) -> None:
+    from pullback.errors import InputError
+    from pullback.files.nifti import read_image
+
+    ndim = read_image(fixed).grid.ndim
+    expected = recipe.network.keywords.get("ndim", ndim)
+    if ndim != expected:
+        raise InputError(f"{fixed} is {ndim}-D; the network was trained on {expected}-D images")
 
 
 def _settings(setting: list[str] | None) -> dict[str, str]:
@@ -156,20 +201,17 @@ def _say(as_json: bool, content: object, text: str) -> None:
 
 def main() -> None:
     """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C."""
-    from pullback.errors import InputError
+    from pullback.errors import InputError, Interrupted
 
     try:
         app()
+        return
     except (InputError, FloatingPointError) as error:
         code, text = 1, str(error)
+    except Interrupted as error:
+        code, text = 130, str(error)
     except KeyboardInterrupt:
         code, text = 130, "interrupted"
-    except Exception as error:
-        if type(error).__name__ != "Interrupted":
-            raise
-        code, text = 130, str(error)
-    else:
-        return
     typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else f"pullback: {text}", err=True)
     raise SystemExit(code)
 

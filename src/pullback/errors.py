@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Something given from outside is not usable. The message names it, says what is wrong, and what to do."""
+
+
+class Interrupted(Exception):
+    """The training was asked to stop and has saved its state."""

@@ -1,16 +1,32 @@
 """Datasets: the three splits share no subject, and bad folders are refused in words."""
 
 import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from pullback.alignment import Alignment
-from pullback.data import Cohort, Learn2Reg, PairFolder, Test, Train, Validation, normalised, ordered_pairs
+from pullback.data import (
+    Cohort,
+    FileCase,
+    Learn2Reg,
+    PairFolder,
+    Test,
+    Train,
+    Validation,
+    normalised,
+    ordered_pairs,
+    pair_of,
+)
 from pullback.errors import InputError
-from pullback.metrics import Dice, EndPointError, Folding
+from pullback.metrics import Dice
 from pullback.numerics.random import generator
 from pullback.space import Affine, Grid, Image
 
@@ -51,16 +67,87 @@ def test_splits_are_types_of_their_own_and_share_nobody(folder):
 
 
 def test_named_splits(folder):
-    data = pattern(folder, validation_names=("3", "4"), test_names=("7", "8"))
+    data = pattern(folder, validation_split=("3", "4"), test_split=("7", "8"))
     assert subjects(data.test) == {"7", "8"}
     assert subjects(data.validation) == {"3", "4"}
-    with pytest.raises(InputError, match="no subject '77'"):
-        _ = pattern(folder, test_names=("77", "8")).test
+    assert len(subjects(pattern(folder, test_split=("7", "8")).validation)) >= 2
+    for splits, message in (
+        ({"test_split": ("77", "8")}, "no subject '77'"),
+        ({"test_split": ("7", "8"), "validation_split": ("8", "9")}, "'8' is named twice"),
+        ({"validation_split": ("8", "9")}, "test_split must name"),
+        ({"test_split": 0.6, "validation_split": 0.5}, "less than 1 together"),
+        ({"test_split": -0.1}, "none below 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            _ = pattern(folder, **splits).test
+
+
+def groups_of(names, **kwargs) -> dict[str, str]:
+    """Which split each subject is in, of files that are empty: only their names are looked at."""
+    with tempfile.TemporaryDirectory() as root:
+        for name in names:
+            (Path(root) / f"{name}.nii.gz").touch()
+        groups = PairFolder(root, **kwargs)._groups
+        return {case.name: split for split, cases in groups.items() for case in cases}
+
+
+@given(st.integers(9, 60), st.integers(0, 10**6))
+def test_a_new_subject_moves_nobody_between_training_and_test(count, seed):
+    names = [f"sub-{n}" for n in range(count)]
+    shares = {"validation_split": 0.15, "test_split": 0.15, "seed": seed}
+    try:
+        before = groups_of(names, **shares)
+    except InputError:
+        assume(False)  # few, and by chance none of them is left for training
+    after = groups_of([*names, "sub-new"], **shares)
+    order = ["test", "validation", "train"]
+    steps = {order.index(after[name]) - order.index(before[name]) for name in names}
+    assert steps <= {0, 1}, "never towards test, and never past validation"
+    sizes = [list(before.values()).count(split) for split in order]
+    if min(sizes) > 2:  # nobody was taken to make up two
+        assert steps == {0}
+    assert set(after) == {*names, "sub-new"}
+
+
+def test_shares_are_about_what_was_asked_and_do_not_depend_on_the_machine():
+    sizes = list(groups_of([f"sub-{n:03d}" for n in range(300)]).values())
+    assert abs(sizes.count("test") - 45) < 15
+    assert abs(sizes.count("validation") - 45) < 15
+    drawn = groups_of([f"sub-{n:02d}" for n in range(16)])
+    assert {name for name, split in drawn.items() if split == "test"} == {"sub-09", "sub-10"}
+
+
+def test_splits_say_their_subjects(folder):
+    data = pattern(folder, validation_split=("4", "3"), test_split=("8", "7"))
+    assert data.validation.names == ("3", "4")
+    assert data.test.names == ("7", "8")
+    assert data.train.names == ("0", "1", "2", "5", "6", "9")
+    assert not isinstance(data.validation, Test)
+    assert not isinstance(data.test, Validation)
+    assert data.validation != Test(data.validation.pairs)
+
+
+def test_every_star_is_the_same_subject(tmp_path):
+    for n in range(6):
+        write(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz", seed=n)
+        write(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_dseg.nii.gz", seed=n, labels=True)
+    write(tmp_path / "sub-1" / "anat" / "sub-2_T1w.nii.gz")  # laid in the wrong folder
+    data = PairFolder(str(tmp_path), "sub-*/anat/sub-*_T1w.nii.gz", "./sub-*/anat/sub-*_dseg.nii.gz")
+    assert [case.name for case in data.cases] == list("012345")
+    assert data.cases[2].image == tmp_path / "sub-2" / "anat" / "sub-2_T1w.nii.gz"
+    assert all(case.labels for case in data.cases)
+
+
+def test_what_is_no_star_stands_for_itself(tmp_path):
+    root = tmp_path / "a*b[1]"
+    for name in ("x_[T1].nii.gz", "y_[T1].nii.gz", "z_T.nii.gz", "_[T1].nii.gz"):
+        write(root / name)
+    assert [case.name for case in PairFolder(str(root), "*_[T1].nii.gz").cases] == ["x", "y"]
 
 
 def test_a_pair_has_its_labels_and_normalised_intensities(folder):
     pair = pattern(folder).train.draw(generator(0))
-    assert pair.fixed_labels.data.dtype == torch.int64
+    assert not pair.fixed_labels.data.is_floating_point()
     assert float(pair.fixed.data.min()) == 0
     assert float(pair.fixed.data.max()) == 1
 
@@ -69,9 +156,14 @@ def test_a_pair_has_its_labels_and_normalised_intensities(folder):
     ("change", "message"),
     [
         ({"root": "/nowhere/at/all"}, r"not a folder.*--data"),
-        ({"images": "scans/*.mha"}, "0 images match"),
-        ({"images": "scans/*_*.nii.gz"}, r"one \* is needed"),
-        ({"labels": "labels/*_nothing.nii.gz"}, "no labels match"),
+        ({"root": ""}, r"no folder given.*--data"),
+        ({"images": "scans/*.mha"}, r'0 images match.*--set "data.images=\*_T1w.nii.gz"'),
+        ({"images": "**/sub-*_T1w.nii.gz"}, r"no \*\*"),
+        ({"images": "scans/sub-1_T1w.nii.gz"}, r"every \* stands for the subject"),
+        ({"images": "/scans/sub-*_T1w.nii.gz"}, "a path within the folder"),
+        ({"labels": "labels/*_nothing.nii.gz"}, "no labels match.*whose names are 0, 1"),
+        ({"images": "labels/*.nii.gz", "labels": "labels/*_dseg.nii.gz"}, r'images.*labels.*--set "data.images='),
+        ({"images": "labels/*.nii.gz", "masks": "labels/*_dseg.nii.gz"}, r'images.*masks.*--set "data.images='),
     ],
 )
 def test_bad_folders(folder, change, message):
@@ -92,12 +184,54 @@ def test_an_empty_folder_and_one_image_only(tmp_path):
         _ = PairFolder(str(tmp_path)).train
 
 
+def test_images_that_are_not_compressed(tmp_path):
+    for name in "abcdefgh":
+        write(tmp_path / f"{name}.nii")
+    with pytest.raises(InputError, match=r'0 images match.*--set "data.images=\*\.nii"'):
+        _ = PairFolder(str(tmp_path)).train
+    assert len(PairFolder(str(tmp_path), "*.nii").cases) == 8
+
+
 def test_labels_on_another_grid(folder):
     write(folder / "labels" / "sub-0_dseg.nii.gz", labels=True, offset=30.0)
-    data = pattern(folder, validation_names=("1", "2"), test_names=("3", "4"))
+    data = pattern(folder, validation_split=("1", "2"), test_split=("3", "4"))
     case = next(c for c in data.train.cases if c.name == "0")
     with pytest.raises(InputError, match=r"sub-0_dseg.*another grid"):
         case.load()
+
+
+def test_cases_of_different_dimension_are_named(tmp_path):
+    write(tmp_path / "flat.nii.gz", shape=(12, 14))
+    write(tmp_path / "deep.nii.gz")
+    flat, deep = (FileCase(name, tmp_path / f"{name}.nii.gz") for name in ("flat", "deep"))
+    with pytest.raises(InputError, match=r"flat ← deep.*2-D.*3-D"):
+        pair_of(flat, deep)
+
+
+@pytest.mark.parametrize("codes", ["LAS", "PIR", "ASL", "RAS"])
+def test_storage_does_not_show(tmp_path, codes):
+    """The same head, stored otherwise, is the same tensor."""
+    rng, affine = np.random.default_rng(0), nib.affines.from_matvec(np.diag([1.0, 1.5, 2.0]), [3, -7, 5])
+    arrays = {
+        "image": rng.random((8, 9, 7), np.float32),
+        "labels": rng.integers(0, 3, (8, 9, 7)).astype(np.uint8),
+        "mask": rng.integers(0, 2, (8, 9, 7)).astype(np.uint8),
+    }
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
+    cases = []
+    for how in ("ras", "turned"):
+        paths = {kind: tmp_path / f"{how}_{kind}.nii" for kind in arrays}
+        for kind, path in paths.items():
+            stored = nib.Nifti1Image(arrays[kind], affine)
+            nib.save(stored if how == "ras" else stored.as_reoriented(turn), path)
+        cases.append(FileCase(how, **paths))
+    for shape in (None, (10, 6, 7)):
+        plain, turned = (replace(case, shape=shape).load() for case in cases)
+        assert torch.equal(plain.image.data, turned.image.data)
+        assert torch.equal(plain.image.mask, turned.image.mask)
+        assert torch.equal(plain.labels.data, turned.labels.data)
+        assert plain.image.grid == turned.image.grid == turned.labels.grid
+        torch.testing.assert_close(plain.image.grid.affine, turned.image.grid.affine)
 
 
 def learn2reg(root, count=8, **extra):
@@ -160,28 +294,6 @@ def test_normalised_is_robust_and_sees_no_scale():
     assert float(image.data.median()) > 0.2, "one bright voxel must not decide"
     with pytest.raises(ValueError, match="constant"):
         normalised(Image(torch.ones(1, 1, 5, 5), Grid.centred((5, 5))))
-
-
-def test_the_cohort_knows_its_truth():
-    data = Cohort(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2)
-    splits = [subjects(s) for s in (data.train, data.validation, data.test)]
-    assert sum(map(len, splits)) == len(set.union(*splits)) == 6
-    for pair in data.test:
-        before, after = Alignment(pair, Affine.identity(3)), Alignment(pair, pair.truth)
-        assert EndPointError()(after) == {"epe mm": 0.0}
-        assert EndPointError()(before)["epe mm"] > 2
-        assert Dice()(after)["dice"] > Dice()(before)["dice"] + 0.1
-        assert Folding()(after)["folding % (all)"] == 0
-        back = pair.truth.inverse() @ pair.truth
-        inner = Alignment(pair, back).transform.displacement(pair.fixed.grid)[..., 4:-4, 4:-4, 4:-4]
-        assert float(inner.norm(dim=1).mean()) < 0.1
-
-
-def test_the_cohort_is_drawn_from_its_seed():
-    small = {"spacing": 10.0, "train_subjects": 2}
-    a, b, c = (Cohort(**small, seed=seed).train.cases[0].load().image.data for seed in (0, 0, 1))
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
 
 
 def test_ordered_pairs_spread_evenly():

@@ -3,7 +3,6 @@
 import errno
 import gzip
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import pytest
 import torch
 
 from pullback.errors import InputError
+from pullback.files.beside import beside
+from pullback.files.itk import write_transform
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.files.nifti import read_field, read_image, read_labels, write_field, write_image
 from pullback.space import Displacement, Grid, Image, Labels
@@ -135,6 +136,16 @@ def test_a_header_that_lies_nowhere(tmp_path, reader):
     refused(reader, tmp_path / "flat.nii.gz", "affine")
 
 
+def test_a_slice_whose_affine_is_not_finite(tmp_path):
+    affine = np.eye(4)
+    affine[0, 2] = np.nan
+    path = saved(tmp_path / "slice.nii", np.arange(20, dtype=np.float32).reshape(4, 5))
+    content = bytearray(path.read_bytes())
+    content[280:328] = affine[:3].astype(np.float32).tobytes()
+    path.write_bytes(content)
+    refused(read_image, path, "where the voxels are")
+
+
 def test_nan(tmp_path):
     values = np.ones((4, 5, 6), np.float32)
     values[0, 0, :2] = np.nan, np.inf
@@ -144,6 +155,29 @@ def test_nan(tmp_path):
     field = np.zeros((4, 5, 6, 1, 3), np.float32)
     field[0, 0, 0] = np.nan
     refused(read_field, saved(tmp_path / "field.nii.gz", field, intent=1007), "NaN")
+
+
+def test_beyond_float32(tmp_path):
+    refused(read_image, saved(tmp_path / "huge.nii.gz", np.array([[1e300, 1], [2, 3]])), "1 voxels", "infinite")
+    refused(read_labels, saved(tmp_path / "huge.nii.gz", np.array([[1e30, 1], [2, 3]])), "64 bits")
+
+
+def test_an_empty_mask(tmp_path):
+    image = saved(tmp_path / "image.nii.gz", np.random.default_rng(0).random((4, 5, 6)))
+    mask = saved(tmp_path / "mask.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    refused(lambda p: read_image(image, mask=p), mask, "mask", "leave it out")
+
+
+@readers
+@pytest.mark.parametrize(
+    ("at", "value"), [(70, np.int16(1234)), (108, np.float32(77)), (108, np.float32(-1e30))], ids=["type", "low", "far"]
+)
+def test_a_damaged_header(tmp_path, reader, at, value):
+    path = tmp_path / "damaged.nii"
+    content = bytearray(gzip.decompress(whole(tmp_path, reader).read_bytes()))
+    content[at : at + value.nbytes] = value.tobytes()
+    path.write_bytes(content)
+    refused(reader, path)
 
 
 def test_constant(tmp_path):
@@ -249,7 +283,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, writer):
     def denied(*arguments, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(tempfile, "mkstemp", denied)
+    monkeypatch.setattr(os, "open", denied)
     refused(writer, tmp_path / "out.nii.gz", "Read-only file system")
     assert not list(tmp_path.iterdir())
 
@@ -265,6 +299,44 @@ def test_labels_that_no_reader_would_accept(tmp_path):
     labels = Labels(torch.full((1, 1, 4, 5, 6), 2**40), Grid.centred((4, 5, 6)))
     refused(lambda p: write_image(labels, p), tmp_path / "labels.nii.gz", "32 bits")
     assert not list(tmp_path.iterdir())
+
+
+def sheared(ndim):
+    affine = torch.eye(ndim + 1, dtype=torch.float64) * 2
+    affine[-1, -1], affine[0, 1] = 1, 0.01
+    return Grid((4, 5, 6)[:ndim], affine)
+
+
+SHEARED_WRITERS = {
+    "image.nii.gz": lambda grid, path: write_image(Image(torch.rand(1, 1, *grid.shape), grid), path),
+    "labels.nii.gz": lambda grid, path: write_image(Labels(torch.ones(1, 1, *grid.shape).int(), grid), path),
+    "field.nii.gz": lambda grid, path: write_field(Displacement(torch.rand(1, grid.ndim, *grid.shape), grid), path),
+    "field.h5": lambda grid, path: write_transform(Displacement(torch.rand(1, grid.ndim, *grid.shape), grid), path),
+}
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("name", SHEARED_WRITERS)
+def test_sheared_grids_are_not_written(tmp_path, ndim, name):
+    """ITK reads such a NIfTI file as another grid, in silence: it takes the qform, which cannot shear."""
+    refused(lambda path: SHEARED_WRITERS[name](sheared(ndim), path), tmp_path / name, "sheared", "Resample")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("writer", ["plain", "replacing"])
+def test_the_umask_says_who_may_read(tmp_path, umask, writer):
+    """Also where the writer puts a file of its own in the place of the temporary one, as safetensors does."""
+    path, before = tmp_path / "patient.txt", os.umask(umask)
+    try:
+        with beside(path) as temporary:
+            if writer == "replacing":
+                temporary.unlink()
+                os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+            temporary.write_text("what nobody else may see")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 # manifests

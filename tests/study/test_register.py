@@ -18,7 +18,8 @@ from pullback.recipes import find
 from pullback.space import Affine, Grid, Image, pull
 from pullback.study.recipe import to_yaml
 from pullback.study.register import register_files
-from pullback.study.run import build
+from pullback.study.run import build, load_run
+from pullback.study.trained import Trained
 from pullback.training import save_weights
 
 
@@ -54,7 +55,8 @@ def world(tmp_path_factory) -> Path:
     (root / "run" / "recipe.yaml").write_text(to_yaml(recipe))
     save_weights(network, root / "run" / "best.safetensors", {})
     labels = {f"{name}_labels": root / f"{name}_labels.nii.gz" for name in ("fixed", "moving")}
-    register_files(root / "fixed.nii.gz", root / "moving.nii.gz", root / "run", root / "out", **labels)
+    _, register = load_run(root / "run")
+    register_files(root / "fixed.nii.gz", root / "moving.nii.gz", register, root / "out", **labels)
     return root
 
 
@@ -144,9 +146,10 @@ def test_centres_are_laid_on_each_other_when_asked(world, tmp_path):
     affine = far.grid.affine.clone()
     affine[:3, 3] += torch.tensor([300.0, -200.0, 100.0], dtype=torch.float64)
     write_image(Image(far.data, Grid(far.grid.shape, affine)), tmp_path / "far.nii.gz")
-    files = (world / "fixed.nii.gz", tmp_path / "far.nii.gz", world / "run")
-    lost = register_files(*files, tmp_path / "header", initial="header")
-    found = register_files(*files, tmp_path / "centres", initial="centres")
+    network = load_run(world / "run")[1].network
+    files = (world / "fixed.nii.gz", tmp_path / "far.nii.gz")
+    lost = register_files(*files, Trained(network), tmp_path / "header")
+    found = register_files(*files, Trained(network, centred=True), tmp_path / "centres")
     assert lost["numbers"]["before"]["ncc"] == 0
     assert found["numbers"]["before"]["ncc"] > 0.4
 
@@ -155,3 +158,35 @@ def test_the_moved_image_lies_on_the_fixed_grid(world):
     fixed, moved = nib.load(world / "fixed.nii.gz"), nib.load(world / "out" / "moved.nii.gz")
     np.testing.assert_allclose(fixed.affine, moved.affine, atol=1e-5)
     assert fixed.shape == moved.shape
+
+
+def stored_otherwise(image: Image) -> Image:
+    """The same world, stored with its first axis reversed and the other two exchanged."""
+    data = image.data.flip(2).transpose(3, 4)
+    change = torch.eye(4, dtype=torch.float64)
+    change[0, 0], change[0, 3] = -1, image.grid.shape[0] - 1
+    order = torch.eye(4, dtype=torch.float64)[[0, 2, 1, 3]]
+    shape = tuple(image.grid.shape[axis] for axis in (0, 2, 1))
+    return Image(data.contiguous(), Grid(shape, image.grid.affine @ change @ order))
+
+
+def test_a_trained_network_does_not_see_how_the_array_is_stored(world):
+    register = load_run(world / "run")[1]
+    fixed, moving = (read_image(world / f"{name}.nii.gz") for name in ("fixed", "moving"))
+    one = register(fixed, moving).transform
+    two = register(stored_otherwise(fixed), stored_otherwise(moving)).transform
+    points = fixed.grid.to_world(torch.tensor([[[12.0, 20.0], [15.0, 17.0], [11.0, 14.0]]])).mT
+    assert float((one(points) - points).norm(dim=-1).min()) > 0.5
+    torch.testing.assert_close(one(points), two(points), atol=1e-3, rtol=0)
+
+
+def test_a_trained_network_works_in_the_voxel_size_of_its_training(world):
+    """Images of half the voxel size are aligned as their coarse versions are, not twice as little."""
+    network = load_run(world / "run")[1].network
+    coarse = [case.load().image for case in Cohort(spacing=8.0, train_subjects=2).train.cases]
+    grid = coarse[0].grid.at_spacing((4.0, 4.0, 4.0))
+    fine = [pull(image, Affine.identity(3), onto=grid) for image in coarse]
+    register = Trained(network, spacing=(8.0, 8.0, 8.0))
+    one, two = (register(*images).transform.displacement(coarse[0].grid) for images in (coarse, fine))
+    inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
+    assert float((one - two)[inner].norm(dim=1).mean()) < 0.35 * float(one[inner].norm(dim=1).mean())

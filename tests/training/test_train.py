@@ -1,11 +1,14 @@
 """The loop: what it leaves, that it can be killed at any moment, and that it refuses nonsense."""
 
 import csv
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import load_run, run
-from pullback.training import Training, Unsupervised, draw, load_weights, save_weights, seeded, train
+from pullback.training import Cosine, Training, Unsupervised, draw, load_weights, save_weights, seeded, train
+from pullback.training.log import Log
 
 SMALL = partial(VoxelMorph, ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4))
 COHORT = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2, motion=((24.0, 3.0),))
@@ -42,14 +46,19 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 def test_a_run_leaves_what_it_promises(tmp_path):
     network = run(recipe(), tmp_path / "run")
     left = {p.name for p in (tmp_path / "run").iterdir()}
-    promised = "recipe.yaml run.json training.csv validation.csv tensorboard best.safetensors last.safetensors"
+    promised = (
+        "recipe.yaml run.json splits.json training.csv validation.csv tensorboard best.safetensors last.safetensors"
+    )
     assert left == set(promised.split())
     with (tmp_path / "run" / "training.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["update"]) for row in rows] == [2, 4, 6, 8, 10, 12]
     loaded, again = load_run(tmp_path / "run")
     assert to_yaml(loaded) == to_yaml(recipe())
-    assert_same(network.state_dict(), again.state_dict())
+    assert_same(network.state_dict(), again.network.state_dict())
+    assert again.spacing == [12.0, 12.0, 12.0]
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert {split: len(names) for split, names in splits.items()} == {"train": 3, "validation": 2, "test": 2}
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):
@@ -122,12 +131,50 @@ run(recipe(updates=100000, save_every=100000, validate_every=100000), {str(tmp_p
     assert '"interrupted"' in (tmp_path / "run" / "run.json").read_text()
 
 
-def test_a_finished_folder_is_not_overwritten(tmp_path):
-    run(recipe(updates=2), tmp_path)
+def test_a_finished_folder_is_not_overwritten_but_may_be_gone_on_with(tmp_path):
+    run(recipe(updates=2), tmp_path / "run")
     with pytest.raises(InputError, match="--resume"):
-        run(recipe(updates=2), tmp_path)
+        run(recipe(updates=2), tmp_path / "run")
     with pytest.raises(InputError, match="another recipe"):
-        run(recipe(updates=3), tmp_path, resume=True)
+        run(recipe(updates=2, lr=3e-3), tmp_path / "run", resume=True)
+    run(recipe(updates=4), tmp_path / "run", resume=True)
+    run(recipe(updates=4), tmp_path / "whole")
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_run_of_other_subjects_is_not_resumed(tmp_path):
+    run(recipe(updates=2), tmp_path)
+    more = replace(recipe(updates=4), data=replace(COHORT, train_subjects=4))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(more))
+    with pytest.raises(InputError, match="other subjects"):
+        run(more, tmp_path, resume=True)
+
+
+def test_a_folder_where_a_start_failed_is_free(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("left over")
+    run(recipe(updates=2), tmp_path)
+    assert (tmp_path / "best.safetensors").is_file()
+
+
+def test_what_could_not_be_read_back_is_not_trained(tmp_path):
+    numbers = replace(recipe().training, schedule=lambda progress: 1.0)
+    with pytest.raises(InputError, match="this recipe: not a recipe"):
+        run(replace(recipe(), training=numbers), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run(
+        replace(recipe(updates=2), training=replace(recipe(updates=2).training, schedule=Cosine(0.1))), tmp_path / "run"
+    )
+
+
+def test_a_network_of_another_dimension_is_refused_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"set network\.ndim=3"):
+        run(replace(recipe(), network=partial(VoxelMorph, ndim=2)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("numbers", [{"updates": -1}, {"log_every": 0}, {"lr": 0.0}, {"precision": "fp16"}])
+def test_numbers_that_cannot_be(numbers):
+    with pytest.raises(InputError, match=next(iter(numbers))):
+        Training(**numbers)
 
 
 def test_a_checkpoint_of_another_network(tmp_path):
@@ -140,20 +187,52 @@ def test_a_checkpoint_of_another_network(tmp_path):
         load_weights(SMALL(), tmp_path / "w.safetensors")
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    network = SMALL()
-    path = tmp_path / "w.safetensors"
-    save_weights(network, path, {"update": 1})
-    before = path.read_bytes()
+FULL = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from test_train import recipe
+from pullback.study.run import run
+from pullback.errors import InputError
+run(recipe(updates=3), {out!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    run(recipe(updates=100000, log_every=1), {out!r}, resume=True)
+except InputError as error:
+    print(error)
+    sys.exit(7)
+"""
 
-    def full(*args):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pullback.training.checkpoint.save_file", full)
-    with pytest.raises(InputError, match="No space left"):
-        save_weights(network, path, {"update": 2})
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+@pytest.mark.parametrize(("limit", "what"), [(9_000, "safetensors"), (60_000, "log|training.csv|run:")])
+def test_a_full_disk_ends_a_training_with_a_word(tmp_path, limit, what):
+    """A real refusal by the system, of the checkpoint or of the growing logs; the old state stays whole."""
+    out = tmp_path / "run"
+    code = FULL.format(tests=str(Path(__file__).parent), out=str(out), limit=limit)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert process.returncode == 7, process.stderr
+    assert re.search(what, process.stdout)
+    assert load_file(out / "last.safetensors")
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_a_number_that_appears_late_opens_a_column(tmp_path):
+    log = Log(tmp_path, 0)
+    log.row("validation", 1, {"dice": 0.5, "hd95 mm": 2.0})
+    log.row("validation", 2, {"dice": 0.6})
+    log.row("validation", 3, {"dice": 0.7, "hd95 mm": 1.0, "hd95 mm/1": 1.0})
+    log.close()
+    with (tmp_path / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["hd95 mm"] for row in rows] == ["2", "", "1"]
+    assert [row["hd95 mm/1"] for row in rows] == ["", "", "1"]
+
+
+def test_logs_cut_short_do_not_stop_a_resume(tmp_path):
+    (tmp_path / "training.csv").write_text("")
+    (tmp_path / "validation.csv").write_text("update,dice\n5,0.5\n10,0.6\n1")
+    Log(tmp_path, 5).close()
+    assert (tmp_path / "validation.csv").read_text().splitlines() == ["update,dice", "5,0.5"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
@@ -183,6 +262,7 @@ def test_progress_runs_from_zero_to_one_and_schedules_the_rate():
     rates = []
     train(SMALL(), COHORT.train, watching, Training(updates=4, schedule=lambda p: rates.append(p) or 1 - p))
     assert seen == rates == [0.0, 0.25, 0.5, 0.75]
+    assert [round(Cosine(0.1)(p), 6) for p in (0, 0.5, 1)] == [1, 0.55, 0.1]
 
 
 def test_the_network_is_never_pickled(tmp_path):

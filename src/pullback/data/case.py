@@ -1,18 +1,21 @@
 """One subject of a dataset, and the splits, which are different types so that they cannot be mixed up."""
 
-from collections.abc import Sequence
+from abc import ABC
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
 
 from pullback.alignment import Pair
+from pullback.data.memory import Memory
 from pullback.data.normalise import normalised
 from pullback.errors import InputError
 from pullback.files.nifti import read_image, read_labels
-from pullback.space import Image, Labels, Transform, centred
+from pullback.space import Image, Labels, Transform, canonical, centred
+
+LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,10 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class FileCase:
-    """Files on disk. Intensities are normalised on loading; `shape` lays the middle of each image over the others'."""
+    """Files on disk, turned on loading to axes near R, A, S; `labels` and `mask` lie on the image's grid.
+
+    Intensities are normalised. `shape`, counted along the turned axes, lays the middle of each image over the others'.
+    """
 
     name: str
     image: Path
@@ -43,29 +49,27 @@ class FileCase:
     shape: tuple[int, ...] | None = None
 
     def load(self) -> Subject:
-        return _load(self)
+        return LOADED.get(self, self._read)
 
-
-@lru_cache(maxsize=256)
-def _load(case: FileCase) -> Subject:
-    image = normalised(read_image(case.image, case.mask))
-    labels = None if case.labels is None else read_labels(case.labels, on=image.grid)
-    if case.shape is None:
-        return Subject(image, labels)
-    return Subject(centred(image, case.shape), labels and centred(labels, case.shape))
+    def _read(self) -> Subject:
+        stored = read_image(self.image, self.mask)
+        image = canonical(normalised(stored))
+        labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
+        if self.shape is None:
+            return Subject(image, labels)
+        return Subject(centred(image, self.shape), labels and centred(labels, self.shape))
 
 
 def pair_of(fixed: Case, moving: Case) -> Pair:
     """Two cases as a pair, with the true transform where both know theirs."""
-    a, b = fixed.load(), moving.load()
-    if a.image.grid.ndim != b.image.grid.ndim:
-        raise InputError(
-            f"{fixed.name} is {a.image.grid.ndim}-D and {moving.name} {b.image.grid.ndim}-D; both must be alike"
-        )
+    a, b, name = fixed.load(), moving.load(), f"{fixed.name} ← {moving.name}"
     truth = None
     if a.to_template is not None and b.to_template is not None:
         truth = b.to_template.inverse() @ a.to_template
-    return Pair(a.image, b.image, a.labels, b.labels, truth=truth, name=f"{fixed.name} ← {moving.name}")
+    try:
+        return Pair(a.image, b.image, a.labels, b.labels, truth=truth, name=name)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -79,33 +83,40 @@ class Train:
         fixed, moving = torch.randperm(len(self.cases), generator=generator)[:2].tolist()
         return pair_of(self.cases[fixed], self.cases[moving])
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its subjects, sorted."""
+        return tuple(sorted({case.name for case in self.cases}))
+
 
 @dataclass(frozen=True)
-class Validation:
-    """What checkpoints are chosen on: fixed ← moving."""
+class _Listed(ABC):
+    """Pairs that are the same each time, fixed ← moving."""
 
     pairs: Sequence[tuple[Case, Case]]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Pair]:
         return (pair_of(fixed, moving) for fixed, moving in self.pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The subjects of its pairs, sorted."""
+        return tuple(sorted({case.name for pair in self.pairs for case in pair}))
+
 
 @dataclass(frozen=True)
-class Test:
+class Validation(_Listed):
+    """What checkpoints are chosen on."""
+
+
+@dataclass(frozen=True)
+class Test(_Listed):
     """What is reported. Only `evaluate` takes it; nothing is chosen on it."""
 
     __test__ = False  # not a test class, whatever pytest thinks
-
-    pairs: Sequence[tuple[Case, Case]]
-
-    def __iter__(self):
-        return (pair_of(fixed, moving) for fixed, moving in self.pairs)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
 
 class Dataset(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pullback.data.case import Subject, Test, Train, Validation, ordered_pairs
+from pullback.data.case import LOADED, Subject, Test, Train, Validation, ordered_pairs
 from pullback.data.normalise import normalised
 from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
@@ -22,7 +22,8 @@ class Cohort:
 
     Subject s is the template pulled through ψ_s = exp(v_s), v_s a random stationary velocity, so that between subjects
     the true transform is known: ψ_m⁻¹ ∘ ψ_f takes fixed to moving. Labels: 1 grey matter, 2 white matter, 3 the rest of
-    the brain (mostly cerebrospinal fluid), the most probable of the template's tissue maps after the same pull.
+    the brain (mostly cerebrospinal fluid), the most probable of the template's tissue maps after the same pull. Images
+    are skull-stripped as the template is: outside the brain there is nothing, not even noise.
 
     Attributes:
         spacing: of the isotropic grid, mm.
@@ -77,10 +78,9 @@ class PhantomCase:
         return f"phantom-{self.number:02d}"
 
     def load(self) -> Subject:
-        return _make(self.cohort, self.number)
+        return LOADED.get(self, lambda: _make(self.cohort, self.number))
 
 
-@lru_cache(maxsize=256)
 def _make(cohort: Cohort, number: int) -> Subject:
     chance = generator(cohort.seed, number)
     template = _template(cohort.spacing)
@@ -94,7 +94,7 @@ def _make(cohort: Cohort, number: int) -> Subject:
     brain, tissues = maps[:, :1], maps[:, 1:]
     data = brain ** (cohort.gamma ** (2 * torch.rand((), generator=chance) - 1))
     data = data * torch.exp(cohort.bias * _noise((1, 1, *grid.shape), 40 / cohort.spacing, chance))
-    data = (data + cohort.noise * torch.randn(data.shape, generator=chance)).clamp(min=0)
+    data = (data + cohort.noise * torch.randn(data.shape, generator=chance)).clamp(min=0) * (brain > 0.05)
     inside = tissues.sum(1, keepdim=True) > 0.5
     labels = (tissues.argmax(1, keepdim=True) + 1) * inside
     return Subject(normalised(Image(data, grid)), Labels(labels, grid), to_template)

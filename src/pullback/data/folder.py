@@ -1,25 +1,36 @@
 """Your own images in a folder."""
 
+import glob
+import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-
-import torch
+from pathlib import Path, PurePosixPath
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+
+LEAST = 2  # subjects of a split: fewer make no pair
 
 
 @dataclass(frozen=True)
 class PairFolder:
     """Images of several subjects, any two of which make a pair.
 
+    By shares, each subject draws a number in [0, 1) that depends on `seed` and its name alone. It is a test subject
+    below `test_split`, a validation subject below `test_split + validation_split`, and else for training; where that
+    leaves fewer than two for test, or then for validation, those who drew least are taken. So subjects that are added
+    later change nothing for the others, except that in a small folder one may push another from test to validation or
+    from validation to training: never towards test, and never from test to training at once.
+
     Attributes:
         root: the folder, or "" until one is given.
-        images, labels, masks: patterns under `root` with one `*`; what it stands for is the subject's name, and labels
-            and masks belong to the image of the same name. A subject without labels is fine.
-        validation, test: names of subjects, or a share of them (0 … 1, at least two) drawn by `seed`.
+        images, labels, masks: patterns under `root`, such as `*_T1w.nii.gz` or `sub-*/anat/sub-*_T1w.nii.gz`: every `*`
+            stands for the subject's name, and labels and masks belong to the image of the same name. A subject without
+            labels is fine.
+        validation_split, test_split: names of subjects, or about what share of them (0 … 1, at least two). Who names
+            those of validation names those of test too.
         shape: as in `Learn2Reg`.
         seed: of the draw.
     """
@@ -28,8 +39,8 @@ class PairFolder:
     images: str = "*.nii.gz"
     labels: str | None = None
     masks: str | None = None
-    validation_names: tuple[str, ...] | float = 0.15
-    test_names: tuple[str, ...] | float = 0.15
+    validation_split: tuple[str, ...] | float = 0.15
+    test_split: tuple[str, ...] | float = 0.15
     shape: tuple[int, ...] | None = None
     seed: int = 0
 
@@ -37,59 +48,106 @@ class PairFolder:
     def cases(self) -> tuple[FileCase, ...]:
         """All subjects, by name."""
         images = self._matches(self.images)
-        if len(images) < 2:
+        others = {
+            "labels": self._others("labels", self.labels, images),
+            "mask": self._others("masks", self.masks, images),
+        }
+        if len(images) < LEAST:
             raise InputError(
-                f"{self.root or 'no folder given'}: {len(images)} images match {self.images!r}; at least 2 are needed: "
-                f"check --data DIR and --set data.images='PATTERN*.nii.gz'"
+                f"{self.root}: {len(images)} images match {self.images!r}; at least {LEAST} are needed: {self._remedy}"
             )
-        labels = self._matches(self.labels) if self.labels else {}
-        masks = self._matches(self.masks) if self.masks else {}
-        for kind, pattern, found in (("labels", self.labels, labels), ("masks", self.masks, masks)):
-            if pattern and not found.keys() & images.keys():
-                raise InputError(f"{self.root}: no {kind} match {pattern!r} for any of the {len(images)} images")
         return tuple(
-            FileCase(name, path, labels.get(name), masks.get(name), self.shape) for name, path in sorted(images.items())
+            FileCase(name, path, **{kind: found.get(name) for kind, found in others.items()}, shape=self.shape)
+            for name, path in sorted(images.items())
         )
 
+    def _others(self, kind: str, pattern: str | None, images: dict[str, Path]) -> dict[str, Path]:
+        """Labels or masks by subject, none of which is an image too."""
+        if not pattern:
+            return {}
+        found = self._matches(pattern)
+        both = sorted(set(found.values()) & set(images.values()))
+        if both:
+            raise InputError(
+                f"{both[0]} matches the pattern of the images, {self.images!r}, and that of the {kind}, {pattern!r}; "
+                f'narrow the one of the images: --set "data.images=*_T1w.nii.gz"'
+            )
+        if images and not found.keys() & images.keys():
+            raise InputError(
+                f"{self.root}: no {kind} match {pattern!r} for any of the {len(images)} images, whose names are "
+                f'{_some(images)}; check --set "data.{kind}={pattern}"'
+            )
+        return found
+
+    @property
+    def _remedy(self) -> str:
+        plain = self.images.removesuffix(".gz")
+        if plain != self.images and self._matches(plain):
+            return f'there are some that are not compressed: --set "data.images={plain}"'
+        return 'check --data DIR, and the pattern: --set "data.images=*_T1w.nii.gz"'
+
     def _matches(self, pattern: str) -> dict[str, Path]:
-        if pattern.count("*") != 1:
-            raise InputError(f"{pattern!r}: one * is needed, which stands for the subject's name")
-        if not self.root or not Path(self.root).is_dir():
+        """Files by what the `*` of their pattern stand for; whatever else the pattern says stands for itself."""
+        pattern = str(PurePosixPath(pattern))
+        if "*" not in pattern or "**" in pattern or pattern.startswith("/"):
+            raise InputError(
+                f"{pattern!r}: a path within the folder is expected, in which every * stands for the subject's name "
+                f"(and there is no **), such as *_T1w.nii.gz or sub-*/anat/sub-*_T1w.nii.gz"
+            )
+        root = Path(self.root)
+        if not self.root or not root.is_dir():
             raise InputError(
                 f"{self.root or 'no folder given'}: not a folder; say where the images are with --data DIR"
             )
-        whole = str(Path(self.root) / pattern)
-        before, after = whole.split("*")
-        return {str(p)[len(before) : len(str(p)) - len(after)]: p for p in Path(self.root).glob(pattern) if p.is_file()}
+        first, *rest = pattern.split("*")
+        named = re.compile(re.escape(first) + "(?P<name>[^/]+)" + "(?P=name)".join(map(re.escape, rest)))
+        found = {}
+        for path in root.glob("*".join(map(glob.escape, (first, *rest)))):
+            match = named.fullmatch(path.relative_to(root).as_posix())
+            if match and path.is_file():
+                found[match["name"]] = path
+        return found
 
     @cached_property
     def _groups(self) -> dict[str, tuple[FileCase, ...]]:
         named = {case.name: case for case in self.cases}
-        left = [self.cases[i] for i in torch.randperm(len(named), generator=generator(self.seed))]
-        groups = {}
-        for split, wanted in (("test", self.test_names), ("validation", self.validation_names)):
-            if isinstance(wanted, tuple):
-                unknown = [name for name in wanted if name not in named]
-                if unknown:
-                    raise InputError(
-                        f"{self.root}: no subject {unknown[0]!r} for the {split} split; found {sorted(named)}"
-                    )
-                groups[split] = tuple(named[name] for name in wanted)
-            else:
-                taken = {
-                    name
-                    for names in (self.test_names, self.validation_names)
-                    if isinstance(names, tuple)
-                    for name in names
-                }
-                count = max(2, round(wanted * len(named)))
-                groups[split] = tuple([case for case in left if case.name not in taken][:count])
-            left = [case for case in left if case not in groups[split]]
-        groups["train"] = tuple(sorted(left, key=lambda case: case.name))
-        if len(groups["train"]) < 2 or min(map(len, groups.values())) < 2:
-            sizes = {split: len(cases) for split, cases in groups.items()}
-            raise InputError(f"{self.root}: {len(named)} subjects make splits of {sizes}; each needs at least 2")
+        self._check_splits(set(named))
+        chosen = {
+            name for split in (self.test_split, self.validation_split) if isinstance(split, tuple) for name in split
+        }
+        drawn = sorted((drawn_number(self.seed, name), name) for name in named.keys() - chosen)
+        groups, below = {}, 0.0
+        for kind, split in (("test", self.test_split), ("validation", self.validation_split)):
+            if isinstance(split, tuple):
+                groups[kind] = tuple(named[name] for name in split)
+                continue
+            below += split
+            count = max(LEAST, sum(number < below for number, _ in drawn))
+            groups[kind] = tuple(named[name] for _, name in drawn[:count])
+            drawn = drawn[count:]
+        groups["train"] = tuple(named[name] for name in sorted(name for _, name in drawn))
+        if min(map(len, groups.values())) < LEAST:
+            sizes = {kind: len(cases) for kind, cases in groups.items()}
+            raise InputError(
+                f"{self.root}: {len(named)} subjects make splits of {sizes}; each needs at least {LEAST}: add some, "
+                f"take smaller shares or another seed, or name the subjects of validation and test"
+            )
         return groups
+
+    def _check_splits(self, known: set[str]) -> None:
+        """Names that are there, once, or shares that leave something to train on."""
+        test, validation = self.test_split, self.validation_split
+        if isinstance(validation, tuple) and not isinstance(test, tuple):
+            raise InputError("validation_split names subjects, so test_split must name its own, not be a share")
+        names = [name for split in (test, validation) if isinstance(split, tuple) for name in split]
+        for name in names:
+            if name not in known:
+                raise InputError(f"{self.root}: no subject {name!r} for the splits; found {_some(known)}")
+            if names.count(name) > 1:
+                raise InputError(f"{self.root}: subject {name!r} is named twice in the splits; name it in one of them")
+        shares = [split for split in (test, validation) if not isinstance(split, tuple)]
+        if any(share < 0 for share in shares) or sum(shares) >= 1:
+            raise InputError(f"shares for test and validation of {shares}: none below 0 and less than 1 together")
 
     @property
     def centred(self) -> bool:
@@ -106,3 +164,13 @@ class PairFolder:
     @property
     def test(self) -> Test:
         return Test(ordered_pairs(self._groups["test"], 100))
+
+
+def drawn_number(seed: int, name: str) -> float:
+    """A number in [0, 1) by chance, the same for one seed and name on every machine and beside whomever."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48
+
+
+def _some(names: Iterable[str]) -> str:
+    first = sorted(names)
+    return ", ".join(first[:8]) + (" …" if len(first) > 8 else "")

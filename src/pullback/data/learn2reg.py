@@ -19,8 +19,8 @@ class Learn2Reg:
 
     Attributes:
         root: the folder, or "" until one is given.
-        shape: cut or pad every image about its middle to this shape, middles on top of each other; None leaves the
-            images where their headers put them.
+        shape: cut or pad every image about its middle to this shape (along the axes near R, A, S), middles on top of
+            each other; None leaves the images where their headers put them.
         held_out: cases kept from training for the validation split.
         validation_pairs: how many pairs of them.
     """

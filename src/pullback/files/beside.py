@@ -1,7 +1,7 @@
 """Nothing half-written: write beside, then rename."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +11,26 @@ from pullback.errors import InputError
 
 @contextmanager
 def beside(path: str | Path) -> Iterator[Path]:
-    """A temporary name next to `path` that becomes `path` when all went well, and goes when it did not."""
+    """A temporary name next to `path` that becomes `path` when all went well, and goes when it did not.
+
+    Who may read the file is left to the umask, whatever the permissions with which its writer makes files.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or writing fails; what was at `path` is still there.
+    """
     path = Path(path)
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=suffix, dir=path.parent)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
+        mode = os.fstat(handle).st_mode & 0o777
         os.close(handle)
     except OSError as error:
         raise InputError(f"{path}: cannot write there: {error.strerror or error}") from error
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(mode)  # some writers, safetensors for one, put a file of their own in its place
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: writing failed ({error.strerror or error}); nothing was left there") from error

@@ -9,7 +9,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.nifti import read_field, write_field
+from pullback.files.nifti import read_field, refuse_not_finite, refuse_sheared, write_field
 from pullback.space import Affine, Composite, Dense, Displacement, Grid, Transform
 
 FIELDS = (".nii", ".nii.gz")
@@ -17,7 +17,14 @@ TRANSFORMS = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 
 
 def write_transform(transform: Transform, path: str | Path) -> None:
-    """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform."""
+    """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform.
+
+    Of a batch the first is written.
+
+    Raises:
+        InputError: the ending is none of these, the file's kind does not hold this transform, the field's grid is
+            sheared, or writing fails.
+    """
     if str(path).endswith(FIELDS):
         if not isinstance(transform, Dense):
             raise InputError(
@@ -28,7 +35,7 @@ def write_transform(transform: Transform, path: str | Path) -> None:
     elif str(path).endswith(TRANSFORMS):
         with beside(path) as temporary:
             try:
-                sitk.WriteTransform(_to_itk(transform), str(temporary))
+                sitk.WriteTransform(_to_itk(transform, path), str(temporary))
             except RuntimeError as error:
                 raise InputError(f"{path}: ITK cannot write this: {_last_line(error)}") from error
     else:
@@ -36,7 +43,11 @@ def write_transform(transform: Transform, path: str | Path) -> None:
 
 
 def read_transform(path: str | Path) -> Transform:
-    """What `write_transform`, ITK or ANTs wrote: affine, displacement field or a composite of them."""
+    """What `write_transform`, ITK or ANTs wrote: affine, displacement field or a composite of them.
+
+    Raises:
+        InputError: no such file, or not a transform of these kinds.
+    """
     if str(path).endswith(FIELDS):
         return read_field(path)
     if not Path(path).is_file():
@@ -47,7 +58,7 @@ def read_transform(path: str | Path) -> Transform:
         raise InputError(f"{path}: not a transform that ITK reads: {_last_line(error)}") from error
 
 
-def _to_itk(transform: Transform) -> sitk.Transform:
+def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
     if isinstance(transform, Affine):
         ras = transform.matrix.detach().double().cpu().numpy()
         matrix = ras[0] if ras.ndim == 3 else ras
@@ -57,10 +68,11 @@ def _to_itk(transform: Transform) -> sitk.Transform:
         out.SetTranslation(matrix[:-1, -1].tolist())
         return out
     if isinstance(transform, Composite):  # ITK applies the one added last first
-        return sitk.CompositeTransform([_to_itk(transform.outer), _to_itk(transform.inner)])
+        return sitk.CompositeTransform([_to_itk(transform.outer, path), _to_itk(transform.inner, path)])
     if isinstance(transform, Dense):
+        refuse_sheared(transform.grid, path)
         return sitk.DisplacementFieldTransform(_field_image(transform))
-    raise InputError(f"a {type(transform).__name__} has no form in ITK")
+    raise InputError(f"{path}: a {type(transform).__name__} has no form in ITK")
 
 
 def _field_image(transform: Dense) -> sitk.Image:
@@ -68,8 +80,6 @@ def _field_image(transform: Dense) -> sitk.Image:
     lps = _flip(ndim) @ grid.affine.numpy()
     spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
     direction = lps[:-1, :-1] / spacing
-    if not np.allclose(direction.T @ direction, np.eye(ndim), atol=1e-4):
-        raise InputError("ITK grids have orthogonal axes; this one is sheared: resample the field onto another grid")
     field = transform.own_displacement[0].detach().cpu().double().numpy()
     world = np.einsum("ab,b...->...a", lps[:-1, :-1], field)
     image = sitk.GetImageFromArray(np.ascontiguousarray(world.transpose(*range(ndim - 1, -1, -1), ndim)), isVector=True)
@@ -84,9 +94,11 @@ def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
     if transform.GetTransformEnum() == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
         parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
+        if not parts:
+            return Affine.identity(ndim)
         return reduce(lambda outer, inner: outer @ inner, (_from_itk(part, path) for part in parts))
     if transform.GetTransformEnum() == sitk.sitkDisplacementField:
-        return _from_field_image(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
+        return _from_field_image(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
     if transform.IsLinear():
         origin = np.array(transform.TransformPoint([0.0] * ndim))
         columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
@@ -96,12 +108,13 @@ def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
     raise InputError(f"{path}: a {transform.GetName()} is not read; affine, displacement field and composites are")
 
 
-def _from_field_image(image: sitk.Image) -> Displacement:
+def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
     ndim = image.GetDimension()
     lps = np.eye(ndim + 1)
     lps[:-1, :-1] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
     lps[:-1, -1] = image.GetOrigin()
     world = sitk.GetArrayFromImage(image).transpose(*range(ndim - 1, -1, -1), ndim)
+    refuse_not_finite(world, "components", path)
     field = np.einsum("ab,...b->a...", np.linalg.inv(lps[:-1, :-1]), world)
     grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
     return Displacement(torch.from_numpy(field)[None].float(), grid)

@@ -1,6 +1,7 @@
 """NIfTI in and out. The only room, with `itk.py`, that knows LPS."""
 
 import gzip
+import warnings
 import zlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from torch import Tensor
 
 from pullback.errors import InputError
@@ -16,21 +18,39 @@ from pullback.space import Displacement, Grid, Image, Labels
 
 VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
 DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
+SHEAR = 1e-4  # cosine between axes, up to which they are orthogonal
+UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
 
 
 def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
-    """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look."""
+    """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look.
+
+    Warns where ITK and ANTs may place the image elsewhere. A 2-D image lies in two dimensions: in world x and y where
+    its plane is theirs, else (coronal, oblique) in the axes of its own plane that are nearest to two of the world's.
+
+    Raises:
+        InputError: not one scalar volume or slice, nowhere in the world, not finite, constant, or an empty mask.
+    """
     values, grid = _scalar(path)
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: {int((~np.isfinite(values)).sum())} voxels are NaN or infinite; replace them first")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    refuse_not_finite(values, "voxels", path)
     if values.min() == values.max():
         raise InputError(f"{path}: every voxel is {values.min():g}; a constant image cannot be aligned")
-    inside = None if mask is None else read_labels(mask, on=grid).data > 0
-    return Image(torch.from_numpy(values.astype(np.float32))[None, None], grid, inside)
+    inside = None if mask is None else read_labels(mask, on=grid).data != 0
+    if inside is not None and not inside.any():
+        raise InputError(f"{mask}: the mask is 0 everywhere; leave it out, or mark where to look")
+    return Image(torch.from_numpy(values)[None, None], grid, inside)
 
 
 def read_labels(path: str | Path, on: Grid | None = None) -> Labels:
-    """Integer labels, `(1, 1, *shape)` int64; on the grid `on` where one is given."""
+    """Integer labels, `(1, 1, *shape)`, on the grid `on` where one is given; placed as `read_image` places images.
+
+    Their dtype is the smallest of uint8, int16, int32 and int64 that holds them.
+
+    Raises:
+        InputError: not one volume or slice of whole numbers, nowhere in the world, or on another grid than `on`.
+    """
     values, grid = _scalar(path)
     rounded = np.rint(values)
     if not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3:
@@ -40,26 +60,43 @@ def read_labels(path: str | Path, on: Grid | None = None) -> Labels:
             f"{path}: the labels lie on another grid than their image: shape {grid.shape} against {on.shape}, "
             f"spacing {_short(grid.spacing)} against {_short(on.spacing)}; resample them (nearest) onto the image"
         )
-    return Labels(torch.from_numpy(rounded.astype(np.int64))[None, None], on or grid)
+    low, high = int(rounded.min()), int(rounded.max())
+    for dtype in (np.uint8, np.int16, np.int32, np.int64):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return Labels(torch.from_numpy(rounded.astype(dtype))[None, None], on or grid)
+    raise InputError(f"{path}: labels from {low:g} to {high:g} do not fit 64 bits; number them anew")
 
 
 def write_image(thing: Image | Labels, path: str | Path) -> None:
-    """The first image of the batch and its first channel: float32, or the smallest integers that hold the labels."""
+    """The first image of the batch and its first channel: float32, or the smallest integers that hold the labels.
+
+    Raises:
+        InputError: the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
+    """
     data = thing.data[0, 0].detach().cpu().numpy()
     if isinstance(thing, Labels):
         data = data.astype(np.result_type(np.min_scalar_type(data.min()), np.min_scalar_type(data.max())))
         if data.dtype.itemsize > 4:
             raise InputError(
-                f"{path}: labels up to {data.max()} do not fit 32 bits, which is what NIfTI readers accept"
+                f"{path}: labels from {data.min()} to {data.max()} do not fit 32 bits, which is what NIfTI readers "
+                f"accept; number them anew"
             )
     else:
         data = data.astype(np.float32)
+    refuse_sheared(thing.grid, path)
     _save(nib.Nifti1Image(data, _affine3(thing.grid.affine)), path)
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm."""
+    """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm.
+
+    Of a batch the first is written.
+
+    Raises:
+        InputError: the name is not NIfTI's, the grid is sheared, or writing fails.
+    """
     grid = transform.grid
+    refuse_sheared(grid, path)
     linear = grid.affine[:-1, :-1]
     world = torch.einsum("ab,b...->a...", linear, transform.field[0].detach().cpu().double())
     world = world * _ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)
@@ -71,7 +108,11 @@ def write_field(transform: Displacement, path: str | Path) -> None:
 
 
 def read_field(path: str | Path) -> Displacement:
-    """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid."""
+    """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
+
+    Raises:
+        InputError: another shape or intent, components that are not finite, or nowhere in the world.
+    """
     image = _load(path)
     intent, stored = int(image.header["intent_code"]), tuple(image.shape)
     known = len(stored) == 5 and (stored[3:] == (1, 3) or stored[2:] == (1, 1, 2))
@@ -84,13 +125,30 @@ def read_field(path: str | Path) -> Displacement:
     ndim = stored[4]
     grid = _grid(image, stored[:ndim], path)
     data = _voxels(image, path).astype(np.float64)
-    if not np.isfinite(data).all():
-        raise InputError(f"{path}: {int((~np.isfinite(data)).sum())} components are NaN or infinite; mend the field")
+    refuse_not_finite(data, "components", path)
     world = torch.from_numpy(data.reshape(*grid.shape, ndim)).movedim(-1, 0)
     if intent == VECTOR:
         world = world * _ras_lps(ndim).view(-1, *[1] * ndim)
     field = torch.einsum("ab,b...->a...", torch.linalg.inv(grid.affine[:-1, :-1]), world)
     return Displacement(field[None].float(), grid)
+
+
+def refuse_sheared(grid: Grid, path: str | Path) -> None:
+    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not."""
+    direction = grid.affine[:-1, :-1] / grid.spacing
+    skew = float((direction.T @ direction - torch.eye(grid.ndim, dtype=torch.float64)).abs().max())
+    if skew > SHEAR:
+        raise InputError(
+            f"{path}: the grid is sheared, its axes {np.degrees(np.arcsin(min(skew, 1))):.2g}° from orthogonal; ITK "
+            f"and ANTs would read another grid. Resample it (a fixed image: before registering) onto a grid whose "
+            f"affine is a rotation times the spacing"
+        )
+
+
+def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise InputError(f"{path}: {bad} {what} are NaN or infinite (or beyond float32); replace them first")
 
 
 def _save(image: nib.Nifti1Image, path: str | Path) -> None:
@@ -108,13 +166,11 @@ def _load(path: str | Path) -> nib.Nifti1Pair:
         raise InputError(f"{path}: no such file")
     try:
         image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Pair):
-            raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
-        return image
-    except (ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a readable NIfTI image ({error})") from error
+    if not isinstance(image, nib.Nifti1Pair):
+        raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
+    return image
 
 
 def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
@@ -141,7 +197,7 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
             image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
         values = np.asanyarray(image.dataobj)
-    except (EOFError, OSError, ValueError, TypeError, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: the header is fine but the voxels cannot be read ({error})") from error
     if values.dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels of type {values.dtype}; plain numbers are expected, one per voxel")
@@ -149,13 +205,79 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
 
 
 def _grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
-    """Where the voxels are; for 2-D images the third axis of the stored affine is left out."""
-    keep = [*range(len(shape)), 3]
-    affine = np.asarray(image.affine, dtype=np.float64)[np.ix_(keep, keep)]
+    """Where the voxels are: the sform, else the qform, as nibabel chooses; warns where other tools may differ."""
+    affine = np.array(image.affine, dtype=np.float64)
     try:
-        return Grid(shape, torch.from_numpy(affine.copy()))
+        grid = Grid(shape, torch.from_numpy(_in_plane(affine) if len(shape) == 2 else affine))
+        doubt = _doubt(image)
     except ValueError as error:
         raise InputError(f"{path}: the header does not say where the voxels are. {error}") from error
+    if doubt:
+        warnings.warn(f"{path}: {doubt}", UserWarning, stacklevel=2)
+    return grid
+
+
+def _in_plane(affine: np.ndarray) -> np.ndarray:
+    """The `(3, 3)` affine of a slice, whose spacing is the length of its edges in the world, in mm.
+
+    A slice along world x and y lies in them. Any other is given the orthonormal axes of its plane nearest to the two
+    world axes that the plane is least inclined to: x and z for a coronal slice, y and z for a sagittal one. They
+    depend on the plane alone, so that slices of one plane lie to each other as in the world.
+    """
+    columns = affine[:3, :2]
+    if np.abs(columns[2]).max() <= 1e-3 * np.abs(columns).max():
+        return affine[np.ix_([0, 1, 3], [0, 1, 3])]
+    basis = np.linalg.qr(columns)[0]
+    normal = np.abs(np.cross(basis[:, 0], basis[:, 1])).round(6)  # rounded: a plane at 45° has one answer
+    left, _, right = np.linalg.svd(np.delete(basis, normal.argmax(), axis=0).T)
+    out = np.eye(3)
+    out[:2] = (basis @ left @ right).T @ affine[:3, [0, 1, 3]]
+    return out
+
+
+def _doubt(image: nib.Nifti1Pair) -> str:
+    """What ITK and ANTs see elsewhere, by more than half a voxel along an axis, and the remedy; empty: nothing."""
+    qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
+    ours = "the sform" if sform > 0 else "the qform" if qform > 0 else "the image's middle at the world's origin"
+    how, theirs = _as_itk(image)
+    last = np.array([n - 1 for n in (*image.shape, 1, 1)[:3]])
+    corners = np.vstack([np.array([*np.ndindex(2, 2, 2)]).T * last[:, None], np.ones(8)])
+    shift = np.linalg.pinv(image.affine[:3, :3]) @ (theirs - image.affine)[:3] @ corners
+    apart = float(np.nan_to_num(np.abs(shift).max(), nan=np.inf))
+    if apart <= 0.5:
+        return ""
+    where = f"may place it up to {apart:.3g} voxels from there, by" if apart < np.inf else "cannot place it:"
+    return (
+        f"here, as in nibabel, the image lies by {ours} (sform code {sform}, qform code {qform}), in mm; ITK and ANTs "
+        f"{where} {how}. To make all agree, resample it if it is sheared, and with nibabel: "
+        f'image.set_qform(affine, 1), image.set_sform(affine, 1), image.header.set_xyzt_units("mm"), and save'
+    )
+
+
+def _as_itk(image: nib.Nifti1Pair) -> tuple[str, np.ndarray]:
+    """How ITK 5 places an image, in words, and its `(4, 4)` affine in RAS mm; NaN where ITK cannot.
+
+    The spacing is always pixdim's, in the header's unit. The directions are the sform's where there is no qform, or
+    where its code is 1 and it is not sheared; else the qform's. Without either, voxel 0 is the origin.
+    """
+    header = image.header
+    unit, scale = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
+    pixdim = np.abs(header["pixdim"][1:4].astype(np.float64))
+    size = np.diag([*[scale] * 3, 1.0])
+    sform = header.get_sform()
+    turn = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0).clip(1e-12)
+    sheared = np.abs(turn.T @ turn - np.eye(3)).max() > SHEAR
+    if header["qform_code"] <= 0 and header["sform_code"] <= 0:
+        return "the first voxel at the origin, y to the back", size @ np.diag([-1.0, -1, 1, 1]) @ np.diag([*pixdim, 1])
+    if header["sform_code"] > 0 and header["qform_code"] <= 0 and sheared:
+        return "the sform is sheared and there is no qform", np.full((4, 4), np.nan)
+    if header["sform_code"] > 0 and (header["qform_code"] <= 0 or (header["sform_code"] == 1 and not sheared)):
+        sform[:3, :3] = turn * pixdim
+        return f"the sform with the spacing of pixdim in {unit}", size @ sform
+    try:
+        return f"the qform in {unit}", size @ header.get_qform()
+    except (ValueError, HeaderDataError):
+        return "the qform is damaged", np.full((4, 4), np.nan)
 
 
 def _affine3(affine: Tensor) -> np.ndarray:

@@ -13,8 +13,8 @@ recipe = Recipe(
     data=PairFolder(
         images="*_T1w.nii.gz",
         labels="*_dseg.nii.gz",
-        validation_names=("sub-11", "sub-12"),
-        test_names=("sub-13", "sub-14", "sub-15", "sub-16"),
+        validation_split=("sub-11", "sub-12"),
+        test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
     ),
     network=partial(VoxelMorph, ndim=3),
     supervision=Unsupervised(LNCC(9) + 1.0 * Diffusion()),

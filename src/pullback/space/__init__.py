@@ -1,7 +1,7 @@
 """Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
 
 from pullback.space.grid import Grid
-from pullback.space.image import Image, Labels, centred
+from pullback.space.image import Image, Labels, canonical, centred
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
 from pullback.space.transform import Affine, Composite, Dense, Displacement, Transform, Velocity
@@ -17,6 +17,7 @@ __all__ = [
     "Points",
     "Transform",
     "Velocity",
+    "canonical",
     "centred",
     "pull",
     "push",

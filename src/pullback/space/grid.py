@@ -46,6 +46,14 @@ class Grid:
         """This orientation and spacing on `shape` voxels whose middle lies at the world's origin."""
         return Grid(tuple(shape), self.affine)._recentred(1.0)
 
+    def at_spacing(self, spacing: tuple[float, ...]) -> "Grid":
+        """The same axes and first voxel with other voxel sizes, mm; reaches at least as far."""
+        factor = torch.tensor(spacing, dtype=torch.float64) / self.spacing
+        affine = self.affine.clone()
+        affine[:-1, :-1] *= factor
+        reach = (torch.tensor(self.shape, dtype=torch.float64) - 1) / factor
+        return Grid(tuple(int(n) + 1 for n in torch.ceil(reach - 1e-6)), affine)
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

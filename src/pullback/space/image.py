@@ -1,5 +1,7 @@
 """What lies on a grid: intensities or labels."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
@@ -67,10 +69,40 @@ def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
     if len(shape) != image.grid.ndim:
         raise ValueError(f"centred: {image.grid.ndim} axes expected, got shape {shape}")
     grid = image.grid.about_origin(shape)
+    return _stored_anew(image, grid, lambda data: _resized(data, shape))
+
+
+def canonical(image: Gridded) -> Gridded:
+    """The image stored along axes as close to R, A, S (2-D: R, A) as permuting and flipping its own can bring them.
+
+    Nothing is resampled and nothing moves in the world: only the order in which voxels are stored changes, so that
+    images of different scanners and converters look alike to a network.
+    """
+    grid = image.grid
+    cosines = (grid.affine[:-1, :-1] / grid.spacing).tolist()  # of each world axis, by stored axis
+    stored: tuple[int, ...] = max(
+        itertools.permutations(range(grid.ndim)),
+        key=lambda order: sum(abs(cosines[world][axis]) for world, axis in enumerate(order)),
+    )
+    flipped = [world for world, axis in enumerate(stored) if cosines[world][axis] < 0]
+    shape = tuple(grid.shape[axis] for axis in stored)
+    affine = grid.affine[:, [*stored, -1]]
+    for world in flipped:
+        affine[:, -1] += affine[:, world] * (shape[world] - 1)
+        affine[:, world] *= -1
+
+    def turned(data: Tensor) -> Tensor:
+        return data.permute(0, 1, *(2 + axis for axis in stored)).flip([2 + world for world in flipped]).contiguous()
+
+    return _stored_anew(image, Grid(shape, affine), turned)
+
+
+def _stored_anew(image: Gridded, grid: Grid, change: Callable[[Tensor], Tensor]) -> Gridded:
+    """Data and mask after `change`, which brings them onto `grid`."""
     if isinstance(image, Labels):
-        return replace(image, data=_resized(image.data, shape), grid=grid)
-    mask = None if image.mask is None else _resized(image.mask, shape)
-    return replace(image, data=_resized(image.data, shape), grid=grid, mask=mask)
+        return replace(image, data=change(image.data), grid=grid)
+    mask = None if image.mask is None else change(image.mask)
+    return replace(image, data=change(image.data), grid=grid, mask=mask)
 
 
 def _resized(data: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,6 @@
 """Tables of several registers on the same pairs."""
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[d
                 "register": name,
                 "measure": column,
                 "mean": float(numbers.mean()),
-                "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan,
+                "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
                 "pairs": len(numbers),
             }
             if reference is not None and name != reference and column not in COSTS:
@@ -64,12 +63,14 @@ def _paired(values: dict[str, float], other: dict[str, float]) -> dict[str, floa
 
 
 def table(results: Mapping[str, Rows], reference: str | None = None, title: str | None = None) -> Table:
-    """The summary for a terminal, a column per register: mean ± sd, and under it the paired difference to `reference`
-    with its p."""
+    """For a terminal, a column per register: mean ± sd, and under it the paired difference to `reference`, its p."""
     shown = {(r["register"], r["measure"]): r for r in summary(results, reference)}
     out = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     if reference is not None and len(results) > 1:
-        out.caption = f"Second lines: paired difference to {reference}, p of a two-sided Wilcoxon signed-rank test."
+        out.caption = (
+            f"Second lines: paired difference to {reference}, p of a two-sided Wilcoxon signed-rank test of pairs "
+            "(which share subjects: the true p is larger)."
+        )
     out.add_column("")
     for name in results:
         out.add_column(name, justify="right")
@@ -81,7 +82,7 @@ def table(results: Mapping[str, Rows], reference: str | None = None, title: str 
 def _cell(record: dict[str, Any] | None) -> str:
     if record is None:
         return "·"
-    text = _short(record["mean"]) + ("" if math.isnan(record["sd"]) else f" ± {_short(record['sd'])}")
+    text = _short(record["mean"]) + ("" if record["sd"] is None else f" ± {_short(record['sd'])}")
     if record.get("p") is not None:
         text += f"\n[dim]{record['difference']:+.2g}, p {record['p']:.1g}[/dim]"
     return text

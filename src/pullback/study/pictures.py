@@ -60,7 +60,7 @@ class Cut:
     """What a plane shows of an alignment, each `(rows, columns)`, the top left pixel first.
 
     Attributes:
-        fixed, before, after: intensities in 0…1, 0 beyond the fixed grid; moving pulled by the identity is `before`.
+        fixed, before, after: intensities in 0…1, 0 beyond the fixed grid; moving before registration is `before`.
         labels: integers by the same three names; empty where the pair has none.
         jacobian: det ∇φ, NaN beyond the fixed grid.
         reached: `(2, rows, columns)`, where φ leads, along `right` and `up`, in mm; NaN beyond the fixed grid.
@@ -75,15 +75,18 @@ class Cut:
     reached: np.ndarray
 
 
-def cuts(alignment: Alignment) -> list[Cut]:
-    """The first pair of the batch and its first channel: three planes through the middle of what is seen; one in 2D."""
+def cuts(alignment: Alignment, begin: Transform | None = None) -> list[Cut]:
+    """The first pair of the batch and its first channel: three planes through the middle of what is seen; one in 2D.
+
+    `before` is the moving image seen through `begin`, or where its header puts it.
+    """
     seen = _first(alignment)
-    pair, still = seen.pair, Affine.identity(seen.pair.fixed.grid.ndim)
+    pair, begin = seen.pair, begin or Affine.identity(seen.pair.fixed.grid.ndim)
     fixed, moving = _windowed(pair.fixed), _windowed(pair.moving)
     known = Image(torch.cat([seen.jacobian, torch.ones_like(seen.jacobian)], 1), pair.fixed.grid)
-    lit = torch.maximum(fixed.data, pull(moving, still, onto=fixed).data)[0, 0] > 0.04
+    lit = torch.maximum(fixed.data, pull(moving, begin, onto=fixed).data)[0, 0] > 0.04
     whole = viewing_grid(pair.fixed.grid, lit)
-    return [_cut(seen, plane, still, fixed, moving, known) for plane in _planes(seen, whole)]
+    return [_cut(seen, plane, begin, fixed, moving, known) for plane in _planes(seen, whole)]
 
 
 def _planes(alignment: Alignment, whole: Grid) -> list[Plane]:
@@ -151,27 +154,25 @@ def _windowed(image: Image) -> Image:
     return Image(normalised(image).data, image.grid)
 
 
-def _cut(seen: Alignment, plane: Plane, still: Transform, fixed: Image, moving: Image, known: Image) -> Cut:
+def _cut(seen: Alignment, plane: Plane, begin: Transform, fixed: Image, moving: Image, known: Image) -> Cut:
+    still = Affine.identity(plane.grid.ndim)
     det, inside = plane.flat(pull(known, still, plane.grid, "nearest").data)
     beyond = inside == 0
 
-    def shown(image: Image, transform: Transform) -> np.ndarray:
-        return np.where(beyond, 0, plane.flat(pull(image, transform, plane.grid).data)[0])
-
-    def labelled(labels: Labels, transform: Transform) -> np.ndarray:
-        return np.where(beyond, 0, plane.flat(pull(labels, transform, plane.grid).data)[0])
+    def shown(what: Image | Labels, transform: Transform) -> np.ndarray:
+        return np.where(beyond, 0, plane.flat(pull(what, transform, plane.grid).data)[0])
 
     pair, labels = seen.pair, {}
     if pair.fixed_labels is not None and pair.moving_labels is not None:
         labels = {
-            "fixed": labelled(pair.fixed_labels, still),
-            "before": labelled(pair.moving_labels, still),
-            "after": labelled(pair.moving_labels, seen.transform),
+            "fixed": shown(pair.fixed_labels, still),
+            "before": shown(pair.moving_labels, begin),
+            "after": shown(pair.moving_labels, seen.transform),
         }
     displacement = seen.transform.displacement(plane.grid).double()
     world = plane.flat(plane.grid.to_world(plane.grid.voxels(displacement)[None] + displacement))
     reached = np.where(beyond, np.nan, world[[plane.right, plane.up]])
-    seen_by = (shown(fixed, still), shown(moving, still), shown(moving, seen.transform))
+    seen_by = (shown(fixed, still), shown(moving, begin), shown(moving, seen.transform))
     return Cut(plane, *seen_by, labels, np.where(beyond, np.nan, det), reached)
 
 

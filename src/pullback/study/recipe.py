@@ -5,15 +5,14 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from torch import nn
-from torch.optim import Optimizer
 
 from pullback.alignment import Supervision
 from pullback.data import Dataset
@@ -46,24 +45,25 @@ class Recipe:
 
 
 def changed(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
-    """The recipe with dotted keys set: `{"training.lr": "1e-3"}`. Values are YAML; tuples are entered by index."""
+    """The recipe with dotted keys set: `{"training.lr": "1e-3"}`.
+
+    Values are YAML, or plain text where text is wanted; tuples are entered by index; a part is exchanged by the form it
+    has in a recipe file, `{"supervision.energy": "{part: pullback.energies.similarity.MSE}"}`.
+    """
     for key, text in settings.items():
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {key}={text}: the value is not YAML ({error})") from error
-        recipe = _set(recipe, key.split("."), value, key)
+        recipe = _set(recipe, key.split("."), text, key)
     return recipe
 
 
-def _set(part: Any, path: list[str], value: Any, key: str) -> Any:
+def _set(part: Any, path: list[str], text: str, key: str) -> Any:
     known = _members(part)
     if path[0] not in known:
         raise InputError(
-            f"--set {key}: {path[0]!r} is not there{did_you_mean(path[0], known)}; there is {', '.join(known)}"
+            f"--set {key}: {path[0]!r} is not there{did_you_mean(path[0], known)}; "
+            f"there is {', '.join(known) or 'nothing'}"
         )
-    old = known[path[0]]
-    new = _set(old, path[1:], value, key) if path[1:] else _fitted(old, value, key)
+    old, hint = known[path[0]]
+    new = _set(old, path[1:], text, key) if path[1:] else _value(text, hint, key)
     if isinstance(part, tuple):
         return tuple(new if str(i) == path[0] else item for i, item in enumerate(part))
     if isinstance(part, partial):
@@ -71,36 +71,56 @@ def _set(part: Any, path: list[str], value: Any, key: str) -> Any:
     return dataclasses.replace(part, **{path[0]: new})
 
 
-def _members(part: Any) -> dict[str, Any]:
+def _members(part: Any) -> dict[str, tuple[Any, Any]]:
+    """What can be set inside a part: its value and its annotation, by name."""
     if isinstance(part, tuple):
-        return {str(i): item for i, item in enumerate(part)}
+        return {str(i): (item, type(item)) for i, item in enumerate(part)}
     if isinstance(part, partial):
         parameters = inspect.signature(part.func).parameters.values()
-        return {p.name: part.keywords.get(p.name, p.default) for p in parameters}
+        return {p.name: (part.keywords.get(p.name, p.default), p.annotation) for p in parameters}
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+        hints = get_type_hints(type(part))
+        return {f.name: (getattr(part, f.name), hints[f.name]) for f in dataclasses.fields(part)}
     return {}
 
 
-def _fitted(old: Any, value: Any, key: str) -> Any:
-    """`value` in the type of what stands there."""
-    if isinstance(old, float) and isinstance(value, str):  # YAML reads 1e-3 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if isinstance(value, list | dict):
-        try:
-            value = _decode(value)
-        except (TypeError, ValueError, AttributeError, ImportError) as error:
-            raise InputError(f"--set {key}={value}: {error}") from error
-    if isinstance(old, bool) != isinstance(value, bool) and isinstance(old, bool | int | float):
-        raise InputError(f"--set {key}={value}: expected something like {old!r}")
-    if isinstance(old, float) and isinstance(value, int):
+def _value(text: str, hint: Any, key: str) -> Any:
+    """`text` as what `hint` asks for."""
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError:
+        read = text
+    try:
+        read = _decode(read)
+    except (TypeError, ValueError, AttributeError, ImportError) as error:
+        raise InputError(f"--set {key}={text}: {error}") from error
+    for candidate in (read, text):
+        with contextlib.suppress(TypeError, ValueError):
+            return _as(candidate, hint)
+    raise InputError(
+        f"--set {key}={text}: expected {getattr(hint, '__name__', hint) if isinstance(hint, type) else hint}"
+    )
+
+
+def _as(value: Any, hint: Any) -> Any:
+    """`value` as the annotation wants it, or TypeError."""
+    inner = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        for option in inner:
+            with contextlib.suppress(TypeError, ValueError):
+                return _as(value, option)
+    elif get_origin(hint) is tuple and isinstance(value, tuple):
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_as(item, inner[0]) for item in value)
+        return tuple(_as(item, option) for item, option in zip(value, inner, strict=True))
+    elif hint is float and not isinstance(value, bool | None):
         return float(value)
-    if isinstance(old, int | float | str) and not isinstance(value, type(old)):
-        raise InputError(f"--set {key}={value}: expected something like {old!r} ({type(old).__name__})")
-    if _members(old) and isinstance(value, bool | int | float | str):
-        raise InputError(f"--set {key}={value}: this is a part, not a number; it has {', '.join(_members(old))}")
-    return value
+    elif hint in (bool, int, str, NoneType):
+        if type(value) is hint:
+            return value
+    elif get_origin(hint) is not tuple and not isinstance(value, bool | int | float | str | None):
+        return value  # a part: whether it fits shows when it is used
+    raise TypeError(f"{value!r} is no {hint}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -114,22 +134,36 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(_encode(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
-def read_recipe(path: Path, trusted: tuple[str, ...] = TRUSTED) -> Recipe:
-    """The recipe of a `.yaml` file. Only classes under `trusted` are looked up: a stranger's file runs nothing."""
+def read_recipe(path: Path, trusted: Sequence[str] = ()) -> Recipe:
+    """The recipe of a `.yaml` file.
+
+    Only parts of this package and the optimisers of torch are looked up: a stranger's file runs nothing. Name in
+    `trusted` packages of your own whose parts it may use as well.
+    """
     try:
-        recipe = _decode(yaml.safe_load(path.read_text()), trusted)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; a run folder holds the recipe.yaml it was trained by") from error
-    except (yaml.YAMLError, TypeError, AttributeError, ImportError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a recipe: {error}") from error
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); a run folder holds the recipe.yaml of its training"
+        ) from error
+    return from_yaml(text, str(path), trusted)
+
+
+def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
+    """As `read_recipe`, of text; `name` is for the error."""
+    try:
+        recipe = _decode(yaml.safe_load(text), (*TRUSTED, *trusted))
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, ImportError) as error:
+        raise InputError(f"{name}: not a recipe: {error}") from error
     if not isinstance(recipe, Recipe):
-        raise InputError(f"{path}: not a recipe, but a {type(recipe).__name__}")
+        raise InputError(f"{name}: not a recipe, but a {type(recipe).__name__}")
     return recipe
 
 
 def _encode(thing: Any) -> Any:
     if isinstance(thing, partial):
-        return {"partial": _path_of(thing.func), **{k: _encode(v) for k, v in thing.keywords.items()}}
+        given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords).arguments
+        return {"partial": _path_of(thing.func), **{k: _encode(v) for k, v in given.items()}}
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         members = {f.name: _encode(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
         return {"part": _path_of(type(thing)), **members}
@@ -143,14 +177,14 @@ def _encode(thing: Any) -> Any:
 def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED) -> Any:
     if isinstance(tree, list):
         return tuple(_decode(item, trusted) for item in tree)
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not tree:
         return tree
     (kind, path), *rest = tree.items()
     members = {k: _decode(v, trusted) for k, v in rest}
     named = _named(path, trusted)
     if kind == "name" and not members:
         return named
-    if kind == "partial" and isinstance(named, type) and issubclass(named, nn.Module | Optimizer):
+    if kind == "partial" and isinstance(named, type):
         return partial(named, **members)
     if kind == "part" and isinstance(named, type) and dataclasses.is_dataclass(named):
         return named(**members)
@@ -163,6 +197,6 @@ def _path_of(thing: Any) -> str:
 
 def _named(path: str, trusted: tuple[str, ...]) -> Any:
     if not str(path).startswith(trusted):
-        raise TypeError(f"{path} is not one of this package's parts; read it in Python with trusted=({path!r},)")
+        raise TypeError(f"{path} is not one of this package's parts; if it is yours, trust its package by name")
     module, name = path.rsplit(".", 1)
     return getattr(importlib.import_module(module), name)

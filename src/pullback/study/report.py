@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.files.beside import beside
-from pullback.space import Grid
+from pullback.space import Grid, Transform
 from pullback.study import pictures
 from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
 
@@ -28,6 +28,7 @@ def write_report(
     numbers: Mapping[str, Mapping[str, float]],
     notes: Sequence[str] = (),
     table: Sequence[Mapping[str, str]] = (),
+    begin: Transform | None = None,
 ) -> None:
     """One self-contained HTML file: pictures before and after, the transform, the numbers.
 
@@ -39,8 +40,9 @@ def write_report(
             `"dice/17"` are per label, and folded away.
         notes: sentences, such as what each file is.
         table: rows of formatted strings to show as they are; the keys of the first are the header.
+        begin: what "before" is seen through; None for where the headers put the images.
     """
-    seen = pictures.cuts(alignment)
+    seen = pictures.cuts(alignment, begin)
     jacobian = alignment.jacobian[:1].detach()
     shown = _Shown(seen, jacobian, pictures.jacobian_limit(jacobian), _difference_limit(seen))
     page = Template((files("pullback.study") / "report.html").read_text(encoding="utf-8")).substitute(

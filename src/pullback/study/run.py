@@ -1,38 +1,51 @@
 """A recipe becomes a folder: trained, resumed, and read back."""
 
+import json
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from torch import nn
 
-from pullback.errors import InputError
+from pullback.data import Dataset
+from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
-from pullback.study.recipe import Recipe, read_recipe, to_yaml
-from pullback.training import Interrupted, load_weights, seeded, train
+from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
+from pullback.study.trained import Trained
+from pullback.training import device_of, load_weights, seeded, train
 
 
 def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console | None = None) -> nn.Module:
     """Train by a recipe into the folder `out`; returns the network with the weights to use.
 
-    The folder gets the resolved `recipe.yaml`, `run.json` (versions, seed, timings, peak memory), the logs and the
-    weights that `train` writes. With `resume` a folder that the same recipe was interrupted in is gone on with.
+    The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on),
+    `run.json` (versions, seed, timings, peak memory), the logs and the weights that `train` writes. With `resume` a
+    folder in which the same recipe was interrupted is gone on with; how long and how often to log may have changed.
     """
     out = Path(out)
-    text = to_yaml(recipe)
-    started = (out / "recipe.yaml").is_file()
-    if started and not resume:
-        raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    if started and (out / "recipe.yaml").read_text() != text:
-        raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
-    _ = recipe.data.train, recipe.data.validation  # complain about the data before anything is written
+    text, splits = to_yaml(recipe), _splits(recipe.data)
+    from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
     network = build(recipe)
+    grid = next(iter(recipe.data.validation)).fixed.grid
+    if grid.ndim != recipe.network.keywords.get("ndim", grid.ndim):
+        raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
+    going_on = (out / "last.safetensors").is_file()
+    if going_on:
+        _check_resumable(recipe, splits, out, resume)
     with beside(out / "recipe.yaml") as temporary:
         temporary.write_text(text)
-    begin, status = time.perf_counter(), "interrupted"
-    try:
-        network = train(
+    write_json(splits, out / "splits.json")
+    if console is not None:
+        counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
+        console.print(f"subjects: {counts}", highlight=False)
+    about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
+    with _recorded(recipe, network, about, out):
+        return train(
             network,
             recipe.data.train,
             recipe.supervision,
@@ -40,23 +53,9 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
             recipe.data.validation,
             recipe.metrics,
             out,
-            resume=resume and (out / "last.safetensors").is_file(),
+            resume=going_on,
             console=console,
         )
-        status = "finished"
-    except Interrupted as error:
-        raise Interrupted(f"{error}; go on with: --resume -o {out}") from None
-    finally:
-        device = next(network.parameters()).device
-        content = manifest() | {
-            "status": status,
-            "seed": recipe.training.seed,
-            "seconds of this process": round(time.perf_counter() - begin, 2),
-            "peak memory MB": round(peak_memory_mb(device), 1),
-            "parameters": sum(p.numel() for p in network.parameters()),
-        }
-        write_json(content, out / "run.json")
-    return network
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -65,12 +64,73 @@ def build(recipe: Recipe) -> nn.Module:
         return recipe.network()
 
 
-def load_run(folder: str | Path) -> tuple[Recipe, nn.Module]:
-    """The recipe and the network, with its best weights, of a folder that `run` wrote."""
+def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, Trained]:
+    """The recipe of a folder that `run` wrote, and its network, with the best weights, as a register of any two images.
+
+    `trusted` as in `read_recipe`.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; `pullback train RECIPE -o {folder}` makes one")
-    recipe = read_recipe(folder / "recipe.yaml")
+    recipe = read_recipe(folder / "recipe.yaml", trusted)
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
-    return recipe, network.eval()
+    noted = _json(folder / "run.json")
+    return recipe, Trained(network.eval(), noted.get("spacing mm"), recipe.data.centred)
+
+
+def learned_from(folder: str | Path) -> set[str]:
+    """The subjects that a run was trained on or its checkpoint chosen by; empty where it kept no record."""
+    splits = _json(Path(folder) / "splits.json")
+    return {*splits.get("train", ()), *splits.get("validation", ())}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _splits(data: Dataset) -> dict[str, list[str]]:
+    return {split: list(getattr(data, split).names) for split in ("train", "validation", "test")}
+
+
+def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
+    if not resume:
+        raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
+
+    def essence(of: Recipe) -> str:
+        return to_yaml(
+            replace(of, training=replace(of.training, updates=1, log_every=1, validate_every=1, save_every=1))
+        )
+
+    if essence(read_recipe(out / "recipe.yaml", trusted=("",))) != essence(recipe):
+        raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
+    if _json(out / "splits.json") != splits:
+        raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
+
+
+@contextmanager
+def _recorded(recipe: Recipe, network: nn.Module, images: dict[str, Any], out: Path) -> Iterator[None]:
+    """Writes `run.json`, however it ends."""
+    begin, device = time.perf_counter(), device_of()
+    about: dict[str, Any] = (
+        manifest()
+        | images
+        | {
+            "seed": recipe.training.seed,
+            "device": str(device),
+            "parameters": sum(p.numel() for p in network.parameters()),
+        }
+    )
+
+    def note(status: str) -> None:
+        spent = {"seconds of this process": round(time.perf_counter() - begin, 2)}
+        write_json(
+            about | spent | {"status": status, "peak memory MB": round(peak_memory_mb(device), 1)}, out / "run.json"
+        )
+
+    try:
+        yield
+    except Interrupted as error:
+        note("interrupted")
+        raise Interrupted(f"{error}; go on with: --resume -o {out}") from None
+    note("finished")

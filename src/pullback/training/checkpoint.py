@@ -1,6 +1,8 @@
 """Weights and the state of a training, as safetensors: nothing here unpickles a file."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,16 @@ def _into(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, about: dict[str, object]) -> None:
-    with beside(path) as temporary:
+    with beside(path) as temporary, _complaining(path):
         save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, temporary, {"pullback": json.dumps(about)})
+
+
+@contextmanager
+def _complaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:  # how a full disk looks from here
+        raise InputError(f"{path}: writing failed ({error}); nothing was left there") from error
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -30,6 +30,7 @@ def measure(
         known = pair.to(device)
         start = time.perf_counter()
         alignment = align(register, known)
+        _ = alignment.transform.displacement(known.fixed.grid)  # a velocity is only now integrated
         if device.type != "cpu":
             torch.accelerator.synchronize()
         seconds = time.perf_counter() - start

@@ -17,11 +17,12 @@ from torch.optim import Adam, Optimizer
 
 from pullback.alignment import Pair, Registered, Supervision
 from pullback.data import Train, Validation
-from pullback.errors import InputError
+from pullback.errors import InputError, Interrupted
 from pullback.metrics import Correlation, Dice, Folding, Metric
 from pullback.numerics.random import generator
 from pullback.space import Image
 from pullback.training.checkpoint import load_state, load_weights, save_state, save_weights
+from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.log import Log
 from pullback.training.measure import measure
@@ -29,8 +30,7 @@ from pullback.training.measure import measure
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Interrupted(Exception):
-    """The training was asked to stop and has saved its state."""
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Training:
         lr: its learning rate; the default is OFG's and VoxelMorph's.
         seed: of the initial weights (`seeded`) and of the pairs that are drawn.
         optimiser: `optimiser(parameters, lr=lr)` makes it.
-        schedule: factor of the learning rate as a function of progress, 0 → 1; None for a constant.
+        schedule: factor of the learning rate as a function of progress, such as `Cosine()`; None for a constant.
         precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
             processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
         log_every, validate_every, save_every: in updates. Each also happens after the last update.
@@ -59,6 +59,14 @@ class Training:
     validate_every: int = 250
     save_every: int = 50
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        counts = ("updates", "log_every", "validate_every", "save_every")
+        wrong = {name: getattr(self, name) for name in (*counts, "lr") if not getattr(self, name) > 0}
+        if wrong:
+            raise InputError(f"training: numbers above 0 expected, got {wrong}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"training.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
 
 
 def train(
@@ -87,7 +95,7 @@ def train(
         FloatingPointError: when the loss is no longer finite.
     """
     folder = None if out is None else Path(out)
-    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=training.precision)  # type: ignore[arg-type]
+    fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
     fabric.launch()
     optimiser = training.optimiser(network.parameters(), lr=training.lr)
     step, optimiser = fabric.setup(_Step(network, supervision, fabric.autocast), optimiser)

@@ -1,0 +1,45 @@
+"""What was loaded lately stays at hand, within so many bytes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, is_dataclass
+from threading import Lock
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Loaded things by key, up to `limit` bytes of tensors; what was asked for longest ago goes first.
+
+    Threads may share one: two that ask at once for what is not there both load it, and the later answer is kept.
+    """
+
+    limit: int
+    _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False, repr=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    def get(self, key: Hashable, load: Callable[[], Thing]) -> Thing:
+        """What is kept under `key`, else what `load()` answers."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        thing = load()
+        with self._lock:
+            self._kept[key] = thing
+            self._kept.move_to_end(key)
+            while self._kept and tensor_bytes(list(self._kept.values())) > self.limit:
+                self._kept.popitem(last=False)
+        return thing
+
+
+def tensor_bytes(thing: Any) -> int:
+    """Bytes of all tensors in dataclasses and lists of them, with those that were computed once and kept there."""
+    if isinstance(thing, Tensor):
+        return thing.nbytes
+    parts = thing if isinstance(thing, list) else list(vars(thing).values()) if is_dataclass(thing) else []
+    return sum(map(tensor_bytes, parts))

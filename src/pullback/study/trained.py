@@ -1,0 +1,68 @@
+"""A trained network as a register of any two images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pullback.alignment import Pair
+from pullback.data import normalised
+from pullback.numerics.smooth import gaussian
+from pullback.space import Affine, Displacement, Grid, Image, canonical, pull
+from pullback.training import align
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The answer: one displacement on the fixed image's own grid."""
+
+    transform: Displacement
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Shows a network images as it was trained to see them, and answers in the world.
+
+    The images' intensities are normalised, and both are laid on a grid that covers the fixed image, its axes as nearly
+    along R, A, S as storage allows, with the training's voxel size (left alone within 5 %). The answer is one
+    displacement on the fixed image's own grid.
+
+    Attributes:
+        network: a register of normalised images on one grid.
+        spacing: of the images it was trained on, in mm; None takes the fixed image's.
+        centred: whether it was trained on images laid middle on middle.
+    """
+
+    network: nn.Module
+    spacing: tuple[float, ...] | None = None
+    centred: bool = False
+
+    def begin(self, fixed: Image, moving: Image) -> Affine:
+        """Where the images start: as their headers say, or middle on middle."""
+        if not self.centred:
+            return Affine.identity(fixed.grid.ndim)
+        matrix = torch.eye(fixed.grid.ndim + 1, dtype=torch.float64)
+        matrix[:-1, -1] = moving.grid.centre - fixed.grid.centre
+        return Affine(matrix)
+
+    def __call__(self, fixed: Image, moving: Image) -> "Placed":
+        begin, grid = self.begin(fixed, moving), self._grid(fixed)
+        still = Affine.identity(grid.ndim)
+        seen = Pair(_laid(normalised(fixed), still, grid), _laid(normalised(moving), begin, grid))
+        found = begin @ align(self.network, seen).transform
+        field = found.displacement(fixed.grid).to(fixed.data.dtype)
+        return Placed(Displacement(field, fixed.grid))
+
+    def _grid(self, fixed: Image) -> Grid:
+        grid = canonical(fixed).grid
+        wanted = grid.spacing if self.spacing is None else torch.tensor(self.spacing, dtype=torch.float64)
+        near = torch.allclose(grid.spacing, wanted, rtol=0.05)
+        return grid if near else grid.at_spacing(tuple(wanted.tolist()))
+
+
+def _laid(image: Image, begin: Affine, grid: Grid) -> Image:
+    """The image on `grid`, smoothed first where voxels there are larger: half the height at one new voxel."""
+    ratio = float((grid.spacing.log().mean() - image.grid.spacing.log().mean()).exp())
+    if ratio > 1.05:
+        image = Image(gaussian(image.data, ratio / 2.355), image.grid, image.mask)
+    return pull(image, begin, onto=grid)

@@ -1,0 +1,14 @@
+"""Learning rates over a training: factors as functions of progress, 0 → 1."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From 1 down to `floor` along half a cosine (Loshchilov & Hutter 2017, without restarts)."""
+
+    floor: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2
