@@ -1,0 +1,66 @@
+"""What the README tells people to type, typed."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from pullback import cli
+from pullback.data import Cohort
+from pullback.files import write
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def scans(tmp_path, monkeypatch):
+    """A folder of brains as the README speaks of it, and a pair of them."""
+    cases = Cohort(spacing=12.0, train_subjects=8).train.cases
+    (tmp_path / "scans").mkdir()
+    for case in cases:
+        subject = case.load()
+        write(subject.image, tmp_path / "scans" / f"{case.name}_T1w.nii.gz")
+        write(subject.labels, tmp_path / "scans" / f"{case.name}_dseg.nii.gz")
+    for name, case in zip(("fixed", "moving"), cases, strict=False):
+        write(case.load().image, tmp_path / f"{name}.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def commands() -> list[list[str]]:
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith("pullback ")]
+
+
+def test_the_commands(scans, monkeypatch):
+    words = {line[1]: line for line in commands()}
+    assert set(words) == {"register", "train", "evaluate"}
+    words["train"] = [w.replace("updates=5000", "updates=2") for w in words["train"]]
+    words["register"] = [w.replace("demo/guided", "runs/mine") for w in words["register"]]
+    for name in ("train", "evaluate", "register"):
+        monkeypatch.setattr(sys, "argv", words[name])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+    assert {p.name for p in (scans / "out").iterdir()} >= {"moved.nii.gz", "fixed_to_moving.nii.gz", "report.html"}
+
+
+def test_the_python(scans):
+    (code,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(code.replace("updates=5000", "updates=2"), names)
+    assert (scans / "moved.nii.gz").is_file()
+    assert (scans / "fixed_to_moving.h5").is_file()
+    assert names["refined"].field.shape == names["transform"].field.shape
+
+
+def test_the_picture_is_there():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
+    assert pictures
+    assert all((README.parent / picture).is_file() for picture in pictures)
