@@ -13,7 +13,7 @@ from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels, Velocity, pull
 
-BOX = ((-76.0, 76.0), (-112.0, 80.0), (-76.0, 88.0))  # RAS mm around the template's brain, with a margin
+BOX = ((-76.0, 76.0), (-112.0, 80.0), (-76.0, 84.0))  # RAS mm around the template's brain, with a margin
 
 
 @dataclass(frozen=True)

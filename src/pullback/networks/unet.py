@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pullback.networks.convolve import convolve
 from pullback.networks.pad import padded
 
 
@@ -51,12 +52,12 @@ class UNet(nn.Module):
     def _forward(self, values: Tensor) -> Tensor:
         skips = [values]
         for stage in self.down:
-            skips.append(_activate(stage(skips[-1])))
+            skips.append(_activate(convolve(stage, skips[-1])))
         out, depth = skips.pop(), len(self.down)
         for index, stage in enumerate(self.up):
             if 0 < index < depth or index == depth + 1:
                 out = torch.cat([F.interpolate(out, scale_factor=2, mode="nearest"), skips.pop()], 1)
-            out = _activate(stage(out))
+            out = _activate(convolve(stage, out))
         return out
 
 

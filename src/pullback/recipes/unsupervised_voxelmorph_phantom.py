@@ -11,9 +11,9 @@ from pullback.training import Training, Unsupervised
 
 recipe = Recipe(
     about="VoxelMorph, unsupervised, the built-in cohort",
-    data=Cohort(),
+    data=Cohort(spacing=5.0),
     network=partial(VoxelMorph, ndim=3),
     supervision=Unsupervised(LNCC(9) + 1.0 * Diffusion()),
-    training=Training(updates=400, lr=1e-3, validate_every=200),
+    training=Training(updates=1000, lr=1e-3),
     metrics=(Dice(), Folding(), SDLogJ(), EndPointError()),
 )

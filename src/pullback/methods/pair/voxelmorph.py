@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.networks import UNet, convolution
+from pullback.networks import UNet, convolution, convolve
 from pullback.space import Affine, Dense, Displacement, Grid, Image, pull
 
 ENCODER = (16, 32, 32, 32)
@@ -51,5 +51,5 @@ class VoxelMorph(nn.Module):
         seen = moving if moving.grid == fixed.grid else pull(moving, Affine.identity(fixed.grid.ndim), onto=fixed)
         features = self.unet(torch.cat([fixed.data, seen.data], 1))
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would round the field to 1/64 voxel
-            field = self.head(features.float())
+            field = convolve(self.head, features.float())
         return Alignment(Pair(fixed, moving), self.transform(field, fixed.grid))
