@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from pullback.alignment import Alignment
 from pullback.energies.energy import Energy
+from pullback.errors import InputError
 from pullback.numerics.smooth import box_sum
 
 EPS = 1e-5  # added to the product of the variances, as VoxelMorph does for intensities in [0, 1]
@@ -24,6 +25,10 @@ class LNCC(Energy):
     """
 
     window: int = 9
+
+    def __post_init__(self) -> None:
+        if self.window < 3 or self.window % 2 == 0:
+            raise InputError(f"LNCC: the window is an odd number of voxels from 3 on, got {self.window}")
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return {"lncc": 1 - lncc(alignment.pair.fixed.data, alignment.moved.data, self.window, alignment.mask)}

@@ -12,7 +12,11 @@ from pullback.metrics.physical import (
     SDLogJ,
 )
 
+STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
+"""What is reported where nothing else is asked for; the first that answers chooses checkpoints."""
+
 __all__ = [
+    "STANDARD",
     "Correlation",
     "Dice",
     "EndPointError",

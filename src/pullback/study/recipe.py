@@ -17,7 +17,7 @@ import yaml
 from pullback.alignment import Supervision
 from pullback.data import Dataset
 from pullback.errors import InputError
-from pullback.metrics import Correlation, Dice, Folding, Metric, SDLogJ
+from pullback.metrics import STANDARD, Metric
 from pullback.training import Training
 
 TRUSTED = ("pullback.", "torch.optim.")
@@ -41,7 +41,7 @@ class Recipe:
     network: partial[Any]
     supervision: Supervision
     training: Training = Training()
-    metrics: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
+    metrics: tuple[Metric, ...] = STANDARD
 
 
 def changed(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:

@@ -11,12 +11,10 @@ from pullback.errors import InputError
 from pullback.files.itk import write_transform
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.files.nifti import read_image, read_labels, refuse_sheared, write_image
-from pullback.metrics import Correlation, Dice, Folding, Metric, SDLogJ, numbers_of
+from pullback.metrics import STANDARD, numbers_of
 from pullback.space import Affine, Displacement, Grid, Image, Transform
 from pullback.study.report import write_report
 from pullback.study.trained import Trained
-
-MEASURES: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
 
 NOTES = (
     "moved.nii.gz is the moving image on the fixed grid.",
@@ -50,7 +48,7 @@ def register_files(
     begin = register.begin(pair.fixed, pair.moving)
     after = Alignment(pair, transform)
     inverse = _inverse(transform, begin, pair.moving.grid)
-    numbers = {name: numbers_of(a, MEASURES) for name, a in (("before", Alignment(pair, begin)), ("after", after))}
+    numbers = {name: numbers_of(a, STANDARD) for name, a in (("before", Alignment(pair, begin)), ("after", after))}
     content: dict[str, Any] = manifest() | {
         "fixed": str(fixed),
         "moving": str(moving),

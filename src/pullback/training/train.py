@@ -18,7 +18,7 @@ from torch.optim import Adam, Optimizer
 from pullback.alignment import Pair, Registered, Supervision
 from pullback.data import Train, Validation
 from pullback.errors import InputError, Interrupted
-from pullback.metrics import Correlation, Dice, Folding, Metric
+from pullback.metrics import STANDARD, Metric
 from pullback.numerics.random import generator
 from pullback.space import Image
 from pullback.training.checkpoint import load_state, load_weights, save_state, save_weights
@@ -75,7 +75,7 @@ def train(
     supervision: Supervision,
     training: Training = Training(),
     validation: Validation | None = None,
-    metrics: Sequence[Metric] = (Dice(), Correlation(), Folding()),
+    metrics: Sequence[Metric] = STANDARD,
     out: Path | str | None = None,
     resume: bool = False,
     fabric: Fabric | None = None,
