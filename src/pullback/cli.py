@@ -88,12 +88,11 @@ def register(
     from pullback.study.run import load_run
     from pullback.training import device_of
 
-    recipe, trained = load_run(network, trust or ())
+    _, trained = load_run(network, trust or ())
     if initial not in (None, "header", "centres"):
         raise InputError(f'--initial {initial}: "header" or "centres"')
     if initial is not None:
         trained = replace(trained, centred=initial == "centres")
-    _check_dimension(recipe, fixed)
     where = device_of(device)
     trained.network.to(where)
     content = register_files(fixed, moving, trained, out, fixed_labels, moving_labels, where)
@@ -150,16 +149,6 @@ def _warn_of_leakage(console, run: Path, shared: set[str]) -> None:
         console.print(
             f"[bold red]Careful:[/bold red] {run} learned from {len(shared)} subjects of this test split ({few})"
         )
-
-
-def _check_dimension(recipe, fixed: Path) -> None:
-    from pullback.errors import InputError
-    from pullback.files.nifti import read_image
-
-    ndim = read_image(fixed).grid.ndim
-    expected = recipe.network.keywords.get("ndim", ndim)
-    if ndim != expected:
-        raise InputError(f"{fixed} is {ndim}-D; the network was trained on {expected}-D images")
 
 
 def _settings(setting: list[str] | None) -> dict[str, str]:

@@ -76,7 +76,9 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
     noted = _json(folder / "run.json")
-    return recipe, Trained(network.eval(), noted.get("spacing mm"), recipe.data.centred)
+    return recipe, Trained(
+        network.eval(), noted.get("spacing mm"), recipe.data.centred, recipe.network.keywords.get("ndim")
+    )
 
 
 def learned_from(folder: str | Path) -> set[str]:

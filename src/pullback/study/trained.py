@@ -7,6 +7,7 @@ from torch import nn
 
 from pullback.alignment import Pair
 from pullback.data import normalised
+from pullback.errors import InputError
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Displacement, Grid, Image, canonical, pull
 from pullback.training import align
@@ -31,11 +32,13 @@ class Trained:
         network: a register of normalised images on one grid.
         spacing: of the images it was trained on, in mm; None takes the fixed image's.
         centred: whether it was trained on images laid middle on middle.
+        ndim: of the images it was trained on; None does not check.
     """
 
     network: nn.Module
     spacing: tuple[float, ...] | None = None
     centred: bool = False
+    ndim: int | None = None
 
     def begin(self, fixed: Image, moving: Image) -> Affine:
         """Where the images start: as their headers say, or middle on middle."""
@@ -46,6 +49,8 @@ class Trained:
         return Affine(matrix)
 
     def __call__(self, fixed: Image, moving: Image) -> "Placed":
+        if self.ndim not in (None, fixed.grid.ndim):
+            raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
         begin, grid = self.begin(fixed, moving), self._grid(fixed)
         still = Affine.identity(grid.ndim)
         seen = Pair(_laid(normalised(fixed), still, grid), _laid(normalised(moving), begin, grid))
