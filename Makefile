@@ -10,7 +10,7 @@ demo: $(READY)  ## train two networks on the built-in cohort and compare them
 	$(RUN)/pullback demo -o demo
 
 test: $(READY)  ## the whole test suite
-	$(RUN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## style, types, floors
 	$(RUN)/ruff check .
