@@ -132,7 +132,10 @@ def train(
                 bar.console.print(f"update {state.update}: {shown}", highlight=False)
             if keep.due(training.save_every):
                 keep.state()
-    keep.finish()
+    keep.close()
+    fabric.barrier()
+    if folder is not None and state.best is not None:
+        load_weights(network, folder / "best.safetensors")
     return network.cpu()
 
 
@@ -243,11 +246,9 @@ class _Keeper:
             if self.out is not None:
                 save_weights(self.network, self.out / "best.safetensors", {"update": self.now.update, **means})
 
-    def finish(self) -> None:
+    def close(self) -> None:
         if self.log is not None:
             self.log.close()
-        if self.out is not None and self.now.best is not None:
-            load_weights(self.network, self.out / "best.safetensors")
 
 
 def _score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
