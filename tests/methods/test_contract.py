@@ -68,7 +68,7 @@ def test_supervision(supervision):
         terms = supervision()(network, pair, 0.5)
         loss = sum(terms.values())
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
         assert all(isinstance(name, str) and value.ndim == 0 for name, value in terms.items())
         assert all(torch.isfinite(p.grad).all() for p in network.parameters())
     assert losses[0] == losses[1]
