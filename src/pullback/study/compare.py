@@ -89,6 +89,8 @@ def _cell(record: dict[str, Any] | None) -> str:
 
 
 def _short(number: float) -> str:
+    if abs(number) < 1e-9:
+        return "0"
     return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"
 
 
