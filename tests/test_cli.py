@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,16 @@ def test_train_resume_of_a_finished_run_changes_nothing(pullback, run_folder):
     code, _, err = pullback("train", "ofg_voxelmorph_phantom", "-o", run_folder, "--resume", *SETTINGS)
     assert code == 0, err
     assert (run_folder / "last.safetensors").read_bytes() == before
+
+
+def test_a_strangers_folder_runs_nothing_when_it_is_gone_on_with(pullback, run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("pullback.methods.pair.voxelmorph.VoxelMorph", "subprocess.Popen"))
+    code, _, err = pullback("train", "ofg_voxelmorph_phantom", "-o", folder, "--resume")
+    assert code == 1
+    assert "not one of this package's parts" in err
 
 
 def complaint(pullback, *words, clean=None) -> str:

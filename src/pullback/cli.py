@@ -51,6 +51,7 @@ def train(
     setting: Set = None,
     out: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of the run; default runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, by its own recipe.")] = False,
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Train a network by a recipe."""
@@ -60,7 +61,7 @@ def train(
 
     out = out or Path("runs") / Path(recipe).stem
     started = resume and (out / "last.safetensors").is_file()
-    known = read_recipe(out / "recipe.yaml", trusted=("",)) if started else find(recipe)
+    known = read_recipe(out / "recipe.yaml", trust or ()) if started else find(recipe)
     run(_resolved(known, data, setting), out, resume, _console(as_json))
     _say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")
 

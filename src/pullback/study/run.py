@@ -4,10 +4,10 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from torch import nn
 
@@ -18,6 +18,8 @@ from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
 from pullback.training import device_of, load_weights, seeded, train
+
+ADJUSTABLE = ("updates", "log_every", "validate_every", "save_every")  # what may change when a run is gone on with
 
 
 def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console | None = None) -> nn.Module:
@@ -98,13 +100,10 @@ def _splits(data: Dataset) -> dict[str, list[str]]:
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
     if not resume:
         raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-
-    def essence(of: Recipe) -> str:
-        return to_yaml(
-            replace(of, training=replace(of.training, updates=1, log_every=1, validate_every=1, save_every=1))
-        )
-
-    if essence(read_recipe(out / "recipe.yaml", trusted=("",))) != essence(recipe):
+    before, now = (yaml.safe_load(text) for text in ((out / "recipe.yaml").read_text(), to_yaml(recipe)))
+    for tree in (before, now):
+        tree["training"] = {k: v for k, v in tree["training"].items() if k not in ADJUSTABLE}
+    if before != now:
         raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
     if _json(out / "splits.json") != splits:
         raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
