@@ -67,6 +67,9 @@ def test_a_strangers_file_runs_nothing(tmp_path):
     path.write_text("part: pullback.study.recipe.Recipe\nabout: x\nnetwork: {partial: subprocess.Popen, args: ls}")
     with pytest.raises(InputError, match="not one of this package's parts"):
         read_recipe(path)
+    path.write_text("partial: pullback.training.log.EventsWriter\nfile_prefix: x")
+    with pytest.raises(InputError, match="not defined there"):
+        read_recipe(path)
     path.write_text("!!python/object/apply:os.getcwd []")
     with pytest.raises(InputError, match="not a recipe"):
         read_recipe(path)

@@ -11,8 +11,8 @@ from pullback.errors import InputError
 from pullback.files.itk import write_transform
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.files.nifti import read_image, read_labels, refuse_sheared, write_image
-from pullback.metrics import STANDARD, numbers_of
-from pullback.space import Affine, Displacement, Grid, Image, Transform
+from pullback.metrics import STANDARD, foreground, numbers_of
+from pullback.space import Affine, Displacement, Grid
 from pullback.study.report import write_report
 from pullback.study.trained import Trained
 
@@ -55,7 +55,7 @@ def register_files(
         "initial": "centres" if register.centred else "header",
         "direction": list(NOTES),
         "numbers": numbers,
-        "round trip mm": round_trip(transform, inverse, pair.fixed),
+        "round trip mm": round_trip(after, inverse),
         "seconds": {"align": round(seconds, 3)},
         "device": str(device),
         "peak memory MB": round(peak_memory_mb(device), 1),
@@ -67,16 +67,17 @@ def register_files(
     return content
 
 
-def round_trip(there: Transform, back: Displacement, fixed: Image) -> dict[str, float]:
+def round_trip(there: Alignment, back: Displacement) -> dict[str, float]:
     """How far from home the fixed foreground lands after there and back, in mm: mean, 95 %, maximum.
 
     Points that leave the grid of `back` are not counted: nothing is known of the way from there.
     """
+    fixed = there.pair.fixed
     where = fixed.grid.to_world(fixed.grid.voxels(fixed.data)[None])
-    away = there.at(where)
+    away = there.transform.at(where)
     at = back.grid.to_voxels(away).flatten(2)[0]
     last = torch.tensor(back.grid.shape, device=at.device).view(-1, 1) - 1
-    known = (fixed.data > fixed.data.min()).any(1).flatten() & ((at >= 0) & (at <= last)).all(0)
+    known = foreground(there).flatten() & ((at >= 0) & (at <= last)).all(0)
     errors = (back.at(away) - where).norm(dim=1).flatten()[known].cpu().sort().values
     if not len(errors):
         return {}

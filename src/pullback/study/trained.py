@@ -48,7 +48,7 @@ class Trained:
         matrix[:-1, -1] = moving.grid.centre - fixed.grid.centre
         return Affine(matrix)
 
-    def __call__(self, fixed: Image, moving: Image) -> "Placed":
+    def __call__(self, fixed: Image, moving: Image) -> Placed:
         if self.ndim not in (None, fixed.grid.ndim):
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
         begin, grid = self.begin(fixed, moving), self._grid(fixed)

@@ -1,7 +1,6 @@
 """One loop for every network and every supervision."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -116,12 +115,10 @@ def train(
             if stopping():
                 keep.state()
                 raise Interrupted(f"stopped after update {state.update} of {training.updates}")
-            started = time.perf_counter()
             index = state.update * fabric.world_size + fabric.global_rank
             pair = draw(pairs, training.seed, index).to(fabric.device)
             values = _update(fabric, step, optimiser, pair, training, state.update / training.updates)
             state.update += 1
-            state.seconds += time.perf_counter() - started
             bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
             if keep.due(training.log_every):
                 keep.row("training", values)
@@ -210,7 +207,6 @@ def _update(
 @dataclass
 class _State:
     update: int = 0
-    seconds: float = 0.0
     best: float | None = None
 
 
