@@ -1,6 +1,7 @@
 """Separable window sums and smoothing."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,13 +43,22 @@ def _running(values: Tensor, axis: int, window: int) -> Tensor:
         width *= 2
 
 
-def gaussian(values: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing of `(B, C, *spatial)`, `sigma` in voxels, cut off at 4 sigma, normalised at the border."""
-    if sigma <= 0:
-        return values
-    for axis, n in enumerate(values.shape[2:]):
-        at = torch.arange(n, dtype=torch.float64)
-        distance = (at[:, None] - at).abs()
-        kernel = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance <= math.ceil(4 * sigma))
-        values = apply_along((kernel / kernel.sum(1, keepdim=True)).to(values), values, axis)
+def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
+    """Gaussian smoothing of `(B, C, *spatial)`, cut off at 4 sigma, normalised at the border.
+
+    Args:
+        values: `(B, C, *spatial)`.
+        sigma: in voxels, one for all axes or one each; 0 leaves an axis alone.
+    """
+    sigmas = [float(sigma)] * (values.ndim - 2) if isinstance(sigma, int | float) else list(sigma)
+    for axis, (n, width) in enumerate(zip(values.shape[2:], sigmas, strict=True)):
+        if width > 0:
+            values = apply_along(_gaussian_matrix(n, width).to(values), values, axis)
     return values
+
+
+def _gaussian_matrix(n: int, sigma: float) -> Tensor:
+    at = torch.arange(n, dtype=torch.float64)
+    distance = (at[:, None] - at).abs()
+    kernel = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance <= math.ceil(4 * sigma))
+    return kernel / kernel.sum(1, keepdim=True)

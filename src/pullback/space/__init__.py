@@ -4,6 +4,7 @@ from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, canonical, centred
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
+from pullback.space.pyramid import resampled
 from pullback.space.transform import Affine, Composite, Dense, Displacement, Transform, Velocity
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "centred",
     "pull",
     "push",
+    "resampled",
 ]
