@@ -10,6 +10,7 @@ from torch import nn
 
 import pullback.methods
 from pullback.alignment import Pair
+from pullback.methods.pose.cross_ngf import CrossNGF
 from pullback.numerics.smooth import gaussian
 from pullback.space import Grid, Image, Transform
 from pullback.training import seeded
@@ -24,8 +25,15 @@ def walked() -> list[type]:
     return found
 
 
+def called_with(*names: str) -> list[type]:
+    """The classes whose instances are called with these arguments, networks apart."""
+    calls = [c for c in walked() if "__call__" in vars(c) and not issubclass(c, nn.Module)]
+    return [c for c in calls if list(inspect.signature(c.__call__).parameters)[1:] == list(names)]
+
+
 REGISTERS = [c for c in walked() if issubclass(c, nn.Module)]
-SUPERVISIONS = [c for c in walked() if not issubclass(c, nn.Module)]
+SUPERVISIONS = called_with("register", "pair", "progress")
+SEARCHES = [CrossNGF(rotations=(6, 4, 2, 0), voxels=20_000)]
 
 
 def make_pair(ndim: int) -> Pair:
@@ -37,6 +45,7 @@ def make_pair(ndim: int) -> Pair:
 def test_the_walk_visits_them_all():
     assert {c.__name__ for c in REGISTERS} == {"VoxelMorph"}
     assert {c.__name__ for c in SUPERVISIONS} == {"Guided"}
+    assert {c.__name__ for c in called_with("fixed", "moving")} == {type(s).__name__ for s in SEARCHES} == {"CrossNGF"}
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -55,6 +64,19 @@ def test_register(method, ndim):
     assert torch.isfinite(first).all()
     assert float(first.abs().max()) < 0.01, "an untrained network stays near the identity"
     assert torch.equal(first, second), "the same seed gives the same answer"
+    assert all(torch.equal(a, b.data) for a, b in zip(before, (pair.fixed, pair.moving), strict=True))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda s: type(s).__name__)
+def test_search(search, ndim):
+    """A register without weights: the same answer every time, and the images as they were."""
+    pair = make_pair(ndim)
+    before = [image.data.clone() for image in (pair.fixed, pair.moving)]
+    first, second = (search(pair.fixed, pair.moving).transform for _ in range(2))
+    assert isinstance(first, Transform)
+    assert torch.isfinite(first.displacement(pair.fixed.grid)).all()
+    assert torch.equal(first.params[0], second.params[0])
     assert all(torch.equal(a, b.data) for a, b in zip(before, (pair.fixed, pair.moving), strict=True))
 
 

@@ -1,8 +1,29 @@
 """What is minimised."""
 
 from pullback.energies.energy import Energy, Sum, Weighted
+from pullback.energies.information import MI, NMI
 from pullback.energies.lncc import LNCC, lncc
+from pullback.energies.mind import MIND, mind
+from pullback.energies.ngf import NGF
 from pullback.energies.regularity import Bending, Diffusion
 from pullback.energies.similarity import MSE, NCC, ncc
+from pullback.energies.ssim import SSIM
 
-__all__ = ["LNCC", "MSE", "NCC", "Bending", "Diffusion", "Energy", "Sum", "Weighted", "lncc", "ncc"]
+__all__ = [
+    "LNCC",
+    "MI",
+    "MIND",
+    "MSE",
+    "NCC",
+    "NGF",
+    "NMI",
+    "SSIM",
+    "Bending",
+    "Diffusion",
+    "Energy",
+    "Sum",
+    "Weighted",
+    "lncc",
+    "mind",
+    "ncc",
+]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.energies.energy import Energy
+from pullback.space import Image
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class MSE(Energy):
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         difference = (alignment.moved.data - alignment.pair.fixed.data).square()
-        return {"mse": _mean(difference, alignment.mask)}
+        return {"mse": masked_mean(difference, alignment.mask)}
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,17 @@ def _centred(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return left, squares.masked_fill(squares <= rounding.view_as(squares), torch.inf).sqrt()
 
 
-def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of `(B, C, *spatial)` over `mask` `(B, 1, *spatial)`, `()`; 0 where that is empty."""
     if mask is None:
         return values.mean()
     inside = mask.to(values.dtype).expand_as(values)
     return (values * inside).sum() / inside.sum().clamp(min=1)
+
+
+def intensity_range(image: Image) -> tuple[Tensor, Tensor]:
+    """The least and the greatest intensity within the mask, `(B, C, 1, …)` each; ±infinity where that is empty."""
+    axes, low, high = tuple(range(2, image.data.ndim)), image.data, image.data
+    if image.mask is not None:
+        low, high = low.masked_fill(~image.mask, torch.inf), high.masked_fill(~image.mask, -torch.inf)
+    return low.amin(axes, keepdim=True), high.amax(axes, keepdim=True)

@@ -2,17 +2,50 @@
 
 from pathlib import Path
 
+from pullback.files.ants import read_ants, write_ants
+from pullback.files.audit import Finding, Severity, audit
+from pullback.files.channels import read_channels
+from pullback.files.convert import Kind, read_any, write_any
 from pullback.files.itk import read_transform, write_transform
 from pullback.files.nifti import read_image, read_labels, write_image
+from pullback.files.overlap import audit_pair
+from pullback.files.points import read_points, write_points
+from pullback.files.surfaces import Surface
+from pullback.files.tables import PointTable
 from pullback.space import Image, Labels, Transform
 
 
-def write(thing: Image | Labels | Transform, path: str | Path) -> None:
-    """Images and labels as NIfTI; a transform as an ITK file or, where it is one field, as NIfTI; by the name's end."""
+def write(thing: Image | Labels | Transform | PointTable | Surface, path: str | Path) -> None:
+    """By the name's end: images and labels as NIfTI; a transform as an ITK file or, where it is one field, as NIfTI;
+    points as they were read.
+    """
     if isinstance(thing, Transform):
         write_transform(thing, path)
+    elif isinstance(thing, PointTable | Surface):
+        write_points(thing, path)
     else:
         write_image(thing, path)
 
 
-__all__ = ["read_image", "read_labels", "read_transform", "write", "write_image", "write_transform"]
+__all__ = [
+    "Finding",
+    "Kind",
+    "PointTable",
+    "Severity",
+    "Surface",
+    "audit",
+    "audit_pair",
+    "read_ants",
+    "read_any",
+    "read_channels",
+    "read_image",
+    "read_labels",
+    "read_points",
+    "read_transform",
+    "write",
+    "write_ants",
+    "write_any",
+    "write_image",
+    "write_points",
+    "write_transform",
+]

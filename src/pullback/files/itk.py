@@ -10,29 +10,36 @@ import torch
 from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.nifti import read_field, refuse_not_finite, refuse_sheared, write_field
-from pullback.space import Affine, Composite, Dense, Displacement, Grid, Transform
+from pullback.space import Affine, Composite, Dense, Displacement, Grid, Linear, Transform, Velocity
 
 FIELDS = (".nii", ".nii.gz")
-TRANSFORMS = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+HDF5 = (".h5", ".hdf5")
+STORED = (Displacement, Velocity)  # files hold their displacement; it is linear between voxels
+TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
 
 
-def write_transform(transform: Transform, path: str | Path) -> None:
+def write_transform(transform: Transform, path: str | Path, on: Grid | None = None) -> None:
     """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform.
 
-    Of a batch the first is written.
+    Given `on`, the fixed image's grid, any transform is first sampled there: all of it for a NIfTI field, all but the
+    affine that ends it for an ITK file. Of a batch the first is written.
 
     Raises:
         InputError: the ending is none of these, the file's kind does not hold this transform, the field's grid is
             sheared, or writing fails.
     """
     if str(path).endswith(FIELDS):
-        if not isinstance(transform, Dense):
+        field = transform if on is None else Displacement(transform.displacement(on), on)
+        if not isinstance(field, STORED):
             raise InputError(
-                f"{path}: a {type(transform).__name__} is no single field; write it as .h5, or "
-                f"Displacement(transform.displacement(grid), grid) as a field"
+                f"{path}: a {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
+                f"image) on which to sample it"
             )
-        write_field(Displacement(transform.own_displacement, transform.grid), path)
+        write_field(Displacement(field.own_displacement, field.grid), path)
     elif str(path).endswith(TRANSFORMS):
+        if on is not None:
+            affine, rest = affine_and_field(transform, on)
+            transform = affine if rest is None else affine @ rest
         with beside(path) as temporary:
             try:
                 sitk.WriteTransform(_to_itk(transform, path), str(temporary))
@@ -58,8 +65,39 @@ def read_transform(path: str | Path) -> Transform:
         raise InputError(f"{path}: not a transform that ITK reads: {_last_line(error)}") from error
 
 
+def chain(transform: Transform) -> tuple[Transform, ...]:
+    """What a composite is made of, the outermost first; linear maps next to each other are one."""
+    if not isinstance(transform, Composite):
+        return (transform,)
+    outer, inner = chain(transform.outer), chain(transform.inner)
+    if isinstance(outer[-1], Linear) and isinstance(inner[0], Linear):
+        return (*outer[:-1], outer[-1] @ inner[0], *inner[1:])
+    return outer + inner
+
+
+def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displacement | Velocity | None]:
+    """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in an affine, None where it is one.
+
+    ψ stays on its own grid where it is a displacement or a velocity; else it is sampled on `on`.
+    """
+    first, *rest = chain(transform)
+    if not isinstance(first, Linear):
+        first, rest = Affine.identity(on.ndim), [first, *rest]
+    affine = Affine(first.matrix)
+    if not rest:
+        return affine, None
+    inner = reduce(lambda outer, inner: outer @ inner, rest)
+    return affine, inner if isinstance(inner, STORED) else Displacement(inner.displacement(on), on)
+
+
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
-    if isinstance(transform, Affine):
+    """ITK applies the transform added last first. In HDF5 all are composites: nitransforms reads nothing else."""
+    parts = [_part_to_itk(part, path) for part in chain(transform)]
+    return parts[0] if len(parts) == 1 and not str(path).endswith(HDF5) else sitk.CompositeTransform(parts)
+
+
+def _part_to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
+    if isinstance(transform, Linear):
         ras = transform.matrix.detach().double().cpu().numpy()
         matrix = ras[0] if ras.ndim == 3 else ras
         matrix = _flip(len(matrix) - 1) @ matrix @ _flip(len(matrix) - 1)
@@ -67,12 +105,13 @@ def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
         out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
         out.SetTranslation(matrix[:-1, -1].tolist())
         return out
-    if isinstance(transform, Composite):  # ITK applies the one added last first
-        return sitk.CompositeTransform([_to_itk(transform.outer, path), _to_itk(transform.inner, path)])
-    if isinstance(transform, Dense):
+    if isinstance(transform, STORED):
         refuse_sheared(transform.grid, path)
         return sitk.DisplacementFieldTransform(_field_image(transform))
-    raise InputError(f"{path}: a {type(transform).__name__} has no form in ITK")
+    raise InputError(
+        f"{path}: a {type(transform).__name__} has no form in ITK; name the grid (the fixed image) on which to "
+        f"sample it"
+    )
 
 
 def _field_image(transform: Dense) -> sitk.Image:

@@ -1,4 +1,4 @@
-"""NIfTI in and out. The only room, with `itk.py`, that knows LPS."""
+"""NIfTI in and out."""
 
 import gzip
 import warnings
@@ -84,7 +84,7 @@ def write_image(thing: Image | Labels, path: str | Path) -> None:
     else:
         data = data.astype(np.float32)
     refuse_sheared(thing.grid, path)
-    _save(nib.Nifti1Image(data, _affine3(thing.grid.affine)), path)
+    save(nib.Nifti1Image(data, affine3(thing.grid.affine)), path)
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
@@ -99,12 +99,12 @@ def write_field(transform: Displacement, path: str | Path) -> None:
     refuse_sheared(grid, path)
     linear = grid.affine[:-1, :-1]
     world = torch.einsum("ab,b...->a...", linear, transform.field[0].detach().cpu().double())
-    world = world * _ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)
+    world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)
     data = world.movedim(0, -1).numpy().astype(np.float32)
     data = data.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim)
-    image = nib.Nifti1Image(data, _affine3(grid.affine))
+    image = nib.Nifti1Image(data, affine3(grid.affine))
     image.header.set_intent(VECTOR)
-    _save(image, path)
+    save(image, path)
 
 
 def read_field(path: str | Path) -> Displacement:
@@ -113,7 +113,7 @@ def read_field(path: str | Path) -> Displacement:
     Raises:
         InputError: another shape or intent, components that are not finite, or nowhere in the world.
     """
-    image = _load(path)
+    image = load(path)
     intent, stored = int(image.header["intent_code"]), tuple(image.shape)
     known = len(stored) == 5 and (stored[3:] == (1, 3) or stored[2:] == (1, 1, 2))
     if intent not in (VECTOR, DISPVECT) or not known:
@@ -123,12 +123,12 @@ def read_field(path: str | Path) -> Displacement:
             f"misread this file in silence"
         )
     ndim = stored[4]
-    grid = _grid(image, stored[:ndim], path)
-    data = _voxels(image, path).astype(np.float64)
+    grid = stored_grid(image, stored[:ndim], path)
+    data = stored_voxels(image, path).astype(np.float64)
     refuse_not_finite(data, "components", path)
     world = torch.from_numpy(data.reshape(*grid.shape, ndim)).movedim(-1, 0)
     if intent == VECTOR:
-        world = world * _ras_lps(ndim).view(-1, *[1] * ndim)
+        world = world * ras_lps(ndim).view(-1, *[1] * ndim)
     field = torch.einsum("ab,b...->a...", torch.linalg.inv(grid.affine[:-1, :-1]), world)
     return Displacement(field[None].float(), grid)
 
@@ -151,7 +151,7 @@ def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
         raise InputError(f"{path}: {bad} {what} are NaN or infinite (or beyond float32); replace them first")
 
 
-def _save(image: nib.Nifti1Image, path: str | Path) -> None:
+def save(image: nib.Nifti1Image, path: str | Path) -> None:
     if not str(path).endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: images are written as .nii or .nii.gz")
     image.header.set_xyzt_units("mm")
@@ -161,7 +161,7 @@ def _save(image: nib.Nifti1Image, path: str | Path) -> None:
         nib.save(image, temporary)
 
 
-def _load(path: str | Path) -> nib.Nifti1Pair:
+def load(path: str | Path) -> nib.Nifti1Pair:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -175,10 +175,8 @@ def _load(path: str | Path) -> nib.Nifti1Pair:
 
 def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
     """A 2-D or 3-D array, stored axes of length one at the end dropped, and its grid."""
-    image = _load(path)
-    shape = tuple(image.shape)
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
+    image = load(path)
+    shape = spatial(image)
     if len(shape) not in (2, 3):
         raise InputError(
             f"{path}: a {len(shape)}-D image of shape {tuple(image.shape)}; one 2-D or 3-D volume is expected: "
@@ -186,12 +184,20 @@ def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
         )
     if min(shape) < 2:
         raise InputError(f"{path}: shape {shape}; at least two voxels along each axis are needed")
-    grid = _grid(image, shape, path)
-    values = _voxels(image, path)
+    grid = stored_grid(image, shape, path)
+    values = stored_voxels(image, path)
     return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
 
 
-def _voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
+def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
+    """The stored shape without the axes of length one at its end, at least two axes."""
+    shape = tuple(image.shape)
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def stored_voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
     try:
         if str(path).endswith(".gz") and isinstance(image, nib.Nifti1Image):
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
@@ -200,16 +206,21 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
     except UNREADABLE as error:
         raise InputError(f"{path}: the header is fine but the voxels cannot be read ({error})") from error
     if values.dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels of type {values.dtype}; plain numbers are expected, one per voxel")
+        what, remedy = (
+            ("complex numbers", "save the magnitude")
+            if values.dtype.kind == "c"
+            else (f"colours ({values.dtype})", "save it in grey, or each colour as a file of its own: channels")
+        )
+        raise InputError(f"{path}: voxels are {what}; one plain number per voxel is expected: {remedy}")
     return values
 
 
-def _grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
+def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
     """Where the voxels are: the sform, else the qform, as nibabel chooses; warns where other tools may differ."""
     affine = np.array(image.affine, dtype=np.float64)
     try:
-        grid = Grid(shape, torch.from_numpy(_in_plane(affine) if len(shape) == 2 else affine))
-        doubt = _doubt(image)
+        grid = Grid(shape, torch.from_numpy(in_plane(affine) if len(shape) == 2 else affine))
+        doubt = where_itk_differs(image)
     except ValueError as error:
         raise InputError(f"{path}: the header does not say where the voxels are. {error}") from error
     if doubt:
@@ -217,7 +228,7 @@ def _grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Gr
     return grid
 
 
-def _in_plane(affine: np.ndarray) -> np.ndarray:
+def in_plane(affine: np.ndarray) -> np.ndarray:
     """The `(3, 3)` affine of a slice, whose spacing is the length of its edges in the world, in mm.
 
     A slice along world x and y lies in them. Any other is given the orthonormal axes of its plane nearest to the two
@@ -235,7 +246,7 @@ def _in_plane(affine: np.ndarray) -> np.ndarray:
     return out
 
 
-def _doubt(image: nib.Nifti1Pair) -> str:
+def where_itk_differs(image: nib.Nifti1Pair) -> str:
     """What ITK and ANTs see elsewhere, by more than half a voxel along an axis, and the remedy; empty: nothing."""
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     ours = "the sform" if sform > 0 else "the qform" if qform > 0 else "the image's middle at the world's origin"
@@ -280,7 +291,7 @@ def _as_itk(image: nib.Nifti1Pair) -> tuple[str, np.ndarray]:
         return "the qform is damaged", np.full((4, 4), np.nan)
 
 
-def _affine3(affine: Tensor) -> np.ndarray:
+def affine3(affine: Tensor) -> np.ndarray:
     """A 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
     out = np.eye(4)
     keep = [*range(affine.shape[0] - 1), 3]
@@ -288,7 +299,7 @@ def _affine3(affine: Tensor) -> np.ndarray:
     return out
 
 
-def _ras_lps(ndim: int) -> Tensor:
+def ras_lps(ndim: int) -> Tensor:
     return torch.tensor([-1.0, -1.0, 1.0][:ndim], dtype=torch.float64)
 
 

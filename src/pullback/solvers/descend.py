@@ -1,6 +1,6 @@
 """One gradient solver for everything that has parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,27 +14,55 @@ Some = TypeVar("Some", bound=Transform)
 
 
 @dataclass(frozen=True)
+class Settled:
+    """Whether a descent has come to rest: the line through the last values falls too little.
+
+    Attributes:
+        window: how many last values.
+        share: of all that the descent has gained so far, what the line must fall within the window to go on.
+    """
+
+    window: int = 10
+    share: float = 0.02
+
+    def __call__(self, values: Sequence[float]) -> bool:
+        if len(values) <= self.window:
+            return False
+        middle = (self.window - 1) / 2
+        moments = sum((n - middle) * v for n, v in enumerate(values[-self.window :]))
+        slope = moments / sum((n - middle) ** 2 for n in range(self.window))
+        return -slope * self.window <= self.share * (values[0] - min(values))
+
+
+@dataclass(frozen=True)
 class Descend:
-    """`steps` steps of an optimiser on the parameters of a transform.
+    """At most `steps` steps of an optimiser on the parameters of a transform.
 
     Attributes:
         steps: how many.
         step_size: in the units of the parameters; for fields, voxels. The defaults are OFG's (Xin et al. 2024, 3.4).
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
             `step_size` per step, whatever the scale of the objective.
+        until: looks at the values so far and says whether to stop; None takes all steps.
     """
 
     steps: int = 10
     step_size: float = 0.1
     optimiser: Callable[..., Optimizer] = Adam
+    until: Callable[[Sequence[float]], bool] | None = None
 
     def __call__(self, objective: Objective, start: Some) -> Some:
         """The transform after the last step. `start` stays as it is, and nothing connects the answer to its history."""
         params = [p.detach().clone().requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
+        values: list[float] = []
         with torch.enable_grad():
             for _ in range(self.steps):
                 value = objective(start.with_params(*params))
+                if self.until is not None:
+                    values.append(float(value.detach()))
+                    if self.until(values):
+                        break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
                     param.grad = grad
                 optimiser.step()

@@ -2,24 +2,31 @@
 
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, canonical, centred
+from pullback.space.isotropic import Box, isotropic
+from pullback.space.linear import Motion
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
-from pullback.space.transform import Affine, Composite, Dense, Displacement, Transform, Velocity
+from pullback.space.transform import Affine, BSpline, Composite, Dense, Displacement, Linear, Transform, Velocity
 
 __all__ = [
     "Affine",
+    "BSpline",
+    "Box",
     "Composite",
     "Dense",
     "Displacement",
     "Grid",
     "Image",
     "Labels",
+    "Linear",
+    "Motion",
     "Points",
     "Transform",
     "Velocity",
     "canonical",
     "centred",
+    "isotropic",
     "pull",
     "push",
     "resampled",

@@ -10,7 +10,7 @@ from pullback.numerics.sample import sample
 from pullback.space.grid import Grid, transform_channels
 from pullback.space.image import Image, Labels
 from pullback.space.points import Points
-from pullback.space.transform import Affine, Transform
+from pullback.space.transform import Linear, Transform
 
 
 @overload
@@ -40,7 +40,7 @@ def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
     """Voxel coordinates of `image` for each voxel of `grid`. On one shared grid nothing leaves voxels."""
     like = image.data if image.data.is_floating_point() else transform.params[0]
     to_image = torch.linalg.inv(image.grid.affine) @ grid.affine
-    if isinstance(transform, Affine):  # one matrix in float64, instead of three roundings in float32
+    if isinstance(transform, Linear):  # one matrix in float64, instead of three roundings in float32
         frames = torch.linalg.inv(image.grid.affine) @ transform.matrix.to(torch.float64) @ grid.affine
         return transform_channels(frames, grid.voxels(like)[None])
     where = grid.voxels(like)[None] + transform.displacement(grid).to(like)

@@ -1,6 +1,7 @@
 """Maps of world points, fixed → moving."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -8,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pullback.numerics.axes import apply_along, linear_weights, spline_weights
 from pullback.numerics.integrate import exponential, invert
 from pullback.numerics.sample import sample
 from pullback.space.grid import Grid, transform_channels
@@ -46,13 +48,25 @@ class Transform(ABC):
 
     def __matmul__(self, inner: "Transform") -> "Transform":
         """`(φ @ ψ)(x) = φ(ψ(x))`; composed, so that an image is resampled once."""
-        if isinstance(self, Affine) and isinstance(inner, Affine):
+        if isinstance(self, Linear) and isinstance(inner, Linear):
             return Affine(self.matrix.to(inner.matrix) @ inner.matrix)
         return Composite(self, inner)
 
 
+class Linear(Transform):
+    """A transform that is one `matrix` `(d+1, d+1)`, or `(B, d+1, d+1)`, homogeneous: RAS mm to RAS mm."""
+
+    matrix: Tensor
+
+    def at(self, where: Tensor) -> Tensor:
+        return transform_channels(self.matrix, where)
+
+    def inverse(self) -> "Affine":
+        return Affine(torch.linalg.inv(self.matrix))
+
+
 @dataclass(frozen=True, eq=False)
-class Affine(Transform):
+class Affine(Linear):
     """`matrix` `(d+1, d+1)`, or `(B, d+1, d+1)`, homogeneous: RAS mm to RAS mm."""
 
     matrix: Tensor
@@ -71,12 +85,6 @@ class Affine(Transform):
         last = torch.zeros_like(rows[..., :1, :])
         last[..., -1] = 1
         return Affine(torch.cat([rows, last], -2))
-
-    def at(self, where: Tensor) -> Tensor:
-        return transform_channels(self.matrix, where)
-
-    def inverse(self) -> "Affine":
-        return Affine(torch.linalg.inv(self.matrix))
 
 
 class Dense(Transform):
@@ -100,10 +108,33 @@ class Dense(Transform):
 
     def at(self, where: Tensor) -> Tensor:
         at = self.grid.to_voxels(where)
-        return self.grid.to_world(at + sample(self.own_displacement.to(at), at))
+        return self.grid.to_world(at + self.between(at))
+
+    def between(self, at: Tensor) -> Tensor:
+        """The displacement at any voxel coordinates `(B, d, …)` of its grid."""
+        return sample(self.own_displacement.to(at), at)
+
+    def along(self, where: Sequence[Tensor]) -> Tensor:
+        """The displacement at all voxels whose coordinates along each axis are `where`: as `between`, axis by axis."""
+        return _tensor_product(linear_weights, where, self.own_displacement)
 
     def displacement(self, grid: Grid) -> Tensor:
-        return self.own_displacement if grid == self.grid else super().displacement(grid)
+        if grid == self.grid:
+            return self.own_displacement
+        where = _along_axes(grid, self.grid)
+        if where is None:
+            return super().displacement(grid)
+        turned = torch.stack([(w[-1] - w[0]).sign() for w in where])
+        scale = (self.grid.spacing / grid.spacing * turned).to(self.field)
+        return self.along(where) * scale.view(-1, *[1] * grid.ndim)
+
+    def on(self, grid: Grid) -> Self:
+        """The same kind of transform, carried over to another grid with the same axes; its field is interpolated."""
+        where = _along_axes(grid, self.grid)
+        if where is None:
+            raise ValueError(f"{type(self).__name__}.on: the grids' axes differ")
+        scale = (self.grid.spacing / grid.spacing).to(self.field).view(-1, *[1] * grid.ndim)
+        return replace(self, field=_tensor_product(linear_weights, where, self.field) * scale, grid=grid)  # type: ignore[type-var]
 
     def _check(self) -> None:
         expected = (self.grid.ndim, *self.grid.shape)
@@ -166,6 +197,45 @@ class Velocity(Dense):
 
 
 @dataclass(frozen=True, eq=False)
+class BSpline(Dense):
+    """φ(x) = x + Σ cₖ β³(x − k): `field` holds the coefficients c of cubic B-splines about the voxels of `grid`.
+
+    Rueckert et al. 1999, free-form deformation. Coefficients are mirrored at the grid's ends.
+    """
+
+    field: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    @cached_property
+    def own_displacement(self) -> Tensor:
+        at = [torch.arange(n, dtype=torch.float64) for n in self.grid.shape]
+        return _tensor_product(spline_weights, at, self.field)
+
+    def between(self, at: Tensor) -> Tensor:
+        return sample(self.own_displacement.to(at), at, "cubic")
+
+    def along(self, where: Sequence[Tensor]) -> Tensor:
+        return _tensor_product(spline_weights, where, self.field)
+
+    def on(self, grid: Grid) -> "BSpline":
+        field = self.displacement(grid)
+        for axis, n in enumerate(grid.shape):
+            weights = spline_weights(torch.arange(n, dtype=torch.float64), n)
+            field = apply_along(torch.linalg.inv(weights).to(field), field, axis)
+        return BSpline(field, grid)
+
+    def with_params(self, *params: Tensor) -> "BSpline":
+        return replace(self, field=params[0])
+
+    def inverse(self) -> "Displacement":
+        """By fixed-point iteration, of the displacement on the same grid."""
+        return Displacement(self.own_displacement, self.grid).inverse()
+
+
+@dataclass(frozen=True, eq=False)
 class Composite(Transform):
     """`outer ∘ inner`."""
 
@@ -190,3 +260,23 @@ class Composite(Transform):
 
     def inverse(self) -> "Composite":
         return Composite(self.inner.inverse(), self.outer.inverse())
+
+
+def _tensor_product(weights: Callable[[Tensor, int], Tensor], where: Sequence[Tensor], values: Tensor) -> Tensor:
+    for axis, (at, n) in enumerate(zip(where, values.shape[2:], strict=True)):
+        values = apply_along(weights(at, n).to(values), values, axis)
+    return values
+
+
+def _along_axes(grid: Grid, other: Grid) -> list[Tensor] | None:
+    """The voxels of `grid` in voxels of `other`, by axis, where both have the same axes (or opposite); else None."""
+    frames = torch.linalg.solve(other.affine, grid.affine)
+    scales = frames[:-1, :-1].diagonal()
+    reach = torch.tensor(grid.shape, dtype=torch.float64)
+    skew = (frames[:-1, :-1] - scales.diag()).abs() @ reach
+    if float(skew.max()) > 1e-3:
+        return None
+    return [
+        torch.arange(n, dtype=torch.float64) * scale + shift
+        for n, scale, shift in zip(grid.shape, scales, frames[:-1, -1], strict=True)
+    ]

@@ -1,0 +1,128 @@
+"""What one image tells of another, by their joint histogram: for images of different contrast."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pullback.alignment import Alignment
+from pullback.energies.energy import Energy
+from pullback.energies.similarity import intensity_range
+from pullback.errors import InputError
+from pullback.space import Image
+
+# the four cubic B-splines that reach a point `u` between two bins, as polynomials: 1, u, u², u³
+SPLINES = [[1 / 6, -1 / 2, 1 / 2, -1 / 6], [2 / 3, 0, -1, 1 / 2], [1 / 6, 1 / 2, 1 / 2, -1 / 2], [0, 0, 0, 1 / 6]]
+
+
+@dataclass(frozen=True)
+class MI(Energy):
+    """Minus the mutual information of both images over the masks, in nats: from −log(bins) up to 0, nothing shared.
+
+    Mattes et al. 2003, after Viola & Wells 1997 and Thévenaz & Unser 2000. The range of each image within its own
+    mask is cut into `bins` of one width. A fixed voxel falls into one of them; a moved one is spread over four by a
+    cubic B-spline, its Parzen window. The bins are those of the moving image itself, so that they stay while the
+    transform changes; what lies beyond counts at their end. The value does not see affine intensity, nor its sign.
+    Identical images stay above −log(bins), for windows blur. Only the moved image receives a gradient.
+    """
+
+    bins: int = 32
+
+    def __post_init__(self) -> None:
+        _check(self, self.bins)
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moved, joint = _entropies(alignment, self.bins)
+        return {"mi": -(fixed + moved - joint).mean().to(alignment.moved.data.dtype)}
+
+
+@dataclass(frozen=True)
+class NMI(Energy):
+    """2 − (H(F) + H(M)) / H(F, M), the entropies of the histogram of `MI`: from 0 to 1, nothing shared.
+
+    Studholme et al. 1999: depends less than `MI` on how much of both images overlaps. Identical images would give 0
+    but for the Parzen window, whose own entropy (about 0.87 nats) is part of H(F, M): with 32 bins about 0.2 is left.
+    """
+
+    bins: int = 32
+
+    def __post_init__(self) -> None:
+        _check(self, self.bins)
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moved, joint = _entropies(alignment, self.bins)
+        shared = (fixed + moved - joint) / joint.clamp(min=torch.finfo(joint.dtype).tiny)
+        return {"nmi": 1 - shared.mean().to(alignment.moved.data.dtype)}
+
+
+def joint_histogram(alignment: Alignment, bins: int) -> Tensor:
+    """How often both images have what intensities within the masks, `(B, C, bins, bins + 2)` float64, voxels.
+
+    Rows are the fixed image's bins, columns the moving one's, whose window reaches one bin beyond either end.
+    """
+    fixed, moving = alignment.pair.fixed, alignment.pair.moving
+    rows = _scaled(fixed.data, fixed, bins).clamp_(max=bins - 1).long()
+    columns = _scaled(alignment.moved.data, moving, bins - 1)
+    return _Histogram.apply(rows, columns, alignment.mask, bins)
+
+
+def _check(energy: Energy, bins: int) -> None:
+    if bins < 4:
+        raise InputError(f"{type(energy).__name__}: 4 bins at least, got {bins}; 32 are common")
+
+
+def _entropies(alignment: Alignment, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the fixed image, the moved one and both, in nats, `(B, C)` each."""
+    joint = joint_histogram(alignment, bins)
+    joint = joint / joint.sum((2, 3), keepdim=True).clamp(min=1)
+    return _entropy(joint.sum(3)), _entropy(joint.sum(2)), _entropy(joint.flatten(2))
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(p * p.clamp(min=1e-30).log()).sum(2)  # finite slopes also at 0
+
+
+def _scaled(values: Tensor, image: Image, steps: int) -> Tensor:
+    """Intensities as 0 … `steps` from the least to the greatest within the mask of `image`; 0 if they are one."""
+    low, high = intensity_range(image)
+    varied = high > low  # neither in constant images nor under empty masks
+    scale = torch.where(varied, steps / (high - low), 0)
+    return ((values - torch.where(varied, low, 0)) * scale).clamp(0, steps)
+
+
+class _Histogram(torch.autograd.Function):
+    """Voxels are counted, with the powers of `u`, by the pair of bins they lie between: the splines, which are
+    polynomials of `u`, come in afterwards, cell by cell. So does their slope on the way back."""
+
+    @staticmethod
+    def forward(ctx, rows, columns, mask, bins):
+        batch, channels = columns.shape[:2]
+        base = columns.floor().clamp_(max=bins - 2)
+        u = (columns - base).flatten()
+        images = torch.arange(batch * channels, device=u.device).view(batch, channels, *[1] * (columns.ndim - 2))
+        cell = base.long().add_((images * bins + rows) * (bins - 1))
+        cells = batch * channels * bins * (bins - 1)
+        if mask is not None:
+            cell.masked_fill_(~mask, cells)  # a last cell, for what does not count
+        cell = cell.flatten()
+        moments, power = [torch.bincount(cell, minlength=cells + 1).double()], torch.ones_like(u, dtype=torch.float64)
+        for _ in range(3):
+            moments.append(torch.bincount(cell, power.mul_(u), minlength=cells + 1))
+        table = torch.stack(moments)[:, :-1].view(4, batch, channels, bins, bins - 1)
+        ctx.save_for_backward(cell, u)
+        ctx.shape = columns.shape
+        return sum(
+            torch.nn.functional.pad(torch.einsum("p,p...->...", table.new_tensor(spline), table), (k, 3 - k))
+            for k, spline in enumerate(SPLINES)
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        cell, u = ctx.saved_tensors
+        windows = upstream.unfold(3, 4, 1)  # (B, C, bins, bins - 1, 4)
+        slopes = windows @ (windows.new_tensor(SPLINES)[:, 1:] * windows.new_tensor([1, 2, 3]))
+        first, second, third = torch.nn.functional.pad(slopes.flatten(0, 3).to(u.dtype).T, (0, 1))
+        gradient = third.take(cell).mul_(u).add_(second.take(cell)).mul_(u).add_(first.take(cell))
+        return None, gradient.view(ctx.shape), None, None

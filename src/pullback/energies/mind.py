@@ -1,0 +1,203 @@
+"""Self-similarity: how alike the patches about a voxel are, which scanners agree on better than on intensities."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pullback.alignment import Alignment
+from pullback.energies.energy import Energy
+from pullback.errors import InputError
+from pullback.numerics.smooth import box_sum
+
+LEAST_SPREAD = 1e-3  # of a voxel's distances, as a share of the image's mean: below it, all patches count as alike
+
+
+@dataclass(frozen=True)
+class MIND(Energy):
+    """The mean squared difference of `mind` descriptors over voxels within the masks and their channels.
+
+    Heinrich et al. 2013 (MIND-SSC). Does not see affine intensity, nor its sign. Patches are cut off at masks. Only
+    the moved image receives a gradient.
+    """
+
+    radius: int = 1
+    dilation: int = 2
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.dilation < 1:
+            raise InputError(
+                f"MIND: patches reach 0 voxels or more and lie 1 or more from their voxel, got {self.radius} and "
+                f"{self.dilation}; 1 and 2 are common"
+            )
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        mask = alignment.mask
+        with torch.no_grad():
+            fixed = mind(alignment.pair.fixed.data, self.radius, self.dilation, mask)
+        moved = mind(alignment.moved.data, self.radius, self.dilation, mask)
+        fixed, moved = torch.broadcast_tensors(fixed, moved)
+        if mask is None:
+            return {"mind": F.mse_loss(moved, fixed)}
+        voxels = mask.sum().clamp(min=1) * (moved.numel() // mask.numel())
+        return {"mind": F.mse_loss(moved, fixed, reduction="sum") / voxels}
+
+
+def mind(values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None = None) -> Tensor:
+    """The self-similarity context of `(B, C, *spatial)` images: `(B, 12 C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
+
+    Heinrich et al. 2013. Of the neighbours of a voxel, `dilation` voxels away along the axes, each two that are not
+    opposite to each other (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about
+    them, of edge length 2 `radius` + 1. A channel is exp(−(D − min D) / s), s the mean of D − min D over the voxel's
+    channels and, so that noise in flat places stays small, at least a thousandth of the image's mean s (constant to
+    the gradient). Values lie in 0 … 1; a voxel's most alike two have 1.
+
+    Beyond the border the image is continued by its outermost values. With a mask, `(B, 1, *spatial)` bool, only
+    voxels within it are compared; a channel without any is 0, and so is what lies outside.
+    """
+    batch, channels = max(values.shape[0], 1 if mask is None else mask.shape[0]), values.shape[1]
+    values = values.expand(batch, *values.shape[1:])
+    reach = [radius + dilation] * (2 * (values.ndim - 2))
+    padded = F.pad(values.flatten(0, 1)[:, None], reach, "replicate")
+    inside = None
+    if mask is not None:
+        each = mask if mask.shape[0] == 1 else mask.repeat_interleave(channels, 0)
+        inside = F.pad(each.to(values.dtype), reach, "replicate")
+    return _Mind.apply(padded, radius, dilation, inside).reshape(batch, -1, *values.shape[2:])
+
+
+class _Mind(torch.autograd.Function):
+    """Keeps the image, the descriptor and one volume besides; distances are made anew on the way back."""
+
+    @staticmethod
+    def forward(ctx, padded, radius, dilation, inside):
+        r = radius + dilation
+        shape = [n - 2 * r for n in padded.shape[2:]]
+        d = len(shape)
+        out = padded.new_empty(padded.shape[0], 2 * d * (d - 1), *shape)
+        for pair in _pairs(shape, radius, dilation):
+            difference, weight, count = _compared(padded, inside, pair, radius)
+            square = difference.square_() if weight is None else difference.square_().mul_(weight)
+            distance = box_sum(square, 2 * radius + 1)
+            if count is not None:
+                distance = distance.div_(count).masked_fill_(count == 0, torch.inf)
+            for channel, where in pair.channels:
+                out[:, channel : channel + 1] = distance[where]
+        least = out.amin(1, keepdim=True)
+        out.sub_(least.masked_fill_(least.isinf(), 0))
+        spread, floor = _spread(out, None if inside is None else _middle(inside, r))
+        out.div_(spread).neg_().exp_()
+        if inside is not None:
+            out.mul_(_middle(inside, r))
+        ctx.save_for_backward(padded, inside, out, spread, floor)
+        ctx.reach = radius, dilation
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        padded, inside, out, spread, floor = ctx.saved_tensors
+        radius, dilation = ctx.reach
+        through_spread, through_least, known, alike = (torch.zeros_like(spread) for _ in range(4))
+        for g, e in zip(upstream.split(1, 1), out.split(1, 1), strict=True):  # e = exp(−q / s): q / s is −log e
+            slope = g * e
+            through_least.add_(slope)
+            through_spread.sub_(slope.mul_(e.clamp(min=1e-30).log_()))
+            known.add_(e > 0)
+            alike.add_(e == 1)
+        through_spread.mul_(spread > floor)
+        through_least.sub_(through_spread).div_(alike.clamp_(min=1)).div_(spread)
+        through_spread.div_(known.clamp_(min=1)).div_(spread)
+        gradient = torch.zeros_like(padded)
+        for pair in _pairs(list(out.shape[2:]), radius, dilation):
+            difference, weight, count = _compared(padded, inside, pair, radius)
+            slope = torch.zeros_like(difference)
+            for channel, where in pair.channels:
+                g, e = (t[:, channel : channel + 1] for t in (upstream, out))
+                slope[where].sub_((g * e).div_(spread))
+                slope[where].addcmul_(through_spread, (e > 0).to(e.dtype))
+                slope[where].addcmul_(through_least, (e == 1).to(e.dtype))
+            if count is not None:
+                slope = slope.div_(count.clamp_(min=1))
+            pull = box_sum(slope, 2 * radius + 1).mul_(difference).mul_(2)
+            pull = pull if weight is None else pull.mul_(weight)
+            gradient[pair.one].add_(pull)
+            gradient[pair.other].sub_(pull)
+        return gradient, None, None, None
+
+
+def _spread(distances: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The mean over channels, `(B, 1, *spatial)`, and the least it may be, `(B, 1, 1, …)`; 1 where all are alike."""
+    axes = tuple(range(2, distances.ndim))
+    if inside is None:
+        spread = distances.mean(1, keepdim=True)
+        mean = spread.mean(axes, keepdim=True)
+    else:
+        spread, known = torch.zeros_like(distances[:, :1]), torch.zeros_like(distances[:, :1])
+        for distance in distances.split(1, 1):
+            unknown = distance.isinf()
+            spread.add_(distance.masked_fill(unknown, 0))
+            known.add_(~unknown)
+        spread.div_(known.clamp_(min=1))
+        mean = (spread * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True).clamp(min=1)
+    floor = LEAST_SPREAD * mean
+    spread = torch.maximum(spread, floor)
+    return spread.masked_fill_(spread == 0, 1), floor
+
+
+Region = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class _TwoPatches:
+    """One offset between two neighbours, which serves two channels: where in the padded image both ends of it are,
+    and the channels, each with its place among the distances."""
+
+    one: Region
+    other: Region
+    channels: tuple[tuple[int, Region], tuple[int, Region]]
+
+
+def _pairs(shape: list[int], radius: int, dilation: int) -> Iterator[_TwoPatches]:
+    """Each two axes a < b and sign t: the patch at y against that at y + dilation (t e_b − e_a).
+
+    For y = x + dilation e_a and y = x − t dilation e_b these are two neighbours of x.
+    """
+    d, channel = len(shape), 0
+    for a in range(d):
+        for b in range(a + 1, d):
+            for t in (1, -1):
+                step = [0] * d
+                step[a], step[b] = -1, t
+                low = [0 if s > 0 else dilation for s in step]
+                size = [n + 2 * radius + (dilation if s else 0) for n, s in zip(shape, step, strict=True)]
+                one = _region(low, size)
+                other = _region([f + dilation * s for f, s in zip(low, step, strict=True)], size)
+                places = []
+                for at in ({a: dilation}, {b: -t * dilation}):
+                    corner = [radius + dilation + at.get(axis, 0) - low[axis] for axis in range(d)]
+                    places.append(_region(corner, shape))
+                yield _TwoPatches(one, other, ((channel, places[0]), (channel + 1, places[1])))
+                channel += 2
+
+
+def _region(corner: list[int], size: list[int]) -> Region:
+    return (slice(None), slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))
+
+
+def _compared(
+    padded: Tensor, inside: Tensor | None, pair: _TwoPatches, radius: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The difference of both ends voxel by voxel; with a mask, whether both are within it, and how many of a patch."""
+    difference = padded[pair.one] - padded[pair.other]
+    if inside is None:
+        return difference, None, None
+    weight = inside[pair.one] * inside[pair.other]
+    return difference, weight, box_sum(weight, 2 * radius + 1)
+
+
+def _middle(padded: Tensor, reach: int) -> Tensor:
+    return padded[(slice(None), slice(None), *[slice(reach, -reach)] * (padded.ndim - 2))]

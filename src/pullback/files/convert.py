@@ -1,0 +1,113 @@
+"""One name per family of transform files, to read any and write any."""
+
+from enum import Enum
+from pathlib import Path
+
+from pullback.errors import InputError
+from pullback.files.ants import read_prefix, write_ants
+from pullback.files.fsl import read_fsl, write_fsl
+from pullback.files.itk import FIELDS, STORED, chain, read_transform, write_transform
+from pullback.files.learn2reg import read_learn2reg, write_learn2reg
+from pullback.files.nifti import load
+from pullback.files.x5 import read_x5, write_x5
+from pullback.space import Grid, Linear, Transform
+
+
+class Kind(Enum):
+    """Who reads the file: ITK (and SimpleITK, ANTs, Slicer), ANTs' pieces by their prefix, FSL, Learn2Reg, X5."""
+
+    ITK = "itk"
+    ANTS = "ants"
+    FSL = "fsl"
+    LEARN2REG = "learn2reg"
+    X5 = "x5"
+
+
+def read_any(
+    path: str | Path, kind: Kind | None = None, fixed: Grid | None = None, moving: Grid | None = None
+) -> Transform:
+    """The transform in a file of `kind`; None: as its name says, and for NIfTI its shape.
+
+    `ANTS` takes the prefix of the pieces. `FSL` and `LEARN2REG` know the world only by both images' grids.
+
+    Raises:
+        InputError: a name that fits several kinds, a grid that is missing, or not such a file.
+    """
+    kind = kind or _kind_of_file(path)
+    if kind is Kind.ITK:
+        return read_transform(path)
+    if kind is Kind.ANTS:
+        return read_prefix(path)
+    if kind is Kind.X5:
+        return read_x5(path)
+    fixed, moving = _both(path, kind, fixed, moving)
+    return (read_fsl if kind is Kind.FSL else read_learn2reg)(path, fixed, moving)
+
+
+def write_any(
+    transform: Transform,
+    path: str | Path,
+    kind: Kind | None = None,
+    fixed: Grid | None = None,
+    moving: Grid | None = None,
+) -> tuple[Path, ...]:
+    """Writes a file of `kind` and returns the names written; None: as its name says, `.nii.gz` for ITK.
+
+    What a file of ITK or X5 cannot hold as it is, is sampled on `fixed`, where that is given.
+
+    Raises:
+        InputError: a name that fits several kinds, a grid that is missing, or a file that cannot hold the transform.
+    """
+    kind = kind or (Kind.ITK if _is_plain_nifti(path) else _kind_of_name(path))
+    if kind is Kind.ITK:
+        write_transform(transform, path, on=None if _held(transform, path) else fixed)
+    elif kind is Kind.X5:
+        write_x5(transform, path, on=None if _held(transform, path) else fixed)
+    elif kind is Kind.ANTS:
+        if fixed is None:
+            raise InputError(f"{path}: ANTs' warp needs the fixed image's grid; give --fixed")
+        return write_ants(transform, path, fixed)
+    else:
+        fixed, moving = _both(path, kind, fixed, moving)
+        (write_fsl if kind is Kind.FSL else write_learn2reg)(transform, path, fixed, moving)
+    return (Path(path),)
+
+
+def _held(transform: Transform, path: str | Path) -> bool:
+    """Whether the file holds the transform without sampling it: NIfTI one field, the others affines and fields."""
+    if str(path).endswith(FIELDS):
+        return isinstance(transform, STORED)
+    return all(isinstance(part, (Linear, *STORED)) for part in chain(transform))
+
+
+def _both(path: str | Path, kind: Kind, fixed: Grid | None, moving: Grid | None) -> tuple[Grid, Grid]:
+    if fixed is None or moving is None:
+        raise InputError(f"{path}: {kind.value} files mean nothing without both images; give --fixed and --moving")
+    if fixed.ndim != moving.ndim:
+        raise InputError(f"{path}: the fixed image is {fixed.ndim}-D, the moving {moving.ndim}-D; give images alike")
+    return fixed, moving
+
+
+def _is_plain_nifti(path: str | Path) -> bool:
+    return str(path).endswith(FIELDS) and not Path(path).name.startswith("disp_")
+
+
+def _kind_of_file(path: str | Path) -> Kind:
+    if not _is_plain_nifti(path):
+        return _kind_of_name(path)
+    shape = load(path).shape
+    if len(shape) == 5:
+        return Kind.ITK
+    raise InputError(f"{path}: a field of shape {tuple(shape)} is FSL's or Learn2Reg's; say which with --from")
+
+
+def _kind_of_name(path: str | Path) -> Kind:
+    name = Path(path).name
+    if name.endswith((".h5", ".hdf5", ".tfm", ".txt", "GenericAffine.mat")):
+        return Kind.ITK
+    if name.endswith(".x5"):
+        return Kind.X5
+    if name.endswith(".npz") or (name.startswith("disp_") and name.endswith(FIELDS)):
+        return Kind.LEARN2REG
+    named = ", ".join(kind.value for kind in Kind)
+    raise InputError(f"{path}: the name does not say what kind of transform it is; say which of {named} it is")

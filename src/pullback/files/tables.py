@@ -1,0 +1,137 @@
+"""Landmarks as tables: CSV and 3D Slicer's `.fcsv`. In the world they are RAS; the file's own space is kept."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from pullback.errors import InputError
+from pullback.files.beside import beside
+from pullback.space import Points
+
+SIGNS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}  # of a file's coordinates in RAS
+SLICER = {"0": "ras", "1": "lps", "ras": "ras", "lps": "lps"}
+MARKUPS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"  # columns of Slicer's markups
+
+
+@dataclass(frozen=True, eq=False)
+class PointTable:
+    """Points, and the table they were read from: its other columns stay as they are when the points move.
+
+    Attributes:
+        points: `(1, N, d)` RAS mm, float64.
+        space: of the file's coordinates, `"ras"` or `"lps"`.
+        head: lines above the rows, as they were: comments, then the names of the columns, if they are named.
+        rows: N rows of text.
+        columns: where in a row the d coordinates are.
+    """
+
+    points: Points
+    space: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    columns: tuple[int, ...]
+
+    def moved(self, points: Points) -> "PointTable":
+        """The same table with its points elsewhere, in the same order."""
+        if points.data.shape[1:] != self.points.data.shape[1:]:
+            raise ValueError(f"PointTable: {tuple(self.points.data.shape)} expected, got {tuple(points.data.shape)}")
+        return replace(self, points=points)
+
+
+def read_table(path: str | Path, space: str | None = None) -> PointTable:
+    """A CSV whose columns are named R, A, S or L, P, S (2-D: the first two), Slicer's `.fcsv`, or named x, y, z.
+
+    Args:
+        space: `"ras"` or `"lps"`, in which x, y, z are; ANTs' and ITK's are LPS. Files that name theirs need none.
+
+    Raises:
+        InputError: no such table, a space that is not named or named twice differently, or coordinates that are no
+            finite numbers.
+    """
+    if space is not None and space.lower() not in SIGNS:
+        raise InputError(f"{path}: the space of points is ras or lps, not {space}")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a table of points: {error}") from error
+    read = _slicer if str(path).endswith(".fcsv") else _named
+    head, named, names = read(text, path)
+    said = space.lower() if space else None
+    if named and said and named != said:
+        raise InputError(f"{path}: the file's header says {named.upper()}, --space says {said}; leave --space out")
+    known = named or said
+    if known is None:
+        raise InputError(
+            f"{path}: x, y, z of which space? Name it in the header (R,A,S or L,P,S), or pass --space lps (as ANTs "
+            f"and ITK have them) or --space ras"
+        )
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if n > len(head) and line.strip()]
+    rows = [(n, next(csv.reader([line]))) for n, line in lines]
+    if not rows:
+        raise InputError(f"{path}: no points below the header")
+    data = [[_number(row, column, n, path) for column in names] for n, row in rows]
+    world = torch.tensor([data], dtype=torch.float64) * torch.tensor(SIGNS[known][: len(names)], dtype=torch.float64)
+    return PointTable(Points(world), known, head, tuple(tuple(row) for _, row in rows), names)
+
+
+def write_table(table: PointTable, path: str | Path) -> None:
+    """In the space of the file that was read, its other columns unchanged: Slicer's as `.fcsv`, others as `.csv`.
+
+    Raises:
+        InputError: the name ends otherwise, or writing fails.
+    """
+    ending = ".fcsv" if table.head[0].startswith("#") else ".csv"
+    if not str(path).endswith(ending):
+        raise InputError(f"{path}: points are written as they were read, here as {ending}")
+    signs = torch.tensor(SIGNS[table.space][: len(table.columns)], dtype=torch.float64)
+    out = io.StringIO()
+    out.writelines(f"{line}\n" for line in table.head)
+    writer = csv.writer(out, lineterminator="\n")
+    for row, point in zip(table.rows, (table.points.data[0].detach().cpu().double() * signs).tolist(), strict=True):
+        cells = list(row)
+        for column, value in zip(table.columns, point, strict=True):
+            cells[column] = repr(value)
+        writer.writerow(cells)
+    with beside(path) as temporary:
+        temporary.write_text(out.getvalue(), encoding="utf-8")
+
+
+def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, tuple[int, ...]]:
+    """The header line of a CSV, the space that it names, and the columns of the coordinates."""
+    first = text.split("\n", 1)[0].rstrip("\r")
+    names = [name.strip().lower() for name in next(csv.reader([first]), [])]
+    for letters in ("ras", "lps", "xyz", "ra", "lp", "xy"):
+        if set(letters) <= set(names):
+            if any(names.count(letter) > 1 for letter in letters):
+                raise InputError(f"{path}: a column is named twice: {first}")
+            space = {"r": "ras", "l": "lps"}.get(letters[0])
+            return (first,), space, tuple(names.index(letter) for letter in letters)
+    raise InputError(f"{path}: the first line names the columns; R,A,S or L,P,S (or x,y,z) expected, got: {first[:80]}")
+
+
+def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, tuple[int, ...]]:
+    """The comments of Slicer's markups, their space, and the columns of the coordinates."""
+    lines = text.splitlines()
+    head = tuple(lines[: next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))])
+    said = {key.strip(" #").lower(): value.strip() for key, _, value in (line.partition("=") for line in head)}
+    space = said.get("coordinatesystem")
+    if not head or (space is not None and space.lower() not in SLICER):
+        raise InputError(f"{path}: expected Slicer's markups with '# CoordinateSystem = LPS' (or RAS), got {space}")
+    names = [name.strip() for name in said.get("columns", MARKUPS).split(",")]
+    if not {"x", "y", "z"} <= set(names):
+        raise InputError(f"{path}: no columns x, y and z among {', '.join(names)}")
+    return head, None if space is None else SLICER[space.lower()], tuple(names.index(letter) for letter in "xyz")
+
+
+def _number(row: list[str], column: int, line: int, path: str | Path) -> float:
+    try:
+        value = float(row[column])
+    except (IndexError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{path}: line {line} has no finite number in column {column + 1}: {','.join(row)[:80]}")
+    return value

@@ -1,0 +1,313 @@
+"""CrossNGF: a global search for the rigid motion between two images of any contrast.
+
+Öfverstedt, Lindblad, Sladoje: Cross-Sim-NGF: FFT-based global rigid multimodal alignment of image volumes using
+normalized gradient fields, WBIR 2022.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Pair
+from pullback.data import normalised
+from pullback.errors import InputError
+from pullback.numerics.fourier import Shifts, correlation, product, spectrum
+from pullback.numerics.random import generator
+from pullback.numerics.rotation import angles_between, nearby, uniform
+from pullback.numerics.sample import sample
+from pullback.numerics.smooth import gaussian
+from pullback.space import Affine, Box, Grid, Image, isotropic
+from pullback.space.grid import transform_channels
+
+EPS = 1e-5  # of eq. 1, for intensities in 0 … 1 per voxel
+AT_ONCE = 2**17  # padded voxels in one batch of rotations: what stays in the cache
+SMALLEST = 64  # voxels along the longest edge: the blur is meant for images of such sizes
+APART = 30.0  # degrees between rotations that are no neighbours
+
+
+def separable_parts(image: Tensor, mask: Tensor) -> Tensor:
+    """What eq. 6 correlates: `(B, K, *spatial)`, K = 6 in 3-D and 3 in 2-D, and the mask as one part more.
+
+    The squares of the components of the normalised gradient field (eq. 1) and their products in pairs, these times √2,
+    so that the sum over the parts of two images is the squared dot product of eq. 2. 0 outside the mask.
+
+    Args:
+        image: `(B, 1, *spatial)`, intensities about 0 … 1; voxels as long as wide.
+        mask: `(B, 1, *spatial)` bool.
+    """
+    slopes = [_slope(image, axis) for axis in range(2, image.ndim)]
+    inside = mask.to(image)
+    weight = inside / sum((s * s for s in slopes), start=torch.full_like(image, EPS**2))
+    squares = [s * s * weight for s in slopes]
+    weight = weight * math.sqrt(2)
+    return torch.cat([*squares, *(a * b * weight for a, b in combinations(slopes, 2)), inside], 1)
+
+
+def _slope(image: Tensor, axis: int) -> Tensor:
+    """Central differences along one axis; at the border half the one-sided ones."""
+    n = image.shape[axis]
+    ends = [image.narrow(axis, 0, 1), image, image.narrow(axis, n - 1, 1)]
+    padded = torch.cat(ends, axis)
+    return (padded.narrow(axis, 2, n) - padded.narrow(axis, 0, n)).mul_(0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The fixed side of the map: what is computed once for all rotations of the moving image.
+
+    Attributes:
+        shifts: the shifts that can overlap enough.
+        mirrored: conjugate spectra of the fixed image's parts, its mask the last of them.
+        least: voxels that both masks must share.
+    """
+
+    shifts: Shifts
+    mirrored: Tensor
+    least: float
+
+    @classmethod
+    def of(cls, image: Tensor, mask: Tensor, moving: Sequence[int], moving_count: int, overlap: float) -> "Reference":
+        """For a fixed image and mask `(1, 1, *spatial)`, moving arrays of shape `moving` and masks of `moving_count`.
+
+        The least overlap is the share `overlap` of the smaller mask's voxels. N(χ) is at most the overlap along one
+        axis times the shorter edges along the others, which bounds the shifts worth representing: with two equal boxes
+        and γ = 0.5 the padding is half an edge instead of a whole one, and the FFTs in 3-D are 2.4 times smaller.
+        """
+        least = max(overlap * min(int(mask.sum()), moving_count), 1.0)
+        shorter = [min(n, m) for n, m in zip(image.shape[2:], moving, strict=True)]
+        narrow = tuple(min(max(math.ceil(least * n / math.prod(shorter)), 1), n) for n in shorter)
+        shifts = Shifts(tuple(image.shape[2:]), tuple(moving), narrow)
+        return cls(shifts, spectrum(separable_parts(image, mask)[0], shifts).conj().resolve_conj(), least)
+
+    def similarities(self, image: Tensor, mask: Tensor) -> Tensor:
+        """CSNGF (eq. 5) with moving images `(B, 1, *spatial)`, `(B, *shifts.shape)`; −∞ where the overlap is less."""
+        spectra = spectrum(separable_parts(image, mask), self.shifts)
+        sums = product(self.mirrored[:-1], spectra[:, :-1])
+        counts = product(self.mirrored[-1:], spectra[:, -1:])
+        values, overlap = correlation(torch.stack([sums, counts]), self.shifts)
+        overlap = overlap.round_()
+        return torch.where(overlap >= self.least, values / overlap.clamp(min=1), -math.inf)
+
+
+def cross_similarity(
+    fixed: Tensor, moving: Tensor, fixed_mask: Tensor, moving_mask: Tensor, overlap: float = 0.5
+) -> tuple[Tensor, tuple[int, ...]]:
+    """The mean squared cosine between the gradients of two images at all whole shifts χ (CSNGF, eq. 5).
+
+    14 real FFTs and 2 inverse ones in 3-D (6 parts and a mask per image), 8 and 2 in 2-D.
+
+    Args:
+        fixed: `(*spatial)`, intensities about 0 … 1.
+        moving: `(*spatial)`; its shape may be another.
+        fixed_mask: bool, like `fixed`.
+        moving_mask: bool, like `moving`.
+        overlap: γ, the share of the smaller mask's voxels that both masks must have in common.
+
+    Returns:
+        The map, −∞ where the masks overlap less, and the shift of its first entry: fixed voxel x lies on moving voxel
+        x + χ.
+    """
+    reference = Reference.of(fixed[None, None], fixed_mask[None, None], moving.shape, int(moving_mask.sum()), overlap)
+    return reference.similarities(moving[None, None], moving_mask[None, None])[0], reference.shifts.first
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One resolution of the search: the fixed image's spectra, and a lattice onto which the moving image is turned.
+
+    The lattice is a cube parallel to the fixed grid, its middle at the middle of the moving image, its edge the longest
+    edge of the moving image; what a rotation carries beyond it is not looked at.
+    """
+
+    fixed: Grid
+    moving: Image
+    lattice: Grid
+    reference: Reference
+
+    @classmethod
+    def of(cls, fixed: Image, moving: Image, overlap: float) -> "Level":
+        """From two images of one isotropic spacing."""
+        assert fixed.mask is not None
+        assert moving.mask is not None
+        shape = (max(moving.grid.shape),) * moving.grid.ndim
+        reference = Reference.of(fixed.data, fixed.mask, shape, int(moving.mask.sum()), overlap)
+        return cls(fixed.grid, moving, fixed.grid.about_origin(shape), reference)
+
+    def best(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """For rotations `(N, d, d)` the highest similarity over all shifts, `(N,)`, and its shift, `(N, d)` whole."""
+        size = max(1, AT_ONCE // math.prod(self.reference.shifts.padded))
+        parts = [self._peaks(self.similarities(some)) for some in rotations.split(size)]
+        values, shifts = (torch.cat(column) for column in zip(*parts, strict=True))
+        return values, shifts
+
+    def similarities(self, rotations: Tensor) -> Tensor:
+        """The maps of `(B, d, d)` rotations, `(B, *shifts.shape)`."""
+        assert self.moving.mask is not None
+        frames = torch.linalg.inv(self.moving.grid.affine) @ self._turn(rotations) @ self.lattice.affine
+        where = transform_channels(frames, self.lattice.voxels(self.moving.data)[None])
+        turned = sample(self.moving.data, where, padding="border")  # no edge where the field of view ends
+        return self.reference.similarities(turned, sample(self.moving.mask, where, "nearest"))
+
+    def transform(self, rotation: Tensor, shift: Tensor) -> Affine:
+        """Fixed → moving in the world, from a rotation `(d, d)` and a shift in voxels `(d,)`."""
+        index = torch.linalg.inv(self.fixed.affine)
+        index[:-1, -1] += shift
+        return Affine(self._turn(rotation[None])[0] @ self.lattice.affine @ index)
+
+    def refined(self, rotation: Tensor, shift: Tensor) -> Tensor:
+        """The shift with the top of the parabola through the peak and its neighbours, along each axis, added."""
+        values = self.similarities(rotation[None])[0]
+        peak = (shift - torch.tensor(self.reference.shifts.first)).long().tolist()
+        better = shift.clone()
+        for axis, at in enumerate(peak):
+            line = values[tuple(slice(None) if a == axis else p for a, p in enumerate(peak))]
+            if 0 < at < len(line) - 1:
+                before, top, after = line[at - 1 : at + 2].double().tolist()
+                bend = 2 * top - before - after
+                if 0 < bend < math.inf:
+                    better[axis] += 0.5 * (after - before) / bend
+        return better
+
+    def _turn(self, rotations: Tensor) -> Tensor:
+        """Points about the origin to points about the middle of the moving image, turned: `(B, d+1, d+1)`."""
+        d = self.fixed.ndim
+        matrix = torch.eye(d + 1, dtype=torch.float64).repeat(len(rotations), 1, 1)
+        matrix[:, :d, :d] = rotations
+        matrix[:, :d, d] = self.moving.grid.centre
+        return matrix
+
+    def _peaks(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        values, flat = maps.flatten(1).max(1)
+        peaks = torch.stack(torch.unravel_index(flat.cpu(), maps.shape[1:]), 1)
+        return values.double().cpu(), (peaks + torch.tensor(self.reference.shifts.first)).double()
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The answer of the search.
+
+    Attributes:
+        transform: rigid, fixed → moving.
+        similarity: the mean squared cosine between gradients at the finest level, 0 … 1; between unrelated gradients
+            1/d is to be expected.
+        rival: the same of the best rotation more than 30° away that the second level saw, 0 where it saw none. The
+            nearer to `similarity`, the less sure is the answer.
+    """
+
+    transform: Affine
+    similarity: float
+    rival: float
+
+
+@dataclass(frozen=True)
+class CrossNGF:
+    """A register: the rigid motion of the highest mean squared cosine between gradients, over all rotations and shifts.
+
+    From level to level the best rotations are kept and their neighbourhood is searched at random; at each rotation the
+    best of all whole shifts is taken. Both images are first brought onto isotropic lattices of one spacing; the other
+    numbers are in voxels of it. The defaults are the paper's (3.1, 4.2).
+
+    Attributes:
+        blur: σ of the Gaussians, one per level.
+        downsampling: d, every how many voxels are kept.
+        rotations: a, how many are tried at each level, beside those kept from the level before.
+        steps: u, the largest change of a kept rotation about each axis, degrees; one per change of level.
+        kept: p, how many of the best rotations go on; one per change of level.
+        overlap: γ, the share of the smaller mask's voxels that must overlap.
+        voxels: the most that the finest lattice has; the spacing is chosen so.
+        seed: of the random rotations.
+    """
+
+    blur: tuple[float, ...] = (5.0, 3.0, 2.0, 1.5)
+    downsampling: tuple[int, ...] = (4, 2, 2, 1)
+    rotations: tuple[int, ...] = (5000, 3000, 300, 0)
+    steps: tuple[float, ...] = (10.0, 3.0, 0.0)
+    kept: tuple[int, ...] = (20, 3, 1)
+    overlap: float = 0.5
+    voxels: int = 4_000_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = {len(self.blur), len(self.downsampling), len(self.rotations), len(self.steps) + 1, len(self.kept) + 1}
+        if len(counts) > 1 or self.rotations[0] < 1:
+            raise InputError(
+                "CrossNGF: one blur, downsampling and number of rotations per level (the first at least 1), and one of "
+                f"steps and kept per change of level; got {self}"
+            )
+
+    @torch.no_grad()
+    def __call__(self, fixed: Image, moving: Image) -> Found:
+        one, two = lattices(fixed, moving, self.voxels)
+        trials = uniform(fixed.grid.ndim, self.rotations[0], generator(self.seed, 0))
+        tried = []
+        for k, (blur, factor) in enumerate(zip(self.blur, self.downsampling, strict=True)):
+            if k > 0:
+                near = nearby(trials, self.rotations[k], self.steps[k - 1], generator(self.seed, k))
+                trials = torch.cat([trials, near])
+            level = Level.of(coarser(one, blur, factor), coarser(two, blur, factor), self.overlap)
+            values, shifts = level.best(trials)
+            tried.append((trials, values))
+            order = values.argsort(descending=True, stable=True)[: (*self.kept, 1)[k]]
+            trials, values, shifts = trials[order], values[order], shifts[order]
+            if values[0] == -math.inf:
+                share = f"{self.overlap:.0%} of the smaller mask"
+                raise InputError(f"CrossNGF: the images overlap nowhere by {share}; lower the overlap, or widen masks")
+        transform = level.transform(trials[0], level.refined(trials[0], shifts[0]))
+        return Found(transform, float(values[0]), _rival(trials[0], *tried[:2][-1], level))
+
+
+def _rival(answer: Tensor, rotations: Tensor, values: Tensor, level: Level) -> float:
+    far = angles_between(rotations, answer) > APART
+    if not far.any():
+        return 0.0
+    best = rotations[far][values[far].argmax()]
+    return max(float(level.best(best[None])[0]), 0.0)
+
+
+def lattices(fixed: Image, moving: Image, voxels: int) -> tuple[Image, Image]:
+    """Both images on isotropic lattices of one spacing: one channel, 0 … 1, with masks.
+
+    The spacing is the coarser of both images' mean voxel edges; up to four times finer where the fixed image would have
+    fewer than `SMALLEST` voxels along its longest edge; and coarser until neither the fixed lattice nor the cube about
+    the moving one has more than `voxels`.
+    """
+    for image in (fixed, moving):
+        if image.data.shape[0] != 1:
+            raise ValueError(f"CrossNGF: one pair at a time, got a batch of {image.data.shape[0]}")
+    Pair(fixed, moving)  # refuses images of different dimension
+    one, two = (Box.of(image) for image in (fixed, moving))
+    d = fixed.grid.ndim
+    natural = max(float(torch.linalg.det(i.grid.affine).abs()) ** (1 / d) for i in (fixed, moving))
+    finest = max(min(natural, float(one.edges.max()) / SMALLEST), natural / 4)
+    least = (max(float(one.edges.prod()), float(two.edges.max()) ** d) / voxels) ** (1 / d)
+    grey = (replace(image, data=normalised(image).data.mean(1, keepdim=True)) for image in (fixed, moving))
+    first, second = (isotropic(image, max(finest, least)) for image in grey)
+    return first, second
+
+
+def coarser(image: Image, blur: float, factor: int) -> Image:
+    """Blurred by `blur` voxels, and every `factor`-th voxel of it, about the middle."""
+    grid = image.grid
+    first = [(n - 1) % factor // 2 for n in grid.shape]
+    kept = (slice(None), slice(None), *(slice(start, None, factor) for start in first))
+    data = gaussian(image.data, blur)[kept].contiguous()
+    affine = grid.affine.clone()
+    affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor(first, dtype=torch.float64)
+    affine[:-1, :-1] *= factor
+    assert image.mask is not None
+    return Image(data, Grid(tuple(data.shape[2:]), affine), image.mask[kept].contiguous())
+
+
+SMALL = CrossNGF(
+    blur=(5.0, 5.0, 3.0, 2.0, 2.0, 1.5),
+    downsampling=(4, 4, 2, 2, 2, 1),
+    rotations=(3000, 1500, 200, 150, 100, 0),
+    steps=(12.0, 5.0, 2.5, 0.8, 0.0),
+    kept=(40, 20, 4, 2, 1),
+    voxels=1_000_000,
+)
+"""For small machines: most rotations are tried on the coarsest lattice, in more steps. About 12 s for a brain."""

@@ -1,0 +1,54 @@
+"""Rotations of the plane and of space, `(N, d, d)` float64."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def uniform(ndim: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` rotations drawn uniformly over the whole group: by an angle in 2-D, by a unit quaternion in 3-D."""
+    if ndim == 2:
+        return planar(2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64))
+    quaternion = torch.randn(count, 4, generator=generator, dtype=torch.float64)
+    w, x, y, z = (quaternion / quaternion.norm(dim=1, keepdim=True)).unbind(1)
+    rows = (
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
+    )
+    return torch.stack(rows, 1)
+
+
+def nearby(rotations: Tensor, count: int, degrees: float, generator: torch.Generator) -> Tensor:
+    """`count` rotations close to the given ones, which take turns.
+
+    Each is turned further about the axes x, y and z one after the other, by angles drawn from U(−degrees, degrees);
+    in 2-D by one such angle.
+    """
+    ndim = rotations.shape[-1]
+    drawn = 2 * torch.rand(count, 1 if ndim == 2 else 3, generator=generator, dtype=torch.float64) - 1
+    angles = torch.deg2rad(degrees * drawn).unbind(1)
+    turned = rotations[torch.arange(count) % len(rotations)]
+    if ndim == 2:
+        return planar(angles[0]) @ turned
+    for axis, angle in enumerate(angles):
+        turn = torch.eye(3, dtype=torch.float64).repeat(count, 1, 1)
+        plane = torch.tensor([(axis + 1) % 3, (axis + 2) % 3])
+        turn[:, plane[:, None], plane] = planar(angle)
+        turned = turn @ turned
+    return turned
+
+
+def planar(angle: Tensor) -> Tensor:
+    """Rotations of the plane, from the first axis towards the second, by angles `(N,)` in radians."""
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1)
+
+
+def angles_between(a: Tensor, b: Tensor) -> Tensor:
+    """The angles in degrees, 0 … 180, of the rotations that take `a` to `b`; `(…, d, d)` each."""
+    ndim = a.shape[-1]
+    trace = (a * b).sum((-2, -1))
+    cosine = trace / 2 if ndim == 2 else (trace - 1) / 2
+    return torch.rad2deg(cosine.clamp(-1, 1).acos())

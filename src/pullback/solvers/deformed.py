@@ -1,0 +1,75 @@
+"""Deformable alignment, coarse to fine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import LNCC, Diffusion, Energy
+from pullback.solvers.descend import Descend, Settled
+from pullback.solvers.levels import Levels
+from pullback.space import Affine, Composite, Dense, Displacement, Grid, Image, Linear, Transform, Velocity
+
+
+@dataclass(frozen=True)
+class Deformed:
+    """The register that descends `energy` by a field, from a linear start on.
+
+    The moving image is not resampled for the start: its grid is laid where the start puts it. So the field lives in
+    the fixed world, and the answer is start ∘ field.
+
+    Attributes:
+        energy: similarity and regularity.
+        kind: of the field: `Velocity` (diffeomorphic), `Displacement` or `BSpline`.
+        levels: of resolution.
+        steps: at most, of the last levels, coarse to fine; the first number serves all coarser levels too.
+        solver: the descent on each level; its step is in voxels of the field.
+        ratio: voxels of the field in voxels of the level: 1, or for `BSpline` the distance of its control points.
+    """
+
+    energy: Energy = LNCC(9) + 1.0 * Diffusion()
+    kind: Callable[[Tensor, Grid], Dense] = Velocity
+    levels: Levels = Levels()
+    steps: tuple[int, ...] = (80, 60, 30)
+    solver: Descend = Descend(step_size=0.1, until=Settled())
+    ratio: int = 1
+
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        """Fixed → moving. A `start` that is a field itself is refined as it is, on the finest level alone."""
+        begin, field = _split(start, fixed.grid)
+        levels = list(self.levels(Pair(fixed, placed(moving, begin))))
+        if field is None:
+            field = self._descend(fixed, levels)
+        else:
+            field = self._solver(0)(self.energy.on(levels[-1]), start=field)
+        return Alignment(Pair(fixed, moving), begin @ field)
+
+    def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
+        field: Dense | None = None
+        for finer, level in zip(reversed(range(len(levels))), levels, strict=True):
+            grid = fixed.grid.at_spacing(tuple(self.ratio * edge for edge in level.fixed.grid.spacing.tolist()))
+            still = fixed.data.new_zeros(1, grid.ndim, *grid.shape)
+            field = self.kind(still, grid) if field is None else field.on(grid)
+            field = self._solver(finer)(self.energy.on(level), start=field)
+        return field
+
+    def _solver(self, finer: int) -> Descend:
+        """That of the level which `finer` levels follow."""
+        return replace(self.solver, steps=self.steps[max(len(self.steps) - 1 - finer, 0)])
+
+
+def placed(image: Image, start: Linear) -> Image:
+    """The image where `start`, fixed → moving, says that it lies in the fixed world: another affine, the same voxels."""
+    return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(start.matrix) @ image.grid.affine))
+
+
+def _split(start: Transform | None, grid: Grid) -> tuple[Linear, Dense | None]:
+    """A linear map and the field that comes before it, if any: what is neither becomes a displacement on `grid`."""
+    if start is None or isinstance(start, Linear):
+        return start or Affine.identity(grid.ndim), None
+    if isinstance(start, Composite) and isinstance(start.outer, Linear) and isinstance(start.inner, Dense):
+        return start.outer, start.inner
+    field = start if isinstance(start, Dense) else Displacement(start.displacement(grid), grid)
+    return Affine.identity(grid.ndim), field

@@ -1,0 +1,43 @@
+"""Rigid and affine alignment, coarse to fine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import MI, Energy
+from pullback.solvers.descend import Descend, Settled
+from pullback.solvers.levels import Levels
+from pullback.space import Affine, Grid, Image, Motion
+
+
+@dataclass(frozen=True)
+class Posed:
+    """The register that descends `energy` by linear motions near a start.
+
+    Attributes:
+        motion: `Motion.rigid` or `Motion.affine`.
+        energy: mutual information with the fixed image's bins knows no modality (Mattes et al. 2003).
+        levels: of resolution.
+        solver: its step is in voxels of each level; a generator of `motion` moves the edge of the image by that much.
+    """
+
+    motion: Callable[[Affine, Grid], Motion] = Motion.rigid
+    energy: Energy = MI()
+    levels: Levels = Levels(most=200_000)
+    solver: Descend = Descend(steps=150, step_size=0.25, until=Settled())
+
+    def __call__(self, fixed: Image, moving: Image, start: Affine | None = None) -> Alignment:
+        """Fixed → moving, from `start` or as the headers say. Where the view of the moving image ends, it is masked."""
+        pair, found = Pair(fixed, moving), start or Affine.identity(fixed.grid.ndim)
+        for level in self.levels(pair):
+            seen = replace(level, moving=within_view(level.moving))
+            edge = float(seen.fixed.grid.spacing.min())
+            solver = replace(self.solver, step_size=self.solver.step_size * edge)
+            found = Affine(solver(self.energy.on(seen), start=self.motion(found, fixed.grid)).matrix)
+        return Alignment(pair, found)
+
+
+def within_view(image: Image) -> Image:
+    """The image with a mask: its own, or all of it, so that what lies beyond is not compared."""
+    mask = image.data.new_ones(1, 1, *image.grid.shape, dtype=bool) if image.mask is None else image.mask
+    return replace(image, mask=mask)

@@ -1,0 +1,62 @@
+"""Images with voxels as long as wide as high, whatever they were stored as."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pullback.errors import InputError
+from pullback.numerics.smooth import gaussian
+from pullback.space.grid import Grid
+from pullback.space.image import Image
+from pullback.space.pull import pull
+from pullback.space.transform import Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Where an image's mask, or else its field of view, lies.
+
+    Attributes:
+        axes: orthonormal, one per column, the nearest to the image's own, `(d, d)`.
+        low: the first voxel centres along them, mm, `(d,)`.
+        high: the last ones, mm, `(d,)`.
+    """
+
+    axes: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, image: Image) -> "Box":
+        left, _, right = torch.linalg.svd(image.grid.affine[:-1, :-1] / image.grid.spacing)
+        seen = torch.ones(image.grid.shape) if image.mask is None else image.mask[0, 0].cpu()
+        where = seen.nonzero().double()
+        if not len(where):
+            raise InputError("a mask is empty, so there is nothing to align; give one with voxels inside, or none")
+        ends = torch.cartesian_prod(*torch.stack([where.amin(0), where.amax(0)], 1))
+        corners = (left @ right).T @ image.grid.to_world(ends.T[None])[0]
+        return cls(left @ right, corners.amin(1), corners.amax(1))
+
+    @property
+    def edges(self) -> Tensor:
+        """Between the outermost voxel centres, mm, `(d,)`."""
+        return self.high - self.low
+
+
+def isotropic(image: Image, spacing: float) -> Image:
+    """The image within its box, on orthonormal axes with voxels of `spacing` mm, smoothed first where voxels grow.
+
+    No voxel centre lies beyond the box. The answer has a mask, which says where the image was (they differ where axes
+    are sheared) and where it may be looked at.
+    """
+    box, d = Box.of(image), image.grid.ndim
+    shape = tuple((box.edges / spacing + 1e-6).long().add(1).tolist())
+    affine = torch.eye(d + 1, dtype=torch.float64)
+    affine[:d, :d] = box.axes * spacing
+    middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
+    affine[:d, d] = box.axes @ ((box.low + box.high) / 2 - spacing * middle)
+    mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
+    ratios = (spacing / image.grid.spacing).tolist()
+    smooth = gaussian(image.data, [max(r * r - 1, 0.0) ** 0.5 / 2.355 for r in ratios])
+    return pull(Image(smooth, image.grid, mask), Affine.identity(d), onto=Grid(shape, affine))

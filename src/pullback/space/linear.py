@@ -1,0 +1,86 @@
+"""Linear maps near a known one, with parameters that are alike: each moves the image's edge by about a millimetre."""
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pullback.space.grid import Grid
+from pullback.space.transform import Affine, Linear
+
+
+@dataclass(frozen=True, eq=False)
+class Motion(Linear):
+    """φ(x) = start(c + exp(Σ tₖ Gₖ)(x − c)).
+
+    Rotations by the exponential map from `start` on know no gimbal, and one step size suits them and translations
+    alike, for each generator moves points at the grid's radius by 1 mm per unit.
+
+    Attributes:
+        start: what it is near to.
+        centre: `(d,)` mm, what rotations and scalings leave in place.
+        generators: `(K, d+1, d+1)` float64.
+        coefficients: `(K,)`: what a solver changes; 0 gives `start`.
+    """
+
+    start: Affine
+    centre: Tensor
+    generators: Tensor
+    coefficients: Tensor
+
+    @classmethod
+    def rigid(cls, start: Affine, grid: Grid) -> "Motion":
+        """Rotations about the middle of `grid` and translations."""
+        return cls._of(start, grid, _rotations(grid.ndim))
+
+    @classmethod
+    def affine(cls, start: Affine, grid: Grid) -> "Motion":
+        """Rotations, scalings and shears about the middle of `grid`, and translations."""
+        return cls._of(start, grid, [*_rotations(grid.ndim), *_stretches(grid.ndim)])
+
+    @classmethod
+    def _of(cls, start: Affine, grid: Grid, linear: list[Tensor]) -> "Motion":
+        d = grid.ndim
+        extent = (torch.tensor(grid.shape, dtype=torch.float64) - 1) * grid.spacing
+        radius = extent.norm() / 2 / d**0.5
+        generators = torch.zeros(len(linear) + d, d + 1, d + 1, dtype=torch.float64)
+        generators[: len(linear), :d, :d] = torch.stack(linear) / radius
+        generators[len(linear) :, :d, d] = torch.eye(d, dtype=torch.float64)
+        return cls(start, grid.centre, generators, generators.new_zeros(len(generators)))
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        return (self.coefficients,)
+
+    def with_params(self, *params: Tensor) -> "Motion":
+        return replace(self, coefficients=params[0])
+
+    @cached_property
+    def matrix(self) -> Tensor:  # type: ignore[override]
+        coefficients = self.coefficients
+        exponent = torch.einsum("k,kij->ij", coefficients, self.generators.to(coefficients))
+        there = torch.eye(len(self.centre) + 1, dtype=torch.float64)
+        there[:-1, -1] = -self.centre
+        there = there.to(coefficients)
+        return self.start.matrix.to(coefficients) @ torch.linalg.inv(there) @ torch.linalg.matrix_exp(exponent) @ there
+
+
+def _rotations(ndim: int) -> list[Tensor]:
+    turns = []
+    for a, b in itertools.combinations(range(ndim), 2):
+        turn = torch.zeros(ndim, ndim, dtype=torch.float64)
+        turn[a, b], turn[b, a] = -1, 1
+        turns.append(turn)
+    return turns
+
+
+def _stretches(ndim: int) -> list[Tensor]:
+    """Symmetric matrices: with the rotations they span all linear maps."""
+    stretches = []
+    for a, b in itertools.combinations_with_replacement(range(ndim), 2):
+        stretch = torch.zeros(ndim, ndim, dtype=torch.float64)
+        stretch[a, b] = stretch[b, a] = 1
+        stretches.append(stretch)
+    return stretches

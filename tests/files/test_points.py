@@ -1,0 +1,296 @@
+"""Points in files: their space is named, other columns stay, and pushing lands where the transform says."""
+
+import csv
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+
+from pullback.errors import InputError
+from pullback.files import read_points, write, write_points
+from pullback.space import Affine, BSpline, Displacement, Motion, Points, Velocity, push
+
+TABLES = {
+    "ras.csv": "label,R,A,S\none,1.5,-2,3\ntwo,0,4,-5e1\n",
+    "lps.csv": "l, p ,s,weight\n-1.5,2,3,0.5\n0,-4,-50,1\n",
+    "ants.csv": "x,y,z,t,label,comment\n-1.5,2,3,0,1,first\n0,-4,-50,0,2,\n",
+    "five.fcsv": "# Markups fiducial file version = 5.8\n# CoordinateSystem = LPS\n# columns = id,x,y,z,ow\n"
+    "a,-1.5,2,3,0\nb,0,-4,-50,0\n",
+    "four.fcsv": "# Markups fiducial file version = 4.11\n# CoordinateSystem = 0\n# columns = id,x,y,z\n"
+    "a,1.5,-2,3\nb,0,4,-50\n",
+    "one.fcsv": "# CoordinateSystem = 1\na,-1.5,2,3\nb,0,-4,-50\n",
+}
+RAS = torch.tensor([[[1.5, -2, 3], [0, 4, -50]]], dtype=torch.float64)
+
+
+def table(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_one_set_of_points_in_any_table(tmp_path, name):
+    path = table(tmp_path, name, TABLES[name])
+    read = read_points(path, "lps" if name == "ants.csv" else None)
+    assert torch.equal(read.points.data, RAS)
+    moved = read.moved(Points(RAS + torch.tensor([0.1, 0, 1 / 3], dtype=torch.float64)))
+    write(moved, tmp_path / f"moved_{name}")
+    again = read_points(tmp_path / f"moved_{name}", "lps" if name == "ants.csv" else None)
+    assert torch.equal(again.points.data, moved.points.data)
+    assert again.head == read.head
+    kept = [[c for n, c in enumerate(row) if n not in read.columns] for row in read.rows]
+    assert [[c for n, c in enumerate(row) if n not in again.columns] for row in again.rows] == kept
+
+
+@pytest.mark.parametrize(("header", "sign"), [("R,A", 1), ("L,P", -1), ("x,y", -1)])
+def test_tables_in_two_dimensions(tmp_path, header, sign):
+    path = table(tmp_path, "flat.csv", f"{header},label\n1,2,a\n3,4,b\n")
+    read = read_points(path, "lps" if header == "x,y" else None)
+    assert torch.equal(read.points.data, sign * torch.tensor([[[1.0, 2], [3, 4]]], dtype=torch.float64))
+
+
+def test_quotes_and_byte_order_marks_are_read(tmp_path):
+    path = table(tmp_path, "excel.csv", '\ufeffR,A,S,"a, b"\r\n1,2,3,"tip, left"\r\n')
+    read = read_points(path)
+    write_points(read, tmp_path / "again.csv")
+    with (tmp_path / "again.csv").open() as file:
+        assert list(csv.reader(file)) == [["R", "A", "S", "a, b"], ["1.0", "2.0", "3.0", "tip, left"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "space", "says"),
+    [
+        ("p.csv", "x,y,z\n1,2,3\n", None, ["--space", "R,A,S"]),
+        ("p.csv", "x,y,z\n1,2,3\n", "mni", ["ras or lps", "mni"]),
+        ("p.csv", "R,A,S\n1,2,3\n", "lps", ["RAS", "lps"]),
+        ("p.csv", "1,2,3\n4,5,6\n", "lps", ["first line", "1,2,3"]),
+        ("p.csv", "R,A,S\n", None, ["no points"]),
+        ("p.csv", "", None, ["first line"]),
+        ("p.csv", "R,A,S\n1,2,3\n4,five,6\n", None, ["line 3", "column 2", "five"]),
+        ("p.csv", "R,A,S\n1,2\n", None, ["line 2", "column 3"]),
+        ("p.csv", "R,A,S\n1,2,nan\n", None, ["line 2", "finite"]),
+        ("p.csv", "R,A,S,R\n1,2,3,4\n", None, ["twice"]),
+        ("p.fcsv", "a,1,2,3\n", None, ["CoordinateSystem"]),
+        ("p.fcsv", "# Markups\na,1,2,3\n", None, ["--space"]),
+        ("p.fcsv", "# CoordinateSystem = IJK\na,1,2,3\n", None, ["IJK", "LPS"]),
+        ("p.fcsv", "# CoordinateSystem = 1\n# columns = id,x,y\na,1,2\n", None, ["columns"]),
+    ],
+)
+def test_tables_that_do_not_say_where_their_points_are(tmp_path, name, text, space, says):
+    with pytest.raises(InputError) as caught:
+        read_points(table(tmp_path, name, text), space)
+    for word in ("p.", *says):
+        assert word in str(caught.value)
+
+
+def test_tables_that_are_missing_or_written_as_something_else(tmp_path):
+    with pytest.raises(InputError, match=r"none.csv"):
+        read_points(tmp_path / "none.csv")
+    read = read_points(table(tmp_path, "ras.csv", TABLES["ras.csv"]))
+    with pytest.raises(InputError, match=r"as .csv"):
+        write_points(read, tmp_path / "out.fcsv")
+    with pytest.raises(ValueError, match="expected"):
+        read.moved(Points(RAS[:, :1]))
+
+
+# every kind of transform
+
+
+def known(kind, grid, field):
+    matrix = torch.eye(grid.ndim + 1, dtype=torch.float64)
+    matrix[:-1, :-1] += 0.1 * torch.randn(grid.ndim, grid.ndim, generator=torch.Generator().manual_seed(1)).double()
+    matrix[:-1, -1] = torch.tensor([1.0, -2, 3])[: grid.ndim]
+    affine = Affine(matrix)
+    return {
+        "affine": affine,
+        "displacement": Displacement(field, grid),
+        "motion": Motion.rigid(affine, grid).with_params(torch.linspace(-1, 1, 3 * grid.ndim - 3).double()),
+        "velocity": Velocity(field, grid),
+        "spline": BSpline(field, grid),
+        "composite": affine @ Displacement(field, grid),
+    }[kind]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("space", ["ras", "lps"])
+@pytest.mark.parametrize("kind", ["affine", "motion", "displacement", "velocity", "spline", "composite"])
+def test_pushed_landmarks_land_on_the_moving_ones(tmp_path, oblique, smooth_field, kind, space, ndim):
+    """The moving image shows at φ(x) what the fixed shows at x: its voxel coordinates of a landmark are those of φ(x).
+
+    Landmarks lie on voxels, where a displacement is known, and a spline by its coefficients with scipy; a linear
+    velocity has the matrix exponential as its flow.
+    """
+    grid, moving = oblique((14, 15, 13)[:ndim], 3), oblique((12, 16, 15)[:ndim], 4)
+    index = torch.tensor([[4, 5, 6], [7, 7, 7], [9, 6, 5]])[:, :ndim].T
+    where, middle = grid.voxels(torch.zeros(1).double()), (torch.tensor(grid.shape).double() - 1) / 2
+    field = smooth_field(grid.shape, 2, amplitude=0.8)
+    if kind == "velocity":
+        slope = 0.1 * torch.tensor([[0.3, -1, 0.5], [1, 0.2, 0.4], [-0.5, -0.4, -0.3]]).double()[:ndim, :ndim]
+        field = torch.einsum("ab,b...->a...", slope, where - middle.view(-1, *[1] * ndim))[None]
+    transform = known(kind, grid, field)
+    landed = index.double()
+    if kind == "velocity":
+        landed = torch.linalg.matrix_exp(slope) @ (landed - middle[:, None]) + middle[:, None]
+    elif kind == "spline":
+        moved = [map_coordinates(c, index.numpy(), order=3, mode="mirror", prefilter=False) for c in field[0].numpy()]
+        landed = landed + torch.from_numpy(np.array(moved))
+    elif kind in ("displacement", "composite"):
+        landed = landed + field[(0, slice(None), *index)]
+    landed = nib.affines.apply_affine(grid.affine.numpy(), landed.T.numpy())
+    if kind in ("affine", "motion", "composite"):
+        matrix = transform.outer.matrix if kind == "composite" else transform.matrix
+        landed = nib.affines.apply_affine(matrix.numpy(), landed)
+    at = grid.to_world(index[None].double())
+    signs = torch.tensor([-1.0, -1, 1])[:ndim] if space == "lps" else torch.ones(ndim)
+    rows = "\n".join(",".join(map(repr, row)) for row in (at[0].T * signs.double()).tolist())
+    path = table(tmp_path, "fixed.csv", ",".join(space[:ndim]) + f"\n{rows}\n")
+    read = read_points(path)
+    write(read.moved(push(read.points, transform)), tmp_path / "moving.csv")
+    lines = (tmp_path / "moving.csv").read_text().splitlines()[1:]
+    stored = torch.tensor([[float(x) for x in line.split(",")] for line in lines], dtype=torch.float64) * signs
+    expected = moving.to_voxels(torch.from_numpy(landed).T[None])
+    tolerance = 1e-3 if kind == "velocity" else 1e-9  # seven squarings
+    torch.testing.assert_close(moving.to_voxels(stored.T[None]), expected, rtol=0, atol=tolerance)
+
+
+# surfaces
+
+VERTICES = np.array([[1.5, -2, 3], [0, 4, -50], [7, 8, 9], [1, 1, 1]])
+TRIANGLES = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+
+
+def gifti(path, coordinates=VERTICES, system=None):
+    arrays = [
+        nib.gifti.GiftiDataArray(coordinates.astype(np.float32), intent="NIFTI_INTENT_POINTSET", coordsys=system),
+        nib.gifti.GiftiDataArray(TRIANGLES, intent="NIFTI_INTENT_TRIANGLE"),
+    ]
+    nib.save(nib.gifti.GiftiImage(darrays=arrays), path)
+    return path
+
+
+def test_gifti_vertices_move_and_triangles_stay(tmp_path):
+    surface = read_points(gifti(tmp_path / "white.surf.gii"))
+    np.testing.assert_array_equal(surface.points.data[0], VERTICES)
+    moved = surface.moved(Points(surface.points.data + 1))
+    write(moved, tmp_path / "moved.surf.gii")
+    np.testing.assert_array_equal(read_points(tmp_path / "moved.surf.gii").points.data[0], VERTICES + 1)
+    stored = nib.load(tmp_path / "moved.surf.gii")
+    np.testing.assert_array_equal(stored.agg_data("triangle"), TRIANGLES)
+    np.testing.assert_array_equal(surface.source.agg_data("pointset"), VERTICES)
+
+
+def test_gifti_goes_to_the_world_by_its_matrix_where_its_own_space_has_no_name(tmp_path):
+    matrix = nib.affines.from_matvec(np.diag([1.0, 2, -1]), [3, 4, 5])
+    system = nib.gifti.GiftiCoordSystem(dataspace=0, xformspace=1, xform=matrix)
+    surface = read_points(gifti(tmp_path / "a.gii", system=system))
+    expected = nib.affines.apply_affine(matrix, VERTICES)
+    np.testing.assert_allclose(surface.points.data[0], expected)
+    write(surface.moved(Points(surface.points.data * 2)), tmp_path / "b.gii")
+    np.testing.assert_allclose(read_points(tmp_path / "b.gii").points.data[0], 2 * expected, rtol=1e-6)
+    np.testing.assert_array_equal(nib.load(tmp_path / "b.gii").darrays[0].coordsys.xform, matrix)
+    scanner = nib.gifti.GiftiCoordSystem(dataspace=1, xformspace=3, xform=matrix)
+    np.testing.assert_array_equal(read_points(gifti(tmp_path / "c.gii", system=scanner)).points.data[0], VERTICES)
+
+
+@pytest.mark.parametrize("content", [b"", b"<GIFTI", b"not xml"])
+def test_a_broken_gifti(tmp_path, content):
+    (tmp_path / "bad.surf.gii").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad.surf.gii"):
+        read_points(tmp_path / "bad.surf.gii")
+
+
+def test_gifti_without_vertices_or_out_of_ras(tmp_path):
+    nib.save(nib.gifti.GiftiImage(darrays=[nib.gifti.GiftiDataArray(np.zeros(4, np.float32))]), tmp_path / "f.gii")
+    with pytest.raises(InputError, match="0 sets of vertices"):
+        read_points(tmp_path / "f.gii")
+    with pytest.raises(InputError, match="GIFTI's coordinates are RAS"):
+        read_points(gifti(tmp_path / "a.gii"), "lps")
+
+
+LEGACY = """# vtk DataFile Version 4.2
+{title}
+ASCII
+DATASET POLYDATA
+POINTS 4 double
+-1.5 2 3 0 -4 -50 -7 -8 9 -1 -1 1
+POLYGONS 2 8
+3 0 1 2
+3 0 2 3
+POINT_DATA 4
+SCALARS thickness float 1
+LOOKUP_TABLE default
+1 2 3 4
+"""
+
+
+@pytest.fixture
+def vtk():
+    return pytest.importorskip("vtk", reason="VTK surfaces need the optional vtk")
+
+
+def test_vtk_of_slicer_names_its_space(tmp_path, vtk):
+    path = tmp_path / "lung.vtk"
+    path.write_text(LEGACY.format(title="3D Slicer output. SPACE=LPS"))
+    surface = read_points(path)
+    np.testing.assert_array_equal(surface.points.data[0], VERTICES)
+    write(surface.moved(Points(surface.points.data + 1)), tmp_path / "moved.vtk")
+    again = read_points(tmp_path / "moved.vtk")
+    np.testing.assert_array_equal(again.points.data[0], VERTICES + 1)
+    np.testing.assert_array_equal(surface.points.data[0], VERTICES)
+    assert (tmp_path / "moved.vtk").read_text().splitlines()[1] == "3D Slicer output. SPACE=LPS"
+    assert again.source.GetNumberOfCells() == 2
+    kept = again.source.GetPointData().GetArray("thickness")
+    assert [kept.GetValue(n) for n in range(4)] == [1, 2, 3, 4]
+    assert [again.source.GetCell(1).GetPointId(n) for n in range(3)] == [0, 2, 3]
+
+
+def test_other_vtk_is_told_its_space(tmp_path, vtk):
+    path = tmp_path / "mesh.vtk"
+    path.write_text(LEGACY.format(title="vtk output"))
+    with pytest.raises(InputError, match=r"mesh.vtk.*--space"):
+        read_points(path)
+    np.testing.assert_array_equal(read_points(path, "lps").points.data[0], VERTICES)
+    path.write_text(LEGACY.format(title="SPACE=RAS"))
+    with pytest.raises(InputError, match="RAS"):
+        read_points(path, "lps")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_vtp_keeps_cells_and_arrays(tmp_path, vtk, named):
+    (tmp_path / "mesh.vtk").write_text(LEGACY.format(title="SPACE=LPS"))
+    mesh = read_points(tmp_path / "mesh.vtk").source
+    if named:
+        space = vtk.vtkStringArray()
+        space.SetName("SPACE")
+        space.InsertNextValue("LPS")
+        mesh.GetFieldData().AddArray(space)
+    writer = vtk.vtkXMLPolyDataWriter()
+    writer.SetFileName(str(tmp_path / "mesh.vtp"))
+    writer.SetInputData(mesh)
+    writer.Write()
+    surface = read_points(tmp_path / "mesh.vtp", None if named else "lps")
+    np.testing.assert_array_equal(surface.points.data[0], VERTICES)
+    write(surface.moved(Points(surface.points.data * 2)), tmp_path / "moved.vtp")
+    again = read_points(tmp_path / "moved.vtp", None if named else "lps")
+    np.testing.assert_array_equal(again.points.data[0], VERTICES * 2)
+    assert again.source.GetNumberOfCells() == 2
+    assert again.source.GetPointData().GetArray("thickness").GetValue(3) == 4
+
+
+@pytest.mark.parametrize("name", ["cut.vtk", "text.vtp", "text.vtk"])
+def test_broken_vtk(tmp_path, vtk, name):
+    whole = LEGACY.format(title="SPACE=LPS")
+    (tmp_path / name).write_text(whole[:120] if name.startswith("cut") else "no mesh")
+    with pytest.raises(InputError, match=name):
+        read_points(tmp_path / name)
+
+
+def test_without_vtk_the_remedy_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vtkmodules.vtkIOLegacy", None)
+    (tmp_path / "mesh.vtk").write_text(LEGACY.format(title="SPACE=LPS"))
+    with pytest.raises(InputError, match=r"mesh.vtk.*pullback\[surfaces\]"):
+        read_points(tmp_path / "mesh.vtk")
