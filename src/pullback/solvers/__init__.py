@@ -1,9 +1,27 @@
-"""Optimisers over one pair."""
+"""Optimisers over one pair, and where they begin."""
 
+from pullback.solvers.chain import Chain, Refine, chain
 from pullback.solvers.deformed import Deformed, placed
 from pullback.solvers.descend import Descend, Settled
+from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
 from pullback.solvers.posed import Posed, within_view
 
-__all__ = ["Deformed", "Descend", "Levels", "Optimised", "Posed", "Settled", "placed", "within_view"]
+__all__ = [
+    "Chain",
+    "Deformed",
+    "Descend",
+    "Levels",
+    "Optimised",
+    "Posed",
+    "Refine",
+    "Settled",
+    "centres",
+    "chain",
+    "header",
+    "masses",
+    "moments",
+    "placed",
+    "within_view",
+]

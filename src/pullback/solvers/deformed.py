@@ -47,13 +47,14 @@ class Deformed:
         return Alignment(Pair(fixed, moving), begin @ field)
 
     def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
-        field: Dense | None = None
-        for finer, level in zip(reversed(range(len(levels))), levels, strict=True):
-            grid = fixed.grid.at_spacing(tuple(self.ratio * edge for edge in level.fixed.grid.spacing.tolist()))
-            still = fixed.data.new_zeros(1, grid.ndim, *grid.shape)
-            field = self.kind(still, grid) if field is None else field.on(grid)
-            field = self._solver(finer)(self.energy.on(level), start=field)
+        grids = [self._grid(level.fixed.grid) for level in levels]
+        field = self.kind(fixed.data.new_zeros(1, fixed.grid.ndim, *grids[0].shape), grids[0])
+        for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
+            field = self._solver(len(levels) - 1 - n)(self.energy.on(level), start=field.on(grid))
         return field
+
+    def _grid(self, level: Grid) -> Grid:
+        return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))
 
     def _solver(self, finer: int) -> Descend:
         """That of the level which `finer` levels follow."""
@@ -61,7 +62,7 @@ class Deformed:
 
 
 def placed(image: Image, start: Linear) -> Image:
-    """The image where `start`, fixed → moving, says that it lies in the fixed world: another affine, the same voxels."""
+    """The image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels."""
     return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(start.matrix) @ image.grid.affine))
 
 

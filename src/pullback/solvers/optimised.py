@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from pullback.alignment import Alignment, Pair
 from pullback.energies import Energy
 from pullback.solvers.descend import Descend
-from pullback.space import Displacement, Image
+from pullback.space import Displacement, Image, Transform
 
 
 @dataclass(frozen=True)
 class Optimised:
-    """Instance optimisation: the register that descends `energy` from no motion, by a field on the fixed grid."""
+    """Instance optimisation: the register that descends `energy` by the parameters of a transform, such as a field."""
 
     energy: Energy
     solver: Descend
 
-    def __call__(self, fixed: Image, moving: Image) -> Alignment:
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        """From `start` on, or from no motion by a displacement on the fixed grid."""
         pair = Pair(fixed, moving)
-        return Alignment(pair, self.solver(self.energy.on(pair), start=Displacement.identity(fixed.grid, fixed.data)))
+        begin = Displacement.identity(fixed.grid, fixed.data) if start is None else start
+        return Alignment(pair, self.solver(self.energy.on(pair), start=begin))

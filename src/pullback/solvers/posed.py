@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from pullback.alignment import Alignment, Pair
 from pullback.energies import MI, Energy
 from pullback.solvers.descend import Descend, Settled
 from pullback.solvers.levels import Levels
-from pullback.space import Affine, Grid, Image, Motion
+from pullback.space import Affine, Grid, Image, Linear, Motion
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,21 @@ class Posed:
     levels: Levels = Levels(most=200_000)
     solver: Descend = Descend(steps=150, step_size=0.25, until=Settled())
 
-    def __call__(self, fixed: Image, moving: Image, start: Affine | None = None) -> Alignment:
+    def __call__(self, fixed: Image, moving: Image, start: Linear | None = None) -> Alignment:
         """Fixed → moving, from `start` or as the headers say. Where the view of the moving image ends, it is masked."""
-        pair, found = Pair(fixed, moving), start or Affine.identity(fixed.grid.ndim)
-        for level in self.levels(pair):
+        return Alignment(Pair(fixed, moving), self.pose(fixed, moving, start))
+
+    def pose(self, fixed: Image, moving: Image, start: Linear | None = None) -> Affine:
+        found = Affine.identity(fixed.grid.ndim) if start is None else Affine(start.matrix)
+        for level in self.levels(Pair(fixed, moving)):
             seen = replace(level, moving=within_view(level.moving))
             edge = float(seen.fixed.grid.spacing.min())
             solver = replace(self.solver, step_size=self.solver.step_size * edge)
             found = Affine(solver(self.energy.on(seen), start=self.motion(found, fixed.grid)).matrix)
-        return Alignment(pair, found)
+        return found
 
 
 def within_view(image: Image) -> Image:
     """The image with a mask: its own, or all of it, so that what lies beyond is not compared."""
-    mask = image.data.new_ones(1, 1, *image.grid.shape, dtype=bool) if image.mask is None else image.mask
+    mask = image.data.new_ones(1, 1, *image.grid.shape, dtype=torch.bool) if image.mask is None else image.mask
     return replace(image, mask=mask)

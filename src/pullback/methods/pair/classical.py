@@ -6,18 +6,17 @@ that the benchmark measures.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from torch import Tensor
+import torch
 
-from pullback.alignment import Alignment, Pair, Register
+from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
 from pullback.energies import LNCC, Diffusion
-from pullback.methods.pose.start import Begun, Begin
-from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
-from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity
+from pullback.methods.pose.initialise import Begun, Initialise
+from pullback.solvers import Deformed, Levels, Posed
+from pullback.space import Affine, Image, Linear, Motion, Transform
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,12 @@ class Classical:
 
     Attributes:
         initialise: finds a rough start; None begins where the headers put the images.
-        linear: rigid and affine stages, in order.
+        linear: rigid and affine stages by name, in order.
         deformable: the last stage; None stops at the linear ones.
     """
 
-    initialise: Begin | None = Begin()
-    linear: tuple[Posed, ...] = (Posed(Motion.rigid), Posed(Motion.affine))
+    initialise: Initialise | None = Initialise()
+    linear: tuple[tuple[str, Posed], ...] = (("rigid", Posed(Motion.rigid)), ("affine", Posed(Motion.affine)))
     deformable: Deformed | None = Deformed()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Solved:
@@ -98,10 +97,36 @@ class Classical:
             found = begun.transform
             done("initialise")
         if isinstance(found, Linear):
-            for posed in self.linear:
-                found = posed(one, two, found).transform
-                done(posed.name)
+            for name, posed in self.linear:
+                found = posed.pose(one, two, found)
+                done(name)
         if self.deformable is not None:
             found = self.deformable(one, two, found).transform
             done("deformable")
         return Solved(Pair(fixed, moving), found, tuple(stages), begun)
+
+
+def _prepared(image: Image) -> Image:
+    """Intensities 0 … 1, and what the mask hides at the mean of what it shows."""
+    bright = normalised(image)
+    if image.mask is None:
+        return bright
+    shown = image.mask.expand_as(bright.data)
+    axes = tuple(range(2, bright.data.ndim))
+    mean = (bright.data * shown).sum(axes, keepdim=True) / shown.sum(axes, keepdim=True)
+    return replace(bright, data=torch.where(shown, bright.data, mean))
+
+
+FAST = Classical(
+    deformable=Deformed(LNCC(9) + 1.0 * Diffusion(), levels=Levels(finest=2), steps=(80, 60)),
+)
+"""Half the resolution."""
+
+BALANCED = Classical(deformable=Deformed(LNCC(13) + 0.5 * Diffusion(), steps=(80, 60, 30)))
+"""Full resolution, few steps there."""
+
+ACCURATE = Classical(deformable=Deformed(LNCC(13) + 0.5 * Diffusion(), steps=(150, 100, 80)))
+"""Full resolution, until it rests."""
+
+register = BALANCED
+"""What `pb.register(fixed, moving)` calls."""

@@ -1,0 +1,140 @@
+"""Where a registration begins: cheap guesses first, measured, and a global search where none is good."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import NMI
+from pullback.errors import InputError
+from pullback.methods.pose.cross_ngf import SMALL, CrossNGF
+from pullback.numerics.random import generator
+from pullback.numerics.rotation import uniform
+from pullback.solvers import Descend, Levels, Posed, Settled, within_view
+from pullback.solvers.initialise import centres, header, masses, moments
+from pullback.space import Affine, Image, Motion
+
+SIMILARITY = NMI()
+WHOLE = 2**31  # voxels: no level coarser than the first
+Guess = Callable[[Image, Image], list[Affine]]
+
+
+def from_header(fixed: Image, moving: Image) -> list[Affine]:
+    return [header(fixed, moving)]
+
+
+def from_centres(fixed: Image, moving: Image) -> list[Affine]:
+    return [centres(fixed, moving)]
+
+
+def from_masses(fixed: Image, moving: Image) -> list[Affine]:
+    return [masses(fixed, moving)]
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """Where to begin.
+
+    Attributes:
+        transform: fixed → moving, rigid.
+        origin: the guess it comes from: "header", "centres", "masses", "moments" or "search".
+        confidence: by how many standard deviations its similarity exceeds that of random rotations about the same
+            middle; below `Initialise.sure` it may be wrong.
+    """
+
+    transform: Affine
+    origin: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Initialise:
+    """Tries cheap guesses, measures how far they stand out of chance, and searches globally where they do not.
+
+    Each guess is improved by a short rigid descent of normalised mutual information at low resolution; chance is what
+    random rotations about the middle of the best guess reach without it.
+
+    Attributes:
+        guesses: by name, in the order in which they are preferred where they are as good.
+        search: the global search; None does without.
+        sure: standard deviations above chance from which a guess is good enough.
+        random: how many random rotations tell what chance is.
+        least: share of the smaller image that must lie within the other for a guess to count.
+        level: the resolution of all this.
+        solver: the short descent, in voxels of the level.
+        seed: of the random rotations.
+    """
+
+    guesses: tuple[tuple[str, Guess], ...] = (
+        ("header", from_header),
+        ("centres", from_centres),
+        ("masses", from_masses),
+        ("moments", moments),
+    )
+    search: CrossNGF | None = SMALL
+    sure: float = 7.5
+    random: int = 24
+    least: float = 0.25
+    level: Levels = Levels(coarsest=24, most=30_000)
+    solver: Descend = Descend(steps=40, step_size=0.5, until=Settled())
+    seed: int = 0
+
+    def __call__(self, fixed: Image, moving: Image) -> Begun:
+        """Images of intensities 0 … 1, one pair, of any grids."""
+        coarse = list(self.level(Pair(fixed, moving)))[-1]
+        seen = Pair(within_view(coarse.fixed), within_view(coarse.moving))
+        begun = self._best(seen, self._guessed(fixed, moving))
+        if self.search is not None and (begun is None or begun.confidence < self.sure):
+            known = [] if begun is None else [(begun.origin, begun.transform)]
+            begun = self._best(seen, [*known, ("search", self.search(fixed, moving).transform)])
+        if begun is None:
+            raise InputError(
+                f"no start found: nowhere do the images share {self.least:.0%} of the smaller one; are they of the "
+                f"same body part, and their voxel sizes in mm?"
+            )
+        return begun
+
+    def _guessed(self, fixed: Image, moving: Image) -> list[tuple[str, Affine]]:
+        guessed: list[tuple[str, Affine]] = []
+        for name, guess in self.guesses:
+            with contextlib.suppress(InputError):  # nothing stands out of the background: no masses, no moments
+                guessed += [(name, affine) for affine in guess(fixed, moving)]
+        return guessed
+
+    def _best(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> Begun | None:
+        tried = [(name, affine) for name, affine in guesses if self._overlap(pair, affine) >= self.least]
+        if not tried:
+            return None
+        posed = Posed(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
+        moved = [(name, posed.pose(pair.fixed, pair.moving, affine)) for name, affine in tried]
+        scores = [self._score(pair, affine) for _, affine in moved]
+        best = max(scores)
+        name, transform = next(m for m, score in zip(moved, scores, strict=True) if score >= 0.99 * best)
+        chance = torch.tensor(
+            [self._score(pair, Affine(transform.matrix @ turn.matrix)) for turn in self._turns(pair.fixed)]
+        )
+        return Begun(transform, name, float((best - chance.mean()) / chance.std()))
+
+    def _score(self, pair: Pair, affine: Affine) -> float:
+        return 1 - float(SIMILARITY(Alignment(pair, affine)))
+
+    def _overlap(self, pair: Pair, affine: Affine) -> float:
+        """The share of the smaller image, or mask, that lies in the other."""
+        seen = Alignment(pair, affine).mask
+        counts = [float(m.sum()) for m in (pair.fixed.mask, pair.moving.mask, seen) if m is not None]
+        edges = [float(torch.linalg.det(image.grid.affine).abs()) for image in (pair.fixed, pair.moving)]
+        return counts[2] * edges[0] / min(counts[0] * edges[0], counts[1] * edges[1])
+
+    def _turns(self, image: Image) -> list[Affine]:
+        """Random rotations about the middle of the image."""
+        d = image.grid.ndim
+        about = torch.eye(d + 1, dtype=torch.float64)
+        about[:-1, -1] = image.grid.centre
+        turns = []
+        for rotation in uniform(d, self.random, generator(self.seed)):
+            matrix = torch.eye(d + 1, dtype=torch.float64)
+            matrix[:-1, :-1] = rotation
+            turns.append(Affine(about @ matrix @ torch.linalg.inv(about)))
+        return turns
