@@ -26,15 +26,15 @@ def window_sum(values, window):
     return out.reshape(values.shape)
 
 
-def truncated(fixed, moved, window, mask=None):
+def truncated(fixed, moved, window, mask=None, floor=0.0):
     """The definition: windows hold only the voxels that exist and that the mask admits, and n counts them."""
     inside = torch.ones_like(moved) if mask is None else mask.to(moved).expand_as(moved)
     fixed = fixed.expand_as(moved) if fixed.shape[0] < moved.shape[0] else fixed
     n = window_sum(inside, window).clamp(min=1)
     i_mean, j_mean = window_sum(fixed * inside, window) / n, window_sum(moved * inside, window) / n
     c = window_sum(fixed * moved * inside, window) - n * i_mean * j_mean
-    v = window_sum(fixed**2 * inside, window) - n * i_mean**2
-    w = window_sum(moved**2 * inside, window) - n * j_mean**2
+    v = window_sum(fixed**2 * inside, window) - n * i_mean**2 + n * floor**2
+    w = window_sum(moved**2 * inside, window) - n * j_mean**2 + n * floor**2
     each = (c**2 / (v * w + EPS) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
     return each.mean()
 
@@ -56,14 +56,15 @@ def random_mask(shape, batch=1, seed=3):
     ("shape", "window"), [(s, w) for s in SHAPES for w in (3, 5, 9)] + [(SHAPES[0], 21)]
 )  # the last window is larger than its image
 @pytest.mark.parametrize("masked", [False, True])
-def test_value_and_gradients_as_by_convolution(shape, window, masked):
+@pytest.mark.parametrize("floor", [0.0, 0.4])
+def test_value_and_gradients_as_by_convolution(shape, window, masked, floor):
     mask = random_mask(shape, batch=2) if masked else None
     fixed, moved = noise(2, 3, *shape, seed=1), noise(2, 3, *shape, seed=2)
     moved = 0.5 * fixed + moved
     answers = []
     for form in (lncc, truncated):
         i, j = fixed.clone().requires_grad_(), moved.clone().requires_grad_()
-        value = form(i, j, window, mask)
+        value = form(i, j, window, mask, floor)
         answers.append((value.detach(), *torch.autograd.grad(3 * value, (i, j))))
     for ours, dense in zip(*answers, strict=True):
         torch.testing.assert_close(ours, dense, rtol=1e-9, atol=1e-12)
@@ -96,6 +97,16 @@ def test_gradcheck(shape, masked, batches, channels):
     mask = random_mask(shape, seed=4) if masked else None
     assert mask is None or 0 < mask.sum() < mask.numel()
     assert torch.autograd.gradcheck(lambda i, j: lncc(i, j, 3, mask), (fixed, moved))
+    assert torch.autograd.gradcheck(lambda i, j: lncc(i, j, 3, mask, 0.5), (fixed, moved))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_contrast_below_the_noise_hardly_counts_and_contrast_above_it_does(shape):
+    fixed = noise(1, 1, *shape, seed=1)
+    related = fixed + 0.5 * noise(1, 1, *shape, seed=2)
+    plain = float(lncc(1e3 * fixed, 1e3 * related, 5))
+    assert float(lncc(1e3 * fixed, 1e3 * related, 5, noise=1.0)) == pytest.approx(plain, rel=1e-4)
+    assert float(lncc(1e-3 * fixed, 1e-3 * related, 5, noise=1.0)) < 1e-6
 
 
 def test_a_batch_is_the_mean_of_its_images():

@@ -32,6 +32,14 @@ def test_diffusion_is_the_mean_squared_step(shape, kind):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_diffusion_of_the_displacement_is_that_of_what_a_velocity_amounts_to(shape):
+    field = noise(1, len(shape), *shape)
+    exponential = Velocity(field, Grid.centred(shape)).own_displacement
+    assert float(of(Diffusion(displacement=True), field, Velocity)) == float(of(Diffusion(), exponential))
+    assert float(of(Diffusion(displacement=True), field)) == float(of(Diffusion(), field))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("energy", [Diffusion(), Bending()], ids=["diffusion", "bending"])
 def test_gradcheck(shape, energy):
     field = noise(2, len(shape), *shape).requires_grad_()

@@ -10,8 +10,12 @@ from torch import nn
 
 import pullback.methods
 from pullback.alignment import Pair
+from pullback.energies import LNCC, Diffusion
+from pullback.methods.pair.classical import Classical
 from pullback.methods.pose.cross_ngf import CrossNGF
+from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
+from pullback.solvers import Deformed, Descend, Levels, Posed
 from pullback.space import Grid, Image, Transform
 from pullback.training import seeded
 
@@ -33,7 +37,17 @@ def called_with(*names: str) -> list[type]:
 
 REGISTERS = [c for c in walked() if issubclass(c, nn.Module)]
 SUPERVISIONS = called_with("register", "pair", "progress")
-SEARCHES = [CrossNGF(rotations=(6, 4, 2, 0), voxels=20_000)]
+SEARCHES = [
+    CrossNGF(rotations=(6, 4, 2, 0), voxels=20_000),
+    Initialise(search=CrossNGF(rotations=(6, 4, 2, 0), voxels=20_000), random=4, solver=Descend(5, 0.5)),
+]
+CHAINS = [
+    Classical(
+        initialise=None,
+        linear=(("rigid", Posed(solver=Descend(5, 0.25))),),
+        deformable=Deformed(LNCC(5) + Diffusion(), levels=Levels(coarsest=12), steps=(3,)),
+    )
+]
 
 
 def make_pair(ndim: int) -> Pair:
@@ -45,7 +59,10 @@ def make_pair(ndim: int) -> Pair:
 def test_the_walk_visits_them_all():
     assert {c.__name__ for c in REGISTERS} == {"VoxelMorph"}
     assert {c.__name__ for c in SUPERVISIONS} == {"Guided"}
-    assert {c.__name__ for c in called_with("fixed", "moving")} == {type(s).__name__ for s in SEARCHES} == {"CrossNGF"}
+    searches = {c.__name__ for c in called_with("fixed", "moving")}
+    assert searches == {type(s).__name__ for s in SEARCHES} == {"CrossNGF", "Initialise"}
+    chains = {c.__name__ for c in called_with("fixed", "moving", "start")}
+    assert chains == {type(c).__name__ for c in CHAINS} == {"Classical"}
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -68,7 +85,7 @@ def test_register(method, ndim):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("search", SEARCHES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("search", [*SEARCHES, *CHAINS], ids=lambda s: type(s).__name__)
 def test_search(search, ndim):
     """A register without weights: the same answer every time, and the images as they were."""
     pair = make_pair(ndim)
@@ -76,8 +93,20 @@ def test_search(search, ndim):
     first, second = (search(pair.fixed, pair.moving).transform for _ in range(2))
     assert isinstance(first, Transform)
     assert torch.isfinite(first.displacement(pair.fixed.grid)).all()
-    assert torch.equal(first.params[0], second.params[0])
+    assert all(torch.equal(a, b) for a, b in zip(first.params, second.params, strict=True))
     assert all(torch.equal(a, b.data) for a, b in zip(before, (pair.fixed, pair.moving), strict=True))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda c: type(c).__name__)
+def test_chain(chain, ndim):
+    """It goes on from what another register found: from a linear map, and from a field."""
+    pair = make_pair(ndim)
+    first = chain(pair.fixed, pair.moving).transform
+    for start in (SEARCHES[0](pair.fixed, pair.moving).transform, first):
+        again = chain(pair.fixed, pair.moving, start=start).transform
+        assert isinstance(again, Transform)
+        assert torch.isfinite(again.displacement(pair.fixed.grid)).all()
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS, ids=lambda c: c.__name__)

@@ -66,3 +66,25 @@ def test_gaussian_keeps_constants_up_to_the_border():
 def test_gaussian_of_no_width_is_the_identity():
     values = noise(1, 1, 5, 6)
     assert torch.equal(gaussian(values, 0), values)
+
+
+@pytest.mark.parametrize(("shape", "sigma"), [((23, 19), (1.3, 0.5)), ((17, 15, 18), (0.0, 1.4, 0.7))])
+def test_gaussian_of_a_width_per_axis_as_scipy_in_the_interior(shape, sigma):
+    values = noise(1, 2, *shape)
+    radius = [math.ceil(4 * s) for s in sigma]
+    expected = gaussian_filter(values.numpy(), sigma, axes=tuple(range(2, values.ndim)), radius=radius)
+    inner = (slice(None), slice(None), *(slice(r, n - r) for r, n in zip(radius, shape, strict=True)))
+    assert expected[inner].size > 0
+    np.testing.assert_allclose(gaussian(values, sigma).numpy()[inner], expected[inner], atol=1e-12)
+
+
+def test_gaussian_of_a_width_per_axis_is_one_axis_after_the_other():
+    values = noise(1, 2, 9, 8, 7)
+    both = gaussian(gaussian(values, (0.0, 1.1, 0.0)), (0.7, 0.0, 0.0))
+    torch.testing.assert_close(gaussian(values, (0.7, 1.1, 0.0)), both)
+    torch.testing.assert_close(gaussian(values, (0.9, 0.9, 0.9)), gaussian(values, 0.9))
+
+
+def test_gaussian_wants_a_width_for_every_axis():
+    with pytest.raises(ValueError, match="zip"):
+        gaussian(noise(1, 1, 5, 6), (1.0,))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pullback.space import Affine, Composite, Displacement, Grid, Velocity
+from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Transform, Velocity
 
 SHAPES = [(14, 12), (12, 10, 11)]
 
@@ -162,3 +162,89 @@ def test_gradients_reach_the_parameters():
     (slope,) = torch.autograd.grad(Affine(matrix)(points)[..., 0].sum(), matrix)
     assert float(slope[0, -1]) == pytest.approx(points.shape[1])
     assert math.isclose(float(slope[0, 0]), float(points[..., 0].sum()))
+
+
+DENSE = [Displacement, Velocity, BSpline]
+
+
+def relative(grid, steps, first, shape):
+    """A grid of the same or opposite axes: its voxels `steps` of `grid` long (negative: opposite), from `first` on."""
+    affine = grid.affine.clone()
+    affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor(first, dtype=torch.float64)
+    affine[:-1, :-1] *= torch.tensor(steps, dtype=torch.float64)
+    return Grid(shape, affine)
+
+
+def beside(grid):
+    """Grids along the axes of `grid`, by what they differ in."""
+    d, n = grid.ndim, grid.shape
+    back = [-1.0, *[1.0] * (d - 1)]
+    return {
+        "cut": relative(grid, [1.0] * d, [2.0] * d, tuple(k - 4 for k in n)),
+        "finer": relative(grid, [0.5] * d, [0.0] * d, tuple(2 * k - 1 for k in n)),
+        "anisotropic": relative(grid, [0.7, 1.6, 1.1][:d], [0.4, 1.2, 0.0][:d], tuple(k // 2 for k in n)),
+        "flipped": relative(grid, back, [n[0] - 1.0, *[0.0] * (d - 1)], n),
+        "flipped, coarser, off": relative(grid, [-1.5] * d, [k - 1.7 for k in n], tuple(k // 2 for k in n)),
+        "one slice": relative(grid, [1.0] * d, [*[0.0] * (d - 1), 3.3], (*n[:-1], 1)),
+        "one slice, flipped": relative(grid, [*[1.0] * (d - 1), -2.0], [*[0.0] * (d - 1), 3.3], (*n[:-1], 1)),
+        "reaching beyond": relative(grid, [1.0] * d, [*[0.0] * (d - 1), 2.4], n),
+        "elsewhere": relative(grid, [1.0] * d, [50.0] * d, n),
+    }
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", DENSE)
+def test_axis_by_axis_as_point_by_point(oblique, smooth_field, kind, shape):
+    """On grids of the same axes displacements are made by matrices along each; anywhere else at scattered points."""
+    transform = kind(smooth_field(shape, seed=1, amplitude=2.0, fade=False), oblique(shape, seed=2))
+    for name, grid in beside(transform.grid).items():
+        ours, general = transform.displacement(grid), Transform.displacement(transform, grid)
+        torch.testing.assert_close(ours, general, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        assert bool(ours.abs().max() > 0.5) == (name != "elsewhere")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("opposite", [False, True])
+def test_carried_between_the_same_ends_and_back_it_is_as_before(oblique, smooth_field, kind, shape, opposite):
+    """Linear functions are linear, and splines splines, on every finer grid whose voxels include the old ones."""
+    grid = oblique(shape, seed=3)
+    steps = [-0.5, *[0.5] * (len(shape) - 1)] if opposite else [0.5] * len(shape)
+    first = [shape[0] - 1.0 if opposite else 0.0, *[0.0] * (len(shape) - 1)]
+    fine = relative(grid, steps, first, tuple(2 * n - 1 for n in shape))
+    transform = kind(smooth_field(shape, seed=1, amplitude=1.0, fade=False), grid)
+    carried = transform.on(fine)
+    assert isinstance(carried, kind)
+    assert carried.grid == fine
+    torch.testing.assert_close(carried.on(grid).field, transform.field, rtol=0, atol=1e-9)
+    if kind is not Velocity:  # exp is computed on another grid
+        points = grid.to_world(2 + 5 * (cloud(len(shape), 40, 0.5).mT + 0.5))[0].mT
+        torch.testing.assert_close(carried(points), transform(points), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_carried_velocity_flows_as_before(oblique, smooth_field, ndim):
+    """To the error of linear interpolation between the voxels of the coarse grid."""
+    shape = (20, 18, 19)[:ndim]
+    grid = oblique(shape, seed=3)
+    transform = Velocity(smooth_field(shape, seed=1, amplitude=2.0), grid)
+    fine = transform.on(relative(grid, [0.5] * ndim, [0.0] * ndim, tuple(2 * n - 1 for n in shape)))
+    difference = (fine.displacement(grid) - transform.displacement(grid)).abs()
+    assert transform.displacement(grid).abs().max() > 1.5
+    assert difference.max() < 0.05
+
+
+@pytest.mark.parametrize("kind", [Displacement, Velocity])
+def test_only_to_grids_of_the_same_axes_can_a_field_be_carried(oblique, smooth_field, kind):
+    transform = kind(smooth_field((9, 10), seed=1, amplitude=1.0), oblique((9, 10), seed=1))
+    with pytest.raises(ValueError, match=f"{kind.__name__}.on: the grids' axes differ"):
+        transform.on(oblique((9, 10), seed=2))
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_batches_and_gradients_go_axis_by_axis_too(oblique, kind):
+    grid = oblique((5, 6), seed=1)
+    field = torch.rand(2, 2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    other = relative(grid, [0.6, -0.8], [0.3, 4.6], (6, 5))
+    assert kind(field, grid).displacement(other).shape == (2, 2, 6, 5)
+    assert torch.autograd.gradcheck(lambda f: kind(f, grid).displacement(other), (field,))

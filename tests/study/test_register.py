@@ -5,19 +5,28 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
+from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort
-from pullback.files.nifti import read_image, write_image
+from pullback.energies import LNCC, Diffusion
+from pullback.errors import InputError
+from pullback.files import read_ants, read_image, read_points, read_transform, write_image
+from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
-from pullback.space import Affine, Grid, Image, pull
+from pullback.solvers import Deformed, Descend, Levels, Posed
+from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, Motion, pull
+from pullback.study.choices import learned
+from pullback.study.inputs import Files
+from pullback.study.outputs import Wanted
 from pullback.study.recipe import to_yaml
-from pullback.study.register import register_files
+from pullback.study.register import register_files, round_trip, settings_of
 from pullback.study.run import build, load_run
 from pullback.study.trained import Trained
 from pullback.training import save_weights
@@ -54,9 +63,9 @@ def world(tmp_path_factory) -> Path:
     (root / "run").mkdir()
     (root / "run" / "recipe.yaml").write_text(to_yaml(recipe))
     save_weights(network, root / "run" / "best.safetensors", {})
-    labels = {f"{name}_labels": root / f"{name}_labels.nii.gz" for name in ("fixed", "moving")}
+    pair = [Files([root / f"{name}.nii.gz"], labels=root / f"{name}_labels.nii.gz") for name in ("fixed", "moving")]
     _, register = load_run(root / "run")
-    register_files(root / "fixed.nii.gz", root / "moving.nii.gz", register, root / "out", **labels)
+    register_files(*pair, register, root / "out")
     return root
 
 
@@ -65,7 +74,7 @@ def inner(array: np.ndarray, by: int = 3) -> np.ndarray:
 
 
 def test_what_is_written(world):
-    left = "moved.nii.gz moved_labels.nii.gz fixed_to_moving.nii.gz moving_to_fixed.nii.gz run.json report.html"
+    left = "moved.nii.gz moved_labels.nii.gz fixed_to_moving.h5 moving_to_fixed.h5 run.json report.html"
     assert {p.name for p in (world / "out").iterdir()} == set(left.split())
     content = json.loads((world / "out" / "run.json").read_text())
     assert content["numbers"]["after"].keys() >= {"dice", "ncc", "folding %", "sdlogj"}
@@ -74,8 +83,10 @@ def test_what_is_written(world):
 
 
 def test_the_field_moves_something(world):
-    field = np.asarray(nib.load(world / "out" / "fixed_to_moving.nii.gz").dataobj)
-    assert np.linalg.norm(field, axis=-1).mean() > 1  # mm: a test on no motion would prove nothing
+    transform = read_transform(world / "out" / "fixed_to_moving.h5")
+    grid = read_image(world / "fixed.nii.gz").grid
+    points = grid.to_world(grid.voxels(transform.params[0])[None])
+    assert float((transform.at(points) - points).norm(dim=1).mean()) > 1  # mm: no motion would prove nothing
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +109,7 @@ def seen(world) -> np.ndarray:
     core[1:-1, 1:-1, 1:-1] = 1
     image = sitk.GetImageFromArray(core)
     image.CopyInformation(moving)
-    field = sitk.ReadImage(str(world / "out" / "fixed_to_moving.nii.gz"), sitk.sitkVectorFloat64)
-    transform = sitk.DisplacementFieldTransform(field)
+    transform = sitk.ReadTransform(str(world / "out" / "fixed_to_moving.h5"))
     covered = sitk.Resample(image, read(world / "fixed.nii.gz"), transform, sitk.sitkLinear)
     inside = sitk.GetArrayFromImage(covered).T > 1 - 1e-9
     border = np.zeros_like(inside)
@@ -109,9 +119,8 @@ def seen(world) -> np.ndarray:
 
 
 def test_simpleitk_gives_our_moved_image(world, moved, seen):
-    field = sitk.ReadImage(str(world / "out" / "fixed_to_moving.nii.gz"), sitk.sitkVectorFloat64)
     fixed, moving = read(world / "fixed.nii.gz"), read(world / "moving.nii.gz")
-    transform = sitk.DisplacementFieldTransform(field)
+    transform = sitk.ReadTransform(str(world / "out" / "fixed_to_moving.h5"))
     theirs = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear)).T
     np.testing.assert_allclose(theirs[seen], moved[seen], atol=2e-5)
 
@@ -119,17 +128,17 @@ def test_simpleitk_gives_our_moved_image(world, moved, seen):
 def test_ants_gives_our_moved_image(world, moved, seen):
     ants = pytest.importorskip("ants", reason="antspyx is an extra: pip install 'pullback[peers]'")
     fixed, moving = (ants.image_read(str(world / f"{name}.nii.gz")) for name in ("fixed", "moving"))
-    theirs = ants.apply_transforms(fixed, moving, [str(world / "out" / "fixed_to_moving.nii.gz")]).numpy()
+    theirs = ants.apply_transforms(fixed, moving, [str(world / "out" / "fixed_to_moving.h5")]).numpy()
     np.testing.assert_allclose(theirs[seen], moved[seen], atol=2e-5)
 
 
 def test_the_inverse_brings_the_fixed_image_onto_the_moving_grid(world):
     """Pulled there and back again, the fixed image is itself, up to two interpolations and what left the view."""
-    there = sitk.ReadImage(str(world / "out" / "fixed_to_moving.nii.gz"), sitk.sitkVectorFloat64)
-    back = sitk.ReadImage(str(world / "out" / "moving_to_fixed.nii.gz"), sitk.sitkVectorFloat64)
+    there = sitk.ReadTransform(str(world / "out" / "fixed_to_moving.h5"))
+    back = sitk.ReadTransform(str(world / "out" / "moving_to_fixed.h5"))
     fixed, moving = read(world / "fixed.nii.gz"), read(world / "moving.nii.gz")
-    away = sitk.Resample(fixed, moving, sitk.DisplacementFieldTransform(back), sitk.sitkLinear)
-    home = sitk.Resample(away, fixed, sitk.DisplacementFieldTransform(there), sitk.sitkLinear)
+    away = sitk.Resample(fixed, moving, back, sitk.sitkLinear)
+    home = sitk.Resample(away, fixed, there, sitk.sitkLinear)
     a, b = (inner(sitk.GetArrayFromImage(x).T, 5).ravel() for x in (fixed, home))
     assert np.corrcoef(a, b)[0, 1] > 0.95
     content = json.loads((world / "out" / "run.json").read_text())
@@ -147,7 +156,7 @@ def test_centres_are_laid_on_each_other_when_asked(world, tmp_path):
     affine[:3, 3] += torch.tensor([300.0, -200.0, 100.0], dtype=torch.float64)
     write_image(Image(far.data, Grid(far.grid.shape, affine)), tmp_path / "far.nii.gz")
     network = load_run(world / "run")[1].network
-    files = (world / "fixed.nii.gz", tmp_path / "far.nii.gz")
+    files = (Files([world / "fixed.nii.gz"]), Files([tmp_path / "far.nii.gz"]))
     lost = register_files(*files, Trained(network), tmp_path / "header")
     found = register_files(*files, Trained(network, centred=True), tmp_path / "centres")
     assert lost["numbers"]["before"]["ncc"] == 0
@@ -190,3 +199,234 @@ def test_a_trained_network_works_in_the_voxel_size_of_its_training(world):
     one, two = (register(*images).transform.displacement(coarse[0].grid) for images in (coarse, fine))
     inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     assert float((one - two)[inner].norm(dim=1).mean()) < 0.35 * float(one[inner].norm(dim=1).mean())
+
+
+def test_a_network_is_refined_step_by_step(world, tmp_path):
+    """What follows the network makes the moved image more like the fixed one, and keeps its answer's form."""
+    network = load_run(world / "run")[1]
+    pair = [Files([world / f"{name}.nii.gz"]) for name in ("fixed", "moving")]
+    plain = register_files(*pair, network, tmp_path / "plain")
+    refined = register_files(*pair, learned(network, refine=8), tmp_path / "refined")
+    assert refined["numbers"]["after"]["ncc"] > plain["numbers"]["after"]["ncc"] + 0.01
+    assert refined["settings"]["then"][0]["deformable"]["steps"] == [8]
+    assert plain["settings"]["network"] == "VoxelMorph"
+
+
+# ---- classical registers
+
+
+QUICK = Classical(
+    initialise=None,
+    linear=(("rigid", Posed(Motion.rigid, levels=Levels(coarsest=12, most=4000), solver=Descend(12, 0.5))),),
+    deformable=Deformed(
+        LNCC(5) + 0.5 * Diffusion(), levels=Levels(coarsest=12, finest=2), steps=(8,), solver=Descend(step_size=0.2)
+    ),
+)
+SHAPES = {2: (44, 40), 3: (26, 24, 22)}
+
+
+def blobs(grid: Grid, ndim: int, through=None, seed: int = 0) -> torch.Tensor:
+    """A sum of Gaussian blobs of the world, seen through a map of points; 0 … about 2."""
+    rng = np.random.default_rng(seed)
+    middles, widths = rng.uniform(-11, 11, (9, ndim)), rng.uniform(2.5, 4.5, 9)
+    at = grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])
+    at = at if through is None else through(at)
+    value = torch.zeros(1, 1, *grid.shape, dtype=torch.float64)
+    for middle, width in zip(middles, widths, strict=True):
+        off = at - torch.from_numpy(middle).view(1, -1, *[1] * ndim)
+        value += (-off.square().sum(1, keepdim=True) / (2 * width**2)).exp()
+    return value.float()
+
+
+@pytest.fixture(scope="session", params=[2, 3])
+def scene(request, tmp_path_factory, oblique) -> Path:
+    """Two images on oblique grids of their own, one the other moved by a rotation, a shift and a wave."""
+    ndim = request.param
+    root = tmp_path_factory.mktemp(f"scene{ndim}")
+    one, two = oblique(SHAPES[ndim], 1, 0.9, 1.2), oblique(SHAPES[ndim], 2, 0.9, 1.2)
+    turn = torch.eye(ndim, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[0.995, -0.0998], [0.0998, 0.995]])
+
+    def through(at):
+        return torch.einsum("ab,nb...->na...", turn, at) + 1.0 + 0.8 * (at.flip(1) / 5).sin()
+
+    for channel in range(2):
+        write_image(Image(blobs(one, ndim, through, channel), one), root / f"fixed{channel}.nii.gz")
+        write_image(Image(blobs(two, ndim, None, channel), two), root / f"moving{channel}.nii.gz")
+    parts = Labels((blobs(two, ndim) * 2).round().to(torch.int16) * 400, two)
+    write_image(parts, root / "moving_labels.nii.gz")
+    return root
+
+
+def sides(scene: Path, **moving) -> tuple[Files, Files]:
+    return Files([scene / "fixed0.nii.gz"]), Files([scene / "moving0.nii.gz"], **moving)
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_itk_makes_our_moved_image_of_a_classical_answer(scene, tmp_path):
+    content = register_files(*sides(scene), QUICK, tmp_path)
+    assert content["numbers"]["after"]["ncc"] > content["numbers"]["before"]["ncc"] + 0.05
+    fixed, moving = read(scene / "fixed0.nii.gz"), read(scene / "moving0.nii.gz")
+    transform = sitk.ReadTransform(str(tmp_path / "fixed_to_moving.h5"))
+    theirs, ours = (
+        sitk.GetArrayFromImage(image)
+        for image in (sitk.Resample(moving, fixed, transform, sitk.sitkLinear), read(tmp_path / "moved.nii.gz"))
+    )
+    core = (slice(8, -8),) * theirs.ndim
+    np.testing.assert_allclose(theirs[core], ours[core], atol=2e-4)
+
+
+def test_all_that_may_be_given_and_wanted(scene, tmp_path):
+    ndim = len(nib.load(scene / "fixed0.nii.gz").shape)
+    points = tmp_path / "points.csv"
+    points.write_text({2: "name,L,P\na,1.5,-2\nb,0,4\n", 3: "name,L,P,S\na,1.5,-2,3\nb,0,4,-1\n"}[ndim])
+    fixed = Files([scene / f"fixed{n}.nii.gz" for n in (0, 1)])
+    moving = Files([scene / f"moving{n}.nii.gz" for n in (0, 1)], labels=scene / "moving_labels.nii.gz")
+    out = tmp_path / "out"
+    content = register_files(fixed, moving, QUICK, out, points, wanted=Wanted(jacobian=True, ants="sub_"))
+    names = "moved.nii.gz moved_channel_2.nii.gz moved_labels.nii.gz fixed_points_in_moving.csv jacobian.nii.gz "
+    names += "fixed_to_moving.h5 moving_to_fixed.h5 run.json report.html sub_0GenericAffine.mat sub_1Warp.nii.gz "
+    names += "sub_1InverseWarp.nii.gz sub_Composite.h5"
+    assert {path.name for path in out.iterdir()} == set(names.split()) == set(content["files"])
+    labels = voxels(out / "moved_labels.nii.gz")
+    assert labels.dtype.kind in "iu"
+    assert set(np.unique(labels)) <= set(np.unique(voxels(scene / "moving_labels.nii.gz")))
+    assert labels.max() > 0
+    itk = sitk.ReadTransform(str(out / "fixed_to_moving.h5"))  # LPS, as the table is
+    for before, after in zip(rows(points), rows(out / "fixed_points_in_moving.csv"), strict=True):
+        assert after[0] == before[0]
+        np.testing.assert_allclose(itk.TransformPoint([*map(float, before[1:])]), [*map(float, after[1:])], atol=1e-4)
+    pieces = read_ants([out / "sub_1Warp.nii.gz", out / "sub_0GenericAffine.mat"])
+    where = read_points(points).points.data
+    torch.testing.assert_close(pieces(where), read_transform(out / "fixed_to_moving.h5")(where), atol=1e-4, rtol=0)
+    jacobian = voxels(out / "jacobian.nii.gz")
+    assert 0.2 < jacobian[(slice(6, -6),) * ndim].mean() < 2
+    plain = register_files(*sides(scene), QUICK, out)
+    assert {path.name for path in out.iterdir()} == set(plain["files"])  # what the first run made beside is gone
+    assert len(plain["files"]) == 5
+
+
+def rows(path: Path) -> list[list[str]]:
+    return [line.split(",") for line in path.read_text().splitlines()[1:]]
+
+
+def numbers(path: Path) -> dict[str, bytes]:
+    """All numbers of a file of ITK, which also holds the second in which it was written."""
+    with h5py.File(path) as file:
+        parts = file["TransformGroup"]
+        names = [f"{part}/{kind}" for part in parts for kind in parts[part] if "Parameters" in kind]
+        assert len(names) >= 2
+        return {name: parts[name][()].tobytes() for name in names}
+
+
+def test_the_same_seed_gives_the_same_bytes(scene, tmp_path):
+    for name in ("one", "two"):
+        register_files(*sides(scene), QUICK, tmp_path / name)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert (one / "moved.nii.gz").read_bytes() == (two / "moved.nii.gz").read_bytes()
+    for name in ("fixed_to_moving.h5", "moving_to_fixed.h5"):
+        assert numbers(one / name) == numbers(two / name)
+
+
+def test_a_lesion_that_is_left_out_has_no_influence(scene, tmp_path):
+    """Whatever the intensities there, the transform is the same to the bit; and it is another one with the lesion."""
+    image = read_image(scene / "moving0.nii.gz")
+    lesion = torch.zeros(image.data.shape, dtype=torch.bool)
+    lesion[(..., *[slice(9, 15)] * image.grid.ndim)] = True
+    write_image(Labels(lesion.to(torch.uint8), image.grid), tmp_path / "lesion.nii.gz")
+    fields = {}
+    for name, level in (("dark", 0.0), ("bright", 9.0)):
+        path = tmp_path / f"{name}.nii.gz"
+        write_image(replace(image, data=torch.where(lesion, level, image.data)), path)
+        for side, exclude in (("in", None), ("out", tmp_path / "lesion.nii.gz")):
+            pair = (Files([scene / "fixed0.nii.gz"]), Files([path], exclude=exclude))
+            register_files(*pair, QUICK, tmp_path / name / side)
+            fields[name, side] = numbers(tmp_path / name / side / "fixed_to_moving.h5")
+    assert fields["dark", "out"] == fields["bright", "out"]
+    assert fields["dark", "in"] != fields["bright", "in"]
+
+
+def test_a_mask_and_a_lesion_that_cover_all_are_refused(scene, tmp_path):
+    grid = read_image(scene / "moving0.nii.gz").grid
+    half = torch.zeros(1, 1, *grid.shape, dtype=torch.uint8)
+    half[:, :, :10] = 1
+    write_image(Labels(half, grid), tmp_path / "half.nii.gz")
+    pair = sides(scene, mask=tmp_path / "half.nii.gz", exclude=tmp_path / "half.nii.gz")
+    with pytest.raises(InputError, match=r"half\.nii\.gz: leaves nothing"):
+        register_files(*pair, QUICK, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_is_gone_on_with_and_rigid_stays_rigid(scene, tmp_path):
+    rigid = replace(QUICK, deformable=None)
+    register_files(*sides(scene), rigid, tmp_path / "rigid")
+    found = read_transform(tmp_path / "rigid" / "fixed_to_moving.h5")
+    linear = found.matrix[:-1, :-1]
+    torch.testing.assert_close(linear @ linear.T, torch.eye(len(linear), dtype=torch.float64), atol=1e-6, rtol=0)
+    still = replace(QUICK, linear=(), deformable=None)
+    register_files(*sides(scene), still, tmp_path / "still", start=found)
+    again = read_transform(tmp_path / "still" / "fixed_to_moving.h5")
+    torch.testing.assert_close(again.matrix, found.matrix)
+    grid = read_image(scene / "fixed0.nii.gz").grid
+    field = Displacement.identity(grid, torch.zeros(()))
+    with pytest.raises(InputError, match="this one has a field"):
+        register_files(*sides(scene), rigid, tmp_path / "no", start=field)
+
+
+@pytest.mark.parametrize(("kind", "ratio"), [(Displacement, 1), (BSpline, 3)])
+def test_every_kind_of_field_comes_home(scene, tmp_path, kind, ratio):
+    deformable = replace(QUICK.deformable, kind=kind, draft=kind, ratio=ratio)
+    content = register_files(*sides(scene), replace(QUICK, deformable=deformable), tmp_path)
+    assert 0 < content["round trip voxels"]["95 %"] < 0.5
+    assert content["settings"]["deformable"]["kind"] == {"name": f"pullback.space.transform.{kind.__name__}"}
+
+
+def test_round_trip_of_known_maps(oblique):
+    """A shift by 3 mm in place of home is 3 mm off everywhere; the inverse of a composite is none."""
+    grid = oblique((14, 13, 12), 3)
+    image = Image(torch.rand(1, 1, *grid.shape, generator=torch.Generator().manual_seed(0)), grid)
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[0, 3] = 3
+    there = Alignment(Pair(image, image), Affine(shift))
+    trip = round_trip(there, Affine.identity(3))
+    assert trip["round trip mm"] == {"mean": 3.0, "95 %": 3.0, "max": 3.0}
+    expected = float(torch.linalg.solve(grid.affine[:3, :3], shift[:3, 3]).norm())
+    assert trip["round trip voxels"]["mean"] == pytest.approx(expected, abs=1e-4)
+    both = Composite(Affine(shift), Displacement.identity(grid, image.data))
+    assert round_trip(Alignment(Pair(image, image), both), both.inverse())["round trip mm"]["max"] < 1e-4
+
+
+def test_settings_are_data(scene):
+    text = json.dumps(settings_of(Classical()))
+    assert "pullback.energies.lncc.LNCC" in text
+    assert "pullback.methods.pose.cross_ngf.CrossNGF" in text
+
+
+@pytest.mark.parametrize("where", ["file/out", "file"])
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(scene, tmp_path, where):
+    (tmp_path / "file").write_text("")
+
+    def never(fixed, moving):
+        raise AssertionError("the work began")
+
+    with pytest.raises(InputError, match="cannot write there"):
+        register_files(*sides(scene), never, tmp_path / where)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_work_that_fails_leaves_nothing(scene, tmp_path):
+    def fails(fixed, moving):
+        raise InputError("no")
+
+    out = tmp_path / "a" / "b"
+    with pytest.raises(InputError, match="no"):
+        register_files(*sides(scene), fails, out)
+    assert list(tmp_path.iterdir()) == []
+    register_files(*sides(scene), replace(QUICK, deformable=None, linear=()), out)
+    kept = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(InputError, match="no"):
+        register_files(*sides(scene), fails, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == kept

@@ -22,19 +22,24 @@ class LNCC(Energy):
     off at the border and at masks (only voxels inside both count), so the value does not see affine intensity
     anywhere; away from borders and masks it equals the common form by zero-padded convolution. Patches that are
     constant to float precision give 0, and so does their gradient. Expects intensities about 0 … 1.
+
+    Where there is nothing but noise, correlation pulls at random. `noise` is a standard deviation whose square is added
+    to both variances in each window, so that contrast below it hardly counts; 0 is the common form.
     """
 
     window: int = 9
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0:
             raise InputError(f"LNCC: the window is an odd number of voxels from 3 on, got {self.window}")
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        return {"lncc": 1 - lncc(alignment.pair.fixed.data, alignment.moved.data, self.window, alignment.mask)}
+        fixed, moved = alignment.pair.fixed.data, alignment.moved.data
+        return {"lncc": 1 - lncc(fixed, moved, self.window, alignment.mask, self.noise)}
 
 
-def lncc(fixed: Tensor, moved: Tensor, window: int = 9, mask: Tensor | None = None) -> Tensor:
+def lncc(fixed: Tensor, moved: Tensor, window: int = 9, mask: Tensor | None = None, noise: float = 0.0) -> Tensor:
     """The mean squared local correlation of `(B, C, *spatial)` images over `mask` `(B, 1, *spatial)`, 0 … 1, a scalar.
 
     The gradient is made during the forward pass, so that one tensor per image that wants one is all that is kept; it
@@ -42,12 +47,12 @@ def lncc(fixed: Tensor, moved: Tensor, window: int = 9, mask: Tensor | None = No
     """
     if fixed.shape[2:] != moved.shape[2:]:
         raise ValueError(f"lncc: images of one shape expected, got {tuple(fixed.shape)} and {tuple(moved.shape)}")
-    return _LNCC.apply(fixed, moved, window, None if mask is None else mask.to(moved.dtype))
+    return _LNCC.apply(fixed, moved, window, None if mask is None else mask.to(moved.dtype), noise)
 
 
 class _LNCC(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, fixed, moved, window, mask):
+    def forward(ctx, fixed, moved, window, mask, noise):
         wanted = ctx.needs_input_grad[:2]
         batch = max(fixed.shape[0], moved.shape[0])
         value = moved.new_zeros(())
@@ -56,7 +61,7 @@ class _LNCC(torch.autograd.Function):
             for c in range(moved.shape[1]):
                 i, j = (t[min(b, t.shape[0] - 1), c][None, None] for t in (fixed, moved))
                 m = None if mask is None else mask[min(b, mask.shape[0] - 1)][None]
-                part, *pieces = _correlation(i, j, window, m, wanted)
+                part, *pieces = _correlation(i, j, window, m, noise, wanted)
                 value = value + part
                 for kept, piece in zip(gradients, pieces, strict=True):
                     kept.append(piece)
@@ -77,14 +82,15 @@ class _LNCC(torch.autograd.Function):
             None if g is None else (upstream * g).sum_to_size(s)
             for g, s in zip(ctx.saved_tensors, ctx.shapes, strict=True)
         )
-        return *grads, None, None
+        return *grads, None, None, None
 
 
-def _correlation(i: Tensor, j: Tensor, window: int, mask: Tensor | None, wanted: tuple[bool, bool]):
+def _correlation(i: Tensor, j: Tensor, window: int, mask: Tensor | None, noise: float, wanted: tuple[bool, bool]):
     """Value and gradients for one image, `(1, 1, *spatial)`: means over the window, then covariance and variances.
 
-    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)², w = Σ(j−j̄)² over a window, the value is the mean of c² / (vw + ε). Volumes are
-    let go, or written over, as soon as they have served: this is where registration peaks in memory.
+    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)² + n noise², w = Σ(j−j̄)² + n noise² over a window of n voxels, the value is the
+    mean of c² / (vw + ε). Volumes are let go, or written over, as soon as they have served: this is where registration
+    peaks in memory.
     """
     inside = torch.ones_like(i) if mask is None else mask
     n, voxels = box_sum(inside, window).clamp_(min=1), inside.sum().clamp(min=1)
@@ -94,7 +100,7 @@ def _correlation(i: Tensor, j: Tensor, window: int, mask: Tensor | None, wanted:
     else:
         i, j = i.mul_(mask), j.mul_(mask)
     i_mean, j_mean = (box_sum(t, window).div_(n) for t in (i, j))
-    v, w = _variance(i, i_mean, n, window), _variance(j, j_mean, n, window)
+    v, w = (_variance(*t, n, window).add_(n, alpha=noise**2) for t in ((i, i_mean), (j, j_mean)))
     c = box_sum(i * j, window).addcmul_(n.mul_(i_mean), j_mean, value=-1)
     del n
     a = torch.addcmul(v.new_tensor(EPS), v, w).reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)

@@ -17,9 +17,16 @@ class Diffusion(Energy):
 
     Balakrishnan et al. 2019 (the l2 gradient loss of VoxelMorph and OFG). Looks at what the transform is made of: a
     displacement, or a velocity, in voxels of its own grid; any other transform by its displacement on the fixed grid.
+    With `displacement` it looks at the displacement that a velocity or spline amounts to, on its own grid: that
+    resists stretching more than squeezing, which the velocity's own roughness does not.
     """
 
+    displacement: bool = False
+
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        transform = alignment.transform
+        if self.displacement and isinstance(transform, Dense):
+            return {"diffusion": _Diffusion.apply(transform.own_displacement)}
         return {"diffusion": _Diffusion.apply(field_of(alignment))}
 
 

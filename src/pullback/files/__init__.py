@@ -5,9 +5,9 @@ from pathlib import Path
 from pullback.files.ants import read_ants, write_ants
 from pullback.files.audit import Finding, Severity, audit
 from pullback.files.channels import read_channels
-from pullback.files.convert import Kind, read_any, write_any
+from pullback.files.convert import Kind, meaning, read_any, write_any
 from pullback.files.itk import read_transform, write_transform
-from pullback.files.nifti import read_image, read_labels, write_image
+from pullback.files.nifti import read_grid, read_image, read_labels, read_scalar, write_image
 from pullback.files.overlap import audit_pair
 from pullback.files.points import read_points, write_points
 from pullback.files.surfaces import Surface
@@ -35,12 +35,15 @@ __all__ = [
     "Surface",
     "audit",
     "audit_pair",
+    "meaning",
     "read_ants",
     "read_any",
     "read_channels",
+    "read_grid",
     "read_image",
     "read_labels",
     "read_points",
+    "read_scalar",
     "read_transform",
     "write",
     "write_ants",

@@ -5,7 +5,7 @@ from functools import reduce
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.itk import affine_and_field, read_transform, write_transform
+from pullback.files.itk import affine_and_field, dimensions, read_transform, write_transform
 from pullback.files.nifti import refuse_sheared
 from pullback.space import Grid, Transform
 
@@ -43,16 +43,20 @@ def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Tran
         invert: for each piece, whether it is inverted first, as `[piece,1]` is; missing ones are not.
 
     Raises:
-        InputError: no pieces, or one of them cannot be read.
+        InputError: no pieces, one of them cannot be read, or they differ in their number of dimensions.
     """
     if not pieces or len(invert) > len(pieces):
         raise InputError(f"ANTs: {len(pieces)} pieces and {len(invert)} marks of inversion; give each mark its piece")
     marks = [*invert, *[False] * (len(pieces) - len(invert))]
-    read = [
-        read_transform(piece).inverse() if inverted else read_transform(piece)
-        for piece, inverted in zip(pieces, marks, strict=True)
-    ]
-    return reduce(lambda inner, outer: outer @ inner, read)
+    read = [read_transform(piece) for piece in pieces]
+    for piece, transform in zip(pieces[1:], read[1:], strict=True):
+        if dimensions(transform) != dimensions(read[0]):
+            raise InputError(
+                f"{piece}: moves points in {dimensions(transform)} dimensions, {pieces[0]} in {dimensions(read[0])}; "
+                f"give transforms that are alike"
+            )
+    turned = [part.inverse() if inverted else part for part, inverted in zip(read, marks, strict=True)]
+    return reduce(lambda inner, outer: outer @ inner, turned)
 
 
 def read_prefix(prefix: str | Path) -> Transform:

@@ -11,7 +11,9 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from pullback.errors import InputError
-from pullback.files.nifti import SHEAR, load, spatial, stored_voxels, where_itk_differs
+from pullback.files.itk_image import PICTURES
+from pullback.files.nifti import load, spatial, stored_voxels
+from pullback.files.placement import SHEAR, where_itk_differs
 
 UNITS = {0: "no unit", 1: "metres", 3: "micrometres"}
 SMALL, LARGE = 0.01, 20.0  # mm: voxels beyond these are likely given in another unit
@@ -35,10 +37,10 @@ class Finding:
 
 
 def audit(path: str | Path) -> tuple[Finding, ...]:
-    """What is wrong or remarkable in one NIfTI file, the worst first.
+    """What is wrong or remarkable in one image file, the worst first.
 
     Raises:
-        InputError: no such file, or none that opens as NIfTI.
+        InputError: no such file, or none that opens as an image.
     """
     image = load(path)
     found = [*_shape(image, path), *_placement(image, path), *_units(image, path), *_voxels(image, path)]
@@ -67,6 +69,12 @@ def _shape(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
 
 def _placement(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
     """Where the header lays the voxels, and whether it says so once."""
+    if str(path).lower().endswith(PICTURES):
+        yield Finding(
+            Severity.NOTE,
+            f"{path} is a picture: it does not say how large a pixel is or where it lies; 1 mm is taken.",
+            "Where sizes or places matter, convert it to NIfTI with an affine in mm.",
+        )
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     if qform <= 0 and sform <= 0:
         yield Finding(
@@ -210,8 +218,8 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
     if image.get_data_dtype().kind not in "iuf":
         yield Finding(
             Severity.ERROR,
-            f"{path} stores {'complex' if image.get_data_dtype().kind == 'c' else 'colour'} voxels "
-            f"({image.get_data_dtype()}); one plain number per voxel is expected.",
+            f"{path} stores {'complex' if image.get_data_dtype().kind == 'c' else 'colour'} voxels; one plain number "
+            f"per voxel is expected.",
             "Save the magnitude, a grey image, or each colour as a file of its own: those are channels.",
         )
         return
@@ -236,8 +244,10 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
 
 
 def _stored_header(image: nib.Nifti1Pair) -> nib.Nifti1Header:
-    """As it is in the file: nibabel mends some of it on reading."""
+    """As it is in the file: nibabel mends some of it on reading. Other formats have none of their own."""
     where = image.file_map.get("header", image.file_map["image"]).filename
+    if where is None:
+        return image.header
     with ImageOpener(str(where)) as file:
         return type(image.header).from_fileobj(file, check=False)
 

@@ -4,13 +4,22 @@ from enum import Enum
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.ants import read_prefix, write_ants
+from pullback.files.ants import AFFINE, WARP, read_prefix, write_ants
 from pullback.files.fsl import read_fsl, write_fsl
 from pullback.files.itk import FIELDS, STORED, chain, read_transform, write_transform
 from pullback.files.learn2reg import read_learn2reg, write_learn2reg
 from pullback.files.nifti import load
 from pullback.files.x5 import read_x5, write_x5
 from pullback.space import Grid, Linear, Transform
+
+FIELD = "a displacement field, intent 1007, LPS mm: takes points fixed → moving, brings images moving → fixed"
+MEANING = {
+    "itk": "an ITK transform, LPS mm: takes points fixed → moving, brings images moving → fixed",
+    "ants": "what antsApplyTransforms -t takes: 1Warp, then 0GenericAffine.mat (or Composite.h5 alone), LPS mm",
+    "fsl": "a relative warp of FSL on the fixed grid: applywarp brings images moving → fixed",
+    "learn2reg": "a displacement of Learn2Reg: fixed voxels to moving voxels, in voxels along the array's axes",
+    "x5": "an X5 transform of nitransforms, RAS mm: takes points fixed → moving, brings images moving → fixed",
+}
 
 
 class Kind(Enum):
@@ -26,7 +35,7 @@ class Kind(Enum):
 def read_any(
     path: str | Path, kind: Kind | None = None, fixed: Grid | None = None, moving: Grid | None = None
 ) -> Transform:
-    """The transform in a file of `kind`; None: as its name says, and for NIfTI its shape.
+    """The transform in a file of `kind`; None: as its name says, for NIfTI its shape, for ANTs what has this prefix.
 
     `ANTS` takes the prefix of the pieces. `FSL` and `LEARN2REG` know the world only by both images' grids.
 
@@ -58,7 +67,7 @@ def write_any(
     Raises:
         InputError: a name that fits several kinds, a grid that is missing, or a file that cannot hold the transform.
     """
-    kind = kind or (Kind.ITK if _is_plain_nifti(path) else _kind_of_name(path))
+    kind = _kind_to_write(path, kind)
     if kind is Kind.ITK:
         write_transform(transform, path, on=None if _held(transform, path) else fixed)
     elif kind is Kind.X5:
@@ -71,6 +80,20 @@ def write_any(
         fixed, moving = _both(path, kind, fixed, moving)
         (write_fsl if kind is Kind.FSL else write_learn2reg)(transform, path, fixed, moving)
     return (Path(path),)
+
+
+def meaning(path: str | Path, kind: Kind | None = None) -> str:
+    """In one sentence, what `write_any` means by this file: whose it is, in which units, and which way it goes.
+
+    Raises:
+        InputError: a name that fits several kinds.
+    """
+    kind = _kind_to_write(path, kind)
+    if kind is Kind.ITK and str(path).endswith(FIELDS):
+        return FIELD
+    if kind is Kind.FSL and str(path).endswith(".mat"):
+        return "a matrix of FLIRT, FSL's mm: flirt -applyxfm brings images moving → fixed"
+    return MEANING[kind.value]
 
 
 def _held(transform: Transform, path: str | Path) -> bool:
@@ -92,7 +115,13 @@ def _is_plain_nifti(path: str | Path) -> bool:
     return str(path).endswith(FIELDS) and not Path(path).name.startswith("disp_")
 
 
+def _kind_to_write(path: str | Path, kind: Kind | None) -> Kind:
+    return kind or (Kind.ITK if _is_plain_nifti(path) else _kind_of_name(path))
+
+
 def _kind_of_file(path: str | Path) -> Kind:
+    if any(Path(f"{path}{piece}").is_file() for piece in (AFFINE, WARP)):
+        return Kind.ANTS
     if not _is_plain_nifti(path):
         return _kind_of_name(path)
     shape = load(path).shape
@@ -110,4 +139,4 @@ def _kind_of_name(path: str | Path) -> Kind:
     if name.endswith(".npz") or (name.startswith("disp_") and name.endswith(FIELDS)):
         return Kind.LEARN2REG
     named = ", ".join(kind.value for kind in Kind)
-    raise InputError(f"{path}: the name does not say what kind of transform it is; say which of {named} it is")
+    raise InputError(f"{path}: the name does not say what kind of transform it is; say with --from or --to: {named}")

@@ -15,7 +15,8 @@ from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.frames import between, homogeneous, landing
 from pullback.files.itk import FIELDS, chain
-from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_grid, stored_voxels
+from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_voxels
+from pullback.files.placement import stored_grid
 from pullback.space import Affine, Grid, Linear, Transform
 
 RELATIVE = 2006  # NIFTI_INTENT of an FNIRT displacement field

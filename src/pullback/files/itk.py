@@ -32,7 +32,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
         field = transform if on is None else Displacement(transform.displacement(on), on)
         if not isinstance(field, STORED):
             raise InputError(
-                f"{path}: a {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
+                f"{path}: this {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
                 f"image) on which to sample it"
             )
         write_field(Displacement(field.own_displacement, field.grid), path)
@@ -59,10 +59,13 @@ def read_transform(path: str | Path) -> Transform:
         return read_field(path)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
+    if str(path).endswith(HDF5):
+        _refuse_cut(path)
     try:
         return _from_itk(sitk.ReadTransform(str(path)), path)
     except RuntimeError as error:
-        raise InputError(f"{path}: not a transform that ITK reads: {_last_line(error)}") from error
+        kinds = ", ".join(FIELDS + TRANSFORMS)
+        raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
 
 
 def chain(transform: Transform) -> tuple[Transform, ...]:
@@ -73,6 +76,16 @@ def chain(transform: Transform) -> tuple[Transform, ...]:
     if isinstance(outer[-1], Linear) and isinstance(inner[0], Linear):
         return (*outer[:-1], outer[-1] @ inner[0], *inner[1:])
     return outer + inner
+
+
+def dimensions(transform: Transform) -> int:
+    """In how many dimensions it moves points."""
+    first = chain(transform)[0]
+    if isinstance(first, Linear):
+        return first.matrix.shape[-1] - 1
+    if isinstance(first, Dense):
+        return first.grid.ndim
+    raise ValueError(f"dimensions: a {type(first).__name__} is neither linear nor a field")
 
 
 def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displacement | Velocity | None]:
@@ -88,6 +101,20 @@ def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displaceme
         return affine, None
     inner = reduce(lambda outer, inner: outer @ inner, rest)
     return affine, inner if isinstance(inner, STORED) else Displacement(inner.displacement(on), on)
+
+
+def _refuse_cut(path: str | Path) -> None:
+    """HDF5 begins with how long the file is; of one that is shorter, ITK's reader would print pages on stderr.
+
+    The place depends on the version of the superblock (HDF5 file format specification, II.A).
+    """
+    content = Path(path).read_bytes()
+    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(content[8] if len(content) > 52 else -1)
+    if not content.startswith(b"\x89HDF\r\n\x1a\n") or at is None:
+        raise InputError(f"{path}: not a transform: no HDF5 file, whatever its name says; copy it anew")
+    length = int.from_bytes(content[at : at + 8], "little")
+    if len(content) < length:
+        raise InputError(f"{path}: not a transform: cut short, {len(content)} of {length} bytes; copy it anew")
 
 
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
@@ -143,6 +170,8 @@ def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
         columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
         matrix = np.eye(ndim + 1)
         matrix[:-1, :-1], matrix[:-1, -1] = np.stack(columns, 1), origin
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+            raise InputError(f"{path}: the affine cannot be inverted, it flattens the image; estimate it anew")
         return Affine(torch.from_numpy(_flip(ndim) @ matrix @ _flip(ndim)))
     raise InputError(f"{path}: a {transform.GetName()} is not read; affine, displacement field and composites are")
 

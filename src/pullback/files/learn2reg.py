@@ -63,6 +63,6 @@ def _zipped(path: str | Path) -> np.ndarray:
             arrays = list(stored.values())
     except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable .npz file ({error})") from error
-    if len(arrays) != 1 or arrays[0].dtype.kind != "f":
+    if len(arrays) != 1 or not isinstance(arrays[0], np.ndarray) or arrays[0].dtype.kind != "f":
         raise InputError(f"{path}: {len(arrays)} arrays; one of floating point is expected")
     return arrays[0]

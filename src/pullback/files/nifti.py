@@ -1,8 +1,8 @@
 """NIfTI in and out."""
 
 import gzip
-import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,33 +14,56 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.itk_image import FORMATS, read_itk
+from pullback.files.placement import SHEAR, stored_grid
 from pullback.space import Displacement, Grid, Image, Labels
 
 VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
 DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
-SHEAR = 1e-4  # cosine between axes, up to which they are orthogonal
 UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
 
 
 def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
     """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look.
 
-    Warns where ITK and ANTs may place the image elsewhere. A 2-D image lies in two dimensions: in world x and y where
-    its plane is theirs, else (coronal, oblique) in the axes of its own plane that are nearest to two of the world's.
+    Other formats than NIfTI are read through ITK, by the name's ending (`FORMATS`). Warns where ITK and ANTs may place
+    a NIfTI image elsewhere. A 2-D image lies in two dimensions: in world x and y where its plane is theirs, else
+    (coronal, oblique) in the axes of its own plane that are nearest to two of the world's.
 
     Raises:
         InputError: not one scalar volume or slice, nowhere in the world, not finite, constant, or an empty mask.
+    """
+    image = read_scalar(path)
+    if image.data.min() == image.data.max():
+        raise InputError(f"{path}: every voxel is {float(image.data.min()):g}; a constant image cannot be aligned")
+    inside = None if mask is None else read_labels(mask, on=image.grid).data != 0
+    if inside is not None and not inside.any():
+        raise InputError(f"{mask}: the mask is 0 everywhere; leave it out, or mark where to look")
+    return replace(image, mask=inside)
+
+
+def read_scalar(path: str | Path) -> Image:
+    """As `read_image`, a constant image too: to be moved, not aligned.
+
+    Raises:
+        InputError: not one scalar volume or slice, nowhere in the world, or not finite.
     """
     values, grid = _scalar(path)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     refuse_not_finite(values, "voxels", path)
-    if values.min() == values.max():
-        raise InputError(f"{path}: every voxel is {values.min():g}; a constant image cannot be aligned")
-    inside = None if mask is None else read_labels(mask, on=grid).data != 0
-    if inside is not None and not inside.any():
-        raise InputError(f"{mask}: the mask is 0 everywhere; leave it out, or mark where to look")
-    return Image(torch.from_numpy(values)[None, None], grid, inside)
+    return Image(torch.from_numpy(values)[None, None], grid)
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Where the voxels of an image are, whatever they hold; of several frames, where those of one are.
+
+    Raises:
+        InputError: no image, too few voxels along an axis, or nowhere in the world.
+    """
+    image = load(path)
+    shape = _thick(spatial(image)[:3], path)
+    return stored_grid(image, shape, path)
 
 
 def read_labels(path: str | Path, on: Grid | None = None) -> Labels:
@@ -164,6 +187,8 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
 def load(path: str | Path) -> nib.Nifti1Pair:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
+    if str(path).lower().endswith(FORMATS):
+        return read_itk(path)
     try:
         image = nib.load(path)
     except UNREADABLE as error:
@@ -182,11 +207,15 @@ def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
             f"{path}: a {len(shape)}-D image of shape {tuple(image.shape)}; one 2-D or 3-D volume is expected: "
             f"take one frame out of it first"
         )
-    if min(shape) < 2:
-        raise InputError(f"{path}: shape {shape}; at least two voxels along each axis are needed")
-    grid = stored_grid(image, shape, path)
+    grid = stored_grid(image, _thick(shape, path), path)
     values = stored_voxels(image, path)
     return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
+
+
+def _thick(shape: tuple[int, ...], path: str | Path) -> tuple[int, ...]:
+    if len(shape) < 2 or min(shape) < 2:
+        raise InputError(f"{path}: shape {shape}; at least two voxels along each axis are needed")
+    return shape
 
 
 def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
@@ -209,86 +238,10 @@ def stored_voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
         what, remedy = (
             ("complex numbers", "save the magnitude")
             if values.dtype.kind == "c"
-            else (f"colours ({values.dtype})", "save it in grey, or each colour as a file of its own: channels")
+            else ("colours", "save it in grey, or each colour as a file of its own: channels")
         )
         raise InputError(f"{path}: voxels are {what}; one plain number per voxel is expected: {remedy}")
     return values
-
-
-def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
-    """Where the voxels are: the sform, else the qform, as nibabel chooses; warns where other tools may differ."""
-    affine = np.array(image.affine, dtype=np.float64)
-    try:
-        grid = Grid(shape, torch.from_numpy(in_plane(affine) if len(shape) == 2 else affine))
-        doubt = where_itk_differs(image)
-    except ValueError as error:
-        raise InputError(f"{path}: the header does not say where the voxels are. {error}") from error
-    if doubt:
-        warnings.warn(f"{path}: {doubt}", UserWarning, stacklevel=2)
-    return grid
-
-
-def in_plane(affine: np.ndarray) -> np.ndarray:
-    """The `(3, 3)` affine of a slice, whose spacing is the length of its edges in the world, in mm.
-
-    A slice along world x and y lies in them. Any other is given the orthonormal axes of its plane nearest to the two
-    world axes that the plane is least inclined to: x and z for a coronal slice, y and z for a sagittal one. They
-    depend on the plane alone, so that slices of one plane lie to each other as in the world.
-    """
-    columns = affine[:3, :2]
-    if np.abs(columns[2]).max() <= 1e-3 * np.abs(columns).max():
-        return affine[np.ix_([0, 1, 3], [0, 1, 3])]
-    basis = np.linalg.qr(columns)[0]
-    normal = np.abs(np.cross(basis[:, 0], basis[:, 1])).round(6)  # rounded: a plane at 45° has one answer
-    left, _, right = np.linalg.svd(np.delete(basis, normal.argmax(), axis=0).T)
-    out = np.eye(3)
-    out[:2] = (basis @ left @ right).T @ affine[:3, [0, 1, 3]]
-    return out
-
-
-def where_itk_differs(image: nib.Nifti1Pair) -> str:
-    """What ITK and ANTs see elsewhere, by more than half a voxel along an axis, and the remedy; empty: nothing."""
-    qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
-    ours = "the sform" if sform > 0 else "the qform" if qform > 0 else "the image's middle at the world's origin"
-    how, theirs = _as_itk(image)
-    last = np.array([n - 1 for n in (*image.shape, 1, 1)[:3]])
-    corners = np.vstack([np.array([*np.ndindex(2, 2, 2)]).T * last[:, None], np.ones(8)])
-    shift = np.linalg.pinv(image.affine[:3, :3]) @ (theirs - image.affine)[:3] @ corners
-    apart = float(np.nan_to_num(np.abs(shift).max(), nan=np.inf))
-    if apart <= 0.5:
-        return ""
-    where = f"may place it up to {apart:.3g} voxels from there, by" if apart < np.inf else "cannot place it:"
-    return (
-        f"here, as in nibabel, the image lies by {ours} (sform code {sform}, qform code {qform}), in mm; ITK and ANTs "
-        f"{where} {how}. To make all agree, resample it if it is sheared, and with nibabel: "
-        f'image.set_qform(affine, 1), image.set_sform(affine, 1), image.header.set_xyzt_units("mm"), and save'
-    )
-
-
-def _as_itk(image: nib.Nifti1Pair) -> tuple[str, np.ndarray]:
-    """How ITK 5 places an image, in words, and its `(4, 4)` affine in RAS mm; NaN where ITK cannot.
-
-    The spacing is always pixdim's, in the header's unit. The directions are the sform's where there is no qform, or
-    where its code is 1 and it is not sheared; else the qform's. Without either, voxel 0 is the origin.
-    """
-    header = image.header
-    unit, scale = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
-    pixdim = np.abs(header["pixdim"][1:4].astype(np.float64))
-    size = np.diag([*[scale] * 3, 1.0])
-    sform = header.get_sform()
-    turn = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0).clip(1e-12)
-    sheared = np.abs(turn.T @ turn - np.eye(3)).max() > SHEAR
-    if header["qform_code"] <= 0 and header["sform_code"] <= 0:
-        return "the first voxel at the origin, y to the back", size @ np.diag([-1.0, -1, 1, 1]) @ np.diag([*pixdim, 1])
-    if header["sform_code"] > 0 and header["qform_code"] <= 0 and sheared:
-        return "the sform is sheared and there is no qform", np.full((4, 4), np.nan)
-    if header["sform_code"] > 0 and (header["qform_code"] <= 0 or (header["sform_code"] == 1 and not sheared)):
-        sform[:3, :3] = turn * pixdim
-        return f"the sform with the spacing of pixdim in {unit}", size @ sform
-    try:
-        return f"the qform in {unit}", size @ header.get_qform()
-    except (ValueError, HeaderDataError):
-        return "the qform is damaged", np.full((4, 4), np.nan)
 
 
 def affine3(affine: Tensor) -> np.ndarray:

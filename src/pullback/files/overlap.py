@@ -8,17 +8,20 @@ import nibabel as nib
 import numpy as np
 
 from pullback.files.audit import Finding, Severity, times
-from pullback.files.nifti import in_plane, load, spatial
+from pullback.files.nifti import load, spatial
+from pullback.files.placement import in_plane
 
 
 def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
-    """What is wrong or remarkable in how two NIfTI files lie to each other; of each alone `audit` tells.
+    """What is wrong or remarkable in how two image files lie to each other; of each alone `audit` tells.
 
     Raises:
-        InputError: no such file, or none that opens as NIfTI.
+        InputError: no such file, or none that opens as an image.
     """
     images = [load(path) for path in (fixed, moving)]
     ndims = [len(spatial(image)) for image in images]
+    if not {2, 3}.issuperset(ndims):
+        return ()
     if ndims[0] != ndims[1]:
         what = f"{fixed} is {ndims[0]}-D and {moving} is {ndims[1]}-D; both must have the same number of dimensions."
         return (Finding(Severity.ERROR, what, "Take the slice out of the volume, or stack the slices, first."),)

@@ -97,7 +97,7 @@ def _gifti(path: str | Path, space: str | None) -> Surface:
     known = system is not None and system.dataspace == 0 and system.xformspace != 0
     matrix = np.array(system.xform, np.float64) if known else np.eye(4)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
-        raise InputError(f"{path}: the matrix to the world cannot be inverted:\n{matrix}")
+        raise InputError(f"{path}: the matrix to the world cannot be inverted: {matrix.tolist()}")
     return _placed(arrays[0].data, torch.from_numpy(matrix), path, image, GIFTI[0])
 
 

@@ -90,7 +90,8 @@ def _part(node: Any, path: str | Path) -> Transform:
             try:
                 grid = Grid(shape, torch.from_numpy(np.array(node.domain.mapping, np.float64)))
             except ValueError as error:
-                raise InputError(f"{path}: the file does not say where the field is. {error}") from error
+                said = " ".join(str(error).split())
+                raise InputError(f"{path}: the file does not say where the field is. {said}") from error
             world = torch.from_numpy(node.transform.astype(np.float64)).movedim(-1, 0)
             if node.representation == "deformations":
                 world = world - grid.to_world(grid.voxels(world)[None])[0]

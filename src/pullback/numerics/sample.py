@@ -99,8 +99,7 @@ def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
         index = torch.minimum(index, period - index)
         out = out + _gather(coefficients, index) * factors.prod(0)[:, None]
     if padding == "zeros":
-        beyond = (where - at).abs().amax(1, keepdim=True).to(values.dtype)
-        out = out * (1 - beyond).clamp(min=0)
+        out = out * (1 - (where - at).abs()).clamp(min=0).prod(1, keepdim=True).to(values.dtype)
     return out
 
 

@@ -10,6 +10,7 @@ from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.solvers.descend import Descend, Settled
 from pullback.solvers.levels import Levels
+from pullback.solvers.posed import within_view
 from pullback.space import Affine, Composite, Dense, Displacement, Grid, Image, Linear, Transform, Velocity
 
 
@@ -23,6 +24,8 @@ class Deformed:
     Attributes:
         energy: similarity and regularity.
         kind: of the field: `Velocity` (diffeomorphic), `Displacement` or `BSpline`.
+        draft: the kind while it is descended, of the same field, where that is another: a velocity's exponential in
+            few squarings tells nearly the same and costs half.
         levels: of resolution.
         steps: at most, of the last levels, coarse to fine; the first number serves all coarser levels too.
         solver: the descent on each level; its step is in voxels of the field.
@@ -31,6 +34,7 @@ class Deformed:
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
     kind: Callable[[Tensor, Grid], Dense] = Velocity
+    draft: Callable[[Tensor, Grid], Dense] | None = None
     levels: Levels = Levels()
     steps: tuple[int, ...] = (80, 60, 30)
     solver: Descend = Descend(step_size=0.1, until=Settled())
@@ -39,7 +43,8 @@ class Deformed:
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving. A `start` that is a field itself is refined as it is, on the finest level alone."""
         begin, field = _split(start, fixed.grid)
-        levels = list(self.levels(Pair(fixed, placed(moving, begin))))
+        pairs = self.levels(Pair(fixed, placed(moving, begin)))
+        levels = [replace(level, moving=within_view(level.moving)) for level in pairs]
         if field is None:
             field = self._descend(fixed, levels)
         else:
@@ -48,10 +53,10 @@ class Deformed:
 
     def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
         grids = [self._grid(level.fixed.grid) for level in levels]
-        field = self.kind(fixed.data.new_zeros(1, fixed.grid.ndim, *grids[0].shape), grids[0])
+        field = (self.draft or self.kind)(fixed.data.new_zeros(1, fixed.grid.ndim, *grids[0].shape), grids[0])
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             field = self._solver(len(levels) - 1 - n)(self.energy.on(level), start=field.on(grid))
-        return field
+        return self.kind(field.field, field.grid)
 
     def _grid(self, level: Grid) -> Grid:
         return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))
@@ -63,7 +68,10 @@ class Deformed:
 
 def placed(image: Image, start: Linear) -> Image:
     """The image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels."""
-    return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(start.matrix) @ image.grid.affine))
+    matrix = start.matrix.detach().to(image.grid.affine).reshape(-1, *image.grid.affine.shape)
+    if len(matrix) != 1:
+        raise ValueError(f"placed: one linear map expected, got a batch of {len(matrix)}")
+    return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(matrix[0]) @ image.grid.affine))
 
 
 def _split(start: Transform | None, grid: Grid) -> tuple[Linear, Dense | None]:

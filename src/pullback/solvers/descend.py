@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from pullback.alignment import Objective
@@ -15,11 +16,14 @@ Some = TypeVar("Some", bound=Transform)
 
 @dataclass(frozen=True)
 class Settled:
-    """Whether a descent has come to rest: the line through the last values falls too little.
+    """Whether a descent has come to rest: its least value has fallen too little of late.
+
+    Steps with momentum overshoot and come back, so a value that rises tells nothing unless the window is longer than
+    such a swing; that of Adam with its usual constants takes 10 to 20 steps.
 
     Attributes:
         window: how many last values.
-        share: of all that the descent has gained so far, what the line must fall within the window to go on.
+        share: of all that the descent has gained so far, what the least value must fall within the window to go on.
     """
 
     window: int = 10
@@ -28,10 +32,8 @@ class Settled:
     def __call__(self, values: Sequence[float]) -> bool:
         if len(values) <= self.window:
             return False
-        middle = (self.window - 1) / 2
-        moments = sum((n - middle) * v for n, v in enumerate(values[-self.window :]))
-        slope = moments / sum((n - middle) ** 2 for n in range(self.window))
-        return -slope * self.window <= self.share * (values[0] - min(values))
+        least = min(values)
+        return min(values[: -self.window]) - least <= self.share * (values[0] - least)
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,24 @@ class Descend:
     until: Callable[[Sequence[float]], bool] | None = None
 
     def __call__(self, objective: Objective, start: Some) -> Some:
-        """The transform after the last step. `start` stays as it is, and nothing connects the answer to its history."""
+        """The transform after the last step; with `until`, the best that it has seen.
+
+        `start` stays as it is, and nothing connects the answer to its history.
+        """
         params = [p.detach().clone().requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
         values: list[float] = []
+        best: Sequence[Tensor] = params
         with torch.enable_grad():
             for _ in range(self.steps):
                 value = objective(start.with_params(*params))
                 if self.until is not None:
                     values.append(float(value.detach()))
+                    if values[-1] <= min(values):
+                        best = [p.detach().clone() for p in params]
                     if self.until(values):
                         break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
                     param.grad = grad
                 optimiser.step()
-        return start.with_params(*(p.detach() for p in params))
+        return start.with_params(*(p.detach() for p in best))

@@ -26,7 +26,7 @@ class Posed:
     motion: Callable[[Affine, Grid], Motion] = Motion.rigid
     energy: Energy = MI()
     levels: Levels = Levels(most=200_000)
-    solver: Descend = Descend(steps=150, step_size=0.25, until=Settled())
+    solver: Descend = Descend(steps=150, step_size=0.25, until=Settled(20, 0.002))
 
     def __call__(self, fixed: Image, moving: Image, start: Linear | None = None) -> Alignment:
         """Fixed → moving, from `start` or as the headers say. Where the view of the moving image ends, it is masked."""
@@ -43,6 +43,12 @@ class Posed:
 
 
 def within_view(image: Image) -> Image:
-    """The image with a mask: its own, or all of it, so that what lies beyond is not compared."""
-    mask = image.data.new_ones(1, 1, *image.grid.shape, dtype=torch.bool) if image.mask is None else image.mask
+    """The image with a mask: its own, or all of it but its outermost voxels, so that what lies beyond is not compared.
+
+    Between its outermost voxels and the dark beyond an image fades within one voxel: an edge that is none.
+    """
+    if image.mask is not None:
+        return image
+    mask = image.data.new_zeros(1, 1, *image.grid.shape, dtype=torch.bool)
+    mask[(..., *(slice(1, -1) if n > 2 else slice(None) for n in image.grid.shape))] = True
     return replace(image, mask=mask)

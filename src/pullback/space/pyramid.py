@@ -1,22 +1,27 @@
 """Coarser looks at one image."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
+
+from pullback.numerics.sample import sample
 from pullback.numerics.smooth import gaussian
+from pullback.space.grid import transform_channels
 from pullback.space.image import Image
-from pullback.space.pull import pull
-from pullback.space.transform import Affine
 
 
 def resampled(image: Image, spacing: Sequence[float]) -> Image:
     """The image on its own axes with voxels of `spacing` mm, smoothed first along axes whose voxels grow.
 
-    The Gaussian takes a voxel's own width at half height to the new one. The mask comes along, by nearest voxels.
+    The Gaussian takes a voxel's own width at half height to the new one. The last voxels may lie up to one beyond the
+    image: they repeat its border. The mask comes along, by nearest voxels, and ends where the image ends.
     """
     grid = image.grid.at_spacing(tuple(spacing))
     if grid == image.grid:
         return image
     ratios = [new / old for new, old in zip(spacing, image.grid.spacing.tolist(), strict=True)]
-    sigmas = [max(r * r - 1, 0.0) ** 0.5 / 2.355 for r in ratios]
-    smooth = Image(gaussian(image.data, sigmas), image.grid, image.mask)
-    return pull(smooth, Affine.identity(grid.ndim), onto=grid)
+    smooth = gaussian(image.data, [max(r * r - 1, 0.0) ** 0.5 / 2.355 for r in ratios])
+    where = transform_channels(torch.linalg.solve(image.grid.affine, grid.affine), grid.voxels(smooth)[None])
+    mask = None if image.mask is None else sample(image.mask, where, "nearest")
+    return replace(image, data=sample(smooth, where, padding="border"), grid=grid, mask=mask)

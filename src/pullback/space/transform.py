@@ -121,20 +121,19 @@ class Dense(Transform):
     def displacement(self, grid: Grid) -> Tensor:
         if grid == self.grid:
             return self.own_displacement
-        where = _along_axes(grid, self.grid)
-        if where is None:
+        steps = _along_axes(grid, self.grid)
+        if steps is None:
             return super().displacement(grid)
-        turned = torch.stack([(w[-1] - w[0]).sign() for w in where])
-        scale = (self.grid.spacing / grid.spacing * turned).to(self.field)
-        return self.along(where) * scale.view(-1, *[1] * grid.ndim)
+        where = [at for at, _ in steps]
+        return _in_steps(self.along(where), steps)
 
     def on(self, grid: Grid) -> Self:
         """The same kind of transform, carried over to another grid with the same axes; its field is interpolated."""
-        where = _along_axes(grid, self.grid)
-        if where is None:
+        steps = _along_axes(grid, self.grid)
+        if steps is None:
             raise ValueError(f"{type(self).__name__}.on: the grids' axes differ")
-        scale = (self.grid.spacing / grid.spacing).to(self.field).view(-1, *[1] * grid.ndim)
-        return replace(self, field=_tensor_product(linear_weights, where, self.field) * scale, grid=grid)  # type: ignore[type-var]
+        field = _tensor_product(linear_weights, [at for at, _ in steps], self.field)
+        return replace(self, field=_in_steps(field, steps), grid=grid)  # type: ignore[type-var]
 
     def _check(self) -> None:
         expected = (self.grid.ndim, *self.grid.shape)
@@ -231,8 +230,9 @@ class BSpline(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> "Displacement":
-        """By fixed-point iteration, of the displacement on the same grid."""
-        return Displacement(self.own_displacement, self.grid).inverse()
+        """By fixed-point iteration, of the displacement on a grid four times as fine: between control points it bends."""
+        fine = self.grid.at_spacing(tuple((self.grid.spacing / 4).tolist()))
+        return Displacement(self.displacement(fine), fine).inverse()
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,8 +268,11 @@ def _tensor_product(weights: Callable[[Tensor, int], Tensor], where: Sequence[Te
     return values
 
 
-def _along_axes(grid: Grid, other: Grid) -> list[Tensor] | None:
-    """The voxels of `grid` in voxels of `other`, by axis, where both have the same axes (or opposite); else None."""
+def _along_axes(grid: Grid, other: Grid) -> list[tuple[Tensor, float]] | None:
+    """For grids of the same axes, or opposite ones, by axis: the voxels of `grid` in voxels of `other`, and their step.
+
+    The step is negative where the axes run opposite ways. None where the axes differ.
+    """
     frames = torch.linalg.solve(other.affine, grid.affine)
     scales = frames[:-1, :-1].diagonal()
     reach = torch.tensor(grid.shape, dtype=torch.float64)
@@ -277,6 +280,12 @@ def _along_axes(grid: Grid, other: Grid) -> list[Tensor] | None:
     if float(skew.max()) > 1e-3:
         return None
     return [
-        torch.arange(n, dtype=torch.float64) * scale + shift
+        (torch.arange(n, dtype=torch.float64) * scale + shift, float(scale))
         for n, scale, shift in zip(grid.shape, scales, frames[:-1, -1], strict=True)
     ]
+
+
+def _in_steps(field: Tensor, steps: list[tuple[Tensor, float]]) -> Tensor:
+    """A field of the other grid's voxels in those of the grid that `_along_axes` was asked for."""
+    scale = field.new_tensor([step for _, step in steps])
+    return field / scale.view(-1, *[1] * len(steps))

@@ -7,16 +7,17 @@ that the benchmark measures.
 
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
 from pullback.energies import LNCC, Diffusion
+from pullback.errors import InputError
 from pullback.methods.pose.initialise import Begun, Initialise
-from pullback.solvers import Deformed, Levels, Posed
-from pullback.space import Affine, Image, Linear, Motion, Transform
+from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
+from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,35 @@ class Classical:
 
 def _prepared(image: Image) -> Image:
     """Intensities 0 … 1, and what the mask hides at the mean of what it shows."""
+    if image.mask is not None and not image.mask.any():
+        raise InputError("the mask is empty, so there is nothing to align; leave it out, or mark where to look")
     bright = normalised(image)
     if image.mask is None:
         return bright
     shown = image.mask.expand_as(bright.data)
     axes = tuple(range(2, bright.data.ndim))
-    mean = (bright.data * shown).sum(axes, keepdim=True) / shown.sum(axes, keepdim=True)
+    mean = torch.where(shown, bright.data, 0).sum(axes, keepdim=True) / shown.sum(axes, keepdim=True)
     return replace(bright, data=torch.where(shown, bright.data, mean))
 
 
+STEPS = Descend(step_size=0.25, until=Settled())
+DRAFT = partial(Velocity, squarings=3)
+
+ENERGY = LNCC(5, noise=0.1) + 0.3 * Diffusion(displacement=True) + 0.2 * Diffusion()
+"""Contrast below a tenth of the range hardly counts; the displacement stays smooth, and its velocity keeps it whole."""
+
 FAST = Classical(
-    deformable=Deformed(LNCC(9) + 1.0 * Diffusion(), levels=Levels(finest=2), steps=(80, 60)),
+    deformable=Deformed(ENERGY, levels=Levels(finest=2, most=500_000), steps=(60, 40), solver=STEPS, draft=DRAFT)
 )
-"""Half the resolution."""
+"""At half the resolution."""
 
-BALANCED = Classical(deformable=Deformed(LNCC(13) + 0.5 * Diffusion(), steps=(80, 60, 30)))
-"""Full resolution, few steps there."""
+BALANCED = Classical(
+    deformable=Deformed(ENERGY, levels=Levels(most=2_000_000), steps=(80, 60, 20), solver=STEPS, draft=DRAFT)
+)
+"""At full resolution, with few steps there; at half of it where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=Deformed(LNCC(13) + 0.5 * Diffusion(), steps=(150, 100, 80)))
-"""Full resolution, until it rests."""
+ACCURATE = Classical(deformable=Deformed(ENERGY, steps=(150, 120, 80), solver=STEPS, draft=DRAFT))
+"""At full resolution, until it rests."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""

@@ -17,6 +17,7 @@ from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.space import Affine, Image, Motion
 
 SIMILARITY = NMI()
+AS_GOOD = 0.95  # of the best guess's gain over chance, from which an earlier guess is preferred
 WHOLE = 2**31  # voxels: no level coarser than the first
 Guess = Callable[[Image, Image], list[Affine]]
 
@@ -88,7 +89,9 @@ class Initialise:
         begun = self._best(seen, self._guessed(fixed, moving))
         if self.search is not None and (begun is None or begun.confidence < self.sure):
             known = [] if begun is None else [(begun.origin, begun.transform)]
-            begun = self._best(seen, [*known, ("search", self.search(fixed, moving).transform)])
+            with contextlib.suppress(InputError):  # nowhere enough overlap to search: what is known remains
+                known.append(("search", self.search(fixed, moving).transform))
+            begun = self._best(seen, known)
         if begun is None:
             raise InputError(
                 f"no start found: nowhere do the images share {self.least:.0%} of the smaller one; are they of the "
@@ -110,12 +113,12 @@ class Initialise:
         posed = Posed(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
         moved = [(name, posed.pose(pair.fixed, pair.moving, affine)) for name, affine in tried]
         scores = [self._score(pair, affine) for _, affine in moved]
-        best = max(scores)
-        name, transform = next(m for m, score in zip(moved, scores, strict=True) if score >= 0.99 * best)
-        chance = torch.tensor(
-            [self._score(pair, Affine(transform.matrix @ turn.matrix)) for turn in self._turns(pair.fixed)]
-        )
-        return Begun(transform, name, float((best - chance.mean()) / chance.std()))
+        _, winner = moved[scores.index(max(scores))]
+        turned = (Affine(winner.matrix @ turn.matrix) for turn in self._turns(pair.fixed))
+        chance = torch.tensor([self._score(pair, affine) for affine in turned])
+        gains = [score - float(chance.mean()) for score in scores]
+        first = next(n for n, gain in enumerate(gains) if gain >= AS_GOOD * max(gains))
+        return Begun(moved[first][1], moved[first][0], gains[first] / float(chance.std()))
 
     def _score(self, pair: Pair, affine: Affine) -> float:
         return 1 - float(SIMILARITY(Alignment(pair, affine)))

@@ -1,0 +1,120 @@
+"""Transforms of files, applied to files: images are pulled, points are pushed, and both are resampled once."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pullback.errors import InputError
+from pullback.files import read_ants, read_grid, read_labels, read_points, read_scalar, write
+from pullback.files.itk import dimensions
+from pullback.space import Grid, Transform, pull, push
+
+POINTS = (".csv", ".fcsv", ".gii", ".vtk", ".vtp")
+MODES = ("linear", "cubic", "nearest")
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was done, in words, and what may be wrong with it (empty: nothing)."""
+
+    what: str
+    doubt: str = ""
+
+
+def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
+    """Of files as `antsApplyTransforms -t` orders them: points of the reference meet the first one first.
+
+    Args:
+        names: of transform files; `[NAME,1]` is the inverse of one.
+        invert: the inverse of all of them together.
+
+    Raises:
+        InputError: none, one that cannot be read, or dimensions that differ.
+    """
+    pieces, marks = zip(*(_bracketed(name) for name in names), strict=True) if names else ((), ())
+    transform = read_ants(pieces, marks)
+    return transform.inverse() if invert else transform
+
+
+def apply_files(
+    given: str | Path,
+    transform: Transform,
+    out: str | Path,
+    reference: str | Path | None = None,
+    mode: str = "linear",
+    labels: bool = False,
+    space: str | None = None,
+) -> Applied:
+    """The image or the points of a file, moved and written.
+
+    An image is pulled onto the grid of `reference`, by `mode`; labels by nearest neighbours, as integers. Points and
+    surfaces, known by the file's ending, are pushed; `space` is theirs, where the file does not say. So the transform
+    that brings a moving image onto the fixed grid carries points of the fixed image to the moving one.
+
+    Raises:
+        InputError: a file that cannot be read or written, no reference for an image, an unknown mode, or dimensions
+            that differ.
+    """
+    if mode not in MODES:
+        raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
+    if str(given).endswith(POINTS):
+        return _push(given, transform, out, space)
+    if reference is None:
+        raise InputError(f"{given}: an image needs a grid to be resampled on; give the fixed image with -r")
+    return _pull(given, transform, out, reference, mode, labels)
+
+
+def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None) -> Applied:
+    thing = read_points(given, space)
+    _alike(given, thing.points.data.shape[-1], transform)
+    with torch.no_grad():
+        moved = push(thing.points, transform)
+    write(thing.moved(moved), out)
+    count = moved.data.shape[1]
+    return Applied(f"{out}: {count} points of {given}, carried along the transform's direction, fixed → moving")
+
+
+def _pull(
+    given: str | Path, transform: Transform, out: str | Path, reference: str | Path, mode: str, labels: bool
+) -> Applied:
+    thing = read_labels(given) if labels else read_scalar(given)
+    onto = read_grid(reference)
+    _alike(given, thing.grid.ndim, transform)
+    _alike(reference, onto.ndim, transform)
+    with torch.no_grad():
+        moved = pull(thing, transform, onto, mode)
+    write(moved, out)
+    how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
+    what = f"{out}: {given} on the grid of {reference}, {_size(onto)}, {how}"
+    if moved.data.any() or not thing.data.any():
+        return Applied(what)
+    return Applied(
+        what,
+        f"{out} is 0 everywhere: nothing of {given} lies within the view of {reference}. Check which image the "
+        f"transforms lead to (--invert) and their order",
+    )
+
+
+def _alike(path: str | Path, ndim: int, transform: Transform) -> None:
+    if ndim != dimensions(transform):
+        raise InputError(
+            f"{path}: is {ndim}-D, and the transform moves points in {dimensions(transform)} dimensions; give files "
+            f"that are alike"
+        )
+
+
+def _bracketed(name: str) -> tuple[str, bool]:
+    """The file and whether it is inverted, of `NAME` or `[NAME,0]` or `[NAME,1]`."""
+    if not name.startswith("["):
+        return name, False
+    found = re.fullmatch(r"\[([^,]+?)\s*(?:,\s*([01])\s*)?\]", name)
+    if found is None:
+        raise InputError(f"-t {name}: NAME, or [NAME,1] for its inverse, is expected")
+    return found.group(1), found.group(2) == "1"
+
+
+def _size(grid: Grid) -> str:
+    return " × ".join(map(str, grid.shape))

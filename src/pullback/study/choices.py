@@ -1,0 +1,170 @@
+"""What the names on the command line stand for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from torch import Tensor
+
+from pullback.energies import LNCC, MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
+from pullback.errors import InputError
+from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical
+from pullback.methods.pose.initialise import Initialise
+from pullback.solvers import Chain, Deformed, Descend, chain
+from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
+from pullback.study.recipe import did_you_mean
+from pullback.study.trained import Trained
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of field: the weight of its regularity, by that of a velocity, and its voxels in voxels of the level."""
+
+    field: Callable[[Tensor, Grid], Dense]
+    stiffness: float = 1.0
+    ratio: int = 1
+
+
+PRESETS: Mapping[str, Classical] = MappingProxyType({"fast": FAST, "balanced": BALANCED, "accurate": ACCURATE})
+ENERGIES: Mapping[str, Energy] = MappingProxyType(
+    {
+        "lncc": LNCC(13) + 0.5 * Diffusion(),
+        "mse": MSE() + 0.05 * Diffusion(),
+        "ncc": NCC() + 0.1 * Diffusion(),
+        "mi": MI() + 0.3 * Diffusion(),
+        "nmi": NMI() + 0.1 * Diffusion(),
+        "ngf": NGF() + 0.3 * Diffusion(),
+        "mind": MIND() + 0.05 * Diffusion(),
+        "ssim": SSIM() + 0.5 * Diffusion(),
+    }
+)
+"""Of the deformable stage: a similarity, and the regularity that suits a velocity."""
+LINEAR: Mapping[str, int] = MappingProxyType({"rigid": 1, "affine": 2})
+"""Where to stop: after how many linear stages."""
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "velocity": Kind(Velocity),
+        "displacement": Kind(Displacement, stiffness=4.0),
+        "bspline": Kind(BSpline, stiffness=2.0, ratio=4),
+    }
+)
+GUESSES = ("header", "centres", "masses", "moments")
+STARTS = ("auto", *GUESSES, "global")
+Thing = TypeVar("Thing")
+
+
+def classical(
+    preset: str = "balanced",
+    transform: str = "velocity",
+    energy: str | None = None,
+    smoothness: float = 1.0,
+    init: str = "auto",
+    seed: int = 0,
+) -> Classical:
+    """The classical register of these names.
+
+    Args:
+        preset: one of `PRESETS`.
+        transform: how far to go: one of `LINEAR` or of `KINDS`.
+        energy: of the deformable stage, one of `ENERGIES`; None takes the preset's.
+        smoothness: multiplies the weight of the regularity.
+        init: one of `STARTS`.
+        seed: of the random rotations that the initialisation tries.
+
+    Raises:
+        InputError: a name that is not known, or a negative smoothness.
+    """
+    register = named(preset, PRESETS, "--preset")
+    named(transform, {**LINEAR, **KINDS}, "--transform")
+    if register.initialise is not None:
+        register = replace(register, initialise=_started(register.initialise, init, seed))
+    if transform in LINEAR:
+        return replace(register, linear=register.linear[: LINEAR[transform]], deformable=None)
+    assert register.deformable is not None
+    chosen = register.deformable.energy if energy is None else named(energy, ENERGIES, "--energy")
+    return replace(register, deformable=_of_kind(register.deformable, KINDS[transform], chosen, smoothness))
+
+
+def learned(
+    network: Trained,
+    init: str = "auto",
+    refine: int | None = None,
+    energy: str | None = None,
+    smoothness: float = 1.0,
+) -> Trained | Chain:
+    """The network, and where `refine` is given, so many steps from its displacement on: instance optimisation.
+
+    Args:
+        network: the register.
+        init: `"header"`, `"centres"`, or `"auto"`: as in its training.
+        refine: steps of descent at full resolution, with a displacement.
+        energy: of that descent, one of `ENERGIES`; None is LNCC.
+        smoothness: multiplies the weight of the regularity.
+
+    Raises:
+        InputError: a name that is not known, no steps, or a negative smoothness.
+    """
+    centred = {"auto": network.centred, "header": False, "centres": True}
+    network = replace(network, centred=named(init, centred, "--network with --init"))
+    if refine is None:
+        return network
+    if refine < 1:
+        raise InputError(f"--refine {refine}: a number of steps, at least 1; leave it out for the network alone")
+    descent = Deformed(steps=(refine,), solver=Descend(step_size=0.1))
+    chosen = named(energy or "lncc", ENERGIES, "--energy")
+    deformable = _of_kind(descent, KINDS["displacement"], chosen, smoothness)
+    return chain(network, Classical(initialise=None, linear=(), deformable=deformable))
+
+
+def refuse(given: Mapping[str, object], why: str) -> None:
+    """Options that were given and would change nothing.
+
+    Raises:
+        InputError: there is one.
+    """
+    idle = [option for option, value in given.items() if value is not None]
+    if idle:
+        raise InputError(f"{', '.join(idle)}: {why}; leave it out")
+
+
+def named(name: str, known: Mapping[str, Thing], option: str) -> Thing:
+    """What `name` stands for.
+
+    Raises:
+        InputError: it stands for nothing.
+    """
+    if name not in known:
+        raise InputError(f"{option} {name}: there is {', '.join(known)}{did_you_mean(name, known)}")
+    return known[name]
+
+
+def _of_kind(register: Deformed, kind: Kind, energy: Energy, smoothness: float) -> Deformed:
+    if not smoothness >= 0:
+        raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
+    energy = _regular(energy, kind.stiffness * smoothness)
+    if kind.field is register.kind:
+        return replace(register, energy=energy)
+    return replace(register, energy=energy, kind=kind.field, draft=kind.field, ratio=kind.ratio)
+
+
+def _regular(energy: Energy, factor: float) -> Energy:
+    """The energy with the weights of its regularity times `factor`."""
+    parts = energy.parts if isinstance(energy, Sum) else (energy,)
+    rough = [isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending) for part in parts]
+    return Sum(
+        tuple(
+            replace(part, weight=factor * part.weight) if regular and isinstance(part, Weighted) else part
+            for part, regular in zip(parts, rough, strict=True)
+        )
+    )
+
+
+def _started(initialise: Initialise, init: str, seed: int) -> Initialise:
+    named(init, dict.fromkeys(STARTS), "--init")
+    search = None if initialise.search is None else replace(initialise.search, seed=seed)
+    guesses = initialise.guesses
+    if init != "auto":
+        guesses = tuple((name, guess) for name, guess in guesses if name == init)
+        search = search if init == "global" else None
+    return replace(initialise, guesses=guesses, search=search, seed=seed)

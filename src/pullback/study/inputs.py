@@ -1,0 +1,69 @@
+"""The files of two images and what is known of them, read and checked before any work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pullback.alignment import Pair
+from pullback.errors import InputError
+from pullback.files import Finding, audit, audit_pair, read_channels, read_labels
+from pullback.files.nifti import refuse_sheared
+from pullback.space import Image
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is known of one of the two images.
+
+    Attributes:
+        images: its channels, one file each, on one grid.
+        mask: where to look: not 0.
+        exclude: where not to look, such as lesions: not 0.
+        labels: of the structures in it.
+    """
+
+    images: Sequence[str | Path]
+    mask: str | Path | None = None
+    exclude: str | Path | None = None
+    labels: str | Path | None = None
+
+
+def read_pair(fixed: Files, moving: Files) -> Pair:
+    """Images, masks and labels.
+
+    Raises:
+        InputError: a file that cannot be read, on another grid than its image, or sheared, which transforms of ITK are
+            not; dimensions or channels that differ.
+    """
+    one, two = _image(fixed), _image(moving)
+    for unit, a, b in (("-D", one.grid.ndim, two.grid.ndim), (" channels", len(fixed.images), len(moving.images))):
+        if a != b:
+            raise InputError(f"{fixed.images[0]}: {a}{unit}, but {moving.images[0]}: {b}{unit}; both must be alike")
+    refuse_sheared(one.grid, fixed.images[0])
+    refuse_sheared(two.grid, moving.images[0])
+    return Pair(
+        one,
+        two,
+        fixed_labels=None if fixed.labels is None else read_labels(fixed.labels, on=one.grid),
+        moving_labels=None if moving.labels is None else read_labels(moving.labels, on=two.grid),
+        name=f"{fixed.images[0]} ← {moving.images[0]}",
+    )
+
+
+def _image(files: Files) -> Image:
+    """The channels, masked by what is to be looked at and not left out."""
+    image = read_channels(files.images, files.mask)
+    if files.exclude is None:
+        return image
+    kept = read_labels(files.exclude, on=image.grid).data == 0
+    kept = kept if image.mask is None else kept & image.mask
+    if not kept.any():
+        raise InputError(f"{files.exclude}: leaves nothing of the image to look at; it marks what is to be left out")
+    return replace(image, mask=kept)
+
+
+def headers(fixed: Files, moving: Files) -> list[dict[str, str]]:
+    """What the headers of both tell before the work, as data."""
+    found: list[Finding] = [finding for files in (fixed, moving) for path in files.images for finding in audit(path)]
+    found += audit_pair(fixed.images[0], moving.images[0])
+    return [{"severity": f.severity.value, "what": f.what, "remedy": f.remedy} for f in found]

@@ -1,0 +1,108 @@
+"""What a registration leaves in its folder: all of it, or nothing."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from pullback.alignment import Alignment
+from pullback.errors import InputError
+from pullback.files import PointTable, Surface, write_image, write_points, write_transform
+from pullback.files.ants import write_ants
+from pullback.space import Image, Transform, push
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to write besides what is always written.
+
+    Attributes:
+        jacobian: det ∇φ on the fixed grid, as `jacobian.nii.gz`.
+        ants: ANTs' pieces, by what their names begin with.
+    """
+
+    jacobian: bool = False
+    ants: str | None = None
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A folder whose files move to `out` when all went well; else nothing has changed there."""
+    new = [path for path in (out, *out.parents) if not path.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(prefix=".pullback.", dir=out))
+    except OSError as error:
+        raise InputError(f"{out}: cannot write there: {error.strerror or error}; name another folder by -o") from error
+    try:
+        yield folder
+        old = _written(out)
+        for path in sorted(folder.iterdir()):
+            os.replace(path, out / path.name)
+            old.discard(path.name)
+        for name in old:
+            (out / name).unlink(missing_ok=True)
+    except InputError as error:  # of a file in the folder that goes
+        raise InputError(str(error).replace(str(folder), str(out))) from error
+    except OSError as error:
+        raise InputError(f"{out}: writing failed ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: it is wanted
+            for path in new:
+                path.rmdir()
+
+
+def _written(out: Path) -> set[str]:
+    """What an earlier run says it wrote there."""
+    try:
+        names = json.loads((out / RECORD).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if isinstance(name, str) and Path(name).name == name and (out / name).is_file()}
+
+
+def write_all(
+    after: Alignment,
+    inverse: Transform,
+    folder: Path,
+    table: PointTable | Surface | None,
+    points: str | Path | None,
+    wanted: Wanted,
+) -> list[str]:
+    """All but the report and the record; returns the names."""
+    fixed = after.pair.fixed.grid
+    for channel in range(after.moved.data.shape[1]):
+        name = "moved.nii.gz" if channel == 0 else f"moved_channel_{channel + 1}.nii.gz"
+        write_image(Image(after.moved.data[:, channel : channel + 1], fixed), folder / name)
+    write_transform(after.transform, folder / "fixed_to_moving.h5", on=fixed)
+    write_transform(inverse, folder / "moving_to_fixed.h5")
+    if after.moved_labels is not None:
+        write_image(after.moved_labels, folder / "moved_labels.nii.gz")
+    if table is not None:
+        write_points(table.moved(push(table.points, after.transform)), folder / _pushed(points))
+    if wanted.jacobian:
+        write_image(Image(after.jacobian, fixed), folder / "jacobian.nii.gz")
+    if wanted.ants is not None:
+        write_ants(after.transform, folder / wanted.ants, fixed)
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _pushed(points: str | Path | None) -> str:
+    """The name of the pushed points, ending as the file they come from."""
+    name = Path(str(points)).name
+    ending = ".surf.gii" if name.endswith(".surf.gii") else Path(name).suffix
+    return f"fixed_points_in_moving{ending}"
+
+
+def about_points(table: PointTable | Surface | None, points: str | Path | None) -> list[str]:
+    if table is None:
+        return []
+    return [f"{_pushed(points)}: the fixed points where they lie in the moving image, in the space of their file."]

@@ -1,0 +1,170 @@
+"""The whole chain on small images: any two grids, any start, no influence of what is hidden."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import LNCC, Diffusion
+from pullback.errors import InputError
+from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical, register
+from pullback.methods.pose.initialise import Initialise, from_header, from_masses
+from pullback.numerics.random import generator
+from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
+from pullback.space import Affine, Composite, Grid, Image, Motion, Velocity
+
+SHAPES = {2: ((36, 34), (40, 44)), 3: ((24, 26, 24), (28, 25, 30))}
+LINEAR = tuple(
+    (name, Posed(motion, solver=Descend(steps=60, step_size=0.25, until=Settled(20, 0.002))))
+    for name, motion in (("rigid", Motion.rigid), ("affine", Motion.affine))
+)
+QUICK = Classical(
+    initialise=Initialise(guesses=(("header", from_header), ("masses", from_masses)), search=None, random=8),
+    linear=LINEAR,
+    deformable=Deformed(LNCC(7) + 0.3 * Diffusion(), levels=Levels(coarsest=12), steps=(30,)),
+)
+
+
+def linear_motion(ndim: int) -> Affine:
+    some = Motion.affine(Affine.identity(ndim), Grid.centred((28,) * ndim))
+    return Affine(some.with_params(torch.randn(len(some.coefficients), generator=generator(4)).double()).matrix)
+
+
+@pytest.fixture(scope="module")
+def scene(waves, oblique, smooth_field):
+    """A textured body in the moving world; the fixed image sees it through an affine map and a field."""
+
+    def make(ndim: int) -> Pair:
+        one, two = (oblique(n, seed, 1.0, 1.3) for n, seed in zip(SHAPES[ndim], (1, 4), strict=True))
+        truth = linear_motion(ndim) @ Velocity(smooth_field(SHAPES[ndim][0], 5, amplitude=2.5, shortest=20), one)
+        value = waves(ndim, 1, 9.0, count=8)
+
+        def seen(at: torch.Tensor) -> torch.Tensor:
+            body = torch.sigmoid(1.5 * (11 - at.norm(dim=1, keepdim=True)))
+            return (200 * (value(at) + 1.5) * body).round().float()  # whole numbers, as scanners write
+
+        here, there = (g.to_world(g.voxels(g.affine)[None]) for g in (one, two))
+        return Pair(Image(seen(truth.at(here)), one), Image(seen(there), two), truth=truth)
+
+    return make
+
+
+def error(transform, pair: Pair) -> float:
+    """Mean, in voxels, over the fixed body."""
+    body = pair.fixed.data[0, 0] > 100
+    off = transform.displacement(pair.fixed.grid).double() - pair.truth.displacement(pair.fixed.grid)
+    return float(off.norm(dim=1)[0][body].mean())
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_from_files_as_they_are_to_a_field(scene, ndim):
+    """Every stage brings it nearer; the inverse takes points back; nothing that was given has changed."""
+    pair = scene(ndim)
+    before = [image.data.clone() for image in (pair.fixed, pair.moving)]
+    solved = QUICK(pair.fixed, pair.moving)
+    rough = replace(QUICK, deformable=None)(pair.fixed, pair.moving)
+    errors = [error(t, pair) for t in (Affine.identity(ndim), rough.transform, solved.transform)]
+    assert errors[0] > 1.3
+    assert errors[1] < 0.7 * errors[0]
+    assert errors[2] < 0.7 * errors[1]
+    assert [stage.name for stage in solved.stages] == ["initialise", "rigid", "affine", "deformable"]
+    assert [stage.name for stage in rough.stages] == ["initialise", "rigid", "affine"]
+    assert all(stage.seconds >= 0 for stage in solved.stages)
+    assert solved.begun.origin in {"header", "masses"}
+    assert solved.pair.fixed is pair.fixed
+    assert solved.pair.moving is pair.moving
+    torch.testing.assert_close(solved.moved.data, Alignment(pair, solved.transform).moved.data)
+    assert all(torch.equal(a, image.data) for a, image in zip(before, (pair.fixed, pair.moving), strict=True))
+    assert isinstance(rough.transform, Affine)
+    inner = [n // 4 for n in pair.fixed.grid.shape]
+    core = tuple(slice(k, -k) for k in inner)
+    points = pair.fixed.grid.to_world(pair.fixed.grid.voxels(pair.fixed.grid.affine)[None])[
+        (slice(None), slice(None), *core)
+    ]
+    points = points.flatten(2).mT
+    trip = (solved.inverse(solved.transform(points)) - points).norm(dim=-1) / pair.fixed.grid.spacing.min()
+    assert float(trip.quantile(0.95)) < 0.1
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_what_masks_hide_has_no_influence_to_the_last_bit(scene, ndim):
+    """Noise, brighter than anything or darker, in either image."""
+    pair = scene(ndim)
+    answers = []
+    for seed, size in ((1, 1e4), (2, -1e3)):
+        images = []
+        for n, image in enumerate((pair.fixed, pair.moving)):
+            away = image.grid.to_world(image.grid.voxels(image.data)[None]) - (4.0 if n == 0 else -3.0)
+            hidden = away.norm(dim=1, keepdim=True) < 4
+            noise = size * torch.rand(image.data.shape, generator=generator(seed, n))
+            images.append(Image(torch.where(hidden, noise, image.data), image.grid, ~hidden))
+        few = replace(QUICK, deformable=replace(QUICK.deformable, steps=(4,)))
+        answers.append(few(*images))
+    one, two = answers
+    assert all(torch.equal(a, b) for a, b in zip(one.transform.params, two.transform.params, strict=True))
+    assert one.begun.confidence == two.begun.confidence
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_same_call_gives_the_same_bits(scene, ndim):
+    pair = scene(ndim)
+    few = replace(QUICK, deformable=replace(QUICK.deformable, steps=(3,)))
+    one, two = (few(pair.fixed, pair.moving).transform for _ in range(2))
+    assert len(one.params) == 2
+    assert all(torch.equal(a, b) for a, b in zip(one.params, two.params, strict=True))
+
+
+@pytest.mark.parametrize("change", [lambda x: 4 * x - 70, lambda x: x / 1024])
+def test_units_of_intensity_do_not_matter(scene, change):
+    """Where whole numbers and powers of two round nothing: to the last bit."""
+    pair = scene(2)
+    few = replace(QUICK, deformable=None)
+    changed = Image(change(pair.moving.data), pair.moving.grid)
+    one, two = few(pair.fixed, pair.moving).transform, few(pair.fixed, changed).transform
+    assert torch.equal(one.matrix, two.matrix)
+
+
+def test_a_linear_start_takes_the_place_of_the_initialisation(scene):
+    pair = scene(2)
+    solved = QUICK(pair.fixed, pair.moving, start=linear_motion(2))
+    assert [stage.name for stage in solved.stages] == ["rigid", "affine", "deformable"]
+    assert solved.begun is None
+    assert error(solved.transform, pair) < 0.5
+
+
+def test_a_field_as_a_start_is_refined_alone(scene):
+    pair = scene(2)
+    half = pair.truth.outer @ pair.truth.inner.with_params((0.3 * pair.truth.inner.field).float())
+    solved = QUICK(pair.fixed, pair.moving, start=half)
+    assert [stage.name for stage in solved.stages] == ["deformable"]
+    assert isinstance(solved.transform, Composite)
+    assert torch.equal(solved.transform.outer.matrix, half.outer.matrix)
+    assert error(solved.transform, pair) < 0.7 * error(half, pair)
+
+
+def test_stages_may_be_left_out(scene):
+    pair = scene(2)
+    nothing = Classical(initialise=None, linear=(), deformable=None)
+    start = linear_motion(2)
+    assert torch.equal(nothing(pair.fixed, pair.moving).transform.matrix, torch.eye(3, dtype=torch.float64))
+    assert nothing(pair.fixed, pair.moving, start=start).transform is start
+    assert nothing(pair.fixed, pair.moving).stages == ()
+
+
+def test_channels_go_together(scene):
+    pair = scene(2)
+    images = [Image(torch.cat([i.data, i.data.square() / 500], 1), i.grid) for i in (pair.fixed, pair.moving)]
+    assert error(QUICK(*images).transform, pair) < 0.5
+
+
+def test_the_presets_are_registers_of_growing_effort():
+    assert register is BALANCED
+    assert {type(p) for p in (FAST, BALANCED, ACCURATE)} == {Classical}
+    assert FAST.deformable.levels.finest > BALANCED.deformable.levels.finest
+    assert sum(BALANCED.deformable.steps) < sum(ACCURATE.deformable.steps)
+
+
+def test_images_of_different_dimension_are_refused(scene):
+    with pytest.raises((ValueError, InputError), match="2-D"):
+        QUICK(scene(2).fixed, scene(3).moving)

@@ -1,0 +1,191 @@
+"""Transforms of files applied to files: as ITK and ANTs apply them, in their order, and once."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from pullback.errors import InputError
+from pullback.files import read_image, read_labels, read_points, write, write_ants, write_transform
+from pullback.space import Affine, Displacement, Grid, Image, Labels
+from pullback.study.apply import apply_files, read_transforms
+
+dimensions = pytest.mark.parametrize("ndim", [2, 3])
+
+
+def affine(ndim):
+    matrix = torch.eye(ndim + 1, dtype=torch.float64)
+    matrix[:-1, :-1] += 0.08 * torch.randn(ndim, ndim, generator=torch.Generator().manual_seed(ndim)).double()
+    matrix[:-1, -1] = torch.tensor([0.7, -1.1, 0.4])[:ndim]
+    return Affine(matrix)
+
+
+@pytest.fixture
+def case(tmp_path, oblique, waves, smooth_field):
+    """A folder with an image, its labels, another grid, and a transform in ANTs' pieces, for images of `ndim` axes."""
+
+    def make(ndim):
+        fixed, moving = oblique((22, 20, 18)[:ndim], seed=3), oblique((19, 23, 21)[:ndim], seed=4)
+        values = waves(ndim, seed=1, shortest=9)(moving.to_world(moving.voxels(torch.zeros(1))[None]))
+        write(Image(values, moving), tmp_path / "moving.nii.gz")
+        write(Labels((values > 0).to(torch.uint8) * 3, moving), tmp_path / "labels.nii.gz")
+        write(Image(torch.rand(1, 1, *fixed.shape), fixed), tmp_path / "fixed.nii.gz")
+        transform = affine(ndim) @ Displacement(smooth_field(fixed.shape, seed=2, amplitude=1.5).float(), fixed)
+        write_ants(transform, tmp_path / "a_", fixed)
+        return tmp_path, fixed, moving, transform
+
+    return make
+
+
+def itk_reads(folder):
+    return sitk.ReadImage(str(folder / "fixed.nii.gz")), sitk.ReadTransform(str(folder / "a_Composite.h5"))
+
+
+def well_inside(folder, fixed, transform, moving):
+    """Voxels of the fixed grid that land a voxel or more within the moving grid."""
+    at = moving.to_voxels(transform.at(fixed.to_world(fixed.voxels(torch.zeros(1, dtype=torch.float64))[None])))[0]
+    last = torch.tensor(moving.shape).view(-1, *[1] * fixed.ndim) - 1
+    return ((at >= 1) & (at <= last - 1)).all(0).numpy()
+
+
+@dimensions
+@pytest.mark.parametrize(("mode", "theirs"), [("linear", sitk.sitkLinear), ("nearest", sitk.sitkNearestNeighbor)])
+def test_images_come_as_itk_brings_them(case, ndim, mode, theirs):
+    folder, fixed, moving, transform = case(ndim)
+    out = folder / "out.nii.gz"
+    chain = read_transforms([str(folder / "a_Composite.h5")])
+    apply_files(folder / "moving.nii.gz", chain, out, folder / "fixed.nii.gz", mode)
+    reference, there = itk_reads(folder)
+    image = sitk.ReadImage(str(folder / "moving.nii.gz"), sitk.sitkFloat32)
+    expected = sitk.GetArrayFromImage(sitk.Resample(image, reference, there, theirs)).T
+    inside = well_inside(folder, fixed, transform, moving)
+    assert inside.mean() > 0.25
+    wrong = np.abs(read_image(out).data[0, 0].numpy() - expected)[inside]
+    if mode == "linear":
+        assert wrong.max() < 1e-3
+    else:  # halfway between two voxels either may be taken
+        assert (wrong > 1e-3).mean() < 2e-3
+    assert read_image(out).grid == fixed
+
+
+@dimensions
+def test_labels_stay_whole(case, ndim):
+    folder, fixed, moving, transform = case(ndim)
+    out = folder / "out.nii.gz"
+    chain = read_transforms([str(folder / "a_Composite.h5")])
+    apply_files(folder / "labels.nii.gz", chain, out, folder / "fixed.nii.gz", labels=True)
+    assert nib.load(out).get_data_dtype() == np.uint8
+    reference, there = itk_reads(folder)
+    image = sitk.ReadImage(str(folder / "labels.nii.gz"))
+    expected = sitk.GetArrayFromImage(sitk.Resample(image, reference, there, sitk.sitkNearestNeighbor)).T
+    moved = read_labels(out).data[0, 0].numpy()
+    assert set(np.unique(moved)) == {0, 3}
+    assert (moved != expected)[well_inside(folder, fixed, transform, moving)].mean() < 2e-3
+
+
+@dimensions
+def test_points_go_where_itk_takes_them(case, ndim):
+    """In a file of ITK's own coordinates nothing but ITK is asked."""
+    folder, *_ = case(ndim)
+    letters, points = "LPS"[:ndim], np.random.default_rng(0).uniform(-4, 4, (5, ndim))
+    rows = "\n".join(",".join(map(repr, row)) for row in points.tolist())
+    (folder / "points.csv").write_text(f"{','.join(letters)}\n{rows}\n")
+    apply_files(folder / "points.csv", read_transforms([str(folder / "a_Composite.h5")]), folder / "out.csv")
+    moved = np.loadtxt(folder / "out.csv", delimiter=",", skiprows=1)
+    _, there = itk_reads(folder)
+    np.testing.assert_allclose(moved, [there.TransformPoint(p) for p in points.tolist()], atol=2e-4)
+    assert (folder / "out.csv").read_text().startswith(",".join(letters))
+
+
+@dimensions
+def test_the_order_of_ants(case, ndim):
+    """-t 1Warp -t 0GenericAffine is the composite, and -t [0GenericAffine,1] -t 1InverseWarp the way back."""
+    folder, fixed, _, transform = case(ndim)
+    warp, linear = str(folder / "a_1Warp.nii.gz"), str(folder / "a_0GenericAffine.mat")
+    points = fixed.centre + torch.from_numpy(np.random.default_rng(0).uniform(-4, 4, (9, ndim)))
+    there = read_transforms([warp, linear])(points)
+    torch.testing.assert_close(there, transform(points), atol=1e-5, rtol=0)
+    assert (read_transforms([linear, warp])(points) - there).abs().max() > 1e-2
+    back = read_transforms([f"[{linear},1]", str(folder / "a_1InverseWarp.nii.gz")])
+    tenth = 0.1 * float(fixed.spacing.min())  # of a voxel: inverses are fields too, linear between voxels
+    torch.testing.assert_close(back(there), points, atol=tenth, rtol=0)
+    torch.testing.assert_close(read_transforms([warp, linear], invert=True)(there), points, atol=tenth, rtol=0)
+    torch.testing.assert_close(read_transforms([f"[{warp},0]", linear])(points), there)
+
+
+def test_ants_applies_the_same_list_alike(case):
+    ants = pytest.importorskip("ants")
+    folder, fixed, moving, transform = case(3)
+    names = [str(folder / "a_1Warp.nii.gz"), str(folder / "a_0GenericAffine.mat")]
+    images = [ants.image_read(str(folder / name)) for name in ("fixed.nii.gz", "moving.nii.gz")]
+    expected = ants.apply_transforms(*images, names, interpolator="linear").numpy()
+    apply_files(folder / "moving.nii.gz", read_transforms(names), folder / "out.nii.gz", folder / "fixed.nii.gz")
+    moved = read_image(folder / "out.nii.gz").data[0, 0].numpy()
+    assert np.abs(moved - expected)[well_inside(folder, fixed, transform, moving)].max() < 1e-3
+
+
+def shifts(folder, *mm):
+    names = [str(folder / f"{n}.tfm") for n in range(len(mm))]
+    for name, x in zip(names, mm, strict=True):
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[0, 3] = x
+        write_transform(Affine(matrix), name)
+    return names
+
+
+def test_several_transforms_blur_once(tmp_path):
+    """Half a voxel there and half a voxel back, each resampled, would take the edge off every voxel."""
+    image = Image(torch.rand(1, 1, 8, 9, 7, generator=torch.Generator().manual_seed(0)), Grid.centred((8, 9, 7)))
+    write(image, tmp_path / "image.nii.gz")
+    names = shifts(tmp_path, 0.5, -0.5)
+    apply_files(tmp_path / "image.nii.gz", read_transforms(names), tmp_path / "out.nii.gz", tmp_path / "image.nii.gz")
+    torch.testing.assert_close(read_image(tmp_path / "out.nii.gz").data, image.data, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_nothing_in_view_is_said(tmp_path, labels):
+    thing = Labels(torch.ones(1, 1, 8, 9, 7, dtype=torch.uint8), Grid.centred((8, 9, 7)))
+    write(thing, tmp_path / "image.nii.gz")
+    for mm, empty in ((6, False), (60, True)):
+        transform = read_transforms(shifts(tmp_path, mm))
+        path = tmp_path / "image.nii.gz"
+        applied = apply_files(path, transform, tmp_path / "out.nii.gz", path, labels=labels)
+        assert ("0 everywhere" in applied.doubt) is empty
+
+
+def test_a_reference_lends_its_grid_alone(tmp_path):
+    """Of frames, of colours and of a constant."""
+    write(Image(torch.rand(1, 1, 8, 9, 7), Grid.centred((8, 9, 7))), tmp_path / "image.nii.gz")
+    colours = np.zeros((5, 6, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for array in (np.zeros((5, 6, 4, 3), np.float32), colours, np.zeros((5, 6, 4), np.float32)):
+        stored = nib.Nifti1Image(array, np.eye(4))
+        stored.header.set_xyzt_units("mm")
+        nib.save(stored, tmp_path / "reference.nii.gz")
+        identity = read_transforms(shifts(tmp_path, 0.0))
+        apply_files(tmp_path / "image.nii.gz", identity, tmp_path / "out.nii.gz", tmp_path / "reference.nii.gz")
+        assert nib.load(tmp_path / "out.nii.gz").shape == (5, 6, 4)
+
+
+def test_surfaces_are_pushed(tmp_path):
+    vertices = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    arrays = [
+        nib.gifti.GiftiDataArray(vertices, "NIFTI_INTENT_POINTSET"),
+        nib.gifti.GiftiDataArray(np.array([[0, 1, 2]], np.int32), "NIFTI_INTENT_TRIANGLE"),
+    ]
+    nib.save(nib.gifti.GiftiImage(darrays=arrays), tmp_path / "mesh.surf.gii")
+    transform = read_transforms(shifts(tmp_path, 2.5))
+    apply_files(tmp_path / "mesh.surf.gii", transform, tmp_path / "moved.surf.gii")
+    moved = read_points(tmp_path / "moved.surf.gii").points.data[0].numpy()
+    np.testing.assert_allclose(moved, vertices + np.array([2.5, 0, 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["[a.h5,2]", "[a.h5", "[]", "[a.h5,1,1]"])
+def test_brackets_that_say_nothing(name):
+    with pytest.raises(InputError, match="for its inverse"):
+        read_transforms([name])
+
+
+def test_no_transforms_at_all():
+    with pytest.raises(InputError, match="0 pieces"):
+        read_transforms([])

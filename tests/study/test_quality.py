@@ -1,0 +1,135 @@
+"""What looks failed, and what does not: on real brains and slices, and on made ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from pullback.alignment import Alignment, Pair
+from pullback.data import normalised
+from pullback.energies import LNCC, Diffusion
+from pullback.files import read_image
+from pullback.numerics.smooth import gaussian
+from pullback.solvers import Deformed, Descend, Levels
+from pullback.space import Affine, Displacement, Grid, Image
+from pullback.study.quality import verdict
+
+
+@pytest.fixture(scope="module")
+def brains(shared) -> Pair:
+    """Two people's brains, laid on each other by their headers."""
+    folder = shared / "data" / "brains" / "2mm"
+    return Pair(*(read_image(folder / f"sub-{name}_T1w.nii.gz") for name in ("15", "16")))
+
+
+def slices(shared: Path, *names: str) -> Pair:
+    folder = shared / "data" / "ants_2d_slices" / "inst" / "extdata"
+    pixels = [torch.from_numpy(np.asarray(Picture.open(folder / name), np.float32).copy()) for name in names]
+    return Pair(*(Image(data[None, None], Grid.centred(tuple(data.shape))) for data in pixels))
+
+
+def about_middle(image: Image, *diagonal: float) -> Affine:
+    """Mirrors or half turns about the middle of the grid."""
+    matrix = torch.diag(torch.tensor([*diagonal, 1.0], dtype=torch.float64))
+    matrix[:-1, -1] = image.grid.centre - matrix[:-1, :-1] @ image.grid.centre
+    return Affine(matrix)
+
+
+def judged(pair: Pair, after, before=None):
+    before = before or Affine.identity(pair.fixed.grid.ndim)
+    return verdict(Alignment(pair, before), Alignment(pair, after))
+
+
+def test_two_brains_that_lie_on_each_other_are_sound(brains):
+    found = judged(brains, Affine.identity(3))
+    assert found.passed
+    assert found.score > 0.8
+
+
+@pytest.mark.parametrize("turn", [(1, -1, -1), (-1, -1, 1), (-1, 1, -1)])
+def test_a_brain_turned_by_half_looks_failed(brains, turn):
+    found = judged(brains, about_middle(brains.fixed, *turn))
+    assert not found.passed
+    assert any("chance" in reason for reason in found.reasons)
+    assert found.score < 0.5
+
+
+@pytest.mark.parametrize("smooth", [0.0, 4.0])
+def test_noise_looks_failed(brains, smooth):
+    noise = torch.rand(brains.fixed.data.shape, generator=torch.Generator().manual_seed(1))
+    noise = gaussian(noise, smooth) if smooth else noise
+    found = judged(Pair(brains.fixed, Image(noise, brains.fixed.grid)), Affine.identity(3))
+    assert not found.passed
+
+
+def test_noise_that_was_bent_into_likeness_still_looks_failed(shared):
+    """A deformation can make anything alike: the linear part has to stand out by itself."""
+    fixed = slices(shared, "r16slice.jpg", "r16slice.jpg").fixed
+    noise = Image(gaussian(torch.rand(fixed.data.shape, generator=torch.Generator().manual_seed(2)), 4.0), fixed.grid)
+    bend = Deformed(LNCC(9) + 0.05 * Diffusion(), levels=Levels(finest=2), steps=(60,), solver=Descend(step_size=0.2))
+    found = judged(Pair(fixed, noise), bend(normalised(fixed), normalised(noise)).transform)
+    assert found.numbers["similarity after"] > 2 * found.numbers["similarity before"]
+    assert not found.passed
+
+
+@pytest.mark.parametrize("contrast", [1.0, -1.0])
+def test_contrast_does_not_matter(shared, contrast):
+    pair = slices(shared, "r16slice.jpg", "r16slice.jpg")
+    moving = Image(contrast * pair.moving.data, pair.moving.grid)
+    assert judged(Pair(pair.fixed, moving), Affine.identity(2)).passed
+
+
+def test_a_slice_upside_down_looks_failed(shared):
+    pair = slices(shared, "r16slice.jpg", "r64slice.jpg")
+    assert not judged(pair, about_middle(pair.fixed, -1, 1)).passed
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_folding_and_leaving_and_harm_are_told(ndim, waves):
+    shape = (48, 44, 40)[:ndim]
+    grid = Grid.centred(shape)
+    values = waves(ndim, 3, 9.0)(grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None]))
+    image = Image(values.float() + 1, grid)
+    pair, still = Pair(image, image), Affine.identity(ndim)
+    assert judged(pair, still).score == 1
+    field = torch.zeros(1, ndim, *shape)
+    field[:, 0] = 4 * (grid.voxels(field)[0] * 2 * torch.pi / 8).sin()  # slopes down to 1 − π
+    told = judged(pair, Displacement(field, grid)).reasons
+    assert any("folds" in reason for reason in told)
+    away = torch.eye(ndim + 1, dtype=torch.float64)
+    away[0, -1] = 36.0  # of 48 voxels
+    told = judged(pair, Affine(away)).reasons
+    assert any("in view" in reason for reason in told)
+    assert any("less alike" in reason for reason in told)
+
+
+def test_a_small_view_within_a_large_image_has_not_left(brains):
+    """A slab of the moving brain covers little of the fixed one, and all of what it could."""
+    data = brains.moving.data[..., 30:70]
+    affine = brains.moving.grid.affine.clone()
+    affine[:, -1] = affine @ torch.tensor([0.0, 0, 30, 1], dtype=torch.float64)
+    slab = Image(data.contiguous(), Grid(tuple(data.shape[2:]), affine))
+    found = judged(Pair(brains.fixed, slab), Affine.identity(3))
+    assert found.numbers["share in view"] > 0.6
+    assert found.passed
+
+
+def test_where_the_images_never_meet_it_is_said(brains):
+    away = torch.eye(4, dtype=torch.float64)
+    away[0, -1] = 1000.0
+    found = judged(brains, Affine(away))
+    assert found.score == 0
+    assert found.numbers["share in view"] == 0
+
+
+def test_what_a_lesion_mask_hides_does_not_count(brains):
+    """Noise where nobody looks changes nothing."""
+    mask = torch.ones(1, 1, *brains.fixed.grid.shape, dtype=torch.bool)
+    mask[..., 30:50, 30:50, 30:60] = False
+    noise = torch.rand(brains.fixed.data.shape, generator=torch.Generator().manual_seed(1)) * 900
+    ruined = Image(torch.where(mask, brains.fixed.data, noise), brains.fixed.grid, mask)
+    whole = Image(brains.fixed.data, brains.fixed.grid, mask)
+    seen = [judged(Pair(fixed, brains.moving), Affine.identity(3)).numbers["above chance"] for fixed in (ruined, whole)]
+    assert seen[0] == pytest.approx(seen[1], rel=0.15)

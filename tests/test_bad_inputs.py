@@ -1,0 +1,306 @@
+"""Broken inputs, one row each, through the real commands: what is said, and that nothing is left behind."""
+
+import struct
+import subprocess
+import sys
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from pullback import cli
+
+SHAPE = (12, 14, 10)
+SHEARED = np.eye(4)
+SHEARED[0, 1] = 0.3
+FAR = np.eye(4)
+FAR[:3, 3] = 500
+IDENTITY = "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
+NUMBERS = "Parameters: {} 0 0 0 1 0 0 0 1 0 0 0\nFixedParameters: 0 0 0\n"
+
+
+def noise(*shape):
+    return np.random.default_rng(0).random(shape or SHAPE, np.float32)
+
+
+def saved(path, data=None, affine=None, intent=0):
+    data = noise() if data is None else data
+    image = nib.Nifti1Image(data, np.eye(4) if affine is None else affine, dtype=data.dtype)
+    image.header.set_intent(intent)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def patched(path, offset, form, *values):
+    saved(path)
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, offset, *values)
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of good files and of every bad one."""
+    folder = tmp_path_factory.mktemp("files")
+    saved(folder / "good.nii.gz")
+    saved(folder / "slice.nii.gz", noise(12, 14))
+    saved(folder / "labels.nii.gz", (3 * noise()).astype(np.uint8))
+    sitk.WriteTransform(sitk.AffineTransform(3), str(folder / "good.h5"))
+    sitk.WriteTransform(sitk.AffineTransform(2), str(folder / "flat.h5"))
+    (folder / "good.csv").write_text("R,A,S\n1,2,3\n")
+    _images(folder)
+    _transforms(folder)
+    for name, text in {
+        "nowhere.csv": "x,y,z\n1,2,3\n",
+        "nan.csv": "R,A,S\n1,2,nan\n",
+        "text.csv": "R,A,S\n1,2,three\n",
+        "absent.csv": "R,A\n1,2\n",
+        "unnamed.csv": "one,two,three\n1,2,3\n",
+        "empty.csv": "",
+        "mesh.vtk": "no mesh at all\n",
+        "mesh.gii": "<GIFTI>",
+    }.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def _images(folder):
+    cut = (folder / "good.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(cut[: len(cut) // 2])
+    (folder / "text.nii.gz").write_text("subject,age\n1,60\n")
+    (folder / "text.mha").write_text("subject,age\n1,60\n")
+    (folder / "empty.nii.gz").write_bytes(b"")
+    (folder / "folder.nii.gz").mkdir()
+    patched(folder / "zero.nii", 80, "<3f", 0, 0, 0)
+    patched(folder / "singular.nii", 280, "<4f", 0, 0, 0, 0)
+    holes = noise()
+    holes[3, 4, 5] = np.nan
+    saved(folder / "nan.nii.gz", holes)
+    saved(folder / "inf.nii.gz", np.where(np.isnan(holes), np.float32(np.inf), holes))
+    saved(folder / "constant.nii.gz", np.full(SHAPE, 7, np.float32))
+    saved(folder / "nothing.nii.gz", np.zeros(SHAPE, np.uint8))
+    saved(folder / "elsewhere.nii.gz", np.ones((6, 7, 5), np.uint8))
+    saved(folder / "far.nii.gz", affine=FAR)
+    saved(folder / "rgb.nii.gz", np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((14, 12, 3), np.uint8), isVector=True), str(folder / "rgb.png"))
+    saved(folder / "complex.nii.gz", noise().astype(np.complex64))
+    saved(folder / "huge.nii.gz", (noise() * 2).astype(np.int64) * 2**40)
+    saved(folder / "frames.nii.gz", noise(*SHAPE, 3))
+    saved(folder / "thin.nii.gz", noise(12, 1, 10))
+    saved(folder / "sheared.nii.gz", affine=SHEARED)
+
+
+def _transforms(folder):
+    field = np.zeros((*SHAPE, 1, 3), np.float32)
+    saved(folder / "warp.nii.gz", field, intent=1007)
+    saved(folder / "intent.nii.gz", field)
+    saved(folder / "frames_warp.nii.gz", field[..., 0, :], intent=1007)
+    saved(folder / "nan_warp.nii.gz", field + np.float32(np.nan), intent=1007)
+    saved(folder / "flat_warp.nii.gz", field[:, :, :1, :, :2], intent=1007)
+    (folder / "flat.txt").write_text(IDENTITY + NUMBERS.format(0))
+    for name in ("words.txt", "words.h5"):
+        (folder / name).write_text("turn it a little\n" * 9)
+    (folder / "cut.h5").write_bytes((folder / "good.h5").read_bytes()[:900])
+    torch.save({"matrix": torch.eye(4)}, folder / "weights.pt")
+    np.savez(folder / "disp.npz", noise(4, 4, 4, 3))
+    with zipfile.ZipFile(folder / "bad.npz", "w") as file:
+        file.writestr("arr_0.npy", "no array")
+    np.savetxt(folder / "flirt.mat", np.zeros((4, 4)))
+
+
+def apply(**changes):
+    options = {"i": "good.nii.gz", "r": "good.nii.gz", "t": "good.h5", "o": "OUT/moved.nii.gz"} | changes
+    return ["apply", *(part for key, value in options.items() if value for part in (f"-{key}", value))]
+
+
+def convert(given, out, *more):
+    return ["convert", given, f"OUT/{out}", *more]
+
+
+def register(fixed="good.nii.gz", moving="good.nii.gz", *more):
+    return ["register", "-f", fixed, "-m", moving, "-o", "OUT/result", *more]
+
+
+GRIDS = ("--fixed", "good.nii.gz", "--moving", "good.nii.gz")
+ROWS = {  # the command, and what its one line on stderr must say
+    "missing image": (apply(i="none.nii.gz"), ["none.nii.gz", "no such file"]),
+    "folder as image": (apply(i="folder.nii.gz"), ["folder.nii.gz", "no such file"]),
+    "no image": (apply(i="text.nii.gz"), ["text.nii.gz", "not a readable"]),
+    "no MetaImage": (apply(i="text.mha"), ["text.mha", "not a readable image"]),
+    "empty image": (apply(i="empty.nii.gz"), ["empty.nii.gz", "not a readable"]),
+    "truncated gz": (apply(i="cut.nii.gz"), ["cut.nii.gz"]),
+    "singular affine": (apply(i="singular.nii"), ["singular.nii", "inverted"]),
+    "singular reference": (apply(r="singular.nii"), ["singular.nii", "inverted"]),
+    "NaN": (apply(i="nan.nii.gz"), ["nan.nii.gz", "1 voxels", "replace"]),
+    "infinity": (apply(i="inf.nii.gz"), ["inf.nii.gz", "1 voxels", "replace"]),
+    "colours": (apply(i="rgb.nii.gz"), ["rgb.nii.gz", "colours", "grey"]),
+    "a colour picture": (apply(i="rgb.png"), ["rgb.png", "colours", "grey"]),
+    "complex": (apply(i="complex.nii.gz"), ["complex.nii.gz", "complex", "magnitude"]),
+    "frames": (apply(i="frames.nii.gz"), ["frames.nii.gz", "4-D", "one frame"]),
+    "one voxel thick": (apply(i="thin.nii.gz"), ["thin.nii.gz", "(12, 1, 10)", "two voxels"]),
+    "thick reference": (apply(r="thin.nii.gz"), ["thin.nii.gz", "(12, 1, 10)", "two voxels"]),
+    "float labels": ([*apply(), "--labels"], ["good.nii.gz", "whole numbers"]),
+    "labels beyond 32 bits": ([*apply(i="huge.nii.gz"), "--labels"], ["moved.nii.gz", "32 bits", "number them anew"]),
+    "slice against volume": (apply(i="slice.nii.gz"), ["slice.nii.gz", "2-D", "3"]),
+    "reference is a slice": (apply(r="slice.nii.gz"), ["slice.nii.gz", "2-D", "3"]),
+    "transform of a slice": (apply(t="flat.h5"), ["good.nii.gz", "3-D", "2"]),
+    "transforms of two kinds": ([*apply(), "-t", "flat_warp.nii.gz"], ["flat_warp.nii.gz", "good.h5", "alike"]),
+    "sheared reference": (apply(r="sheared.nii.gz"), ["moved.nii.gz", "sheared", "Resample"]),
+    "no reference": (apply(r=None), ["good.nii.gz", "-r"]),
+    "missing reference": (apply(r="none.nii.gz"), ["none.nii.gz", "no such file"]),
+    "missing transform": (apply(t="none.h5"), ["none.h5", "no such file"]),
+    "corrupt h5": (apply(t="cut.h5"), ["cut.h5", "cut short", "copy it anew"]),
+    "text as h5": (apply(t="words.h5"), ["words.h5", "no HDF5"]),
+    "text as transform": (apply(t="words.txt"), ["words.txt", "not a transform"]),
+    "pickled transform": (apply(t="weights.pt"), ["weights.pt", "not a transform"]),
+    "image as transform": (apply(t="good.nii.gz"), ["good.nii.gz", "not a displacement field"]),
+    "field of intent 0": (apply(t="intent.nii.gz"), ["intent.nii.gz", "intent 0", "1007"]),
+    "4-D field": (apply(t="frames_warp.nii.gz"), ["frames_warp.nii.gz", "(12, 14, 10, 3)", "1007"]),
+    "field of NaN": (apply(t="nan_warp.nii.gz"), ["nan_warp.nii.gz", "NaN"]),
+    "affine that flattens": (apply(t="flat.txt"), ["flat.txt", "inverted"]),
+    "broken bracket": (apply(t="[good.h5,2]"), ["[good.h5,2]", "[NAME,1]"]),
+    "unknown interpolation": ([*apply(), "-n", "sinc"], ["sinc", "linear, cubic, nearest"]),
+    "unknown ending": (apply(o="OUT/moved.dcm"), ["moved.dcm", ".nii.gz"]),
+    "output in a file": (apply(o="OUT/file/moved.nii.gz"), ["moved.nii.gz", "cannot write"]),
+    "output is a folder": (apply(o="OUT/folder.nii.gz"), ["folder.nii.gz", "directory"]),
+    "unwritable folder": (apply(o="/proc/moved.nii.gz"), ["/proc/moved.nii.gz", "cannot write"]),
+    "points of no space": (apply(i="nowhere.csv", o="OUT/p.csv"), ["nowhere.csv", "--space"]),
+    "points of two spaces": ([*apply(i="good.csv", o="OUT/p.csv"), "--space", "lps"], ["good.csv", "RAS", "lps"]),
+    "unknown space": ([*apply(i="nowhere.csv", o="OUT/p.csv"), "--space", "mni"], ["nowhere.csv", "mni", "ras or lps"]),
+    "points of NaN": (apply(i="nan.csv", o="OUT/p.csv"), ["nan.csv", "line 2", "column 3"]),
+    "points of text": (apply(i="text.csv", o="OUT/p.csv"), ["text.csv", "line 2", "three"]),
+    "points in a plane": (apply(i="absent.csv", o="OUT/p.csv"), ["absent.csv", "2-D", "3"]),
+    "unnamed columns": (apply(i="unnamed.csv", o="OUT/p.csv"), ["unnamed.csv", "R,A,S"]),
+    "no points": (apply(i="empty.csv", o="OUT/p.csv"), ["empty.csv", "first line"]),
+    "points as an image": (apply(i="good.csv"), ["moved.nii.gz", ".csv"]),
+    "no GIFTI": (apply(i="mesh.gii", o="OUT/m.gii"), ["mesh.gii", "not a readable"]),
+    "no VTK": (apply(i="mesh.vtk", o="OUT/m.vtk"), ["mesh.vtk"]),
+    "unknown kind": (convert("good.h5", "a.h5", "--to", "niftyreg"), ["--to niftyreg", "itk, ants, fsl"]),
+    "kind not said": (convert("good.h5", "a.mat"), ["a.mat", "--to", "itk, ants, fsl"]),
+    "no transform to convert": (convert("none.h5", "a.tfm"), ["none.h5", "no such file"]),
+    "no pieces": (convert("none_", "a.h5", "--from", "ants"), ["none_", "neither"]),
+    "no grids": (convert("good.h5", "disp_1.nii.gz"), ["disp_1.nii.gz", "--fixed", "--moving"]),
+    "no grid for ANTs": (convert("good.h5", "ours_", "--to", "ants"), ["ours_", "--fixed"]),
+    "affine as a field": (convert("good.h5", "warp.nii.gz"), ["warp.nii.gz", "fixed"]),
+    "field as a matrix": (convert("warp.nii.gz", "a.mat", "--to", "fsl", *GRIDS), ["a.mat", ".nii.gz"]),
+    "no arrays": (convert("bad.npz", "a.h5", *GRIDS), ["bad.npz", "floating point"]),
+    "another shape": (convert("disp.npz", "a.h5", *GRIDS), ["disp.npz", "(4, 4, 4, 3)", "(12, 14, 10, 3)"]),
+    "singular FLIRT": (convert("flirt.mat", "a.h5", "--from", "fsl", *GRIDS), ["flirt.mat"]),
+    "sheared grid for ITK": (
+        convert("good.h5", "warp.nii.gz", "--fixed", "sheared.nii.gz"),
+        ["warp.nii.gz", "sheared", "Resample"],
+    ),
+    "no patient": (["doctor", "none.nii.gz"], ["none.nii.gz", "no such file"]),
+    "patient without a header": (["doctor", "good.nii.gz", "text.nii.gz"], ["text.nii.gz", "not a readable"]),
+    "register nothing": (register("none.nii.gz"), ["none.nii.gz", "no such file"]),
+    "register truncated gz": (register(moving="cut.nii.gz"), ["cut.nii.gz"]),
+    "register a constant": (register(moving="constant.nii.gz"), ["constant.nii.gz", "every voxel is 7"]),
+    "register NaN": (register("nan.nii.gz"), ["nan.nii.gz", "replace"]),
+    "register frames": (register(moving="frames.nii.gz"), ["frames.nii.gz", "4-D", "one frame"]),
+    "register slice and volume": (register(moving="slice.nii.gz"), ["slice.nii.gz", "2", "3", "alike"]),
+    "register sheared": (register("sheared.nii.gz"), ["sheared.nii.gz", "Resample"]),
+    "register into a file": (["register", "-f", "good.nii.gz", "-m", "good.nii.gz", "-o", "OUT/file"], ["file", "-o"]),
+    "register into /proc": (["register", "-f", "good.nii.gz", "-m", "good.nii.gz", "-o", "/proc/x"], ["/proc/x", "-o"]),
+    "register by no preset": (register("good.nii.gz", "good.nii.gz", "--preset", "quick"), ["--preset quick", "fast"]),
+    "register with an empty mask": (
+        register("good.nii.gz", "good.nii.gz", "--fixed-mask", "nothing.nii.gz"),
+        ["nothing.nii.gz", "0 everywhere"],
+    ),
+    "register with another grid's mask": (
+        register("good.nii.gz", "good.nii.gz", "--fixed-mask", "elsewhere.nii.gz"),
+        ["elsewhere.nii.gz", "another grid", "resample"],
+    ),
+}
+SICK = {  # the patients, and what `doctor` must say on stdout
+    "zero spacing": (["zero.nii"], ["zero.nii", "0 × 0 × 0", "set_zooms"]),
+    "singular affine": (["singular.nii"], ["singular.nii", "singular", "set_sform"]),
+    "truncated gz": (["cut.nii.gz"], ["cut.nii.gz", "cannot be read"]),
+    "NaN": (["good.nii.gz", "nan.nii.gz"], ["nan.nii.gz", "1 voxels", "nan_to_num"]),
+    "infinity": (["good.nii.gz", "inf.nii.gz"], ["inf.nii.gz", "1 voxels", "nan_to_num"]),
+    "constant": (["constant.nii.gz", "good.nii.gz"], ["constant.nii.gz", "every voxel is 7"]),
+    "frames": (["good.nii.gz", "frames.nii.gz"], ["frames.nii.gz", "4-D", "fslroi"]),
+    "one voxel thick": (["thin.nii.gz"], ["thin.nii.gz", "fewer than two"]),
+    "colours": (["rgb.nii.gz"], ["rgb.nii.gz", "colour"]),
+    "a colour picture": (["rgb.png"], ["rgb.png", "colour", "1 mm is taken"]),
+    "complex": (["complex.nii.gz"], ["complex.nii.gz", "complex", "magnitude"]),
+    "slice against volume": (["good.nii.gz", "slice.nii.gz"], ["slice.nii.gz", "2-D", "3-D"]),
+    "fields of view apart": (["good.nii.gz", "far.nii.gz"], ["0 %", "far.nii.gz", "866.0 mm apart"]),
+}
+
+
+@pytest.fixture
+def run(files, tmp_path, monkeypatch, capfd):
+    """A command in the folder of bad files; afterwards, that nothing new lies there or in OUT. Exit code, out, err."""
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "folder.nii.gz").mkdir()
+    monkeypatch.chdir(files)
+    monkeypatch.setenv("COLUMNS", "500")
+
+    def call(arguments):
+        before = [sorted(folder.rglob("*")) for folder in (files, tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["pullback", *(a.replace("OUT", str(tmp_path)) for a in arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        assert [sorted(folder.rglob("*")) for folder in (files, tmp_path)] == before
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def test_the_table_is_long():
+    assert len(ROWS) >= 60
+    assert len(SICK) >= 12
+    assert {command[0] for command, _ in ROWS.values()} == {"apply", "convert", "doctor", "register"}
+
+
+@pytest.mark.filterwarnings("ignore:sheared.nii.gz. here, as in nibabel")
+@pytest.mark.parametrize("name", ROWS)
+def test_one_clear_line_and_nothing_left(run, name):
+    arguments, words = ROWS[name]
+    code, out, err = run(arguments)
+    assert code == 1, err
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("pullback: ")
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_the_doctor_finds_it(run, name):
+    patients, words = SICK[name]
+    code, out, err = run(["doctor", *patients])
+    assert (code, err) == (1, "")
+    said = " ".join(out.split())
+    for word in words:
+        assert word in said
+    assert "mend the errors first" in said
+
+
+@pytest.mark.parametrize("name", ["truncated gz", "corrupt h5", "points of text"])
+def test_the_same_in_a_process_of_its_own(files, tmp_path, name):
+    arguments = [a.replace("OUT", str(tmp_path)) for a in ROWS[name][0]]
+    done = subprocess.run(
+        [sys.executable, "-m", "pullback.cli", *arguments], cwd=files, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("pullback: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_good_files_are_good(files, tmp_path, monkeypatch, capfd):
+    """Else the rows above would be refused for another reason than theirs."""
+    for arguments in (apply(), apply(t="warp.nii.gz"), apply(i="good.csv", o="OUT/p.csv"), convert("good.h5", "a.tfm")):
+        monkeypatch.chdir(files)
+        monkeypatch.setattr(sys, "argv", ["pullback", *(a.replace("OUT", str(tmp_path)) for a in arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+    assert {path.name for path in tmp_path.iterdir()} == {"moved.nii.gz", "p.csv", "a.tfm"}

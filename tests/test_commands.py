@@ -1,0 +1,184 @@
+"""apply, convert and doctor, as a person types them."""
+
+import json
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pullback import cli
+from pullback.files import read_any, read_grid, write, write_transform
+from pullback.files.convert import Kind
+from pullback.space import Affine, Displacement, Grid, Image
+
+
+@pytest.fixture
+def pullback(monkeypatch, capfd):
+    """Exit code, stdout and stderr of a command."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path, smooth_field):
+    """Two images on different grids, and a transform from one to the other."""
+    fixed, moving = Grid.centred((18, 16, 14), 2.0), Grid.centred((12, 13, 15), 2.5)
+    for name, grid in (("fixed", fixed), ("moving", moving)):
+        write(
+            Image(torch.rand(1, 1, *grid.shape, generator=torch.Generator().manual_seed(0)), grid),
+            tmp_path / name_of(name),
+        )
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = torch.tensor([1.0, -2, 0.5])
+    field = smooth_field(fixed.shape, seed=1, amplitude=1.0).float()
+    write_transform(Affine(matrix) @ Displacement(field, fixed), tmp_path / "t.h5")
+    return tmp_path
+
+
+def name_of(stem):
+    return f"{stem}.nii.gz"
+
+
+@pytest.mark.parametrize("command", ["apply", "convert", "doctor"])
+def test_help_fits_a_screen(pullback, command):
+    code, out, _ = pullback(command, "--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 36
+    assert "--json" in out
+
+
+def test_the_direction_is_said_in_words(pullback):
+    said = " ".join(pullback("apply", "--help")[1].split())
+    assert "Images travel moving → fixed with fixed_to_moving." in said
+    assert "Points travel fixed → moving with the same file." in said
+    assert "moving_to_fixed, or --invert" in said
+
+
+def test_apply_moves_an_image(pullback, folder):
+    images = [folder / name_of(name) for name in ("moving", "fixed", "out")]
+    code, out, err = pullback("apply", "-i", images[0], "-r", images[1], "-t", folder / "t.h5", "-o", images[2])
+    assert (code, err) == (0, "")
+    assert "18 × 16 × 14, linear between voxels" in " ".join(out.split())
+    assert read_grid(images[2]) == read_grid(images[1])
+
+
+def test_apply_there_and_back(pullback, folder):
+    (folder / "p.csv").write_text("name,R,A,S\ntip,1,2,3\nend,-4,0,2\n")
+    code, out, _ = pullback("apply", "-i", folder / "p.csv", "-t", folder / "t.h5", "-o", folder / "q.csv", "--json")
+    assert code == 0
+    assert json.loads(out)["output"] == str(folder / "q.csv")
+    options = ["-t", folder / "t.h5", "--invert"]
+    assert pullback("apply", "-i", folder / "q.csv", *options, "-o", folder / "r.csv")[0] == 0
+    there, back = (np.genfromtxt(folder / n, delimiter=",", skip_header=1)[:, 1:] for n in ("q.csv", "r.csv"))
+    np.testing.assert_allclose(back, [[1, 2, 3], [-4, 0, 2]], atol=0.1 * 2)  # a tenth of a voxel
+    assert np.abs(there - back).max() > 0.5
+    assert (folder / "r.csv").read_text().splitlines()[1].startswith("tip,")
+
+
+def test_apply_says_that_nothing_is_in_view(pullback, folder):
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[0, 3] = 900
+    write_transform(Affine(matrix), folder / "far.tfm")
+    images = [folder / name_of(name) for name in ("moving", "fixed", "out")]
+    command = ["apply", "-i", images[0], "-r", images[1], "-t", folder / "far.tfm", "-o", images[2]]
+    code, _, err = pullback(*command)
+    assert code == 0
+    assert err.startswith("pullback: careful: ")
+    assert "0 everywhere" in err
+    assert "0 everywhere" in json.loads(pullback(*command, "--json")[1])["doubt"]
+
+
+TARGETS = {
+    "a.h5": ("itk", "LPS mm", 1),
+    "a.tfm": (None, "LPS mm", 1),
+    "warp.nii.gz": (None, "intent 1007", 1),
+    "warp_fsl.nii.gz": ("fsl", "relative warp", 1),
+    "disp_1_2.nii.gz": (None, "in voxels", 1),
+    "disp.npz": (None, "in voxels", 1),
+    "ours_": ("ants", "1Warp, then 0GenericAffine", 4),
+    "a.x5": ("x5", "RAS mm", 1),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_convert_there_and_read_again(pullback, folder, name):
+    """Through a file of any kind, points of the fixed image still land where they landed."""
+    if name.endswith(".x5"):
+        pytest.importorskip("nitransforms")
+    kind, words, count = TARGETS[name]
+    images = ["--fixed", folder / name_of("fixed"), "--moving", folder / name_of("moving")]
+    to = ["--to", kind] if kind else []
+    code, out, err = pullback("convert", folder / "t.h5", folder / name, *to, *images, "--json")
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert len(said["output"]) == count
+    assert words in said["what"]
+    source = ["--from", "fsl"] if kind == "fsl" else []
+    assert pullback("convert", folder / name, folder / "again.h5", *source, *images)[0] == 0
+    grid = read_grid(folder / name_of("fixed"))
+    points = grid.centre + torch.from_numpy(np.random.default_rng(0).uniform(-9, 9, (20, 3)))
+    before, after = (read_any(folder / file)(points) for file in ("t.h5", "again.h5"))
+    torch.testing.assert_close(after, before, atol=0.02, rtol=0)
+
+
+def test_kinds_are_all_named_in_the_help(pullback):
+    said = pullback("convert", "--help")[1]
+    assert all(kind.value in said for kind in Kind)
+
+
+def sick(folder):
+    stored = nib.load(folder / name_of("fixed"))
+    values = np.asarray(stored.dataobj).copy()
+    values[0, 0, 0] = np.nan
+    turned = np.diag([-2.0, 2, 2, 1])
+    image = nib.Nifti1Image(values, turned)
+    image.header.set_xyzt_units("unknown")
+    nib.save(image, folder / "sick.nii.gz")
+    return folder / "sick.nii.gz"
+
+
+def test_the_doctor_of_two_good_files(pullback, folder):
+    code, out, err = pullback("doctor", folder / name_of("fixed"), folder / name_of("moving"))
+    assert (code, err) == (0, "")
+    assert out.strip().endswith("nothing found: nothing stands in the way")
+
+
+def test_the_doctor_tells_the_worst_first(pullback, folder):
+    code, out, _ = pullback("doctor", folder / name_of("fixed"), sick(folder), "--json")
+    said = json.loads(out)
+    levels = [finding["severity"] for finding in said["findings"]]
+    assert code == 1
+    assert levels[0] == "error"
+    assert levels == sorted(levels, key=["error", "warning", "note"].index)
+    assert all(finding["remedy"] for finding in said["findings"])
+    assert any("left-handed" in finding["what"] for finding in said["findings"])
+
+
+def test_the_doctor_prints_what_and_remedy(pullback, folder):
+    code, out, _ = pullback("doctor", sick(folder))
+    said = " ".join(out.split())
+    assert code == 1
+    assert said.index("1 voxels that are NaN") < said.index("nan_to_num") < said.index("left-handed")
+    assert said.endswith("mend the errors first")
+
+
+@pytest.mark.parametrize("mm", [15, 500])
+def test_only_errors_are_failures(pullback, folder, mm):
+    """Fields of view that touch are a warning; apart, an error."""
+    stored = nib.load(folder / name_of("fixed"))
+    affine = stored.affine.copy()
+    affine[0, 3] += mm * 1.3
+    image = nib.Nifti1Image(np.asarray(stored.dataobj), affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, folder / "shifted.nii.gz")
+    code, out, _ = pullback("doctor", folder / name_of("fixed"), folder / "shifted.nii.gz")
+    assert code == (mm == 500)
+    assert "centres" in out
