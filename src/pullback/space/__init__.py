@@ -2,6 +2,7 @@
 
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, canonical, centred
+from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
 from pullback.space.linear import Motion
 from pullback.space.points import Points
@@ -18,6 +19,7 @@ __all__ = [
     "Displacement",
     "Grid",
     "Image",
+    "Inverse",
     "Labels",
     "Linear",
     "Motion",
@@ -26,6 +28,7 @@ __all__ = [
     "Velocity",
     "canonical",
     "centred",
+    "inverted",
     "isotropic",
     "pull",
     "push",

@@ -114,6 +114,10 @@ class Dense(Transform):
         """The displacement at any voxel coordinates `(B, d, …)` of its grid."""
         return sample(self.own_displacement.to(at), at)
 
+    @abstractmethod
+    def inverse(self) -> "Dense":
+        """The map back, as a field on a grid: `pullback.space.inverted` is exact between voxels too."""
+
     def along(self, where: Sequence[Tensor]) -> Tensor:
         """The displacement at all voxels whose coordinates along each axis are `where`: as `between`, axis by axis."""
         return _tensor_product(linear_weights, where, self.own_displacement)
@@ -230,7 +234,7 @@ class BSpline(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> "Displacement":
-        """By fixed-point iteration, of the displacement on a grid four times as fine: between control points it bends."""
+        """By fixed-point iteration on a grid four times as fine, for a spline bends between its control points."""
         fine = self.grid.at_spacing(tuple((self.grid.spacing / 4).tolist()))
         return Displacement(self.displacement(fine), fine).inverse()
 

@@ -10,7 +10,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files import read_ants, read_grid, read_labels, read_points, read_scalar, write
 from pullback.files.itk import dimensions
-from pullback.space import Grid, Transform, pull, push
+from pullback.space import Grid, Transform, inverted, pull, push
 
 POINTS = (".csv", ".fcsv", ".gii", ".vtk", ".vtp")
 MODES = ("linear", "cubic", "nearest")
@@ -36,7 +36,7 @@ def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
     """
     pieces, marks = zip(*(_bracketed(name) for name in names), strict=True) if names else ((), ())
     transform = read_ants(pieces, marks)
-    return transform.inverse() if invert else transform
+    return inverted(transform) if invert else transform
 
 
 def apply_files(

@@ -19,7 +19,7 @@ from pullback.methods.pair.classical import Classical, Solved, Stage
 from pullback.methods.pose.initialise import Begun
 from pullback.metrics import STANDARD, foreground, numbers_of
 from pullback.solvers import Chain, Refine
-from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform
+from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform, inverted
 from pullback.study.inputs import Files, headers, read_pair
 from pullback.study.outputs import RECORD, Wanted, about_points, whole, write_all
 from pullback.study.quality import Verdict, verdict
@@ -117,7 +117,11 @@ def register_files(
             "headers": found,
             "files": [*names, "report.html", RECORD],
         }
-        content |= {**round_trip(answer.after, answer.inverse), **(about or {})}
+        content |= {
+            **round_trip(answer.after, inverted(answer.after.transform)),
+            "round trip as written": round_trip(answer.after, answer.inverse),
+            **(about or {}),
+        }
         _report(answer, folder / "report.html", numbers, [*NOTES, *about_points(table, points)])
         write_json(content, folder / RECORD)
     return content
@@ -228,9 +232,10 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     lines.append("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in content["seconds"].items()))
     lines += [f"{name}: {before[name]:.4g} → {value:.4g}" for name, value in after.items() if "/" not in name]
     if trip:
-        millimetres = content["round trip mm"]
+        millimetres, written = content["round trip mm"], content["round trip as written"]["round trip voxels"]
         lines.append(
-            f"there and back: off by {millimetres['95 %']:.3g} mm, {trip['95 %']:.3g} voxels, at 95 % of the foreground"
+            f"there and back: off by {millimetres['95 %']:.3g} mm, {trip['95 %']:.3g} voxels, at 95 % of the "
+            f"foreground; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
         )
     serious = [finding for finding in content["headers"] if finding["severity"] != "note"]
     lines += [f"{finding['severity']}: {finding['what']}" for finding in serious]

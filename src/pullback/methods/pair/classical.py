@@ -17,7 +17,7 @@ from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.methods.pose.initialise import Begun, Initialise
 from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
-from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity
+from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity, inverted
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Solved:
     @cached_property
     def inverse(self) -> Transform:
         """Moving → fixed."""
-        return self.transform.inverse()
+        return inverted(self.transform)
 
     @cached_property
     def moved(self) -> Image:
@@ -120,23 +120,18 @@ def _prepared(image: Image) -> Image:
     return replace(bright, data=torch.where(shown, bright.data, mean))
 
 
-STEPS = Descend(step_size=0.25, until=Settled())
-DRAFT = partial(Velocity, squarings=3)
-
 ENERGY = LNCC(5, noise=0.1) + 0.3 * Diffusion(displacement=True) + 0.2 * Diffusion()
 """Contrast below a tenth of the range hardly counts; the displacement stays smooth, and its velocity keeps it whole."""
 
-FAST = Classical(
-    deformable=Deformed(ENERGY, levels=Levels(finest=2, most=500_000), steps=(60, 40), solver=STEPS, draft=DRAFT)
-)
+DEFORMED = Deformed(ENERGY, draft=partial(Velocity, squarings=3), solver=Descend(step_size=0.25, until=Settled()))
+
+FAST = Classical(deformable=replace(DEFORMED, levels=Levels(finest=2, most=500_000), steps=(60, 40)))
 """At half the resolution."""
 
-BALANCED = Classical(
-    deformable=Deformed(ENERGY, levels=Levels(most=2_000_000), steps=(80, 60, 20), solver=STEPS, draft=DRAFT)
-)
+BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000), steps=(80, 60, 20)))
 """At full resolution, with few steps there; at half of it where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=Deformed(ENERGY, steps=(150, 120, 80), solver=STEPS, draft=DRAFT))
+ACCURATE = Classical(deformable=replace(DEFORMED, steps=(150, 120, 80)))
 """At full resolution, until it rests."""
 
 register = BALANCED
