@@ -14,6 +14,9 @@ from pullback.space import Transform
 Some = TypeVar("Some", bound=Transform)
 
 
+PATIENCE = 3  # windows that a descent may take to gain anything at all
+
+
 @dataclass(frozen=True)
 class Settled:
     """Whether a descent has come to rest: its least value has fallen too little of late.
@@ -33,6 +36,8 @@ class Settled:
         if len(values) <= self.window:
             return False
         least = min(values)
+        if least == values[0]:  # the first steps may climb: they are as long where the energy is flat
+            return len(values) > PATIENCE * self.window
         return min(values[: -self.window]) - least <= self.share * (values[0] - least)
 
 
@@ -43,6 +48,7 @@ class Descend:
     Attributes:
         steps: how many.
         step_size: in the units of the parameters; for fields, voxels. The defaults are OFG's (Xin et al. 2024, 3.4).
+        last: what the size of the last step is of the first's; from step to step it falls on a line.
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
             `step_size` per step, whatever the scale of the objective.
         until: looks at the values so far and says whether to stop; None takes all steps.
@@ -50,6 +56,7 @@ class Descend:
 
     steps: int = 10
     step_size: float = 0.1
+    last: float = 1.0
     optimiser: Callable[..., Optimizer] = Adam
     until: Callable[[Sequence[float]], bool] | None = None
 
@@ -63,7 +70,7 @@ class Descend:
         values: list[float] = []
         best: Sequence[Tensor] = params
         with torch.enable_grad():
-            for _ in range(self.steps):
+            for step in range(self.steps):
                 value = objective(start.with_params(*params))
                 if self.until is not None:
                     values.append(float(value.detach()))
@@ -73,5 +80,7 @@ class Descend:
                         break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
                     param.grad = grad
+                for group in optimiser.param_groups:
+                    group["lr"] = self.step_size * (1 - (1 - self.last) * step / max(self.steps - 1, 1))
                 optimiser.step()
         return start.with_params(*(p.detach() for p in best))

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from pullback.energies import LNCC, MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
+from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
 from pullback.errors import InputError
-from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical
+from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical
 from pullback.methods.pose.initialise import Initialise
 from pullback.solvers import Chain, Deformed, Descend, chain
 from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
@@ -27,16 +27,23 @@ class Kind:
 
 
 PRESETS: Mapping[str, Classical] = MappingProxyType({"fast": FAST, "balanced": BALANCED, "accurate": ACCURATE})
+
+
+def _stiff(similarity: Energy, weight: float) -> Energy:
+    """With the presets' regularity, `weight` times."""
+    return similarity + 0.35 * weight * Diffusion(displacement=True) + 0.2 * weight * Diffusion()
+
+
 ENERGIES: Mapping[str, Energy] = MappingProxyType(
     {
-        "lncc": LNCC(13) + 0.5 * Diffusion(),
-        "mse": MSE() + 0.05 * Diffusion(),
-        "ncc": NCC() + 0.1 * Diffusion(),
-        "mi": MI() + 0.3 * Diffusion(),
-        "nmi": NMI() + 0.1 * Diffusion(),
-        "ngf": NGF() + 0.3 * Diffusion(),
-        "mind": MIND() + 0.05 * Diffusion(),
-        "ssim": SSIM() + 0.5 * Diffusion(),
+        "lncc": ENERGY,
+        "mse": _stiff(MSE(), 0.05),
+        "ncc": _stiff(NCC(), 0.4),
+        "mi": _stiff(MI(), 1.0),
+        "nmi": _stiff(NMI(), 0.5),
+        "ngf": _stiff(NGF(), 1.0),
+        "mind": _stiff(MIND(), 0.15),
+        "ssim": _stiff(SSIM(), 1.0),
     }
 )
 """Of the deformable stage: a similarity, and the regularity that suits a velocity."""
@@ -45,7 +52,7 @@ LINEAR: Mapping[str, int] = MappingProxyType({"rigid": 1, "affine": 2})
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "velocity": Kind(Velocity),
-        "displacement": Kind(Displacement, stiffness=4.0),
+        "displacement": Kind(Displacement, stiffness=3.0),
         "bspline": Kind(BSpline, stiffness=2.0, ratio=4),
     }
 )
@@ -145,7 +152,7 @@ def _of_kind(register: Deformed, kind: Kind, energy: Energy, smoothness: float) 
     energy = _regular(energy, kind.stiffness * smoothness)
     if kind.field is register.kind:
         return replace(register, energy=energy)
-    return replace(register, energy=energy, kind=kind.field, draft=kind.field, ratio=kind.ratio)
+    return replace(register, energy=energy, kind=kind.field, draft=None, ratio=kind.ratio)
 
 
 def _regular(energy: Energy, factor: float) -> Energy:

@@ -120,19 +120,32 @@ def _prepared(image: Image) -> Image:
     return replace(bright, data=torch.where(shown, bright.data, mean))
 
 
-ENERGY = LNCC(5, noise=0.1) + 0.3 * Diffusion(displacement=True) + 0.2 * Diffusion()
+ENERGY = LNCC(5, noise=0.1) + 0.35 * Diffusion(displacement=True) + 0.2 * Diffusion()
 """Contrast below a tenth of the range hardly counts; the displacement stays smooth, and its velocity keeps it whole."""
 
-DEFORMED = Deformed(ENERGY, draft=partial(Velocity, squarings=3), solver=Descend(step_size=0.25, until=Settled()))
+DEFORMED = Deformed(
+    ENERGY,
+    draft=partial(Velocity, squarings=3),
+    steps=(80, 80, 24),
+    solver=Descend(step_size=0.7, last=0.05, until=Settled()),
+)
+"""Large steps first, which shrink."""
 
-FAST = Classical(deformable=replace(DEFORMED, levels=Levels(finest=2, most=500_000), steps=(60, 40)))
-"""At half the resolution."""
+FAST = Classical(
+    deformable=replace(
+        DEFORMED,
+        levels=Levels(most=1_000_000),
+        steps=(40, 30, 7),
+        solver=Descend(step_size=0.5, last=0.5, until=Settled()),
+    )
+)
+"""A few steps at full resolution; at half of it, or less, where an image has more than a million voxels."""
 
-BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000), steps=(80, 60, 20)))
-"""At full resolution, with few steps there; at half of it where an image has more than two million voxels."""
+BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
+"""At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=replace(DEFORMED, steps=(150, 120, 80)))
-"""At full resolution, until it rests."""
+ACCURATE = Classical(deformable=replace(DEFORMED, steps=(120, 120, 60)))
+"""At full resolution whatever the size, until it rests."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
