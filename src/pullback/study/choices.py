@@ -38,11 +38,11 @@ ENERGIES: Mapping[str, Energy] = MappingProxyType(
     {
         "lncc": ENERGY,
         "mse": _stiff(MSE(), 0.05),
-        "ncc": _stiff(NCC(), 0.4),
-        "mi": _stiff(MI(), 1.0),
-        "nmi": _stiff(NMI(), 0.5),
+        "ncc": _stiff(NCC(), 1.0),
+        "mi": _stiff(MI(), 2.0),
+        "nmi": _stiff(NMI(), 1.0),
         "ngf": _stiff(NGF(), 1.0),
-        "mind": _stiff(MIND(), 0.15),
+        "mind": _stiff(MIND(), 0.2),
         "ssim": _stiff(SSIM(), 1.0),
     }
 )
@@ -52,7 +52,7 @@ LINEAR: Mapping[str, int] = MappingProxyType({"rigid": 1, "affine": 2})
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "velocity": Kind(Velocity),
-        "displacement": Kind(Displacement, stiffness=3.0),
+        "displacement": Kind(Displacement, stiffness=2.0),
         "bspline": Kind(BSpline, stiffness=2.0, ratio=4),
     }
 )
