@@ -31,7 +31,7 @@ PRESETS: Mapping[str, Classical] = MappingProxyType({"fast": FAST, "balanced": B
 
 def _stiff(similarity: Energy, weight: float) -> Energy:
     """With the presets' regularity, `weight` times."""
-    return similarity + 0.35 * weight * Diffusion(displacement=True) + 0.2 * weight * Diffusion()
+    return similarity + 0.4 * weight * Diffusion(displacement=True) + 0.3 * weight * Diffusion()
 
 
 ENERGIES: Mapping[str, Energy] = MappingProxyType(

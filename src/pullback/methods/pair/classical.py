@@ -120,7 +120,7 @@ def _prepared(image: Image) -> Image:
     return replace(bright, data=torch.where(shown, bright.data, mean))
 
 
-ENERGY = LNCC(5, noise=0.1) + 0.35 * Diffusion(displacement=True) + 0.2 * Diffusion()
+ENERGY = LNCC(5, noise=0.1) + 0.4 * Diffusion(displacement=True) + 0.3 * Diffusion()
 """Contrast below a tenth of the range hardly counts; the displacement stays smooth, and its velocity keeps it whole."""
 
 DEFORMED = Deformed(
@@ -132,20 +132,30 @@ DEFORMED = Deformed(
 """Large steps first, which shrink."""
 
 FAST = Classical(
+    linear=(
+        ("rigid", Posed(Motion.rigid, levels=Levels(most=30_000))),
+        ("affine", Posed(Motion.affine, levels=Levels(most=120_000), solver=Descend(100, 0.4, until=Settled()))),
+    ),
     deformable=replace(
         DEFORMED,
         levels=Levels(most=1_000_000),
-        steps=(40, 30, 7),
-        solver=Descend(step_size=0.5, last=0.5, until=Settled()),
-    )
+        steps=(30, 20, 3),
+        solver=Descend(step_size=0.5, until=Settled()),
+    ),
 )
 """A few steps at full resolution; at half of it, or less, where an image has more than a million voxels."""
 
 BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=replace(DEFORMED, steps=(120, 120, 60)))
-"""At full resolution whatever the size, until it rests."""
+ACCURATE = Classical(
+    deformable=replace(
+        DEFORMED,
+        energy=LNCC(5, noise=0.1) + 0.35 * Diffusion(displacement=True) + 0.2 * Diffusion(),
+        steps=(120, 120, 50),
+    )
+)
+"""At full resolution whatever the size, twice the steps, and softer: a little more folding."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""

@@ -17,6 +17,7 @@ from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.space import Affine, Image, Motion
 
 SIMILARITY = NMI()
+SAME = 1e-3  # between matrices of guesses, in mm and as ratios
 AS_GOOD = 0.95  # of the best guess's gain over chance, from which an earlier guess is preferred
 WHOLE = 2**31  # voxels: no level coarser than the first
 Guess = Callable[[Image, Image], list[Affine]]
@@ -61,6 +62,7 @@ class Initialise:
         guesses: by name, in the order in which they are preferred where they are as good.
         search: the global search; None does without.
         sure: standard deviations above chance from which a guess is good enough.
+        tried: how many of the guesses, the best as they are, are improved.
         random: how many random rotations tell what chance is.
         least: share of the smaller image that must lie within the other for a guess to count.
         level: the resolution of all this.
@@ -76,6 +78,7 @@ class Initialise:
     )
     search: CrossNGF | None = SMALL
     sure: float = 7.5
+    tried: int = 4
     random: int = 24
     least: float = 0.25
     level: Levels = Levels(coarsest=24, most=30_000)
@@ -110,6 +113,7 @@ class Initialise:
         tried = [(name, affine) for name, affine in guesses if self._overlap(pair, affine) >= self.least]
         if not tried:
             return None
+        tried = self._promising(pair, tried)
         posed = Posed(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
         moved = [(name, posed.pose(pair.fixed, pair.moving, affine)) for name, affine in tried]
         scores = [self._score(pair, affine) for _, affine in moved]
@@ -119,6 +123,17 @@ class Initialise:
         gains = [score - float(chance.mean()) for score in scores]
         first = next(n for n, gain in enumerate(gains) if gain >= AS_GOOD * max(gains))
         return Begun(moved[first][1], moved[first][0], gains[first] / float(chance.std()))
+
+    def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
+        """The best as they are, in their order; of guesses that are the same, the first."""
+        new = [
+            (name, affine)
+            for n, (name, affine) in enumerate(guesses)
+            if not any(torch.allclose(affine.matrix, other.matrix, atol=SAME) for _, other in guesses[:n])
+        ]
+        scores = [self._score(pair, affine) for _, affine in new]
+        least = sorted(scores, reverse=True)[: self.tried][-1]
+        return [guess for guess, score in zip(new, scores, strict=True) if score >= least]
 
     def _score(self, pair: Pair, affine: Affine) -> float:
         return 1 - float(SIMILARITY(Alignment(pair, affine)))
