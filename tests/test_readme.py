@@ -41,16 +41,19 @@ def commands() -> list[list[str]]:
 def test_the_commands(scans, monkeypatch):
     words: dict[str, list[str]] = {}
     for line in commands():  # the first of each kind; the ones that made the figures take their hours
-        words.setdefault(line[1], line)
-    assert set(words) == {"register", "train", "evaluate"}
+        words.setdefault(" ".join(line[1 : 4 if line[1] == "apply" else 2]), line)
+    images, points = "apply -i moving.nii.gz", "apply -i landmarks.csv"
+    assert set(words) == {"register", images, points, "train", "evaluate"}
     words["train"] = [w.replace("updates=5000", "updates=2") for w in words["train"]]
-    words["register"] = [w.replace("demo/guided", "runs/mine") for w in words["register"]]
-    for name in ("train", "evaluate", "register"):
+    words["refined"] = [*words["register"], "--network", "runs/mine", "--refine", "2"]
+    (scans / "landmarks.csv").write_text("R,A,S\n0,0,0\n10,-5,20\n")
+    for name in ("register", images, points, "train", "evaluate", "refined"):
         monkeypatch.setattr(sys, "argv", words[name])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code
-    assert {p.name for p in (scans / "out").iterdir()} >= {"moved.nii.gz", "fixed_to_moving.nii.gz", "report.html"}
+    assert {p.name for p in (scans / "out").iterdir()} >= {"moved.nii.gz", "fixed_to_moving.h5", "report.html"}
+    assert (scans / "landmarks_in_moving.csv").is_file()
 
 
 def test_the_python(scans):
@@ -59,7 +62,7 @@ def test_the_python(scans):
     exec(code.replace("updates=5000", "updates=2"), names)
     assert (scans / "moved.nii.gz").is_file()
     assert (scans / "fixed_to_moving.h5").is_file()
-    assert names["refined"].field.shape == names["transform"].field.shape
+    assert names["refined"].field.shape == names["learned"].field.shape
 
 
 def test_the_picture_is_there():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,7 @@ def register(
     initial: Annotated[Path | None, typer.Option(help="Transform to go on from.")] = None,
     network: Annotated[Path | None, typer.Option(help="Folder of a trained run.")] = None,
     refine: Annotated[int | None, typer.Option(help="Steps after the network.")] = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Headers align all but a deformation.")] = False,
     fixed_mask: Annotated[Path | None, typer.Option(help="Where to look.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Where to look.")] = None,
     fixed_exclude: Annotated[Path | None, typer.Option(help="Lesions to leave out.")] = None,
@@ -110,9 +112,12 @@ def register(
     where, weight = device_of(device), 1.0 if smoothness is None else smoothness
     if network is None:
         refuse({"--refine": refine}, "refines a network's answer, and there is no --network")
-        chosen: Register | Refine = classical(preset or "balanced", transform or "velocity", energy, weight, init, seed)
+        chosen: Register | Refine = classical(
+            preset or "balanced", transform or "velocity", energy, weight, init, seed, aligned
+        )
     else:
-        refuse({"--preset": preset, "--transform": transform, "--initial": initial}, "not together with --network")
+        idle = {"--preset": preset, "--transform": transform, "--initial": initial, "--aligned": aligned or None}
+        refuse(idle, "not together with --network")
         if refine is None:
             refuse({"--energy": energy, "--smoothness": smoothness}, "with --network it takes --refine STEPS")
         trained = load_run(network, trust or ())[1]
@@ -335,6 +340,7 @@ def main() -> None:
     """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C."""
     from pullback.errors import InputError, Interrupted
 
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"pullback: careful: {message}", err=True)
     try:
         app()
         return

@@ -3,6 +3,7 @@
 from functools import reduce
 from pathlib import Path
 
+import h5py
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -45,6 +46,8 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
                 sitk.WriteTransform(_to_itk(transform, path), str(temporary))
             except RuntimeError as error:
                 raise InputError(f"{path}: ITK cannot write this: {_last_line(error)}") from error
+            if str(path).endswith(HDF5):
+                _forget_when(temporary)
     else:
         raise InputError(f"{path}: transforms are written as {', '.join(FIELDS + TRANSFORMS)}")
 
@@ -101,6 +104,19 @@ def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displaceme
         return affine, None
     inner = reduce(lambda outer, inner: outer @ inner, rest)
     return affine, inner if isinstance(inner, STORED) else Displacement(inner.displacement(on), on)
+
+
+def _forget_when(path: Path) -> None:
+    """The same content without the second of its writing: the same work gives the same bytes."""
+    timed = path.rename(path.with_name(f"timed-{path.name}"))
+    with h5py.File(timed) as source, h5py.File(path, "w") as plain:
+
+        def copied(name: str, part: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(part, h5py.Dataset):
+                plain.create_dataset(name, data=part[()], dtype=part.dtype)
+
+        source.visititems(copied)
+    timed.unlink()
 
 
 def _refuse_cut(path: str | Path) -> None:

@@ -49,7 +49,7 @@ class Deformed:
             field = self._descend(fixed, levels)
         else:
             field = self._solver(0)(self.energy.on(levels[-1]), start=field)
-        return Alignment(Pair(fixed, moving), begin @ field)
+        return Alignment(Pair(fixed, moving), field if isinstance(start, Dense) else begin @ field)
 
     def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
         grids = [self._grid(level.fixed.grid) for level in levels]

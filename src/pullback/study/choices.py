@@ -68,6 +68,7 @@ def classical(
     smoothness: float = 1.0,
     init: str = "auto",
     seed: int = 0,
+    aligned: bool = False,
 ) -> Classical:
     """The classical register of these names.
 
@@ -78,6 +79,7 @@ def classical(
         smoothness: multiplies the weight of the regularity.
         init: one of `STARTS`.
         seed: of the random rotations that the initialisation tries.
+        aligned: the headers align the images but for a deformation: that stage alone.
 
     Raises:
         InputError: a name that is not known, or a negative smoothness.
@@ -86,6 +88,10 @@ def classical(
     named(transform, {**LINEAR, **KINDS}, "--transform")
     if register.initialise is not None:
         register = replace(register, initialise=_started(register.initialise, init, seed))
+    if aligned:
+        refuse({f"--transform {transform}": transform if transform in LINEAR else None}, "not together with --aligned")
+        refuse({f"--init {init}": None if init == "auto" else init}, "not together with --aligned")
+        register = replace(register, initialise=None, linear=())
     if transform in LINEAR:
         return replace(register, linear=register.linear[: LINEAR[transform]], deformable=None)
     assert register.deformable is not None

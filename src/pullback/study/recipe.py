@@ -131,7 +131,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe as text that `read_recipe` understands. Only here are classes named by their path."""
-    return yaml.safe_dump(_encode(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(as_data(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_recipe(path: Path, trusted: Sequence[str] = ()) -> Recipe:
@@ -160,15 +160,15 @@ def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _encode(thing: Any) -> Any:
+def as_data(thing: Any) -> Any:
     if isinstance(thing, partial):
         given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords).arguments
-        return {"partial": _path_of(thing.func), **{k: _encode(v) for k, v in given.items()}}
+        return {"partial": _path_of(thing.func), **{k: as_data(v) for k, v in given.items()}}
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        members = {f.name: _encode(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        members = {f.name: as_data(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
         return {"part": _path_of(type(thing)), **members}
     if isinstance(thing, tuple):
-        return [_encode(item) for item in thing]
+        return [as_data(item) for item in thing]
     if callable(thing):
         return {"name": _path_of(thing)}
     return thing

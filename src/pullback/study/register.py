@@ -23,7 +23,7 @@ from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform,
 from pullback.study.inputs import Files, headers, read_pair
 from pullback.study.outputs import RECORD, Wanted, about_points, whole, write_all
 from pullback.study.quality import Verdict, verdict
-from pullback.study.recipe import _encode as as_data
+from pullback.study.recipe import as_data
 from pullback.study.report import write_report
 from pullback.study.trained import Trained
 
