@@ -1,11 +1,11 @@
 """`pullback register` end to end on an oblique, anisotropic pair, its files read by SimpleITK and ANTs."""
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import h5py
 import nibabel as nib
 import numpy as np
 import pytest
@@ -314,22 +314,13 @@ def rows(path: Path) -> list[list[str]]:
     return [line.split(",") for line in path.read_text().splitlines()[1:]]
 
 
-def numbers(path: Path) -> dict[str, bytes]:
-    """All numbers of a file of ITK, which also holds the second in which it was written."""
-    with h5py.File(path) as file:
-        parts = file["TransformGroup"]
-        names = [f"{part}/{kind}" for part in parts for kind in parts[part] if "Parameters" in kind]
-        assert len(names) >= 2
-        return {name: parts[name][()].tobytes() for name in names}
-
-
 def test_the_same_seed_gives_the_same_bytes(scene, tmp_path):
     for name in ("one", "two"):
         register_files(*sides(scene), QUICK, tmp_path / name)
+        time.sleep(1.1)  # for a file of HDF5 may hold the second of its writing
     one, two = tmp_path / "one", tmp_path / "two"
-    assert (one / "moved.nii.gz").read_bytes() == (two / "moved.nii.gz").read_bytes()
-    for name in ("fixed_to_moving.h5", "moving_to_fixed.h5"):
-        assert numbers(one / name) == numbers(two / name)
+    for name in ("moved.nii.gz", "fixed_to_moving.h5", "moving_to_fixed.h5"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_a_lesion_that_is_left_out_has_no_influence(scene, tmp_path):
