@@ -82,7 +82,7 @@ def register(
     initial: Annotated[Path | None, typer.Option(help="Transform to go on from.")] = None,
     network: Annotated[Path | None, typer.Option(help="Folder of a trained run.")] = None,
     refine: Annotated[int | None, typer.Option(help="Steps after the network.")] = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="Headers align all but a deformation.")] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The deformable stage alone.")] = False,
     fixed_mask: Annotated[Path | None, typer.Option(help="Where to look.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Where to look.")] = None,
     fixed_exclude: Annotated[Path | None, typer.Option(help="Lesions to leave out.")] = None,

@@ -161,8 +161,9 @@ def test_channels_go_together(scene):
 def test_the_presets_are_registers_of_growing_effort():
     assert register is BALANCED
     assert {type(p) for p in (FAST, BALANCED, ACCURATE)} == {Classical}
-    assert FAST.deformable.levels.finest > BALANCED.deformable.levels.finest
-    assert sum(BALANCED.deformable.steps) < sum(ACCURATE.deformable.steps)
+    assert sum(FAST.deformable.steps) < sum(BALANCED.deformable.steps) < sum(ACCURATE.deformable.steps)
+    assert FAST.deformable.levels.most < BALANCED.deformable.levels.most
+    assert ACCURATE.deformable.levels.most is None
 
 
 def test_images_of_different_dimension_are_refused(scene):

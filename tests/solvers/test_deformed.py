@@ -190,5 +190,5 @@ def test_a_descent_that_has_settled_ends(scene):
     settled = Settled()
     solver = Descend(step_size=0.1, until=lambda values: calls.append(0) or settled(values))
     answer = quick(steps=(200,), solver=solver)(fixed, fixed)
-    assert len(calls) < 60, "two levels of identical images: nothing to gain"
+    assert len(calls) <= 2 * 31, "two levels of identical images: nothing to gain, three windows each"
     assert float(answer.transform.displacement(fixed.grid).abs().max()) < 0.05

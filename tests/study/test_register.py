@@ -336,7 +336,7 @@ def test_a_lesion_that_is_left_out_has_no_influence(scene, tmp_path):
         for side, exclude in (("in", None), ("out", tmp_path / "lesion.nii.gz")):
             pair = (Files([scene / "fixed0.nii.gz"]), Files([path], exclude=exclude))
             register_files(*pair, QUICK, tmp_path / name / side)
-            fields[name, side] = numbers(tmp_path / name / side / "fixed_to_moving.h5")
+            fields[name, side] = (tmp_path / name / side / "fixed_to_moving.h5").read_bytes()
     assert fields["dark", "out"] == fields["bright", "out"]
     assert fields["dark", "in"] != fields["bright", "in"]
 
@@ -370,9 +370,10 @@ def test_a_start_is_gone_on_with_and_rigid_stays_rigid(scene, tmp_path):
 
 @pytest.mark.parametrize(("kind", "ratio"), [(Displacement, 1), (BSpline, 3)])
 def test_every_kind_of_field_comes_home(scene, tmp_path, kind, ratio):
-    deformable = replace(QUICK.deformable, kind=kind, draft=kind, ratio=ratio)
+    deformable = replace(QUICK.deformable, kind=kind, draft=None, ratio=ratio)
     content = register_files(*sides(scene), replace(QUICK, deformable=deformable), tmp_path)
-    assert 0 < content["round trip voxels"]["95 %"] < 0.5
+    assert content["round trip voxels"]["95 %"] < 0.01
+    assert 0 < content["round trip as written"]["round trip voxels"]["95 %"] < 0.5
     assert content["settings"]["deformable"]["kind"] == {"name": f"pullback.space.transform.{kind.__name__}"}
 
 

@@ -62,7 +62,7 @@ class Initialise:
         guesses: by name, in the order in which they are preferred where they are as good.
         search: the global search; None does without.
         sure: standard deviations above chance from which a guess is good enough.
-        tried: how many of the guesses, the best as they are, are improved.
+        tried: how many of the guesses, the best as they are, are improved; the first always is.
         random: how many random rotations tell what chance is.
         least: share of the smaller image that must lie within the other for a guess to count.
         level: the resolution of all this.
@@ -121,11 +121,12 @@ class Initialise:
         turned = (Affine(winner.matrix @ turn.matrix) for turn in self._turns(pair.fixed))
         chance = torch.tensor([self._score(pair, affine) for affine in turned])
         gains = [score - float(chance.mean()) for score in scores]
-        first = next(n for n, gain in enumerate(gains) if gain >= AS_GOOD * max(gains))
+        most = max(gains)
+        first = next(n for n, gain in enumerate(gains) if gain >= most - (1 - AS_GOOD) * abs(most))
         return Begun(moved[first][1], moved[first][0], gains[first] / float(chance.std()))
 
     def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
-        """The best as they are, in their order; of guesses that are the same, the first."""
+        """The preferred one and the best as they are, in their order; of guesses that are the same, the first."""
         new = [
             (name, affine)
             for n, (name, affine) in enumerate(guesses)
@@ -133,7 +134,7 @@ class Initialise:
         ]
         scores = [self._score(pair, affine) for _, affine in new]
         least = sorted(scores, reverse=True)[: self.tried][-1]
-        return [guess for guess, score in zip(new, scores, strict=True) if score >= least]
+        return [guess for n, guess in enumerate(new) if n == 0 or scores[n] >= least]
 
     def _score(self, pair: Pair, affine: Affine) -> float:
         return 1 - float(SIMILARITY(Alignment(pair, affine)))
