@@ -23,6 +23,7 @@ class Deformed:
 
     Attributes:
         energy: similarity and regularity.
+        coarse: the same on all levels but the last, where images have less noise; None is `energy`.
         kind: of the field: `Velocity` (diffeomorphic), `Displacement` or `BSpline`.
         draft: the kind while it is descended, of the same field, where that is another: a velocity's exponential in
             few squarings tells nearly the same and costs half.
@@ -33,6 +34,7 @@ class Deformed:
     """
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
+    coarse: Energy | None = None
     kind: Callable[[Tensor, Grid], Dense] = Velocity
     draft: Callable[[Tensor, Grid], Dense] | None = None
     levels: Levels = Levels()
@@ -55,7 +57,8 @@ class Deformed:
         grids = [self._grid(level.fixed.grid) for level in levels]
         field = (self.draft or self.kind)(fixed.data.new_zeros(1, fixed.grid.ndim, *grids[0].shape), grids[0])
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
-            field = self._solver(len(levels) - 1 - n)(self.energy.on(level), start=field.on(grid))
+            energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
+            field = self._solver(len(levels) - 1 - n)(energy.on(level), start=field.on(grid))
         return self.kind(field.field, field.grid)
 
     def _grid(self, level: Grid) -> Grid:

@@ -95,8 +95,10 @@ def classical(
     if transform in LINEAR:
         return replace(register, linear=register.linear[: LINEAR[transform]], deformable=None)
     assert register.deformable is not None
-    chosen = register.deformable.energy if energy is None else named(energy, ENERGIES, "--energy")
-    return replace(register, deformable=_of_kind(register.deformable, KINDS[transform], chosen, smoothness))
+    deformable = register.deformable
+    if energy is not None:
+        deformable = replace(deformable, energy=named(energy, ENERGIES, "--energy"), coarse=None)
+    return replace(register, deformable=_of_kind(deformable, KINDS[transform], smoothness))
 
 
 def learned(
@@ -124,9 +126,9 @@ def learned(
         return network
     if refine < 1:
         raise InputError(f"--refine {refine}: a number of steps, at least 1; leave it out for the network alone")
-    descent = Deformed(steps=(refine,), solver=Descend(step_size=0.1))
     chosen = named(energy or "lncc", ENERGIES, "--energy")
-    deformable = _of_kind(descent, KINDS["displacement"], chosen, smoothness)
+    descent = Deformed(chosen, steps=(refine,), solver=Descend(step_size=0.1))
+    deformable = _of_kind(descent, KINDS["displacement"], smoothness)
     return chain(network, Classical(initialise=None, linear=(), deformable=deformable))
 
 
@@ -152,13 +154,15 @@ def named(name: str, known: Mapping[str, Thing], option: str) -> Thing:
     return known[name]
 
 
-def _of_kind(register: Deformed, kind: Kind, energy: Energy, smoothness: float) -> Deformed:
+def _of_kind(register: Deformed, kind: Kind, smoothness: float) -> Deformed:
     if not smoothness >= 0:
         raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
-    energy = _regular(energy, kind.stiffness * smoothness)
+    factor = kind.stiffness * smoothness
+    coarse = None if register.coarse is None else _regular(register.coarse, factor)
+    register = replace(register, energy=_regular(register.energy, factor), coarse=coarse)
     if kind.field is register.kind:
-        return replace(register, energy=energy)
-    return replace(register, energy=energy, kind=kind.field, draft=None, ratio=kind.ratio)
+        return register
+    return replace(register, kind=kind.field, draft=None, ratio=kind.ratio)
 
 
 def _regular(energy: Energy, factor: float) -> Energy:

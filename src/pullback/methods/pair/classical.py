@@ -123,8 +123,12 @@ def _prepared(image: Image) -> Image:
 ENERGY = LNCC(5, noise=0.1) + 0.4 * Diffusion(displacement=True) + 0.3 * Diffusion()
 """Contrast below a tenth of the range hardly counts; the displacement stays smooth, and its velocity keeps it whole."""
 
+COARSE = LNCC(5, noise=0.03) + 1.5 * Diffusion(displacement=True) + 0.5 * Diffusion()
+"""Smoothed images have less noise; and what is large should be smooth, for details come later."""
+
 DEFORMED = Deformed(
     ENERGY,
+    COARSE,
     draft=partial(Velocity, squarings=3),
     steps=(80, 80, 24),
     solver=Descend(step_size=0.7, last=0.05, until=Settled()),
