@@ -57,6 +57,11 @@ def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     return values
 
 
+def widened(values: Tensor, ratios: Sequence[float]) -> Tensor:
+    """Smoothed along axes whose voxels are to grow by `ratios`: a voxel's width at half height becomes the new one."""
+    return gaussian(values, [max(ratio * ratio - 1, 0.0) ** 0.5 / 2.355 for ratio in ratios])
+
+
 def _gaussian_matrix(n: int, sigma: float) -> Tensor:
     at = torch.arange(n, dtype=torch.float64)
     distance = (at[:, None] - at).abs()

@@ -36,7 +36,7 @@ class Settled:
         if len(values) <= self.window:
             return False
         least = min(values)
-        if least == values[0]:  # the first steps may climb: they are as long where the energy is flat
+        if least == values[0]:  # the first steps may climb before they fall
             return len(values) > PATIENCE * self.window
         return min(values[: -self.window]) - least <= self.share * (values[0] - least)
 

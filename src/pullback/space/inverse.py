@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pullback.space.transform import Composite, Dense, Displacement, Transform
+from pullback.space.transform import Composite, Dense, Transform
 
 TOLERANCE = 1e-3  # voxels
 ITERATIONS = 50
@@ -47,10 +47,6 @@ class Inverse(Transform):
 
     def inverse(self) -> Dense:
         return self.field
-
-    def sampled(self) -> Displacement:
-        """On the field's own grid, where files may hold it: exact at its voxels."""
-        return Displacement(self.displacement(self.field.grid).to(self.field.params[0]), self.field.grid)
 
 
 def inverted(transform: Transform) -> Transform:

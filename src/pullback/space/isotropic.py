@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.smooth import gaussian
+from pullback.numerics.smooth import widened
 from pullback.space.grid import Grid
 from pullback.space.image import Image
 from pullback.space.pull import pull
@@ -57,6 +57,5 @@ def isotropic(image: Image, spacing: float) -> Image:
     middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
     affine[:d, d] = box.axes @ ((box.low + box.high) / 2 - spacing * middle)
     mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
-    ratios = (spacing / image.grid.spacing).tolist()
-    smooth = gaussian(image.data, [max(r * r - 1, 0.0) ** 0.5 / 2.355 for r in ratios])
+    smooth = widened(image.data, (spacing / image.grid.spacing).tolist())
     return pull(Image(smooth, image.grid, mask), Affine.identity(d), onto=Grid(shape, affine))

@@ -13,7 +13,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, Register
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_points
-from pullback.files.itk import affine_and_field, chain
+from pullback.files.itk import affine_and_field, chain, dimensions
 from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.methods.pair.classical import Classical, Solved, Stage
 from pullback.methods.pose.initialise import Begun
@@ -176,7 +176,7 @@ def _check(
     ndim = pair.fixed.grid.ndim
     for what, has in (
         ("points", None if table is None else table.points.data.shape[-1]),
-        ("initial transform", None if start is None else _dimensions(start)),
+        ("initial transform", None if start is None else dimensions(start)),
     ):
         if has not in (None, ndim):
             raise InputError(f"{pair.name}: the images are {ndim}-D and the {what} {has}-D; both must be alike")
@@ -185,11 +185,6 @@ def _check(
         raise InputError("--initial: rigid and affine stages go on from a linear transform, and this one has a field")
     if wanted.ants is not None and Path(wanted.ants).name != wanted.ants:
         raise InputError(f"--ants-prefix {wanted.ants}: what names begin with, no folder; the pieces go where all goes")
-
-
-def _dimensions(transform: Transform) -> int:
-    part = chain(transform)[0]
-    return part.grid.ndim if isinstance(part, Dense) else part.params[0].shape[-2]
 
 
 # ---- the work
