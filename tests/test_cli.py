@@ -147,6 +147,15 @@ def test_register_by_a_network_refined(pullback, run_folder, blocks, tmp_path):
     assert energy == "pullback.energies.similarity.MSE"
 
 
+def test_a_linear_map_descends_the_energy_that_is_asked_for(pullback, blocks, tmp_path):
+    pair = ("-f", blocks / "fixed.nii.gz", "-m", blocks / "fixed.nii.gz", "-o", tmp_path)
+    code, content = register(pullback, *pair, "--transform", "affine", "--energy", "ngf", "--init", "header")
+    assert code == 0
+    (parts,) = {str(posed["energy"]["parts"]) for _, posed in content["settings"]["linear"]}
+    assert "NGF" in parts
+    assert "Diffusion" not in parts
+
+
 def test_register_says_what_fits_not_together(pullback, run_folder, blocks, tmp_path):
     pair = ("-f", blocks / "fixed.nii.gz", "-m", blocks / "moving.nii.gz", "-o", tmp_path / "out")
     cases = {
@@ -155,6 +164,7 @@ def test_register_says_what_fits_not_together(pullback, run_folder, blocks, tmp_
         ("--energy", "cc"): "--energy cc: there is lncc, mse",
         ("--init", "center"): "did you mean 'centres'",
         ("--smoothness", "-1"): "a factor of 0 or more",
+        ("--smoothness", "2", "--transform", "rigid"): "a rigid map has none",
         ("--refine", "5"): "there is no --network",
         ("--network", run_folder, "--preset", "fast"): "--preset: not together with --network",
         ("--network", run_folder, "--energy", "mi"): "it takes --refine",

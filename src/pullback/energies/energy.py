@@ -25,7 +25,7 @@ class Energy(ABC):
         return lambda transform: self(Alignment(pair, transform))
 
     def __add__(self, other: "Energy") -> "Energy":
-        return Sum((*_parts(self), *_parts(other)))
+        return Sum((*parts(self), *parts(other)))
 
     def __rmul__(self, weight: float) -> "Energy":
         return Weighted(weight, self)
@@ -56,5 +56,6 @@ class Sum(Energy):
         return total
 
 
-def _parts(energy: Energy) -> tuple[Energy, ...]:
+def parts(energy: Energy) -> tuple[Energy, ...]:
+    """What adds up to the energy."""
     return energy.parts if isinstance(energy, Sum) else (energy,)

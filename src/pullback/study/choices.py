@@ -8,6 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
+from pullback.energies.energy import parts
 from pullback.errors import InputError
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical
 from pullback.methods.pose.initialise import Initialise
@@ -75,7 +76,8 @@ def classical(
     Args:
         preset: one of `PRESETS`.
         transform: how far to go: one of `LINEAR` or of `KINDS`.
-        energy: of the deformable stage, one of `ENERGIES`; None takes the preset's.
+        energy: one of `ENERGIES`, of the deformable stage, or of the linear ones where they are all; None takes the
+            preset's.
         smoothness: multiplies the weight of the regularity.
         init: one of `STARTS`.
         seed: of the random rotations that the initialisation tries.
@@ -92,12 +94,17 @@ def classical(
         refuse({f"--transform {transform}": transform if transform in LINEAR else None}, "not together with --aligned")
         refuse({f"--init {init}": None if init == "auto" else init}, "not together with --aligned")
         register = replace(register, initialise=None, linear=())
+    chosen = energy and named(energy, ENERGIES, "--energy")
     if transform in LINEAR:
-        return replace(register, linear=register.linear[: LINEAR[transform]], deformable=None)
+        refuse({f"--smoothness {smoothness:g}": None if smoothness == 1 else smoothness}, f"a {transform} map has none")
+        linear = register.linear[: LINEAR[transform]]
+        if chosen:
+            linear = tuple((name, replace(posed, energy=_similarity(chosen))) for name, posed in linear)
+        return replace(register, linear=linear, deformable=None)
     assert register.deformable is not None
     deformable = register.deformable
-    if energy is not None:
-        deformable = replace(deformable, energy=named(energy, ENERGIES, "--energy"), coarse=None)
+    if chosen:
+        deformable = replace(deformable, energy=chosen, coarse=None)
     return replace(register, deformable=_of_kind(deformable, KINDS[transform], smoothness))
 
 
@@ -167,14 +174,21 @@ def _of_kind(register: Deformed, kind: Kind, smoothness: float) -> Deformed:
 
 def _regular(energy: Energy, factor: float) -> Energy:
     """The energy with the weights of its regularity times `factor`."""
-    parts = energy.parts if isinstance(energy, Sum) else (energy,)
-    rough = [isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending) for part in parts]
     return Sum(
         tuple(
-            replace(part, weight=factor * part.weight) if regular and isinstance(part, Weighted) else part
-            for part, regular in zip(parts, rough, strict=True)
+            replace(part, weight=factor * part.weight) if isinstance(part, Weighted) and _is_regular(part) else part
+            for part in parts(energy)
         )
     )
+
+
+def _similarity(energy: Energy) -> Energy:
+    """The energy without its regularity."""
+    return Sum(tuple(part for part in parts(energy) if not _is_regular(part)))
+
+
+def _is_regular(part: Energy) -> bool:
+    return isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending)
 
 
 def _started(initialise: Initialise, init: str, seed: int) -> Initialise:
