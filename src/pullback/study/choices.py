@@ -10,7 +10,7 @@ from torch import Tensor
 from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
 from pullback.energies.energy import parts
 from pullback.errors import InputError
-from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical
+from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pose.initialise import Initialise
 from pullback.solvers import Chain, Deformed, Descend, chain
 from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
@@ -31,8 +31,8 @@ PRESETS: Mapping[str, Classical] = MappingProxyType({"fast": FAST, "balanced": B
 
 
 def _stiff(similarity: Energy, weight: float) -> Energy:
-    """With the presets' regularity, `weight` times."""
-    return similarity + 0.4 * weight * Diffusion(displacement=True) + 0.3 * weight * Diffusion()
+    """With the regularity of `fast`, `weight` times."""
+    return stiff(similarity, 0.4 * weight, 0.3 * weight)
 
 
 ENERGIES: Mapping[str, Energy] = MappingProxyType(

@@ -13,7 +13,7 @@ import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
-from pullback.energies import LNCC, Diffusion
+from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pose.initialise import Begun, Initialise
 from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
@@ -120,17 +120,28 @@ def _prepared(image: Image) -> Image:
     return replace(bright, data=torch.where(shown, bright.data, mean))
 
 
-ENERGY = LNCC(5, noise=0.1) + 0.4 * Diffusion(displacement=True) + 0.3 * Diffusion()
-"""Contrast below a tenth of the range hardly counts; the displacement stays smooth, and its velocity keeps it whole."""
+CONTRAST = LNCC(5, noise=0.1)
+"""Contrast below a tenth of the range hardly counts, for where there is only noise correlation pulls at random."""
 
-COARSE = LNCC(5, noise=0.03) + 1.5 * Diffusion(displacement=True) + 0.5 * Diffusion()
-"""Smoothed images have less noise; and what is large should be smooth, for details come later."""
+NEAR_AND_FAR = 0.5 * CONTRAST + 0.5 * LNCC(9, noise=0.05)
+"""Narrow windows are exact; wide ones see where to go from farther, as where a ventricle has to shrink to a third."""
+
+
+def stiff(similarity: Energy, displacement: float, velocity: float) -> Energy:
+    """With regularity: the displacement stays smooth, and its velocity keeps it whole."""
+    return similarity + displacement * Diffusion(displacement=True) + velocity * Diffusion()
+
+
+ENERGY = stiff(NEAR_AND_FAR, 0.3, 0.3)
+
+COARSE = LNCC(5, noise=0.03) + 1.5 * Diffusion()
+"""Smoothed images have less noise; and what is large should be smooth, for details come later, but free to stretch."""
 
 DEFORMED = Deformed(
     ENERGY,
     COARSE,
     draft=partial(Velocity, squarings=3),
-    steps=(80, 80, 24),
+    steps=(160, 160, 60),
     solver=Descend(step_size=0.7, last=0.05, until=Settled()),
 )
 """Large steps first, which shrink."""
@@ -142,8 +153,10 @@ FAST = Classical(
     ),
     deformable=replace(
         DEFORMED,
+        energy=stiff(CONTRAST, 0.4, 0.3),
+        draft=partial(Velocity, squarings=2),
         levels=Levels(most=1_000_000),
-        steps=(30, 20, 3),
+        steps=(24, 16, 3),
         solver=Descend(step_size=0.5, until=Settled()),
     ),
 )
@@ -152,8 +165,8 @@ FAST = Classical(
 BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=replace(DEFORMED, steps=(160, 160, 60)))
-"""At full resolution whatever the size, with twice the steps."""
+ACCURATE = Classical(deformable=replace(DEFORMED, energy=stiff(NEAR_AND_FAR, 0.15, 0.2), steps=(160, 160, 100)))
+"""At full resolution whatever the size, with more steps there and a field that bends more easily."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
