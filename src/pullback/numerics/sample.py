@@ -1,5 +1,7 @@
 """Values between voxels. The only room that calls `grid_sample`."""
 
+import functools
+import itertools
 import math
 
 import torch
@@ -82,25 +84,30 @@ def _gather(values: Tensor, index: Tensor) -> Tensor:
 
 def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
     size = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).view(1, -1, 1)
-    coefficients = values
+    at = where.clamp(min=torch.zeros_like(size), max=size - 1)
+    coefficients, taps = values, []
     for axis, n in enumerate(values.shape[2:]):
         coefficients = apply_along(_spline_filter(n).to(values), coefficients, axis)
-    at = where.clamp(min=torch.zeros_like(size), max=size - 1)
-    base = torch.floor(at)
-    t = (at - base).to(values.dtype)
-    weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
+        taps.append(_four(at[:, axis], n, math.prod(values.shape[3 + axis :]), values.dtype))
+    coefficients = coefficients.flatten(2)
     out = values.new_zeros(*values.shape[:2], where.shape[2])
-    period = (2 * size - 2).clamp(min=1).long()
-    for tap in range(4 ** where.shape[1]):
-        offset = [tap // 4**axis % 4 for axis in range(where.shape[1])]
-        factors = torch.stack([weights[o][:, axis] for axis, o in enumerate(offset)])
-        index = base.long() + torch.tensor(offset, device=where.device).view(1, -1, 1) - 1
-        index = index % period
-        index = torch.minimum(index, period - index)
-        out = out + _gather(coefficients, index) * factors.prod(0)[:, None]
+    for neighbour in itertools.product(*taps):
+        steps, weights = zip(*neighbour, strict=True)
+        index = functools.reduce(torch.add, steps)[:, None].expand(-1, values.shape[1], -1)
+        out = out + coefficients.gather(2, index) * functools.reduce(torch.mul, weights)[:, None]
     if padding == "zeros":
         out = out * (1 - (where - at).abs()).clamp(min=0).prod(1, keepdim=True).to(values.dtype)
     return out
+
+
+def _four(at: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Four neighbours along an axis of `n` voxels, mirrored at its ends: their part of a flat index, and weights."""
+    base = torch.floor(at)
+    t = (at - base).to(dtype)
+    weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
+    period = max(2 * n - 2, 1)
+    indices = ((base.long() + offset) % period for offset in range(-1, 3))
+    return [(torch.minimum(i, period - i) * stride, w) for i, w in zip(indices, weights, strict=True)]
 
 
 def _spline_filter(n: int) -> Tensor:

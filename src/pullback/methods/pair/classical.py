@@ -132,7 +132,7 @@ def stiff(similarity: Energy, displacement: float, velocity: float) -> Energy:
     return similarity + displacement * Diffusion(displacement=True) + velocity * Diffusion()
 
 
-ENERGY = stiff(NEAR_AND_FAR, 0.3, 0.3)
+ENERGY = stiff(NEAR_AND_FAR, 0.5, 0.4)
 
 COARSE = LNCC(5, noise=0.03) + 1.5 * Diffusion()
 """Smoothed images have less noise; and what is large should be smooth, for details come later, but free to stretch."""
@@ -165,7 +165,7 @@ FAST = Classical(
 BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=replace(DEFORMED, energy=stiff(NEAR_AND_FAR, 0.15, 0.2), steps=(160, 160, 100)))
+ACCURATE = Classical(deformable=replace(DEFORMED, energy=stiff(NEAR_AND_FAR, 0.3, 0.3), steps=(160, 160, 100)))
 """At full resolution whatever the size, with more steps there and a field that bends more easily."""
 
 register = BALANCED
