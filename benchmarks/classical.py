@@ -29,7 +29,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,9 +40,10 @@ from rich.table import Table
 from pullback.alignment import Alignment, Pair, Register
 from pullback.files import read_image, read_labels
 from pullback.files.beside import beside
-from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical
+from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.metrics import STANDARD, numbers_of
 from pullback.space import Affine, Labels
+from pullback.study.choices import classical
 from pullback.training import align
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -52,11 +52,6 @@ SAME = 0.005  # Dice, between a tool's own resampling of labels and ours
 COLUMNS = ("dice", "ncc", "folding %", "folding % (all)", "sdlogj", "seconds")
 
 Row = dict[str, str | float]
-
-
-def aligned(register: Classical) -> Classical:
-    """Its deformable stage alone: these brains have been brought into one space by affine maps already."""
-    return replace(register, initialise=None, linear=())
 
 
 def ours(register: Register) -> Callable[[], Tool]:
@@ -82,8 +77,8 @@ TOOLS: dict[str, Callable[[], Tool]] = {
     "fast": ours(FAST),
     "balanced": ours(BALANCED),
     "accurate": ours(ACCURATE),
-    "fast, aligned": ours(aligned(FAST)),
-    "balanced, aligned": ours(aligned(BALANCED)),
+    "fast, aligned": ours(classical("fast", aligned=True)),
+    "balanced, aligned": ours(classical("balanced", aligned=True)),
     "SyN": syn,
     "SyNCC": syn_cc,
     "elastix": elastix,

@@ -8,8 +8,8 @@ Trials as in 4.2 of the paper: the first image of a pair is turned at random ove
 30 mm along each axis and resampled by cubic interpolation; of both, a central block of 151 mm is cut out. A trial
 succeeds when the block's corners come back within 5 mm on average (the paper's 5 voxels; a voxel there is 1 mm).
 
-With `--contrasts` the second of two files goes onto the first by rigid maps, from the headers, from the start that
-`Initialise` chooses and from the global search; no truth is known, so normalised mutual information tells, and how far
+With `--contrasts` the second of two files goes onto the first by rigid maps, from the start that `auto` chooses, from
+the headers and from the global search; no truth is known, so normalised mutual information tells, and how far
 the corners of the fixed grid lie from where the chosen start brings them. To be judged by eye, too:
 `pullback register --transform rigid` draws both in its report.
 
@@ -24,7 +24,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,12 +38,11 @@ from pullback.data import normalised
 from pullback.energies import NMI
 from pullback.files import read_image, read_labels
 from pullback.methods.pose.cross_ngf import EPS, SMALL, CrossNGF, cross_similarity
-from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.random import generator
 from pullback.numerics.rotation import uniform
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Posed
-from pullback.space import Affine, Grid, Image, Labels, Motion, pull
+from pullback.space import Affine, Grid, Image, Labels, Linear, Transform, pull
+from pullback.study.choices import classical
 
 SIDES = (8, 16, 32, 64)
 PATIENCE = 60.0  # seconds, beyond which the direct algorithm looks at a share of the shifts
@@ -171,7 +169,7 @@ def contrast(labels: Labels, index: int) -> Image:
     return Image((data + 0.03 * torch.randn(data.shape, generator=chance)).clamp(min=0), labels.grid)
 
 
-def corners_apart(one: Affine, other: Affine, grid: Grid) -> float:
+def corners_apart(one: Transform, other: Transform, grid: Grid) -> float:
     """The mean distance between where two maps bring the corners of a grid, mm."""
     ends = torch.tensor(list(itertools.product(*((0.0, n - 1.0) for n in grid.shape))), dtype=torch.float64)
     corners = grid.to_world(ends.T[None])
@@ -193,27 +191,23 @@ def show_trials(rows: list[dict[str, float | str]]) -> None:
 
 
 def contrasts(fixed: Path, moving: Path) -> list[dict[str, float | str]]:
-    """Rigid maps of two contrasts of one head, by where they begin."""
-    pair = Pair(*(normalised(read_image(path)) for path in (fixed, moving)))
-    images, rigid = (pair.fixed, pair.moving), Posed(Motion.rigid)
-    begin = Initialise()
-    starts = {"chosen": begin, "header": replace(begin, guesses=begin.guesses[:1], search=None)}
-    starts["global search"] = replace(begin, guesses=())
-    found: dict[str, Affine] = {}
+    """Rigid maps of two contrasts of one head, by `--init`."""
+    images = [read_image(path) for path in (fixed, moving)]
+    pair = Pair(*(normalised(image) for image in images))
     rows: list[dict[str, float | str]] = [{"start": "as the headers say", **_likeness(pair, Affine.identity(3))}]
-    for name, initialise in starts.items():
-        start = time.perf_counter()
-        begun = initialise(*images)
-        found[name] = rigid.pose(*images, begun.transform)
-        spent = time.perf_counter() - start
-        away = corners_apart(found[name], found["chosen"], pair.fixed.grid)
-        row = {"start": f"{name}: {begun.origin}", "seconds": spent, "apart_mm": away}
-        rows.append(row | _likeness(pair, found[name]))
+    chosen: Transform | None = None
+    for init in ("auto", "header", "global"):
+        solved = classical(transform="rigid", init=init)(*images)
+        chosen = chosen or solved.transform
+        away = corners_apart(solved.transform, chosen, pair.fixed.grid)
+        row = {"start": init, "seconds": sum(stage.seconds for stage in solved.stages), "apart_mm": away}
+        rows.append(row | _likeness(pair, solved.transform))
     return rows
 
 
-def _likeness(pair: Pair, transform: Affine) -> dict[str, float]:
+def _likeness(pair: Pair, transform: Transform) -> dict[str, float]:
     """NMI of Studholme et al., from 1 (nothing shared) to 2, and the angle of the rotation."""
+    assert isinstance(transform, Linear)
     cosine = (float(transform.matrix.reshape(-1, 4, 4)[0, :3, :3].trace()) - 1) / 2
     angle = math.degrees(math.acos(min(max(cosine, -1.0), 1.0)))
     return {"nmi": 2 - float(NMI()(Alignment(pair, transform))), "angle": angle}
