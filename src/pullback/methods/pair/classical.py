@@ -165,8 +165,15 @@ FAST = Classical(
 BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
-ACCURATE = Classical(deformable=replace(DEFORMED, energy=stiff(NEAR_AND_FAR, 0.3, 0.3), steps=(160, 160, 100)))
-"""At full resolution whatever the size, with more steps there and a field that bends more easily."""
+ACCURATE = Classical(
+    deformable=replace(
+        DEFORMED,
+        energy=stiff(NEAR_AND_FAR, 0.4, 0.35),
+        steps=(160, 160, 160),
+        solver=replace(DEFORMED.solver, until=Settled(share=0.005)),
+    )
+)
+"""At full resolution whatever the size, until nothing moves there any more, with a field that bends more easily."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
