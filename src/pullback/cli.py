@@ -257,6 +257,35 @@ def doctor(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study: ofg.")],
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PART...]", help="table1, or table1/brains, or table1/brains/voxelmorph."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Where images are; without, the built-in cohort. Repeat."),
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat; default 0, 1 and 2.")] = None,
+    setting: Set = None,
+    out: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; default studies/STUDY.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a paper's evaluation: its tables and figures. Stopped, it goes on where it was when called again."""
+    from pullback.studies import find
+    from pullback.study.page import write_study
+    from pullback.study.study import chosen, run_study
+
+    roots = {key: Path(root) for key, root in _settings(data, "--data").items()}
+    known, folder, console = find(name), out or Path("studies") / name, _console(as_json)
+    wanted = chosen(known, parts or (), roots)
+    outcomes = run_study(known, wanted, folder, seeds or (0, 1, 2), _settings(setting), console)
+    tables = write_study(known, outcomes, folder, console)
+    _say(as_json, {"output": str(folder), "tables": tables}, f"Look at {folder / 'index.html'}")
+
+
+@app.command()
 def recipes(as_json: Json = False) -> None:
     """List the recipes that come with the package."""
     from pullback.recipes import find, names
@@ -283,13 +312,13 @@ def _kind(option: str, name: str | None):
     return None if name is None else named[name]
 
 
-def _settings(setting: list[str] | None) -> dict[str, str]:
+def _settings(setting: list[str] | None, option: str = "--set") -> dict[str, str]:
     from pullback.errors import InputError
 
     pairs = [item.partition("=") for item in setting or []]
     for key, equals, value in pairs:
         if not equals or not value:
-            raise InputError(f"--set {key}{equals}{value}: expected a.b=c")
+            raise InputError(f"{option} {key}{equals}{value}: expected {'a.b=c' if option == '--set' else 'NAME=DIR'}")
     return {key: value for key, _, value in pairs}
 
 

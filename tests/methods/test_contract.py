@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ import pullback.methods
 from pullback.alignment import Pair
 from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.classical import Classical
+from pullback.methods.pair.ofg import Guided, GuidedByNetworks, Portion, Sometimes
+from pullback.methods.pair.self_training import SelfTraining
+from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.pose.cross_ngf import CrossNGF
 from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
@@ -35,8 +39,23 @@ def called_with(*names: str) -> list[type]:
     return [c for c in calls if list(inspect.signature(c.__call__).parameters)[1:] == list(names)]
 
 
-REGISTERS = [c for c in walked() if issubclass(c, nn.Module)]
-SUPERVISIONS = called_with("register", "pair", "progress")
+def modules_with(*names: str) -> list[type]:
+    """The networks whose forward takes these arguments."""
+    networks = [c for c in walked() if issubclass(c, nn.Module)]
+    return [c for c in networks if list(inspect.signature(c.forward).parameters)[1:] == list(names)]
+
+
+REGISTERS = sorted(modules_with("fixed", "moving"), key=lambda c: c.__name__, reverse=True)
+
+
+def supervisions() -> list:
+    """One of each kind; what teaches or makes labels is a small network with weights of its own."""
+    with seeded(3):
+        teacher = VoxelMorph(ndim=3)
+        learning = GuidedByNetworks(partial(VoxelMorph, ndim=3))
+    return [Guided(), Sometimes(Guided(), Portion(0.5)), SelfTraining(teacher), learning]
+
+
 SEARCHES = [
     CrossNGF(rotations=(6, 4, 2, 0), voxels=20_000),
     Initialise(search=CrossNGF(rotations=(6, 4, 2, 0), voxels=20_000), random=4, solver=Descend(5, 0.5)),
@@ -57,8 +76,10 @@ def make_pair(ndim: int) -> Pair:
 
 
 def test_the_walk_visits_them_all():
-    assert {c.__name__ for c in REGISTERS} == {"VoxelMorph"}
-    assert {c.__name__ for c in SUPERVISIONS} == {"Guided"}
+    assert [c.__name__ for c in REGISTERS] == ["VoxelMorph", "ViTVNet", "TransMorph"]
+    supervising = called_with("register", "pair", "progress") + modules_with("register", "pair", "progress")
+    assert {c.__name__ for c in supervising} == {type(s).__name__ for s in supervisions()}
+    assert len(supervising) == 4
     searches = {c.__name__ for c in called_with("fixed", "moving")}
     assert searches == {type(s).__name__ for s in SEARCHES} == {"CrossNGF", "Initialise"}
     chains = {c.__name__ for c in called_with("fixed", "moving", "start")}
@@ -73,7 +94,7 @@ def test_register(method, ndim):
     answers = []
     for _ in range(2):
         with seeded(7):
-            network = method(ndim=ndim)
+            network = method(ndim=ndim).eval()
         with torch.no_grad():
             answers.append(network(pair.fixed, pair.moving).transform)
     first, second = (t.displacement(pair.fixed.grid) for t in answers)
@@ -109,14 +130,14 @@ def test_chain(chain, ndim):
         assert torch.isfinite(again.displacement(pair.fixed.grid)).all()
 
 
-@pytest.mark.parametrize("supervision", SUPERVISIONS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("supervision", supervisions(), ids=lambda s: type(s).__name__)
 def test_supervision(supervision):
     pair = make_pair(3)
     losses = []
     for _ in range(2):
         with seeded(7):
-            network = REGISTERS[0](ndim=3)
-        terms = supervision()(network, pair, 0.5)
+            network = VoxelMorph(ndim=3)
+        terms = supervision(network, pair, 0.5)
         loss = sum(terms.values())
         loss.backward()
         losses.append(loss.item())

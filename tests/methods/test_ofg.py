@@ -1,5 +1,8 @@
 """On-the-Fly Guidance against the paper, written out by hand."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,8 @@ from torch import nn
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion
-from pullback.methods.pair.ofg import Guided
+from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
+from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Descend
@@ -92,7 +96,7 @@ def test_no_gradient_leaks_through_the_label():
     """With the label a constant, d/du mean((u − label)²) is 2 (u − label) / N: any leak would add to it."""
     pair = make_pair(3)
     network = Constant(torch.zeros(1, 3, *SHAPES[3]))
-    guided = Guided(regularity=0.0 * Diffusion())
+    guided = Guided(beside=0.0 * Diffusion())
     sum(guided(network, pair, 0.0).values()).backward()
     label = guided.solver(guided.energy.on(pair), start=Displacement(network.field.detach(), pair.fixed.grid)).field
     assert not label.requires_grad
@@ -110,7 +114,7 @@ def test_the_label_is_better_than_the_guess():
 def test_a_velocity_is_compared_as_a_velocity():
     pair = make_pair(2)
     network = Constant(torch.zeros(1, 2, *SHAPES[2]), kind=Velocity)
-    guided = Guided(regularity=0.0 * Diffusion())
+    guided = Guided(beside=0.0 * Diffusion())
     label = guided.solver(guided.energy.on(pair), start=Velocity(torch.zeros(1, 2, *SHAPES[2]), pair.fixed.grid))
     assert isinstance(label, Velocity)
     terms = guided(network, pair, 0.0)
@@ -140,3 +144,87 @@ def test_a_network_learns_one_pair(supervision):
         optimiser.step()
     after = float(energy(Alignment(pair, network(pair.fixed, pair.moving).transform)))
     assert after < before - 0.05
+
+
+# ---- what section 4.3 compares
+
+
+def test_the_blend_adds_the_energy_of_the_guess():
+    pair = make_pair(2)
+    guess = torch.randn(1, 2, *SHAPES[2], generator=torch.Generator().manual_seed(1))
+    network = Constant(gaussian(guess, 1.5))
+    whole, blend = Guided()(network, pair, 0.0), Guided(weight=0.25, beside=0.75 * LNCC(9))(network, pair, 0.0)
+    assert set(blend) == {"guide", "lncc"}
+    assert float(blend["guide"]) == pytest.approx(0.25 * float(whole["guide"]), rel=1e-6)
+    alignment = Alignment(pair, network(pair.fixed, pair.moving).transform)
+    assert float(blend["lncc"]) == pytest.approx(0.75 * float(LNCC(9)(alignment)), rel=1e-6)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_downsampled_label_is_a_field_of_half_the_size(ndim):
+    """Whatever the descent did, the label is linear between every second voxel; and it is better than the guess."""
+    pair = make_pair(ndim)
+    network = Constant(torch.zeros(1, ndim, *SHAPES[ndim]))
+    guided = Guided(coarser=2, beside=0.0 * Diffusion())
+    sum(guided(network, pair, 0.0).values()).backward()
+    label = -network.field.grad * network.field.numel() / 2  # from d/du mean((u - label)^2) at u = 0
+    inside = label[(slice(None), slice(None), *[slice(2, -2)] * ndim)]
+    for axis in range(2, 2 + ndim):
+        bends = inside.diff(n=2, dim=axis).abs().amax([a for a in range(inside.ndim) if a != axis])
+        assert float(torch.minimum(bends[0::2].max(), bends[1::2].max())) < 1e-5 < float(bends.max())
+    energy = guided.energy.on(pair)
+    still = Displacement(torch.zeros_like(label), pair.fixed.grid)
+    assert energy(still.with_params(label)) < energy(still)
+
+
+def test_networks_that_make_labels_learn_along_and_the_guided_one_hears_only_the_label():
+    pair = make_pair(3)
+    with seeded(0):
+        guided, network = GuidedByNetworks(partial(VoxelMorph, ndim=3)), VoxelMorph(ndim=3)
+    terms = guided(network, pair, 0.0)
+    assert set(terms) == {"guide", "diffusion", "optimiser lncc", "optimiser diffusion"}
+    with_optimiser = torch.autograd.grad(sum(terms.values()), list(network.parameters()), retain_graph=True)
+    without = torch.autograd.grad(terms["guide"] + terms["diffusion"], list(network.parameters()), retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(with_optimiser, without, strict=True))
+    from_guide = torch.autograd.grad(terms["guide"], list(guided.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in from_guide)
+    before = float(terms["optimiser lncc"])
+    optimiser = torch.optim.Adam(guided.parameters(), lr=2e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        sum(guided(network, pair, 0.0).values()).backward()
+        optimiser.step()
+    assert float(guided(network, pair, 0.0)["optimiser lncc"]) < 0.9 * before
+
+
+def test_every_kth_epoch_and_a_portion_of_the_pairs():
+    updates = [u / 100 for u in range(100)]
+    assert [EveryKth(5, epochs=10)(p) for p in updates] == [(u // 10) % 5 == 0 for u in range(100)]
+    drawn = [Portion(0.3)(u / 2000) for u in range(2000)]
+    assert 0.27 < sum(drawn) / 2000 < 0.33
+    assert drawn == [Portion(0.3)(u / 2000) for u in range(2000)]
+    assert drawn != [Portion(0.3, seed=1)(u / 2000) for u in range(2000)]
+
+
+def test_sometimes_is_one_or_the_other():
+    pair = make_pair(2)
+    network = Constant(torch.zeros(1, 2, *SHAPES[2]))
+    sometimes = Sometimes(Guided(), EveryKth(2, epochs=4))
+    assert [set(sometimes(network, pair, p)) for p in (0.0, 0.3, 0.6, 0.8)] == [
+        {"guide", "diffusion"},
+        {"lncc", "diffusion"},
+    ] * 2
+
+
+def test_self_training_learns_the_teachers_answer_and_the_optimised_one_a_better_one():
+    pair = make_pair(2)
+    teacher = Constant(gaussian(torch.randn(1, 2, *SHAPES[2], generator=torch.Generator().manual_seed(1)), 1.5))
+    student = Constant(torch.zeros(1, 2, *SHAPES[2]))
+    plain = SelfTraining(teacher, beside=0.0 * Diffusion())
+    assert float(plain(student, pair, 0.0)["guide"]) == pytest.approx(float(teacher.field.square().mean()), rel=1e-6)
+    refined = replace(plain, solver=Descend(10, 0.1))
+    sum(refined(student, pair, 0.0).values()).backward()
+    label = Displacement(-student.field.grad * student.field.numel() / 2, pair.fixed.grid)
+    energy = refined.energy.on(pair)
+    assert energy(label) < energy(Displacement(teacher.field.detach(), pair.fixed.grid))
+    assert teacher.field.grad is None

@@ -74,14 +74,15 @@ def pair_of(fixed: Case, moving: Case) -> Pair:
 
 @dataclass(frozen=True)
 class Train:
-    """What networks learn from: any two different cases make a pair."""
+    """What networks learn from: any two different cases make a pair; with an `atlas`, it and any one case."""
 
     cases: Sequence[Case]
+    atlas: Case | None = None
 
     def draw(self, generator: torch.Generator) -> Pair:
-        """A random ordered pair."""
+        """A random ordered pair, or a random fixed case with the atlas moving."""
         fixed, moving = torch.randperm(len(self.cases), generator=generator)[:2].tolist()
-        return pair_of(self.cases[fixed], self.cases[moving])
+        return pair_of(self.cases[fixed], self.atlas or self.cases[moving])
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ class PairFolder:
             those of validation names those of test too.
         shape: as in `Learn2Reg`.
         seed: of the draw.
+        atlas: name of the subject that is the moving image of every pair, and in no split; None pairs subjects.
     """
 
     root: str = ""
@@ -43,6 +44,7 @@ class PairFolder:
     test_split: tuple[str, ...] | float = 0.15
     shape: tuple[int, ...] | None = None
     seed: int = 0
+    atlas: str | None = None
 
     @cached_property
     def cases(self) -> tuple[FileCase, ...]:
@@ -110,7 +112,7 @@ class PairFolder:
 
     @cached_property
     def _groups(self) -> dict[str, tuple[FileCase, ...]]:
-        named = {case.name: case for case in self.cases}
+        named = {case.name: case for case in self.cases if case.name != self.atlas}
         self._check_splits(set(named))
         chosen = {
             name for split in (self.test_split, self.validation_split) if isinstance(split, tuple) for name in split
@@ -155,15 +157,28 @@ class PairFolder:
 
     @property
     def train(self) -> Train:
-        return Train(self._groups["train"])
+        return Train(self._groups["train"], self._atlas)
 
     @property
     def validation(self) -> Validation:
-        return Validation(ordered_pairs(self._groups["validation"], 20))
+        return Validation(self._pairs("validation", 20))
 
     @property
     def test(self) -> Test:
-        return Test(ordered_pairs(self._groups["test"], 100))
+        return Test(self._pairs("test", 100))
+
+    @property
+    def _atlas(self) -> FileCase | None:
+        if self.atlas is None:
+            return None
+        for case in self.cases:
+            if case.name == self.atlas:
+                return case
+        raise InputError(f"{self.root}: no atlas {self.atlas!r}; found {_some(case.name for case in self.cases)}")
+
+    def _pairs(self, split: str, limit: int) -> list[tuple[FileCase, FileCase]]:
+        cases, atlas = self._groups[split], self._atlas
+        return ordered_pairs(cases, limit) if atlas is None else [(case, atlas) for case in cases]
 
 
 def drawn_number(seed: int, name: str) -> float:

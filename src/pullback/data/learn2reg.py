@@ -23,12 +23,14 @@ class Learn2Reg:
             each other; None leaves the images where their headers put them.
         held_out: cases kept from training for the validation split.
         validation_pairs: how many pairs of them.
+        both_ways: the pairs that the file lists are measured in both directions.
     """
 
     root: str = ""
     shape: tuple[int, ...] | None = None
     held_out: int = 10
     validation_pairs: int = 20
+    both_ways: bool = False
 
     @cached_property
     def _splits(self) -> tuple[Train, Validation, Test]:
@@ -45,6 +47,8 @@ class Learn2Reg:
             cases = {_key(e["image"]): self._case(root, e) for e in entries}
             wanted = [layout.get("registration_test") or [], layout.get("registration_val") or []]
             splits = [[(cases[_key(p["fixed"])], cases[_key(p["moving"])]) for p in pairs] for pairs in wanted]
+            if self.both_ways:
+                splits = [[way for pair in pairs for way in (pair, pair[::-1])] for pairs in splits]
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{files[0]}: not the Learn2Reg layout: {error!r} is missing or unreadable") from error
         test, validation = splits

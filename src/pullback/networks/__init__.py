@@ -1,7 +1,10 @@
 """Bricks of networks."""
 
 from pullback.networks.convolve import convolve
+from pullback.networks.head import FieldHead, together
 from pullback.networks.pad import padded
+from pullback.networks.swin import Swin
 from pullback.networks.unet import UNet, convolution
+from pullback.networks.up import Convolved, Up
 
-__all__ = ["UNet", "convolution", "convolve", "padded"]
+__all__ = ["Convolved", "FieldHead", "Swin", "UNet", "Up", "convolution", "convolve", "padded", "together"]

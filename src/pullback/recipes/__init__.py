@@ -1,8 +1,9 @@
-"""One file per experiment, data only: each module here defines `recipe`."""
+"""Experiments as data: each module here defines `recipes`, by name."""
 
 import importlib
 import importlib.util
 import pkgutil
+from functools import cache
 from pathlib import Path
 
 from pullback.errors import InputError
@@ -11,7 +12,7 @@ from pullback.study.recipe import Recipe, did_you_mean, read_recipe
 
 def names() -> list[str]:
     """The recipes that come with the package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return list(_known())
 
 
 def find(name: str) -> Recipe:
@@ -21,9 +22,16 @@ def find(name: str) -> Recipe:
         return read_recipe(path)
     if path.suffix == ".py":
         return _from_python(path)
-    if name not in names():
+    if name not in _known():
         raise InputError(f"no recipe {name!r}{did_you_mean(name, names())}; `pullback recipes` lists them")
-    return importlib.import_module(f"{__name__}.{name}").recipe
+    return _known()[name]
+
+
+@cache
+def _known() -> dict[str, Recipe]:
+    modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    listed = [importlib.import_module(f"{__name__}.{module}").recipes for module in modules]
+    return {name: recipe for recipes in listed for name, recipe in recipes.items()}
 
 
 def _from_python(path: Path) -> Recipe:

@@ -2,7 +2,7 @@
 
 from pullback.solvers.chain import Chain, Refine, chain
 from pullback.solvers.deformed import Deformed, placed
-from pullback.solvers.descend import Descend, Settled
+from pullback.solvers.descend import Descend, Settled, summed_sgd
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
@@ -23,5 +23,6 @@ __all__ = [
     "masses",
     "moments",
     "placed",
+    "summed_sgd",
     "within_view",
 ]

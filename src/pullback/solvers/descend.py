@@ -1,12 +1,12 @@
 """One gradient solver for everything that has parameters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from pullback.alignment import Objective
 from pullback.space import Transform
@@ -84,3 +84,11 @@ class Descend:
                     group["lr"] = self.step_size * (1 - (1 - self.last) * step / max(self.steps - 1, 1))
                 optimiser.step()
         return start.with_params(*(p.detach() for p in best))
+
+
+def summed_sgd(parameters: Iterable[Tensor], lr: float) -> SGD:
+    """For `Descend.optimiser`: gradient descent on the sum over voxels of what our energies have as a mean.
+
+    So that one `lr` fits images of any size; the number of a field's components stands for that of voxels.
+    """
+    return SGD([{"params": [p], "lr": lr * p.numel()} for p in parameters])

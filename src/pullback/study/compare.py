@@ -96,11 +96,12 @@ def _short(number: float) -> str:
 
 def write_tables(results: Mapping[str, Rows], reference: str | None, out: Path) -> None:
     """`pairs.csv`, every number of every pair, and `summary.csv`, into the folder `out`."""
-    _write_csv([{"register": name, **row} for name, rows in results.items() for row in rows], out / "pairs.csv")
-    _write_csv(summary(results, reference), out / "summary.csv")
+    write_csv([{"register": name, **row} for name, rows in results.items() for row in rows], out / "pairs.csv")
+    write_csv(summary(results, reference), out / "summary.csv")
 
 
-def _write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
+def write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
+    """A column per key, in the order in which they first appear."""
     names = list(dict.fromkeys(key for record in records for key in record))
     with beside(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")

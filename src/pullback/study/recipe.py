@@ -31,7 +31,7 @@ class Recipe:
         about: one line: what it trains, on what, and which figure of which paper it stands beside.
         data: three splits.
         network: makes the untrained network, a register: `partial(VoxelMorph, ndim=3)`.
-        supervision: how it learns.
+        supervision: how it learns; one that has weights of its own is made like the network, by a partial.
         training: the numbers of the loop.
         metrics: what validation and evaluation report; the first that answers chooses the checkpoint.
     """
@@ -39,7 +39,7 @@ class Recipe:
     about: str
     data: Dataset
     network: partial[Any]
-    supervision: Supervision
+    supervision: Supervision | partial[Any]
     training: Training = Training()
     metrics: tuple[Metric, ...] = STANDARD
 

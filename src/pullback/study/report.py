@@ -108,7 +108,7 @@ def _numbers(numbers: Mapping[str, Mapping[str, float]]) -> str:
 
 def _grid_of(numbers: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
     rows = [{"": name} | {key: _number(column.get(name)) for key, column in numbers.items()} for name in names]
-    return _tabular(rows)
+    return tabular(rows)
 
 
 def _number(value: float | None) -> str:
@@ -120,10 +120,10 @@ def _number(value: float | None) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    return f'<div class="compared">{_tabular(rows)}</div>' if rows else ""
+    return f'<div class="compared">{tabular(rows)}</div>' if rows else ""
 
 
-def _tabular(rows: Sequence[Mapping[str, str]]) -> str:
+def tabular(rows: Sequence[Mapping[str, str]]) -> str:
     header = list(rows[0])
     head = "".join(f'<th scope="col">{escape(str(key))}</th>' for key in header)
     body = ""

@@ -4,17 +4,22 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 from torch import nn
 
+from pullback.alignment import Registered, Supervision
 from pullback.data import Dataset
 from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
+from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
 from pullback.training import device_of, load_weights, seeded, train
@@ -32,7 +37,7 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     out = Path(out)
     text, splits = to_yaml(recipe), _splits(recipe.data)
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
-    network = build(recipe)
+    network, supervision = build(recipe), _supervision(recipe)
     grid = next(iter(recipe.data.validation)).fixed.grid
     if grid.ndim != recipe.network.keywords.get("ndim", grid.ndim):
         raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
@@ -50,7 +55,7 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
         return train(
             network,
             recipe.data.train,
-            recipe.supervision,
+            supervision,
             recipe.training,
             recipe.data.validation,
             recipe.metrics,
@@ -64,6 +69,31 @@ def build(recipe: Recipe) -> nn.Module:
     """The untrained network of a recipe, its weights drawn from the recipe's seed."""
     with seeded(recipe.training.seed):
         return recipe.network()
+
+
+def _supervision(recipe: Recipe) -> Supervision:
+    """That of a recipe; one that has weights of its own is made from its partial, and draws them apart."""
+    if not isinstance(recipe.supervision, partial):
+        return recipe.supervision
+    with seeded(recipe.training.seed, 0):
+        return recipe.supervision()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The network of a finished run as a register that a recipe can name: `SelfTraining(teacher=Run("runs/first"))`."""
+
+    folder: str = ""
+
+    def __call__(self, fixed: Image, moving: Image) -> Registered:
+        with torch.no_grad():
+            return self._network.to(fixed.data.device)(fixed, moving)
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        if not self.folder:
+            raise InputError("no run is named to learn from; say which: --set supervision.teacher.folder=RUN")
+        return load_run(self.folder)[1].network
 
 
 def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, Trained]:

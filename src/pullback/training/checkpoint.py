@@ -28,18 +28,21 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, object]:
     return about
 
 
-def save_state(network: nn.Module, optimiser: Optimizer, path: Path, about: dict[str, object]) -> None:
-    """Everything that the next update depends on, in one file, so that a kill leaves the old state or the new."""
-    tensors = {f"network.{name}": tensor.detach() for name, tensor in network.state_dict().items()}
+def save_state(learning: nn.Module, optimiser: Optimizer, path: Path, about: dict[str, object]) -> None:
+    """Everything that the next update depends on, in one file, so that a kill leaves the old state or the new.
+
+    `learning` holds all that learns: the network, and the supervision where that has weights of its own.
+    """
+    tensors = {name: tensor.detach() for name, tensor in learning.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     _save(tensors, path, about)
 
 
-def load_state(network: nn.Module, optimiser: Optimizer, path: Path) -> dict[str, Any]:
+def load_state(learning: nn.Module, optimiser: Optimizer, path: Path) -> dict[str, Any]:
     """Put back what `save_state` wrote; returns what was saved about it."""
     tensors, about = _load(path)
-    _into(network, {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}, path)
+    _into(learning, {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}, path)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):

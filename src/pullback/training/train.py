@@ -82,6 +82,8 @@ def train(
 ) -> Network:
     """Teach `network` by `supervision` on pairs drawn from `pairs`, one pair per update and process.
 
+    A supervision that is a module has weights of its own, which learn along.
+
     The same seed gives the same pairs in the same order, whatever the supervision and however often the run was
     interrupted. With `out` the folder gets `training.csv`, `validation.csv`, `tensorboard/`, `last.safetensors` (all
     that resuming needs) and, with `validation`, `best.safetensors`, chosen by the first metric that answers.
@@ -96,20 +98,21 @@ def train(
     folder = None if out is None else Path(out)
     fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
     fabric.launch()
-    optimiser = training.optimiser(network.parameters(), lr=training.lr)
-    step, optimiser = fabric.setup(_Step(network, supervision, fabric.autocast), optimiser)
+    learning = _Step(network, supervision, fabric.autocast)
+    optimiser = training.optimiser(learning.parameters(), lr=training.lr)
+    step, optimiser = fabric.setup(learning, optimiser)
     state = _State()
     if resume:
         if folder is None:
             raise InputError("resume: say with `out` which run to go on with")
-        state = _State(**load_state(network, optimiser, folder / "last.safetensors"))
+        state = _State(**load_state(learning, optimiser, folder / "last.safetensors"))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
         Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
         asked_to_stop() as stopping,
         _deterministic(training.deterministic),
     ):
-        keep = _Keeper(network, optimiser, state, training, folder if fabric.is_global_zero else None)
+        keep = _Keeper(learning, optimiser, state, training, folder if fabric.is_global_zero else None)
         task = bar.add_task("training", total=training.updates, completed=state.update)
         while state.update < training.updates:
             if stopping():
@@ -117,7 +120,8 @@ def train(
                 raise Interrupted(f"stopped after update {state.update} of {training.updates}")
             index = state.update * fabric.world_size + fabric.global_rank
             pair = draw(pairs, training.seed, index).to(fabric.device)
-            values = _update(fabric, step, optimiser, pair, training, state.update / training.updates)
+            with seeded(training.seed, 1, index):  # dropout, so that a resumed run drops the same
+                values = _update(fabric, step, optimiser, pair, training, state.update / training.updates)
             state.update += 1
             bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
             if keep.due(training.log_every):
@@ -142,10 +146,13 @@ def draw(pairs: Train, seed: int, index: int) -> Pair:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within it torch draws from `seed`; outside nothing has changed. For the initial weights of a network."""
+def seeded(seed: int, *index: int) -> Iterator[None]:
+    """Within it torch draws from `seed`, or from a stream of its own for each `index`; outside nothing has changed.
+
+    For what draws from nowhere else: the initial weights of a network, its dropout.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(generator(seed, *index).initial_seed() if index else seed)
         yield
 
 
@@ -214,7 +221,7 @@ class _State:
 class _Keeper:
     """What a run leaves on disk; with `out` None (no folder, or not the first process) nothing."""
 
-    network: nn.Module
+    learning: "_Step"
     optimiser: Optimizer
     now: _State
     training: Training
@@ -233,14 +240,14 @@ class _Keeper:
 
     def state(self) -> None:
         if self.out is not None:
-            save_state(self.network, self.optimiser, self.out / "last.safetensors", vars(self.now))
+            save_state(self.learning, self.optimiser, self.out / "last.safetensors", vars(self.now))
 
     def validated(self, means: dict[str, float], score: float) -> None:
         self.row("validation", means)
         if self.now.best is None or score > self.now.best:
             self.now.best = score
             if self.out is not None:
-                save_weights(self.network, self.out / "best.safetensors", {"update": self.now.update, **means})
+                save_weights(self.learning.network, self.out / "best.safetensors", {"update": self.now.update, **means})
 
     def close(self) -> None:
         if self.log is not None:

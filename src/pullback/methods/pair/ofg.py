@@ -1,16 +1,21 @@
 """On-the-Fly Guidance: a network learns from its own guess, improved by a few steps of descent.
 
-Xin, Chen, Ji, Han, Xie: On-the-Fly Guidance Training for Medical Image Registration, 2024, arXiv:2308.15216.
+Xin, Chen, Ji, Han, Xie: On-the-Fly Guidance Training for Medical Image Registration, 2024, arXiv:2308.15216. `Guided`
+is the method; `GuidedByNetworks` and `Sometimes` are what its section 4.3 compares it with.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from pullback.alignment import Alignment, Pair, Register
+from pullback.alignment import Alignment, Pair, Register, Supervision
 from pullback.energies import LNCC, Diffusion, Energy
+from pullback.numerics.random import generator
 from pullback.solvers import Descend
-from pullback.space import Dense
+from pullback.space import Dense, Displacement, Image, pull, resampled
+from pullback.training import Unsupervised
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,129 @@ class Guided:
     Attributes:
         energy: what the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code of
             VoxelMorph that the paper builds on, each is a mean, so that the weight does not depend on the image's size.
-        regularity: the paper's "weight decay of 0.02 … to reduce overfitting for small datasets, as suggested in
-            VoxelMorph". VoxelMorph suggests no decay of the network's weights; it tunes the weight of the smoothness of
-            the field, and finds 0.02 best. So it is read as 0.02 × `Diffusion` of the guess.
+        beside: energy of the guess itself that is added to the loss. The default is the paper's "weight decay of 0.02 …
+            to reduce overfitting for small datasets, as suggested in VoxelMorph". VoxelMorph suggests no decay of the
+            network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is read as
+            0.02 × `Diffusion` of the guess. `β * LNCC(9)` in it is the paper's blend α · guide + β · NCC.
         solver: ten steps of Adam at 0.1 voxel.
+        weight: of the guide, the α of the blend.
+        coarser: descends on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
+            with an eighth of the parameters in 3D. The label is that field, interpolated to full size.
     """
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
-    regularity: Energy = 0.02 * Diffusion()
+    beside: Energy = 0.02 * Diffusion()
     solver: Descend = Descend(steps=10, step_size=0.1)
+    weight: float = 1.0
+    coarser: int = 1
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
-        guess = register(pair.fixed, pair.moving).transform
-        if not isinstance(guess, Dense):
-            raise TypeError(f"Guided compares fields; the register answered with {type(guess).__name__}")
-        label = self.solver(self.energy.on(pair), start=guess)
-        difference = (guess.field - label.field).square().mean()
-        return {"guide": difference, **self.regularity.terms(Alignment(pair, guess))}
+        guess = field_of(register, pair)
+        guide = squared(guess, self._label(pair, guess))
+        return {"guide": self.weight * guide, **self.beside.terms(Alignment(pair, guess))}
+
+    def _label(self, pair: Pair, guess: Dense) -> Dense:
+        if self.coarser == 1:
+            return self.solver(self.energy.on(pair), start=guess)
+        small = Pair(_coarse(pair.fixed, self.coarser), _coarse(pair.moving, self.coarser))
+        with torch.no_grad():
+            start = guess.on(small.fixed.grid)
+        return self.solver(self.energy.on(small), start=start).on(guess.grid)
+
+
+class GuidedByNetworks(nn.Module):
+    """The label is made by networks in a row: the paper's network-based optimiser, "n cascaded VoxelMorphs".
+
+    Each sees the fixed image and the moving one as moved so far, and answers with what is left. The paper does not say
+    how they learn; here they learn along, by the energy of the label, of which nothing reaches the network that is
+    guided. So one update is one step of theirs. Compared are displacements, whatever kind of field is predicted.
+
+    Args:
+        network: makes one of them.
+        n: how many.
+        energy, beside: as in `Guided`.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        n: int = 2,
+        energy: Energy = LNCC(9) + 1.0 * Diffusion(),
+        beside: Energy = 0.02 * Diffusion(),
+    ) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(network() for _ in range(n))
+        self.energy = energy
+        self.beside = beside
+
+    def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        guess = field_of(register, pair)
+        grid = pair.fixed.grid
+        label = Displacement(guess.displacement(grid).detach(), grid)
+        for network in self.networks:
+            step = network(pair.fixed, pull(pair.moving, label, onto=pair.fixed)).transform
+            label = Displacement((label @ step).displacement(grid), grid)
+        guide = squared(Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid))
+        optimiser = {f"optimiser {name}": value for name, value in self.energy.terms(Alignment(pair, label)).items()}
+        return {"guide": guide, **self.beside.terms(Alignment(pair, guess)), **optimiser}
+
+
+@dataclass(frozen=True)
+class Sometimes:
+    """`guided` on some updates, `otherwise` on the rest: the paper's ablations of how often to optimise.
+
+    Attributes:
+        guided, otherwise: supervisions.
+        when: whether an update at this progress, 0 → 1, is guided: `EveryKth` epoch, or a `Portion` of the pairs.
+    """
+
+    guided: Supervision
+    when: Callable[[float], bool]
+    otherwise: Supervision = Unsupervised()
+
+    def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        return (self.guided if self.when(progress) else self.otherwise)(register, pair, progress)
+
+
+@dataclass(frozen=True)
+class EveryKth:
+    """One epoch in `k`, the first included, of `epochs` in all."""
+
+    k: int
+    epochs: int
+
+    def __call__(self, progress: float) -> bool:
+        return int(progress * self.epochs) % self.k == 0
+
+
+@dataclass(frozen=True)
+class Portion:
+    """By chance, of this probability; the same for a seed and a progress."""
+
+    probability: float
+    seed: int = 0
+
+    def __call__(self, progress: float) -> bool:
+        chance = generator(self.seed, round(progress * 2**31))
+        return float(torch.rand((), generator=chance)) < self.probability
+
+
+def field_of(register: Register, pair: Pair) -> Dense:
+    """The field that a register answers with.
+
+    Raises:
+        TypeError: it answered with another kind of transform.
+    """
+    guess = register(pair.fixed, pair.moving).transform
+    if not isinstance(guess, Dense):
+        raise TypeError(f"guidance compares fields; the register answered with {type(guess).__name__}")
+    return guess
+
+
+def squared(guess: Dense, label: Dense) -> Tensor:
+    """The mean squared difference of two fields of one kind and grid, in voxels²."""
+    return (guess.field - label.field).square().mean()
+
+
+def _coarse(image: Image, factor: int) -> Image:
+    return resampled(image, (factor * image.grid.spacing).tolist())

@@ -5,12 +5,11 @@ Balakrishnan et al. 2018 (CVPR), 2019 (TMI); Dalca et al. 2018 for the stationar
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from pullback.alignment import Alignment, Pair
-from pullback.networks import UNet, convolution, convolve
-from pullback.space import Affine, Dense, Displacement, Grid, Image, pull
+from pullback.alignment import Alignment
+from pullback.networks import FieldHead, UNet, together
+from pullback.space import Dense, Displacement, Grid, Image
 
 ENCODER = (16, 32, 32, 32)
 VOXELMORPH_1 = (32, 32, 32, 32, 8, 8)
@@ -21,7 +20,6 @@ class VoxelMorph(nn.Module):
     """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
 
     Images of any size and of different grids: the moving image is first pulled onto the fixed grid as the headers say.
-    The head starts near zero (weights of deviation 1e-5), so an untrained network answers with nearly no motion.
 
     Args:
         ndim: 2 or 3.
@@ -40,16 +38,8 @@ class VoxelMorph(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.transform = transform
         self.unet = UNet(ndim, 2 * channels, encoder, decoder)
-        self.head = convolution(ndim, self.unet.channels_out, ndim, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=1e-5)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+        self.head = FieldHead(ndim, self.unet.channels_out, transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
-        seen = moving if moving.grid == fixed.grid else pull(moving, Affine.identity(fixed.grid.ndim), onto=fixed)
-        features = self.unet(torch.cat([fixed.data, seen.data], 1))
-        with torch.autocast(features.device.type, enabled=False):  # bfloat16 would round the field to 1/64 voxel
-            field = convolve(self.head, features.float())
-        return Alignment(Pair(fixed, moving), self.transform(field, fixed.grid))
+        return self.head(self.unet(together(fixed, moving)), fixed, moving)

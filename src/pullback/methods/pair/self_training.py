@@ -1,0 +1,43 @@
+"""Self-training: a network learns the answers of one that was trained before; the baseline of On-the-Fly Guidance.
+
+Xin et al. 2024 (arXiv:2308.15216), section 4.2 and figure 3: "Self-training uses pre-trained network deformation fields
+as pseudo labels; optimized self-training enhances this with extra optimization steps."
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Alignment, Pair, Register
+from pullback.energies import LNCC, Diffusion, Energy
+from pullback.methods.pair.ofg import field_of, squared
+from pullback.solvers import Descend
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """The loss is the mean squared difference of the guess to the teacher's answer for the same pair.
+
+    The paper does not say where the student starts: here from weights of its own, as in the other rows. Nor where the
+    labels are kept: here the teacher answers anew for each pair, which comes to the same.
+
+    Attributes:
+        teacher: a register that does not learn, which predicts the same kind of field.
+        solver: improves the teacher's answer first: optimised self-training; None takes it as it is.
+        energy: what that descends, as in `Guided`.
+        beside: energy of the guess that is added to the loss, as in `Guided`.
+    """
+
+    teacher: Register
+    solver: Descend | None = None
+    energy: Energy = LNCC(9) + 1.0 * Diffusion()
+    beside: Energy = 0.02 * Diffusion()
+
+    def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        with torch.no_grad():
+            label = field_of(self.teacher, pair)
+        if self.solver is not None:
+            label = self.solver(self.energy.on(pair), start=label)
+        guess = field_of(register, pair)
+        return {"guide": squared(guess, label), **self.beside.terms(Alignment(pair, guess))}

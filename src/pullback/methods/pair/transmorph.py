@@ -1,0 +1,74 @@
+"""TransMorph: a Swin transformer looks at both images, a convolutional decoder answers with a field.
+
+Chen, Frey, He, Segars, Li, Du: TransMorph: Transformer for unsupervised medical image registration, Medical Image
+Analysis 2022.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pullback.alignment import Alignment
+from pullback.networks import Convolved, FieldHead, Swin, Up, together
+from pullback.space import Dense, Displacement, Grid, Image
+
+WINDOW = {2: (7, 7), 3: (5, 6, 7)}
+SMALL = {"embed": 48, "heads": (4, 4, 4, 4)}
+LARGE = {"embed": 128, "depths": (2, 2, 12, 2), "heads": (4, 4, 8, 16)}
+
+
+class TransMorph(nn.Module):
+    """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
+
+    The defaults are the authors' (46.8 million parameters in 3D); `TransMorph(3, **SMALL)` and `**LARGE` are their
+    variants. Images of any size: see `Swin`. In 2D, where the paper has no windows, they are those of Liu et al. 2021.
+
+    Args:
+        ndim: 2 or 3.
+        embed: channels of the first stage of the transformer.
+        depths, heads: blocks, and heads of attention, of its four stages.
+        window: its sides in patches of 4 voxels; None is 5, 6, 7 in 3D and 7, 7 in 2D.
+        drop_path: rate of stochastic depth in the last block.
+        last: channels at full size.
+        transform: `Displacement`, or `Velocity` for a diffeomorphism; the head's answer is its `field`.
+        channels: of one image.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        embed: int = 96,
+        depths: Sequence[int] = (2, 2, 4, 2),
+        heads: Sequence[int] = (4, 4, 8, 8),
+        window: Sequence[int] | None = None,
+        drop_path: float = 0.3,
+        last: int = 16,
+        transform: Callable[[Tensor, Grid], Dense] = Displacement,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        both = 2 * channels
+        self.pool = F.avg_pool2d if ndim == 2 else F.avg_pool3d
+        self.swin = Swin(ndim, both, 4, embed, depths, heads, window or WINDOW[ndim], drop_path)
+        self.at_half = Convolved(ndim, both, embed // 2, _finish(ndim))
+        self.at_full = Convolved(ndim, both, last, _finish(ndim))
+        widths = [8 * embed, 4 * embed, 2 * embed, embed, embed // 2, last]
+        self.up = nn.ModuleList(
+            Up(ndim, before, after, after, _finish(ndim)) for before, after in itertools.pairwise(widths)
+        )
+        self.head = FieldHead(ndim, last, transform)
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        both = together(fixed, moving)
+        values, *skips = reversed(self.swin(both))
+        skips += [self.at_half(self.pool(both, 3, stride=2, padding=1)), self.at_full(both)]
+        for up, skip in zip(self.up, skips, strict=True):
+            values = up(values, skip)
+        return self.head(values, fixed, moving)
+
+
+def _finish(ndim: int) -> Callable[[int], nn.Module]:
+    norm = nn.InstanceNorm2d if ndim == 2 else nn.InstanceNorm3d
+    return lambda channels: nn.Sequential(norm(channels), nn.LeakyReLU(inplace=True))

@@ -1,0 +1,110 @@
+"""ViT-V-Net: convolutions down, a vision transformer at the bottom, a V-Net's decoder up.
+
+Chen, He, Frey, Li, Du: ViT-V-Net: Vision Transformer for Unsupervised Volumetric Medical Image Registration, 2021.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pullback.alignment import Alignment
+from pullback.networks import Convolved, FieldHead, Up, convolution, padded, together
+from pullback.space import Dense, Displacement, Grid, Image
+
+PATCH = 8
+STRIDE = 4 * PATCH
+
+
+class ViTVNet(nn.Module):
+    """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
+
+    The defaults are the authors' (31.5 million parameters in 3D): two halvings, patches of 8 of what is left, 12
+    blocks of attention. They learn one position per patch of 160×192×224 voxels; here those are interpolated to the
+    patches of whatever size comes, which is padded to multiples of 32.
+
+    Args:
+        ndim: 2 or 3.
+        encoder: channels at full, half and a quarter of the size.
+        hidden: channels of the tokens.
+        blocks, heads, mlp: of the transformer: its depth, its heads of attention, its channels between.
+        dropout: rate within the MLPs and after the positions; attention has none.
+        positions: patches along each axis of the positions that are learned; None is 5, 6, 7 in 3D and 6, 7 in 2D.
+        bottom: channels after the transformer.
+        decoder: channels on the way up, at a sixteenth of the size, an eighth, …, and at full size.
+        transform: `Displacement`, or `Velocity` for a diffeomorphism; the head's answer is its `field`.
+        channels: of one image.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        encoder: Sequence[int] = (16, 32, 32),
+        hidden: int = 252,
+        blocks: int = 12,
+        heads: int = 12,
+        mlp: int = 3072,
+        dropout: float = 0.1,
+        positions: Sequence[int] | None = None,
+        bottom: int = 512,
+        decoder: Sequence[int] = (96, 48, 32, 32, 16),
+        transform: Callable[[Tensor, Grid], Dense] = Displacement,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.mode = "bilinear" if ndim == 2 else "trilinear"
+        self.pool = F.max_pool2d if ndim == 2 else F.max_pool3d
+        widths = [2 * channels, *encoder]
+        self.down = nn.ModuleList(
+            nn.Sequential(Convolved(ndim, a, b, _rectified, bias=True), Convolved(ndim, b, b, _rectified, bias=True))
+            for a, b in zip(widths, encoder, strict=False)
+        )
+        self.embed = convolution(ndim, encoder[-1], hidden, PATCH, stride=PATCH)
+        self.positions = nn.Parameter(torch.zeros(1, hidden, *(positions or ((6, 7) if ndim == 2 else (5, 6, 7)))))
+        self.dropout = nn.Dropout(dropout)
+        block = nn.TransformerEncoderLayer(
+            hidden, heads, mlp, dropout, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+        )
+        block.self_attn.dropout = 0.0
+        block.dropout1 = nn.Identity()  # type: ignore[assignment]
+        norm = nn.LayerNorm(hidden, eps=1e-6)
+        self.transformer = nn.TransformerEncoder(block, blocks, norm, enable_nested_tensor=False)
+        self.bottom = Convolved(ndim, hidden, bottom, _finish(ndim))
+        skips = [encoder[-1], encoder[-1], *reversed(encoder)]
+        before = [bottom, *decoder]
+        self.up = nn.ModuleList(
+            Up(ndim, b, s, a, _finish(ndim)) for b, s, a in zip(before, skips, decoder, strict=False)
+        )
+        self.head = FieldHead(ndim, decoder[-1], transform)
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        """Raises ValueError in training where the images make a single patch, which cannot be normalised."""
+        if self.training and max(fixed.grid.shape) <= STRIDE:
+            raise ValueError(f"ViTVNet learns from more than {STRIDE} voxels along some axis, got {fixed.grid.shape}")
+        return self.head(padded(self._features, together(fixed, moving), STRIDE), fixed, moving)
+
+    def _features(self, values: Tensor) -> Tensor:
+        skips: list[Tensor] = []
+        for stage in self.down:
+            values = stage(values if not skips else self.pool(values, 2))
+            skips.append(values)
+        skips += [self.pool(values, 2), self.pool(values, 4)]
+        values = self.bottom(self._attended(self.embed(values)))
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            values = up(values, skip)
+        return values
+
+    def _attended(self, patches: Tensor) -> Tensor:
+        positions = F.interpolate(self.positions, patches.shape[2:], mode=self.mode, align_corners=False)
+        tokens = self.dropout((patches + positions).flatten(2).mT)
+        return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])
+
+
+def _rectified(channels: int) -> nn.Module:
+    return nn.ReLU(inplace=True)
+
+
+def _finish(ndim: int) -> Callable[[int], nn.Module]:
+    norm = nn.BatchNorm2d if ndim == 2 else nn.BatchNorm3d
+    return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))

@@ -1,0 +1,54 @@
+"""A stage of a decoder."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pullback.networks.convolve import convolve
+from pullback.networks.unet import convolution
+
+Finish = Callable[[int], nn.Module]
+"""What follows a convolution of so many channels: normalisation and activation."""
+
+
+class Convolved(nn.Module):
+    """A 3ᵈ convolution that keeps the size, then `finish`.
+
+    Args:
+        ndim: 2 or 3.
+        before, after: channels.
+        finish: what follows.
+        bias: of the convolution; without use where a normalisation follows.
+    """
+
+    def __init__(self, ndim: int, before: int, after: int, finish: Finish, bias: bool = False) -> None:
+        super().__init__()
+        self.convolution = convolution(ndim, before, after, 3, padding=1, bias=bias)
+        self.finish = finish(after)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(B, before, *spatial)` to `(B, after, *spatial)`."""
+        return self.finish(convolve(self.convolution, values))
+
+
+class Up(nn.Module):
+    """Linear upsampling by two, the skip of that size beside it, two convolutions: of TransMorph and ViT-V-Net.
+
+    Args:
+        ndim: 2 or 3.
+        before, skip, after: channels of what comes from below, of the skip, and of the answer.
+        finish: what follows each convolution.
+    """
+
+    def __init__(self, ndim: int, before: int, skip: int, after: int, finish: Finish) -> None:
+        super().__init__()
+        self.mode = "bilinear" if ndim == 2 else "trilinear"
+        self.first = Convolved(ndim, before + skip, after, finish)
+        self.second = Convolved(ndim, after, after, finish)
+
+    def forward(self, values: Tensor, skip: Tensor) -> Tensor:
+        """`(B, before, *n)` and `(B, skip, *2n)` to `(B, after, *2n)`."""
+        values = F.interpolate(values, skip.shape[2:], mode=self.mode, align_corners=False)
+        return self.second(self.first(torch.cat([values, skip], 1)))

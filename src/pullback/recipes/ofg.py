@@ -1,0 +1,125 @@
+"""On-the-Fly Guidance and the unsupervised training that it is compared with, for each network and set of images.
+
+Two recipes of one network and set differ in their supervision alone (Xin et al. 2024, table 1). Sets that the paper has
+take its numbers: 500 epochs, a learning rate of 1e-4, batches of one. The others are for smaller machines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+
+from pullback.alignment import Supervision
+from pullback.data import Cohort, Dataset, Learn2Reg, PairFolder
+from pullback.energies import LNCC, Diffusion
+from pullback.methods.pair.ofg import Guided
+from pullback.methods.pair.transmorph import TransMorph
+from pullback.methods.pair.vit_v_net import ViTVNet
+from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.metrics import STANDARD, Dice, EndPointError, Folding, Metric, SDLogJ
+from pullback.study.recipe import Recipe
+from pullback.training import Training, Unsupervised
+
+ENERGY = LNCC(9) + 1.0 * Diffusion()
+WAYS: Mapping[str, tuple[str, Supervision]] = {
+    "unsupervised": ("unsupervised", Unsupervised(ENERGY)),
+    "ofg": ("On-the-Fly Guidance", Guided(ENERGY)),
+}
+NETWORKS = {
+    "voxelmorph": ("VoxelMorph", VoxelMorph),
+    "vitvnet": ("ViT-V-Net", ViTVNet),
+    "transmorph": ("TransMorph", TransMorph),
+}
+TRANSFORMERS = ("vitvnet", "transmorph")
+EPOCHS = 500
+FULL = Training(lr=1e-4, log_every=100, validate_every=2000, save_every=500)
+
+_SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
+    {
+        "phantom": ("the built-in cohort", 3, Cohort(spacing=5.0), Training(updates=1000, lr=1e-3)),
+        "folder": ("your own folder of images", 3, PairFolder(), Training(updates=5000, lr=1e-3)),
+        "hippocampus": (
+            "hippocampus MR (Learn2Reg)",
+            3,
+            Learn2Reg(shape=(48, 64, 48)),
+            Training(updates=3000, lr=1e-3),
+        ),
+        "brains": (
+            "whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz and so on",
+            3,
+            PairFolder(
+                images="*_T1w.nii.gz",
+                labels="*_dseg.nii.gz",
+                validation_split=("sub-11", "sub-12"),
+                test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
+            ),
+            Training(updates=1000, lr=1e-3),
+        ),
+        "slices": (
+            "slices of brains (15 of OASIS-TRT-20)",
+            2,
+            PairFolder(
+                images="images/*.nii.gz",
+                labels="labels/*.nii.gz",
+                validation_split=("OASIS-TRT-20-10", "OASIS-TRT-20-11"),
+                test_split=tuple(f"OASIS-TRT-20-{n}" for n in (12, 13, 14, 15)),
+            ),
+            Training(updates=3000, lr=1e-3),
+        ),
+        "ixi": (
+            "IXI, atlas to subject",
+            3,
+            PairFolder(images="*_T1w.nii.gz", labels="*_dseg.nii.gz", atlas="atlas"),
+            replace(FULL, updates=EPOCHS * 200),
+        ),
+        "oasis": (
+            "OASIS (Learn2Reg 2021), subject to subject",
+            3,
+            Learn2Reg(both_ways=True),
+            replace(FULL, updates=EPOCHS * 200),
+        ),
+        "lpba40": (
+            "LPBA40, subject to subject, as LONI distributes it in delineation space",
+            3,
+            PairFolder(
+                images="*/*.delineation.skullstripped.img",
+                labels="*/*.delineation.structure.label.img",
+                validation_split=("S39", "S40"),
+                test_split=tuple(f"S{n:02d}" for n in range(2, 11)),
+            ),
+            replace(FULL, updates=EPOCHS * 30 * 29),
+        ),
+        "abdomen": (
+            "Abdomen CT-CT (Learn2Reg 2020)",
+            3,
+            Learn2Reg(both_ways=True),
+            replace(FULL, updates=EPOCHS * 30),
+        ),
+    }
+)
+
+
+def _metrics(data: Dataset) -> tuple[Metric, ...]:
+    return (Dice(), Folding(), SDLogJ(), EndPointError()) if isinstance(data, Cohort) else STANDARD
+
+
+def _paced(training: Training, network: str) -> Training:
+    """Transformers diverge at the rates at which a small U-Net learns fastest."""
+    return replace(training, lr=min(training.lr, 3e-4)) if network in TRANSFORMERS else training
+
+
+recipes: Mapping[str, Recipe] = MappingProxyType(
+    {
+        f"{way}_{network}_{name}": Recipe(
+            about=f"{called}, {how}, {on}",
+            data=data,
+            network=partial(kind, ndim=ndim),
+            supervision=supervision,
+            training=_paced(training, network),
+            metrics=_metrics(data),
+        )
+        for name, (on, ndim, data, training) in _SETS.items()
+        for network, (called, kind) in NETWORKS.items()
+        for way, (how, supervision) in WAYS.items()
+    }
+)

@@ -1,0 +1,20 @@
+"""The evaluations of papers as data: each module here defines `study`."""
+
+import importlib
+import pkgutil
+
+from pullback.errors import InputError
+from pullback.study.recipe import did_you_mean
+from pullback.study.study import Study
+
+
+def names() -> list[str]:
+    """The studies that come with the package."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Study:
+    """A study by its name."""
+    if name not in names():
+        raise InputError(f"no study {name!r}{did_you_mean(name, names())}; there is {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}").study

@@ -1,0 +1,174 @@
+"""Outcomes of a study as figures: vectors, without a ground of their own, in tones that show on white and on black."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from pullback.files.beside import beside
+from pullback.study.study import Outcome, Row
+from pullback.study.tables import over_seeds, records
+
+INK = "#858585"
+COLOURS = ("#4f8fd6", "#e08a3c", "#4aa87a", "#b678d6", "#d8626c", "#a39a3f", "#46a9b8", "#c98aa5", "#8f8f8f", "#7f9a52")
+WIDTH, HEIGHT = 6.4, 3.4  # inches
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """As SVG whose text stays text."""
+    FigureCanvasSVG(figure)
+    with beside(path) as temporary:
+        figure.savefig(temporary, format="svg", transparent=True, metadata={"Date": None})
+
+
+def blank(columns: int = 1, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes beside each other."""
+    figure = Figure((width, height), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(1, columns)))
+    for one in axes:
+        one.tick_params(colors=INK, labelcolor=INK)
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(INK)
+        for label in (one.xaxis.label, one.yaxis.label, one.title):
+            label.set_color(INK)
+        one.patch.set_visible(False)
+    figure.patch.set_visible(False)
+    return figure, axes
+
+
+def curves(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Validation over the updates: Dice and folding, a line per arm, the mean over seeds with each seed faint."""
+    figure, axes = blank(2, 7.2)
+    for one, measure, name in zip(axes, ("dice", "folding %"), ("validation Dice", "folding, %"), strict=True):
+        for (arm, runs), colour in zip(outcome.runs.items(), COLOURS, strict=False):
+            lines = [_logged(run.folder / "validation.csv", measure) for run in runs.values()]
+            for line in lines if len(lines) > 1 else ():
+                one.plot(*line, color=colour, alpha=0.35, linewidth=0.8)
+            one.plot(lines[0][0], np.mean([values for _, values in lines], 0), color=colour, label=arm, linewidth=1.6)
+        one.set_xlabel("updates")
+        one.set_ylabel(name)
+    legend(figure, axes[0])
+    return figure
+
+
+def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Dice of each label over the test pairs, a box per arm; labels by rising median of the reference."""
+    averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
+    names = sorted({key for rows in averaged.values() for row in rows for key in row if key.startswith("dice/")})
+    values = {
+        arm: {name: [float(row[name]) for row in rows if name in row] for name in names}
+        for arm, rows in averaged.items()
+    }
+    names.sort(key=lambda name: float(np.median(values[outcome.reference][name])))
+    figure, (axis,) = blank(1, max(WIDTH, 0.32 * len(names) * len(averaged) / 2 + 1.5))
+    width = 0.8 / len(averaged)
+    for n, ((arm, by_label), colour) in enumerate(zip(values.items(), (INK, *COLOURS), strict=False)):
+        where = np.arange(len(names)) + (n - (len(averaged) - 1) / 2) * width
+        line = {"color": colour, "linewidth": 0.9}
+        axis.boxplot(
+            [by_label[name] for name in names],
+            positions=where,
+            widths=0.8 * width,
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={"facecolor": colour, "edgecolor": colour, "alpha": 0.75},
+            medianprops={"color": "white", "linewidth": 1.0},
+            whiskerprops=line,
+            capprops=line,
+            flierprops={"marker": ".", "markersize": 2, "markeredgecolor": colour},
+        )
+        axis.plot([], [], color=colour, linewidth=4, label=arm)
+    axis.set_xticks(range(len(names)), [name.removeprefix("dice/") for name in names], fontsize=8)
+    axis.set_xlabel("label")
+    axis.set_ylabel("Dice")
+    legend(figure, axis)
+    return figure
+
+
+def dots(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Dice and folding of each arm: the mean over pairs and seeds, and each seed as a faint dot."""
+    figure, axes = blank(2, 7.2, 0.34 * len(outcome.runs) + 1.2)
+    known = {(r["arm"], r["measure"]): r["mean"] for r in records(outcome)}
+    arms = list(outcome.runs)
+    for one, measure, name in zip(axes, ("dice", "folding %"), ("Dice", "folding, %"), strict=True):
+        for n, (arm, colour) in enumerate(zip(arms, COLOURS, strict=False)):
+            for seed in outcome.seeds:
+                each = [float(row[measure]) for row in outcome.rows[arm] if row["seed"] == str(seed)]
+                one.plot(np.mean(each), n, "o", color=colour, alpha=0.4, markersize=4)
+            one.plot(known[arm, measure], n, "o", color=colour, markersize=7)
+        one.set_yticks(range(len(arms)), arms if one is axes[0] else [""] * len(arms))
+        one.invert_yaxis()
+        one.grid(axis="y", color=INK, alpha=0.25)
+        one.set_xlabel(name)
+    return figure
+
+
+def refinement(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Of `probes.refined`: Dice and folding over the steps of refinement, a line per arm, seeds faint."""
+    figure, axes = blank(2, 7.2)
+    for one, measure, name in zip(axes, ("dice", "folding %"), ("Dice", "folding, %"), strict=True):
+        for arm, colour in zip(outcome.runs, COLOURS, strict=False):
+            mine = [row for row in rows if row["arm"] == arm]
+            steps = sorted({float(row["steps"]) for row in mine})
+            by_step = [[float(row[measure]) for row in mine if row["steps"] == n] for n in steps]
+            for line in zip(*by_step, strict=True) if len(by_step[0]) > 1 else ():
+                one.plot(steps, line, color=colour, alpha=0.35, linewidth=0.8)
+            one.plot(steps, [np.mean(each) for each in by_step], "o-", color=colour, label=arm, linewidth=1.6)
+        one.set_xlabel("steps of refinement")
+        one.set_ylabel(name)
+    legend(figure, axes[0])
+    return figure
+
+
+def progress(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Of `probes.descended`: Dice and energy over the steps of the optimiser, a line per start."""
+    figure, axes = blank(2, 7.2)
+    for one, measure, name in zip(axes, ("dice", "energy"), ("Dice", "energy"), strict=True):
+        for start, colour in zip(dict.fromkeys(row["start"] for row in rows), COLOURS, strict=False):
+            mine = [row for row in rows if row["start"] == start]
+            values = [float(row[measure]) for row in mine]
+            one.plot([float(row["steps"]) for row in mine], values, color=colour, label=start)
+        one.set_xlabel("steps")
+        one.set_ylabel(name)
+    legend(figure, axes[0])
+    return figure
+
+
+def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Of `probes.landscape`: the energy around the weights of each arm, above that at the weights, on one scale."""
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    places = sorted({float(row["first"]) for row in rows})
+    planes = {}
+    for arm in arms:
+        energy = {(row["first"], row["second"]): float(row["energy"]) for row in rows if row["arm"] == arm}
+        planes[arm] = np.array([[energy[a, b] for a in places] for b in places])
+    middle = len(places) // 2
+    highest = max(float(np.nanmax(plane - plane[middle, middle])) for plane in planes.values())
+    figure, axes = blank(len(arms), 3.4 * len(arms))
+    for one, (arm, plane) in zip(axes, planes.items(), strict=True):
+        above = np.maximum(plane - plane[middle, middle], 0)
+        levels = np.linspace(0, highest, 16)
+        drawn = one.contour(places, places, above, levels=levels[1:], cmap="viridis", linewidths=1.2)
+        one.plot(0, 0, "+", color=INK)
+        one.set_aspect("equal")
+        one.set_title(f"{arm}: {plane[middle, middle]:.3f} at its weights", color=INK, fontsize=10)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    bar.set_label("energy above that", color=INK)
+    bar.ax.tick_params(colors=INK, labelcolor=INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def legend(figure: Figure, axis: Axes) -> None:
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
+
+
+def _logged(path: Path, column: str) -> tuple[list[int], list[float]]:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    return [int(row["update"]) for row in rows], [float(row[column]) for row in rows]

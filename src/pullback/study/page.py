@@ -1,0 +1,80 @@
+"""The page of a study: what each part asks, what the paper says, the table and the figures."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from pullback.files.beside import beside
+from pullback.files.manifest import manifest, write_json
+from pullback.study.compare import write_csv
+from pullback.study.figures import write_figure
+from pullback.study.report import tabular
+from pullback.study.study import Outcome, Part, Study
+from pullback.study.tables import records, shown
+
+
+def write_study(
+    study: Study, outcomes: Mapping[str, Sequence[Outcome]], out: Path, console: Console
+) -> dict[str, list[dict[str, str]]]:
+    """`index.html`; `<part>.csv` with every mean, spread and test; `figures/`; `study.json`. The tables also on the
+    console.
+
+    Returns:
+        the tables as shown, by part.
+    """
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    sections, tables = [], {}
+    for name, listed in outcomes.items():
+        part = study.parts[name]
+        tables[name] = shown(listed)
+        write_csv([record for outcome in listed for record in records(outcome)], out / f"{name}.csv")
+        console.print(_printed(part.title, tables[name]))
+        sections.append(_section(part, listed, tables[name], out, name))
+    template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
+    page = template.substitute(title=escape(study.about), sections="\n".join(sections))
+    with beside(out / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    write_json(manifest() | {"study": study.about, "runs": _runs(outcomes, out)}, out / "study.json")
+    return tables
+
+
+def _section(part: Part, outcomes: Sequence[Outcome], table: list[dict[str, str]], out: Path, name: str) -> str:
+    figures = []
+    for outcome in outcomes:
+        for kind, drawing in part.figures.items():
+            rows = [] if drawing.measure is None else outcome.measured(kind, drawing.measure)
+            path = out / "figures" / f"{name}-{outcome.name.replace('/', '-')}-{kind}.svg"
+            write_figure(drawing.draw(outcome, rows), path)
+            caption = escape(f"{outcome.name.replace('/', ', ')}: {kind}")
+            source = path.relative_to(out).as_posix()
+            figures.append(f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
+    return (
+        f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"
+        f"<div class=scroll>{tabular(table)}</div><div class=figures>{''.join(figures)}</div></section>"
+    )
+
+
+def _printed(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for n, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if n < 2 else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+def _runs(outcomes: Mapping[str, Sequence[Outcome]], out: Path) -> dict[str, Any]:
+    """Which folder holds which run."""
+    return {
+        f"{part}/{outcome.name}/{arm}": {seed: run.folder.relative_to(out).as_posix() for seed, run in runs.items()}
+        for part, listed in outcomes.items()
+        for outcome in listed
+        for arm, runs in outcome.runs.items()
+    }

@@ -1,0 +1,112 @@
+"""What is measured of trained networks beside their answers: refinement, the loss around the weights, the optimiser."""
+
+from collections.abc import Sequence
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pullback.alignment import Alignment, Pair
+from pullback.energies import Energy
+from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
+from pullback.numerics.random import generator
+from pullback.solvers import Descend
+from pullback.space import Displacement
+from pullback.study.recipe import Recipe
+from pullback.study.run import build
+from pullback.study.study import Outcome, Row
+from pullback.training import align, device_of, mean_of
+
+METRICS = (Dice(), Folding(), SDLogJ())
+
+
+def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50), step_size: float = 0.1) -> list[Row]:
+    """The networks' answers to the test pairs after so many steps of descent, pair by pair: one row per arm, seed and
+    number of steps, the means over the pairs."""
+    device = device_of()
+    rows: list[Row] = []
+    for arm, runs in outcome.runs.items():
+        for seed in runs:
+            network = outcome.network(arm, seed).to(device)
+            found: dict[int, list[Row]] = {n: [] for n in steps}
+            test = outcome.experiment.data.test
+            for known in track(test, f"refinement: {outcome.name}, {arm}, seed {seed}", len(test), transient=True):
+                pair = known.to(device)
+                transform, done = align(network, pair).transform, 0
+                for n in sorted(steps):
+                    transform = Descend(n - done, step_size)(energy.on(pair), transform) if n > done else transform
+                    done = n
+                    found[n].append({**numbers_of(Alignment(pair, transform), METRICS)})
+            rows += [{"arm": arm, "seed": seed, "steps": n, **mean_of(each)} for n, each in found.items()]
+    return rows
+
+
+def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5, pairs: int = 10) -> list[Row]:
+    """The optimiser alone, from the answer of a network with random weights and from random parameters: one row per
+    start and number of steps, the means over the first test pairs. Parameters are drawn with a deviation of 0.1 voxel,
+    one step of the optimiser."""
+    recipe = outcome.experiment.arms[outcome.reference]
+    network = build(recipe).to(device_of())
+    found: dict[tuple[str, int], list[Row]] = {}
+    for number, known in enumerate(track(_first(recipe, pairs), "optimiser", pairs, transient=True)):
+        pair = known.to(device_of())
+        grid = pair.fixed.grid
+        noise = torch.randn(1, grid.ndim, *grid.shape, generator=generator(recipe.training.seed, number))
+        starts = {
+            "random network": align(network, pair).transform,
+            "random parameters": Displacement(0.1 * noise.to(pair.fixed.data), grid),
+        }
+        for start, begin in starts.items():
+            transform = begin
+            for done in range(0, steps + 1, every):
+                transform = Descend(every, 0.1)(energy.on(pair), transform) if done else begin
+                alignment = Alignment(pair, transform)
+                numbers = {**numbers_of(alignment, METRICS), "energy": float(energy(alignment))}
+                found.setdefault((start, done), []).append({**numbers})
+    return [{"start": start, "steps": done, **mean_of(rows)} for (start, done), rows in found.items()]
+
+
+def landscape(outcome: Outcome, energy: Energy, size: int = 13, reach: float = 1.0, pairs: int = 2) -> list[Row]:
+    """The energy of the networks' answers around their weights, along two random directions: one row per arm and place.
+
+    Li et al. 2018: each filter of a direction has the length of the network's own, biases and norms stay. The mean over
+    the first validation pairs, with the first seed; all arms share the random numbers.
+    """
+    device, seed = device_of(), outcome.seeds[0]
+    places = torch.linspace(-reach, reach, size).tolist()
+    known = [pair.to(device) for _, pair in zip(range(pairs), outcome.experiment.data.validation, strict=False)]
+    rows: list[Row] = []
+    for arm in outcome.runs:
+        network = outcome.network(arm, seed).to(device).eval()
+        weights = {name: p.detach() for name, p in network.named_parameters()}
+        first, second = (_direction(weights, number) for number in (0, 1))
+        for a in track(places, f"landscape: {outcome.name}, {arm}", transient=True):
+            for b in places:
+                moved = {k: w + a * first[k] + b * second[k] for k, w in weights.items()}
+                losses = [_energy(network, moved, pair, energy) for pair in known]
+                rows.append({"arm": arm, "first": a, "second": b, "energy": sum(losses) / len(losses)})
+    return rows
+
+
+def _first(recipe: Recipe, pairs: int) -> list[Pair]:
+    return [pair for _, pair in zip(range(pairs), recipe.data.test, strict=False)]
+
+
+def _direction(weights: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    chance = generator(0, number)
+    found = {}
+    for name, weight in weights.items():
+        random = torch.randn(weight.shape, generator=chance).to(weight)
+        if weight.ndim < 2:
+            found[name] = torch.zeros_like(weight)
+            continue
+        lengths = [each.flatten(1).norm(dim=1) for each in (weight, random)]
+        found[name] = random * (lengths[0] / (lengths[1] + 1e-10)).view(-1, *[1] * (weight.ndim - 1))
+    return found
+
+
+def _energy(network: nn.Module, weights: dict[str, Tensor], pair: Pair, energy: Energy) -> float:
+    with torch.no_grad():
+        transform = functional_call(network, weights, (pair.fixed, pair.moving)).transform
+        return float(energy(Alignment(pair, transform)))

@@ -1,0 +1,260 @@
+"""Many runs, told as the tables and figures of a paper."""
+
+import csv
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from torch import nn
+
+from pullback.data import Dataset
+from pullback.errors import InputError
+from pullback.study.compare import write_csv
+from pullback.study.evaluate import evaluate, unmoved
+from pullback.study.recipe import Recipe, changed, did_you_mean, to_yaml
+from pullback.study.run import load_run, run
+from pullback.training import device_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Recipes, by arm, that are trained on the same pairs with the same seeds and measured on the same test pairs.
+
+    Attributes:
+        arms: by name. All have the same data.
+        reference: the arm that the others are compared with, pair by pair; "" for the first.
+        teachers: the arms whose recipes learn from a run, by whose: that of the same seed, which comes before.
+    """
+
+    arms: Mapping[str, Recipe]
+    reference: str = ""
+    teachers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Dataset:
+        return next(iter(self.arms.values())).data
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of a paper, or what one figure needs.
+
+    Attributes:
+        title: what it shows.
+        claim: what the paper says it shows, with its figures.
+        experiments: by the name of their data and network: the groups of the table's rows.
+        figures: by file name, of each outcome.
+    """
+
+    title: str
+    claim: str
+    experiments: Mapping[str, Experiment]
+    figures: Mapping[str, "Drawing"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of an outcome.
+
+    Attributes:
+        draw: from the outcome and what was measured for it.
+        measure: what must be measured first, as rows that are kept; None where the runs tell enough.
+    """
+
+    draw: Callable[["Outcome", Sequence[Row]], "Figure"]
+    measure: Callable[["Outcome"], list[Row]] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The parts of a paper's evaluation, by name."""
+
+    about: str
+    parts: Mapping[str, Part]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A recipe and the folder of its run."""
+
+    recipe: Recipe
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An experiment and its runs, by arm and seed."""
+
+    name: str
+    experiment: Experiment
+    runs: Mapping[str, Mapping[int, Planned]]
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """What each arm's networks did on the test pairs: a row per seed and pair. First how things stood before."""
+        found = {
+            arm: [{"seed": str(seed), **row} for seed, run in runs.items() for row in read_rows(run.folder / TESTED)]
+            for arm, runs in self.runs.items()
+        }
+        any_run = next(iter(next(iter(self.runs.values())).values()))
+        return {"before": [{"seed": "", **row} for row in read_rows(any_run.folder.parent.parent / BEFORE)], **found}
+
+    @property
+    def reference(self) -> str:
+        return self.experiment.reference or next(iter(self.experiment.arms))
+
+    def network(self, arm: str, seed: int) -> nn.Module:
+        """With its best weights, on the CPU: a register of the data's own pairs."""
+        return load_run(self.runs[arm][seed].folder)[1].network
+
+    def measured(self, kind: str, measure: Callable[["Outcome"], list[Row]]) -> list[Row]:
+        """What `measure` says of these runs; kept in a file beside them, and read from there the next time."""
+        runs = [run.folder for by_seed in self.runs.values() for run in by_seed.values()]
+        digest = hashlib.sha256(" ".join(f"{run.parent.name}/{run.name}" for run in runs).encode()).hexdigest()[:8]
+        path = runs[0].parent.parent / f"{kind}-{digest}.csv"
+        if not path.is_file():
+            write_csv(measure(self), path)
+        return read_rows(path)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(self.runs[self.reference])
+
+
+TESTED = "test.csv"
+BEFORE = "before.csv"
+
+
+def chosen(study: Study, names: Sequence[str], roots: Mapping[str, Path]) -> dict[str, dict[str, Experiment]]:
+    """The experiments of these names (`part`, `part/data` or `part/data/network`; all where there are none) whose data
+    is at hand, with their folder put in.
+
+    Raises:
+        InputError: a name, or the name of a set of images, is not known, or nothing is left.
+    """
+    every = [f"{part}/{name}" for part, content in study.parts.items() for name in content.experiments]
+    for name in names:
+        if not any(_under(one, name) for one in every):
+            known = sorted({"/".join(one.split("/")[:n]) for one in every for n in (1, 2, 3)})
+            raise InputError(f"{name}: not in this study{did_you_mean(name, known)}; there is {', '.join(study.parts)}")
+    sets = sorted({one.split("/")[1] for one in every})
+    for name, root in roots.items():
+        if name not in sets:
+            raise InputError(f"--data {name}={root}: the study has images called {', '.join(sets)}")
+    found: dict[str, dict[str, Experiment]] = {}
+    for part, content in study.parts.items():
+        for name, experiment in content.experiments.items():
+            data = name.split("/")[0]
+            wanted = not names or any(_under(f"{part}/{name}", one) for one in names)
+            if wanted and (data in roots or (not roots and not _needs_folder(experiment.data))):
+                found.setdefault(part, {})[name] = _placed(experiment, roots.get(data))
+    if not found:
+        raise InputError(f"none of its images is at hand; say where they are: --data NAME=DIR, of {', '.join(sets)}")
+    return found
+
+
+def run_study(
+    study: Study,
+    wanted: Mapping[str, Mapping[str, Experiment]],
+    out: Path,
+    seeds: Sequence[int],
+    settings: Mapping[str, str],
+    console: Console,
+) -> dict[str, list[Outcome]]:
+    """Train and measure whatever is not there yet; what an earlier call left unfinished is gone on with.
+
+    A run's folder is named by its recipe, so parts that have a recipe in common share its run. Seed by seed, so that
+    what is there early is a whole comparison.
+    """
+    outcomes = {
+        part: [
+            Outcome(
+                name,
+                one,
+                {arm: {seed: _plan(out, name, one, arm, seed, settings) for seed in seeds} for arm in one.arms},
+            )
+            for name, one in experiments.items()
+        ]
+        for part, experiments in wanted.items()
+    }
+    plans: dict[Path, tuple[str, Planned]] = {}
+    for seed in seeds:
+        for part, listed in outcomes.items():
+            for outcome in listed:
+                for arm, runs in outcome.runs.items():
+                    plans.setdefault(runs[seed].folder, (f"{part}, {outcome.name}, {arm}, seed {seed}", runs[seed]))
+    for number, (label, planned) in enumerate(plans.values(), 1):
+        if not (planned.folder / TESTED).is_file():
+            console.rule(f"{number} of {len(plans)}: {label}", align="left")
+            _run(planned, console)
+    return outcomes
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What `write_csv` wrote; numbers as numbers, and columns that a row has not left out."""
+    with path.open(newline="") as file:
+        return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}/")
+
+
+def _needs_folder(data: Dataset) -> bool:
+    return getattr(data, "root", None) is not None
+
+
+def _placed(experiment: Experiment, root: Path | None) -> Experiment:
+    if root is None:
+        return experiment
+    return replace(
+        experiment,
+        arms={
+            arm: replace(recipe, data=replace(recipe.data, root=str(root)))  # type: ignore[type-var]
+            for arm, recipe in experiment.arms.items()
+        },
+    )
+
+
+def _plan(out: Path, name: str, experiment: Experiment, arm: str, seed: int, settings: Mapping[str, str]) -> Planned:
+    """The recipe of an arm with its seed, and the folder of its run: by data, network and what else the recipe says."""
+    recipe = changed(experiment.arms[arm], settings)
+    recipe = replace(recipe, training=replace(recipe.training, seed=seed))
+    teacher = experiment.teachers.get(arm)
+    taught_by = None if teacher is None else _plan(out, name, experiment, teacher, seed, settings).folder
+    data, network = name.split("/")
+    digest = hashlib.sha256(f"{_portable(recipe)} {taught_by and taught_by.parent.name}".encode()).hexdigest()[:8]
+    if taught_by is not None:
+        recipe = changed(recipe, {"supervision.teacher.folder": str(taught_by)})
+    return Planned(recipe, out / "runs" / data / f"{network}-{digest}" / f"seed-{seed}")
+
+
+def _portable(recipe: Recipe) -> str:
+    """The recipe as text, but for its words, its seed, and where the images are."""
+    data = replace(recipe.data, root="") if _needs_folder(recipe.data) else recipe.data  # type: ignore[type-var]
+    return to_yaml(replace(recipe, about="", data=data, training=replace(recipe.training, seed=0)))
+
+
+def _run(planned: Planned, console: Console) -> None:
+    recipe, folder, device = planned.recipe, planned.folder, device_of()
+    network = run(recipe, folder, resume=True, console=console).to(device)
+    before = folder.parent.parent / BEFORE
+    for register, path in ((unmoved, before), (network, folder / TESTED)):
+        if not path.is_file():
+            write_csv(evaluate({"": register}, recipe.data.test, recipe.metrics, device, console)[""], path)

@@ -1,0 +1,54 @@
+"""TransMorph and ViT-V-Net: as large as their authors' networks, for any size, and what comes of dropout."""
+
+import pytest
+import torch
+
+from pullback.methods.pair.transmorph import LARGE, SMALL, TransMorph
+from pullback.methods.pair.vit_v_net import ViTVNet
+from pullback.space import Grid, Image
+from pullback.training import seeded
+
+
+def count(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def images(shape):
+    grid = Grid.centred(shape)
+    chance = torch.Generator().manual_seed(0)
+    return [Image(torch.rand(1, 1, *shape, generator=chance), grid) for _ in range(2)]
+
+
+def test_as_many_parameters_as_the_authors_networks():
+    """TransMorph: 46.77 million in its paper (table 3). ViT-V-Net: 31,560,079 in its authors' code."""
+    assert count(TransMorph(3)) == pytest.approx(46.77e6, rel=1e-3)
+    assert count(ViTVNet(3)) == 31_560_079
+    assert count(TransMorph(3, **SMALL)) < 12e6 < 100e6 < count(TransMorph(3, **LARGE))
+
+
+@pytest.mark.parametrize("shape", [(37, 50), (40, 31), (33, 20, 26)])
+@pytest.mark.parametrize("kind", [TransMorph, ViTVNet])
+def test_any_size(kind, shape):
+    with seeded(0):
+        network = kind(len(shape))
+    transform = network(*images(shape)).transform
+    assert transform.field.shape == (1, len(shape), *shape)
+    transform.field.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", [TransMorph, ViTVNet])
+def test_every_weight_learns(kind):
+    """None is without use: each gets a gradient."""
+    with seeded(0):
+        network = kind(2)
+        torch.nn.init.normal_(network.head.convolution.weight)
+        network(*images((70, 90))).transform.field.square().mean().backward()
+    still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert still == []
+
+
+def test_one_patch_is_too_little_to_train_on():
+    with pytest.raises(ValueError, match="32 voxels"):
+        ViTVNet(2)(*images((30, 32)))
+    assert ViTVNet(2).eval()(*images((30, 32))).transform.field.shape == (1, 2, 30, 32)
