@@ -65,10 +65,10 @@ def run_folder(tmp_path_factory):
 def test_recipes(pullback):
     code, out, _ = pullback("recipes", "--json")
     assert code == 0
-    assert len(json.loads(out)) == 8
+    assert len(json.loads(out)) == 54
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "register", "evaluate", "recipes"])
+@pytest.mark.parametrize("command", ["demo", "train", "register", "evaluate", "study", "recipes"])
 def test_help_fits_a_screen(pullback, command):
     code, out, _ = pullback(command, "--help")
     assert code == 0

@@ -166,7 +166,7 @@ def test_unknown_names():
 
 def test_a_recipe_of_ones_own(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from pullback.recipes.ofg_voxelmorph_phantom import recipe\n")
+    path.write_text('from pullback.recipes import find\nrecipe = find("ofg_voxelmorph_phantom")\n')
     assert find(str(path)) == find("ofg_voxelmorph_phantom")
     path.write_text("x = 1\n")
     with pytest.raises(InputError, match="must define `recipe"):

@@ -59,7 +59,7 @@ def world(tmp_path_factory) -> Path:
         find("ofg_voxelmorph_phantom"), network=partial(VoxelMorph, ndim=3, encoder=(8, 8), decoder=(8,) * 4)
     )
     network = build(recipe)
-    torch.nn.init.normal_(network.head.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(network.head.convolution.weight, std=0.3, generator=torch.Generator().manual_seed(0))
     (root / "run").mkdir()
     (root / "run" / "recipe.yaml").write_text(to_yaml(recipe))
     save_weights(network, root / "run" / "best.safetensors", {})

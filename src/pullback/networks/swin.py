@@ -1,4 +1,9 @@
-"""The Swin transformer in 2D and 3D (Liu et al. 2021), for images of any size."""
+"""The Swin transformer in 2D and 3D (Liu et al. 2021), for images of any size.
+
+MONAI has one (1.5). Where a window does not fit, its tokens look at those that were filled in; and where a window
+shrinks, it takes the relative positions of the first tokens of the whole one, which lie elsewhere. Both happen at the
+sizes of our images, so attention is written here; ViT-V-Net's comes from torch.
+"""
 
 import itertools
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
             "hippocampus MR (Learn2Reg)",
             3,
             Learn2Reg(shape=(48, 64, 48)),
-            Training(updates=3000, lr=1e-3),
+            Training(updates=2000, lr=1e-3),
         ),
         "brains": (
             "whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz and so on",
@@ -53,7 +53,7 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
                 validation_split=("sub-11", "sub-12"),
                 test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
             ),
-            Training(updates=1000, lr=1e-3),
+            Training(updates=600, lr=1e-3, validate_every=100),
         ),
         "slices": (
             "slices of brains (15 of OASIS-TRT-20)",
@@ -64,7 +64,7 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
                 validation_split=("OASIS-TRT-20-10", "OASIS-TRT-20-11"),
                 test_split=tuple(f"OASIS-TRT-20-{n}" for n in (12, 13, 14, 15)),
             ),
-            Training(updates=3000, lr=1e-3),
+            Training(updates=2000, lr=1e-3),
         ),
         "ixi": (
             "IXI, atlas to subject",

@@ -1,0 +1,184 @@
+"""A study: every run once, gone on with when stopped, and told in tables that the runs' own files bear out."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from scipy.stats import wilcoxon
+
+from pullback import cli
+from pullback.alignment import Alignment
+from pullback.errors import InputError
+from pullback.recipes.ofg import ENERGY
+from pullback.studies import find
+from pullback.study.probes import descended, landscape, refined
+from pullback.study.study import chosen, read_rows, run_study
+from pullback.study.tables import records, shown
+
+TINY = {
+    "data.spacing": "14",
+    "data.train_subjects": "2",
+    "data.validation_subjects": "2",
+    "data.test_subjects": "3",
+    "network.encoder": "[4, 4]",
+    "network.decoder": "[4, 4, 4, 4]",
+    "training.updates": "4",
+    "training.lr": "1e-2",
+    "training.validate_every": "2",
+}
+PARTS = ("table1/phantom/voxelmorph", "steps/phantom", "self-training/phantom")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Three parts with two seeds, by the command; and their outcomes."""
+    out = tmp_path_factory.mktemp("studies") / "ofg"
+    settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    words = ["pullback", "study", "ofg", *PARTS, "-o", str(out), "--seed", "0", "--seed", "1", *settings, "--json"]
+    before, sys.argv = sys.argv, words
+    try:
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+    finally:
+        sys.argv = before
+    return out
+
+
+@pytest.fixture(scope="module")
+def outcomes(done):
+    return again(done)
+
+
+def again(out):
+
+    study = find("ofg")
+    return run_study(study, chosen(study, PARTS, {}), out, (0, 1), TINY, Console(quiet=True))
+
+
+def test_what_it_leaves(done):
+    assert {p.name for p in done.iterdir()} >= {
+        "index.html",
+        "table1.csv",
+        "steps.csv",
+        "figures",
+        "runs",
+        "study.json",
+    }
+    svg = (done / "figures" / "steps-phantom-voxelmorph-steps.svg").read_text()
+    assert "<svg" in svg
+    assert "#ffffff" not in svg.split("</defs>")[0]
+    page = (done / "index.html").read_text()
+    assert page.count("<table>") == 3
+    for source in [part.split('"')[0] for part in page.split('src="')[1:]]:
+        assert (done / source).is_file()
+
+
+def test_a_run_in_two_parts_is_made_once(done):
+    runs = json.loads((done / "study.json").read_text())["runs"]
+    assert runs["table1/phantom/voxelmorph/guided"] == runs["steps/phantom/voxelmorph/guided"]
+    folders = {folder for by_seed in runs.values() for folder in by_seed.values()}
+    assert len(folders) == 2 * (2 + 4 + 2)
+    assert all((done / folder / "test.csv").is_file() for folder in folders)
+
+
+def test_called_again_it_trains_nothing_and_goes_on_where_something_is_missing(done, outcomes):
+    folder = outcomes["steps"][0].runs["5 steps"][1].folder
+    kept = {p: p.stat().st_mtime_ns for p in done.glob("runs/*/*/*/last.safetensors")}
+    rows = (folder / "test.csv").read_text()
+    (folder / "test.csv").unlink()
+    again(done)
+    assert [row["dice"] for row in read_rows(folder / "test.csv")] == [
+        float(line.split(",")[rows.splitlines()[0].split(",").index("dice")]) for line in rows.splitlines()[1:]
+    ]
+    assert kept == {p: p.stat().st_mtime_ns for p in kept if folder not in p.parents} | {
+        p: p.stat().st_mtime_ns for p in kept if folder in p.parents
+    }
+
+
+def test_the_table_is_what_the_runs_say(outcomes):
+    (outcome,) = outcomes["table1"]
+    dice = {
+        arm: np.array([[row["dice"] for row in read_rows(run.folder / "test.csv")] for run in runs.values()])
+        for arm, runs in outcome.runs.items()
+    }
+    assert dice["guided"].shape == (2, 6)
+    known = {(r["arm"], r["measure"]): r for r in records(outcome)}
+    record = known["guided", "dice"]
+    assert record["mean"] == pytest.approx(dice["guided"].mean(), abs=1e-12)
+    assert record["sd of seeds"] == pytest.approx(dice["guided"].mean(1).std(ddof=1), abs=1e-12)
+    off = dice["guided"].mean(0) - dice["unsupervised"].mean(0)
+    assert record["difference"] == pytest.approx(off.mean(), abs=1e-12)
+    assert record["p"] == (None if not off.any() else pytest.approx(wilcoxon(off).pvalue))
+    line = {row[""]: row for row in shown([outcome])}["guided"]
+    assert line["dice"].startswith(f"{dice['guided'].mean():.3f}")
+
+
+def test_the_student_was_taught_by_the_unsupervised_run_of_its_seed(outcomes):
+    (outcome,) = outcomes["self-training"]
+    for seed in (0, 1):
+        teacher = outcome.runs["self-training"][seed].recipe.supervision.teacher.folder
+        assert teacher == str(outcome.runs["unsupervised"][seed].folder)
+
+
+def test_refinement_begins_with_the_networks_answer(outcomes):
+    (outcome,) = outcomes["table1"]
+    rows = refined(outcome, ENERGY, (0, 3))
+    assert len(rows) == 2 * 2 * 2
+    for row in rows:
+        if row["steps"] == 0:
+            tested = [float(r["dice"]) for r in outcome.rows[row["arm"]] if r["seed"] == str(row["seed"])]
+            assert row["dice"] == pytest.approx(np.mean(tested), abs=1e-9)
+
+
+def test_the_optimiser_lowers_the_energy_from_either_start(outcomes):
+    (outcome,) = outcomes["table1"]
+    rows = descended(outcome, ENERGY, steps=6, every=3, pairs=2)
+    for start in ("random network", "random parameters"):
+        energies = [row["energy"] for row in rows if row["start"] == start]
+        assert len(energies) == 3
+        assert energies[0] > energies[1] > energies[2]
+
+
+def test_the_landscape_has_the_network_in_its_middle(outcomes):
+    (outcome,) = outcomes["table1"]
+    rows = outcome.measured("landscape", lambda one: landscape(one, ENERGY, size=3, pairs=1))
+    network = outcome.network("guided", 0).eval()
+    pair = next(iter(outcome.experiment.data.validation))
+    with torch.no_grad():
+        energy = float(ENERGY(Alignment(pair, network(pair.fixed, pair.moving).transform)))
+    middle = next(r for r in rows if r["arm"] == "guided" and r["first"] == r["second"] == 0)
+    assert middle["energy"] == pytest.approx(energy, rel=1e-6)
+    assert rows == outcome.measured("landscape", lambda one: pytest.fail("it is kept, and not measured twice"))
+
+
+@pytest.mark.parametrize(
+    ("names", "roots", "says"),
+    [
+        (("table2",), {}, "did you mean 'table1'"),
+        (("steps/phantm",), {}, "did you mean 'steps/phantom'"),
+        ((), {"brain": "x"}, "the study has images called"),
+        (("table1/brains",), {}, "--data NAME=DIR"),
+    ],
+)
+def test_what_is_not_there(names, roots, says):
+    with pytest.raises(InputError, match=says):
+        chosen(find("ofg"), names, roots)
+
+
+def test_no_such_study():
+    with pytest.raises(InputError, match="did you mean 'ofg'"):
+        find("ofgg")
+
+
+def test_every_part_has_its_arms():
+    """All sets in every part, none without its reference, and no two arms with one recipe."""
+    study = find("ofg")
+    assert len(study.parts) == 8
+    for part in study.parts.values():
+        assert len(part.experiments) in (8, 24)
+        for experiment in part.experiments.values():
+            assert (experiment.reference or next(iter(experiment.arms))) in experiment.arms
+            assert len({str(recipe) for recipe in experiment.arms.values()}) == len(experiment.arms)
