@@ -1,6 +1,7 @@
 """NIfTI in and out."""
 
 import gzip
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -193,9 +194,20 @@ def load(path: str | Path) -> nib.Nifti1Pair:
         image = nib.load(path)
     except UNREADABLE as error:
         raise InputError(f"{path}: not a readable NIfTI image ({error})") from error
+    if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
+        return _from_analyze(image, path)
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
     return image
+
+
+def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
+    """The format before NIfTI, of which the first sets of images still come: taken as SPM and ITK take it."""
+    warnings.warn(
+        "an Analyze header (.hdr, .img) does not say which side is left; x is taken to run from right to left",
+        stacklevel=2,
+    )
+    return nib.Nifti1Image(stored_voxels(image, path), image.affine)
 
 
 def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
