@@ -1,5 +1,6 @@
 """What the README tells people to type, typed."""
 
+import json
 import re
 import shlex
 import sys
@@ -33,6 +34,19 @@ def scans(tmp_path, monkeypatch):
     return tmp_path
 
 
+def learn2reg(folder: Path) -> None:
+    """The same brains in the layout of the challenge."""
+    entries = []
+    for n, case in enumerate(Cohort(spacing=12.0, train_subjects=8).train.cases):
+        subject, name = case.load(), f"T_{n:03d}.nii.gz"
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+        for kind, part in (("image", subject.image), ("label", subject.labels)):
+            (folder / f"{kind}sTr").mkdir(parents=True, exist_ok=True)
+            write(part, folder / entries[-1][kind])
+    pairs = [{"fixed": entries[0]["image"], "moving": entries[1]["image"]}]
+    (folder / "T_dataset.json").write_text(json.dumps({"training": entries, "registration_val": pairs}))
+
+
 def commands() -> list[list[str]]:
     lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.startswith("pullback ")]
@@ -43,17 +57,22 @@ def test_the_commands(scans, monkeypatch):
     for line in commands():  # the first of each kind; the ones that made the figures take their hours
         words.setdefault(" ".join(line[1 : 4 if line[1] == "apply" else 2]), line)
     images, points = "apply -i moving.nii.gz", "apply -i landmarks.csv"
-    assert set(words) == {"register", images, points, "train", "evaluate"}
+    assert set(words) == {"register", images, points, "train", "study", "evaluate"}
     words["train"] = [w.replace("updates=5000", "updates=2") for w in words["train"]]
+    learn2reg(scans / "hippocampus")
+    few = ("training.updates=2", "data.held_out=2", "network.encoder=[4, 4]", "network.decoder=[4, 4, 4, 4]")
+    words["study"] = [w.replace("table1", "table1/hippocampus/voxelmorph") for w in words["study"]]
+    words["study"] += ["--seed", "0", *(word for setting in few for word in ("--set", setting))]
     words["refined"] = [*words["register"], "--network", "runs/mine", "--refine", "2"]
     (scans / "landmarks.csv").write_text("R,A,S\n0,0,0\n10,-5,20\n")
-    for name in ("register", images, points, "train", "evaluate", "refined"):
+    for name in ("register", images, points, "train", "study", "evaluate", "refined"):
         monkeypatch.setattr(sys, "argv", words[name])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code
     assert {p.name for p in (scans / "out").iterdir()} >= {"moved.nii.gz", "fixed_to_moving.h5", "report.html"}
     assert (scans / "landmarks_in_moving.csv").is_file()
+    assert (scans / "studies" / "ofg" / "index.html").is_file()
 
 
 def test_the_python(scans):

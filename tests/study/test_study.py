@@ -146,7 +146,7 @@ def test_the_landscape_has_the_network_in_its_middle(outcomes):
     (outcome,) = outcomes["table1"]
     rows = outcome.measured("landscape", lambda one: landscape(one, ENERGY, size=3, pairs=1))
     network = outcome.network("guided", 0).eval()
-    pair = next(iter(outcome.experiment.data.validation))
+    pair = next(iter(outcome.recipe.data.validation))
     with torch.no_grad():
         energy = float(ENERGY(Alignment(pair, network(pair.fixed, pair.moving).transform)))
     middle = next(r for r in rows if r["arm"] == "guided" and r["first"] == r["second"] == 0)
@@ -157,7 +157,7 @@ def test_the_landscape_has_the_network_in_its_middle(outcomes):
 @pytest.mark.parametrize(
     ("names", "roots", "says"),
     [
-        (("table2",), {}, "did you mean 'table1'"),
+        (("tabel1",), {}, "did you mean 'table1'"),
         (("steps/phantm",), {}, "did you mean 'steps/phantom'"),
         ((), {"brain": "x"}, "the study has images called"),
         (("table1/brains",), {}, "--data NAME=DIR"),

@@ -30,7 +30,7 @@ def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50)
         for seed in runs:
             network = outcome.network(arm, seed).to(device)
             found: dict[int, list[Row]] = {n: [] for n in steps}
-            test = outcome.experiment.data.test
+            test = outcome.recipe.data.test
             for known in track(test, f"refinement: {outcome.name}, {arm}, seed {seed}", len(test), transient=True):
                 pair = known.to(device)
                 transform, done = align(network, pair).transform, 0
@@ -46,7 +46,7 @@ def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5,
     """The optimiser alone, from the answer of a network with random weights and from random parameters: one row per
     start and number of steps, the means over the first test pairs. Parameters are drawn with a deviation of 0.1 voxel,
     one step of the optimiser."""
-    recipe = outcome.experiment.arms[outcome.reference]
+    recipe = outcome.recipe
     network = build(recipe).to(device_of())
     found: dict[tuple[str, int], list[Row]] = {}
     for number, known in enumerate(track(_first(recipe, pairs), "optimiser", pairs, transient=True)):
@@ -75,7 +75,7 @@ def landscape(outcome: Outcome, energy: Energy, size: int = 13, reach: float = 1
     """
     device, seed = device_of(), outcome.seeds[0]
     places = torch.linspace(-reach, reach, size).tolist()
-    known = [pair.to(device) for _, pair in zip(range(pairs), outcome.experiment.data.validation, strict=False)]
+    known = [pair.to(device) for _, pair in zip(range(pairs), outcome.recipe.data.validation, strict=False)]
     rows: list[Row] = []
     for arm in outcome.runs:
         network = outcome.network(arm, seed).to(device).eval()

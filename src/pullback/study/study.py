@@ -126,6 +126,11 @@ class Outcome:
         return read_rows(path)
 
     @property
+    def recipe(self) -> Recipe:
+        """Of the reference with the first seed, as it was run; its data is that of all."""
+        return self.runs[self.reference][self.seeds[0]].recipe
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(self.runs[self.reference])
 
