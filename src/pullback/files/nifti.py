@@ -238,7 +238,7 @@ def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
     return shape
 
 
-def stored_voxels(image: nib.Nifti1Pair, path: str | Path) -> np.ndarray:
+def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
     try:
         if str(path).endswith(".gz") and isinstance(image, nib.Nifti1Image):
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
