@@ -1,6 +1,7 @@
 """Optimisers over one pair, and where they begin."""
 
 from pullback.solvers.chain import Chain, Refine, chain
+from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformed import Deformed, placed
 from pullback.solvers.descend import Descend, Settled, summed_sgd
 from pullback.solvers.initialise import centres, header, masses, moments
@@ -10,6 +11,7 @@ from pullback.solvers.posed import Posed, within_view
 
 __all__ = [
     "Chain",
+    "CoupledConvex",
     "Deformed",
     "Descend",
     "Levels",
@@ -19,6 +21,7 @@ __all__ = [
     "Settled",
     "centres",
     "chain",
+    "consistent",
     "header",
     "masses",
     "moments",

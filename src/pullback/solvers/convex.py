@@ -1,0 +1,121 @@
+"""Discrete displacements that agree with their neighbours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pullback.errors import InputError
+from pullback.numerics.integrate import compose
+from pullback.numerics.unfold import box_mean, cost_volume, cost_volume_bytes, offsets
+
+
+@dataclass(frozen=True)
+class CoupledConvex:
+    """Between features of two images on one grid, the displacement that is alike in features and smooth.
+
+    Steinbrücker et al. 2009, Heinrich et al. 2014: minimise cost(d) + c |d − u|² over the discrete d at each voxel and
+    smoothness over u in turn, as the coupling c grows. The first is a search through the costs of all displacements,
+    the second a mean over neighbours.
+
+    Attributes:
+        half_width: how far to look along each axis, in voxels.
+        couplings: c by iteration. Siebert & Heinrich 2022 and ConvexAdam have these.
+        temperature: None takes the best displacement (argmin; no gradient passes); a number T the mean of all with
+            weights exp(−cost / T) (softmin), which is differentiable and comes to the same as T → 0.
+        smoothing: window of the means over neighbours, in voxels.
+        blur: how often the costs are averaged over that window first.
+        memory: bytes that the costs may take; where they would take more, they are computed anew, a part at a time, in
+            every iteration.
+    """
+
+    half_width: int = 4
+    couplings: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    temperature: float | None = None
+    smoothing: int = 3
+    blur: int = 2
+    memory: int = 2**30
+
+    def __call__(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """Features `(B, C, *spatial)` to the displacement, fixed → moving, `(B, d, *spatial)` in voxels.
+
+        Raises:
+            InputError: costs of a softmin would take more memory than is allowed.
+        """
+        where = offsets(self.half_width, fixed.ndim - 2, fixed)
+        needed = cost_volume_bytes(fixed, where)
+        if needed > self.memory:
+            if self.temperature is not None:
+                raise InputError(
+                    f"{len(where)} displacements of {tuple(fixed.shape[2:])} voxels cost {needed / 1e9:.2g} GB, more "
+                    f"than the {self.memory / 1e9:.2g} GB allowed: coarser features, or a smaller half_width"
+                )
+            return self._solved(fixed, moving, where.split(max(1, len(where) * self.memory // needed)))
+        costs = self._blurred(fixed, moving, where)
+        return self.of(costs, where)
+
+    def of(self, costs: Tensor, where: Tensor) -> Tensor:
+        """From costs `(B, K, *spatial)` of the displacements `(K, d)`."""
+        field = self._agreed(self._chosen(costs, where, None, 0.0))
+        for coupling in self.couplings:
+            field = self._agreed(self._chosen(costs, where, field, coupling))
+        return field
+
+    def _solved(self, fixed: Tensor, moving: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
+        field = None
+        for coupling in (0.0, *self.couplings):
+            blocks = ((self._blurred(fixed, moving, part), part) for part in parts)
+            field = self._agreed(_best(blocks, field, coupling))
+        assert field is not None
+        return field
+
+    def _blurred(self, fixed: Tensor, moving: Tensor, where: Tensor) -> Tensor:
+        costs = cost_volume(fixed, moving, where)
+        for _ in range(self.blur):
+            costs = box_mean(costs, self.smoothing)
+        return costs
+
+    def _agreed(self, field: Tensor) -> Tensor:
+        return box_mean(field, self.smoothing)
+
+    def _chosen(self, costs: Tensor, where: Tensor, field: Tensor | None, coupling: float) -> Tensor:
+        if self.temperature is None:
+            return _best(iter([(costs, where)]), field, coupling)
+        weights = (-_coupled(costs, where, field, coupling) / self.temperature).softmax(1)
+        return torch.einsum("bk...,kd->bd...", weights, where)
+
+
+def consistent(forward: Tensor, backward: Tensor, iterations: int = 15) -> tuple[Tensor, Tensor]:
+    """Two displacements `(B, d, *spatial)` in voxels of one grid, brought nearer to being each other's inverse.
+
+    Each becomes half of itself less the other where it leads, again and again (Heinrich et al. 2014).
+    """
+    for _ in range(iterations):
+        one, two = compose(-backward, forward) - forward, compose(-forward, backward) - backward
+        forward, backward = (forward + one) / 2, (backward + two) / 2
+    return forward, backward
+
+
+def _coupled(costs: Tensor, where: Tensor, field: Tensor | None, coupling: float) -> Tensor:
+    """costs + c |d − u|², but for c |u|², which is the same for all d."""
+    if field is None or coupling == 0:
+        return costs
+    near = where.square().sum(1).view(-1, *[1] * (costs.ndim - 2)) - 2 * torch.einsum("kd,bd...->bk...", where, field)
+    return costs + coupling * near
+
+
+def _best(blocks: Iterator[tuple[Tensor, Tensor]], field: Tensor | None, coupling: float) -> Tensor:
+    """The displacement of least cost at each voxel, `(B, d, *spatial)`; of equals the first."""
+    least: Tensor | None = None
+    chosen: Tensor | None = None
+    for costs, where in blocks:
+        value, index = _coupled(costs, where, field, coupling).min(1)
+        found = where[index].movedim(-1, 1)
+        if least is None or chosen is None:
+            least, chosen = value, found
+            continue
+        better = value < least
+        least, chosen = torch.where(better, value, least), torch.where(better[:, None], found, chosen)
+    assert chosen is not None
+    return chosen
