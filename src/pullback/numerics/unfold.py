@@ -63,5 +63,7 @@ def _costs(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Iterator[Ten
     reach = max((abs(step) for each in whole for step in each), default=0)
     padded = F.pad(moving, [reach] * (2 * (moving.ndim - 2)))
     for each in whole:
-        corner = [slice(reach + step, reach + step + n) for step, n in zip(each, fixed.shape[2:], strict=True)]
-        yield (fixed - padded[(..., *corner)]).square().sum(1, keepdim=True)
+        there = padded
+        for axis, (step, n) in enumerate(zip(each, fixed.shape[2:], strict=True), start=2):
+            there = there.narrow(axis, reach + step, n)
+        yield (fixed - there).square().sum(1, keepdim=True)

@@ -84,11 +84,11 @@ class ConvexAdam:
         energy = fixed.data.shape[1] * MSE() + grid.ndim * self.regularity * Diffusion()
         objective = energy.on(Pair(fixed, moving))
 
-        def smooth(transform: Displacement) -> Displacement:
-            values = transform.field
+        def smooth(transform: Transform) -> Transform:
+            (values,) = transform.params
             for _ in range(3):
                 values = box_mean(values, self.smoothing)
             return transform.with_params(values)
 
         found = self.solver(lambda transform: objective(smooth(transform)), start=Displacement(field, grid))
-        return smooth(found).field
+        return smooth(found).params[0]
