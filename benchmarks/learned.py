@@ -22,8 +22,8 @@ from rich.table import Table
 from pullback.alignment import Pair
 from pullback.data import Test
 from pullback.files import write
+from pullback.files.rows import write_csv
 from pullback.metrics import STANDARD
-from pullback.study.compare import write_csv
 from pullback.study.run import load_run
 from pullback.training import measure
 

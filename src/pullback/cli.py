@@ -58,10 +58,10 @@ def train(
     """Train a network by a recipe."""
     from pullback.recipes import find
     from pullback.study.recipe import read_recipe
-    from pullback.study.run import run
+    from pullback.study.run import begun, run
 
     out = out or Path("runs") / Path(recipe).stem
-    started = resume and (out / "last.safetensors").is_file()
+    started = resume and begun(out)
     known = read_recipe(out / "recipe.yaml", trust or ()) if started else find(recipe)
     run(_resolved(known, data, setting), out, resume, _console(as_json))
     _say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")

@@ -9,21 +9,24 @@ import torch
 from pullback.data import Cohort
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
+from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes import find, names
 from pullback.space import Velocity
 from pullback.study.recipe import changed, read_recipe, to_yaml
 from pullback.study.run import build
-from pullback.training import Training, train
+from pullback.training import Training
 
 NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
+CORRELATED = ("phantom", "hippocampus", "brains", "abdomen")
 TINY = Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2)
 
 
 def test_the_recipes_are_the_ones_we_know_of():
     expected = {f"{how}_{network}_{on}" for how in ("ofg", "unsupervised") for network in NETWORKS for on in DATA}
-    assert set(names()) == expected
-    assert len(names()) == 54
+    learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
+    assert set(names()) == expected | learned
+    assert len(names()) == 54 + 12
 
 
 def distinct() -> list[str]:
@@ -39,9 +42,13 @@ def distinct() -> list[str]:
 def test_every_recipe_runs_two_steps(name):
     recipe = changed(find(name), {"network.ndim": "3"})
     training = replace(recipe.training, updates=2, validate_every=2)
-    network = build(recipe)
+    procedure = recipe.procedure
+    if isinstance(procedure, Cyclical):
+        procedure = replace(procedure, rounds=1, pairs=2)
+    made = [build(recipe, number) for number in range(2)]
+    network = made[-1] if isinstance(procedure, Cyclical) else made[0]
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    train(network, TINY.train, recipe.supervision, training, TINY.validation, recipe.metrics)
+    procedure(made.__getitem__, TINY, recipe.supervision, training, recipe.metrics, None, False, None)
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 

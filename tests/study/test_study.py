@@ -12,10 +12,11 @@ from scipy.stats import wilcoxon
 from pullback import cli
 from pullback.alignment import Alignment
 from pullback.errors import InputError
+from pullback.files.rows import read_csv
 from pullback.recipes.ofg import ENERGY
 from pullback.studies import find
 from pullback.study.probes import descended, landscape, refined
-from pullback.study.study import chosen, read_rows, run_study
+from pullback.study.study import chosen, run_study
 from pullback.study.tables import records, shown
 
 TINY = {
@@ -90,7 +91,7 @@ def test_called_again_it_trains_nothing_and_goes_on_where_something_is_missing(d
     rows = (folder / "test.csv").read_text()
     (folder / "test.csv").unlink()
     again(done)
-    assert [row["dice"] for row in read_rows(folder / "test.csv")] == [
+    assert [row["dice"] for row in read_csv(folder / "test.csv")] == [
         float(line.split(",")[rows.splitlines()[0].split(",").index("dice")]) for line in rows.splitlines()[1:]
     ]
     assert kept == {p: p.stat().st_mtime_ns for p in kept if folder not in p.parents} | {
@@ -101,7 +102,7 @@ def test_called_again_it_trains_nothing_and_goes_on_where_something_is_missing(d
 def test_the_table_is_what_the_runs_say(outcomes):
     (outcome,) = outcomes["table1"]
     dice = {
-        arm: np.array([[row["dice"] for row in read_rows(run.folder / "test.csv")] for run in runs.values()])
+        arm: np.array([[row["dice"] for row in read_csv(run.folder / "test.csv")] for run in runs.values()])
         for arm, runs in outcome.runs.items()
     }
     assert dice["guided"].shape == (2, 6)

@@ -1,10 +1,22 @@
 """Bricks of networks."""
 
 from pullback.networks.convolve import convolve
+from pullback.networks.features import FeatureNet
 from pullback.networks.head import FieldHead, together
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
 from pullback.networks.unet import UNet, convolution
 from pullback.networks.up import Convolved, Up
 
-__all__ = ["Convolved", "FieldHead", "Swin", "UNet", "Up", "convolution", "convolve", "padded", "together"]
+__all__ = [
+    "Convolved",
+    "FeatureNet",
+    "FieldHead",
+    "Swin",
+    "UNet",
+    "Up",
+    "convolution",
+    "convolve",
+    "padded",
+    "together",
+]

@@ -14,18 +14,19 @@ Finish = Callable[[int], nn.Module]
 
 
 class Convolved(nn.Module):
-    """A 3ᵈ convolution that keeps the size, then `finish`.
+    """A 3ᵈ convolution that keeps the size, or every `stride`-th voxel of it, then `finish`.
 
     Args:
         ndim: 2 or 3.
         before, after: channels.
         finish: what follows.
         bias: of the convolution; without use where a normalisation follows.
+        stride: of the convolution.
     """
 
-    def __init__(self, ndim: int, before: int, after: int, finish: Finish, bias: bool = False) -> None:
+    def __init__(self, ndim: int, before: int, after: int, finish: Finish, bias: bool = False, stride: int = 1) -> None:
         super().__init__()
-        self.convolution = convolution(ndim, before, after, 3, padding=1, bias=bias)
+        self.convolution = convolution(ndim, before, after, 3, padding=1, bias=bias, stride=stride)
         self.finish = finish(after)
 
     def forward(self, values: Tensor) -> Tensor:

@@ -45,15 +45,14 @@ def pooled(values: Tensor, factor: int) -> Tensor:
     return (F.avg_pool2d if values.ndim == 4 else F.avg_pool3d)(values, factor)
 
 
-def unpooled(field: Tensor, factor: int, shape: Sequence[int], finer: int = 1) -> Tensor:
+def unpooled(field: Tensor, factor: int, shape: Sequence[int], finer: int = 1, strided: bool = False) -> Tensor:
     """A displacement `(B, d, …)` on what `pooled` makes by `factor`, on what it makes by `finer` of the same image.
 
     Interpolated, in the voxels of the answer, `(B, d, *shape)`; beyond the outermost blocks the last value goes on.
+    `strided`: of an image whose every factor-th voxel was kept, the first among them, as strided convolutions do.
     """
-    axes = []
-    for n in shape:
-        middle = torch.arange(n, dtype=field.dtype, device=field.device) * finer + (finer - 1) / 2
-        axes.append((middle - (factor - 1) / 2) / factor)
+    first, middle = (0.0, 0.0) if strided else ((factor - 1) / 2, (finer - 1) / 2)
+    axes = [(torch.arange(n, dtype=field.dtype, device=field.device) * finer + middle - first) / factor for n in shape]
     where = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
     return sample(field, where, padding="border") * (factor / finer)
 

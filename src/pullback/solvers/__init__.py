@@ -4,6 +4,7 @@ from pullback.solvers.chain import Chain, Refine, chain
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformed import Deformed, placed
 from pullback.solvers.descend import Descend, Settled, summed_sgd
+from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
@@ -14,6 +15,7 @@ __all__ = [
     "CoupledConvex",
     "Deformed",
     "Descend",
+    "FeatureDescent",
     "Levels",
     "Optimised",
     "Posed",

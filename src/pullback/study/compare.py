@@ -1,6 +1,5 @@
 """Tables of several registers on the same pairs."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.stats import wilcoxon
 
-from pullback.files.beside import beside
+from pullback.files.rows import write_csv
 
 COSTS = ("seconds", "peak MB")  # what is not a property of the alignment
 
@@ -98,12 +97,3 @@ def write_tables(results: Mapping[str, Rows], reference: str | None, out: Path) 
     """`pairs.csv`, every number of every pair, and `summary.csv`, into the folder `out`."""
     write_csv([{"register": name, **row} for name, rows in results.items() for row in rows], out / "pairs.csv")
     write_csv(summary(results, reference), out / "summary.csv")
-
-
-def write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
-    """A column per key, in the order in which they first appear."""
-    names = list(dict.fromkeys(key for record in records for key in record))
-    with beside(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(records)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pullback.files.beside import beside
 from pullback.files.manifest import manifest, write_json
-from pullback.study.compare import write_csv
+from pullback.files.rows import write_csv
 from pullback.study.figures import write_figure
 from pullback.study.report import tabular
 from pullback.study.study import Outcome, Part, Study

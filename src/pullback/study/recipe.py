@@ -18,7 +18,7 @@ from pullback.alignment import Supervision
 from pullback.data import Dataset
 from pullback.errors import InputError
 from pullback.metrics import STANDARD, Metric
-from pullback.training import Training
+from pullback.training import Once, Procedure, Training
 
 TRUSTED = ("pullback.", "torch.optim.")
 
@@ -33,6 +33,7 @@ class Recipe:
         network: makes the untrained network, a register: `partial(VoxelMorph, ndim=3)`.
         supervision: how it learns; one that has weights of its own is made like the network, by a partial.
         training: the numbers of the loop.
+        procedure: how the network comes about: `Once`, one training; others train in rounds, or several networks.
         metrics: what validation and evaluation report; the first that answers chooses the checkpoint.
     """
 
@@ -42,6 +43,7 @@ class Recipe:
     supervision: Supervision | partial[Any]
     training: Training = Training()
     metrics: tuple[Metric, ...] = STANDARD
+    procedure: Procedure = Once()
 
 
 def changed(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
@@ -160,15 +162,20 @@ def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def as_data(thing: Any) -> Any:
+def as_data(thing: Any, brief: bool = False) -> Any:
+    """As dicts, lists and scalars. `brief` leaves out what is as the code has it by default: a number that a part is
+    given in a later version changes nothing for those who do not set it."""
     if isinstance(thing, partial):
         given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords).arguments
-        return {"partial": _path_of(thing.func), **{k: as_data(v) for k, v in given.items()}}
+        return {"partial": _path_of(thing.func), **{k: as_data(v, brief) for k, v in given.items()}}
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        members = {f.name: as_data(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        known = {f.name: (getattr(thing, f.name), f.default) for f in dataclasses.fields(thing)}
+        members = {
+            k: as_data(value, brief) for k, (value, default) in known.items() if not (brief and value == default)
+        }
         return {"part": _path_of(type(thing)), **members}
     if isinstance(thing, tuple):
-        return [as_data(item) for item in thing]
+        return [as_data(item, brief) for item in thing]
     if callable(thing):
         return {"name": _path_of(thing)}
     return thing

@@ -22,7 +22,7 @@ from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
-from pullback.training import device_of, load_weights, seeded, train
+from pullback.training import device_of, load_weights, seeded
 
 ADJUSTABLE = ("updates", "log_every", "validate_every", "save_every")  # what may change when a run is gone on with
 
@@ -37,11 +37,12 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     out = Path(out)
     text, splits = to_yaml(recipe), _splits(recipe.data)
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
-    network, supervision = build(recipe), _supervision(recipe)
+    supervision = _supervision(recipe)
+    parameters = sum(p.numel() for p in build(recipe).parameters())
     grid = next(iter(recipe.data.validation)).fixed.grid
     if grid.ndim != recipe.network.keywords.get("ndim", grid.ndim):
         raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
-    going_on = (out / "last.safetensors").is_file()
+    going_on = begun(out)
     if going_on:
         _check_resumable(recipe, splits, out, resume)
     with beside(out / "recipe.yaml") as temporary:
@@ -51,23 +52,27 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
         counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
         console.print(f"subjects: {counts}", highlight=False)
     about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
-    with _recorded(recipe, network, about, out):
-        return train(
-            network,
-            recipe.data.train,
+    with _recorded(recipe, parameters, about, out):
+        return recipe.procedure(
+            partial(build, recipe),
+            recipe.data,
             supervision,
             recipe.training,
-            recipe.data.validation,
             recipe.metrics,
             out,
-            resume=going_on,
-            console=console,
+            going_on,
+            console,
         )
 
 
-def build(recipe: Recipe) -> nn.Module:
-    """The untrained network of a recipe, its weights drawn from the recipe's seed."""
-    with seeded(recipe.training.seed):
+def begun(out: Path) -> bool:
+    """Whether a run has left anything there to go on from."""
+    return any(out.rglob("*.safetensors"))
+
+
+def build(recipe: Recipe, number: int = 0) -> nn.Module:
+    """The untrained network of a recipe, its weights drawn from the recipe's seed; others for each `number`."""
+    with seeded(recipe.training.seed, *((3, number) if number else ())):
         return recipe.network()
 
 
@@ -140,7 +145,7 @@ def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, re
 
 
 @contextmanager
-def _recorded(recipe: Recipe, network: nn.Module, images: dict[str, Any], out: Path) -> Iterator[None]:
+def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path) -> Iterator[None]:
     """Writes `run.json`, however it ends."""
     begin, device = time.perf_counter(), device_of()
     about: dict[str, Any] = (
@@ -149,7 +154,7 @@ def _recorded(recipe: Recipe, network: nn.Module, images: dict[str, Any], out: P
         | {
             "seed": recipe.training.seed,
             "device": str(device),
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": parameters,
         }
     )
 

@@ -1,7 +1,7 @@
 """Many runs, told as the tables and figures of a paper."""
 
-import csv
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,11 +13,11 @@ from torch import nn
 
 from pullback.data import Dataset
 from pullback.errors import InputError
-from pullback.study.compare import write_csv
+from pullback.files.rows import read_csv, write_csv
 from pullback.study.evaluate import evaluate, unmoved
-from pullback.study.recipe import Recipe, changed, did_you_mean, to_yaml
+from pullback.study.recipe import Recipe, as_data, changed, did_you_mean
 from pullback.study.run import load_run, run
-from pullback.training import device_of
+from pullback.training import Training, device_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,11 +102,11 @@ class Outcome:
     def rows(self) -> dict[str, list[Row]]:
         """What each arm's networks did on the test pairs: a row per seed and pair. First how things stood before."""
         found = {
-            arm: [{"seed": str(seed), **row} for seed, run in runs.items() for row in read_rows(run.folder / TESTED)]
+            arm: [{"seed": str(seed), **row} for seed, run in runs.items() for row in read_csv(run.folder / TESTED)]
             for arm, runs in self.runs.items()
         }
         any_run = next(iter(next(iter(self.runs.values())).values()))
-        return {"before": [{"seed": "", **row} for row in read_rows(any_run.folder.parent.parent / BEFORE)], **found}
+        return {"before": [{"seed": "", **row} for row in read_csv(any_run.folder.parent.parent / BEFORE)], **found}
 
     @property
     def reference(self) -> str:
@@ -123,7 +123,7 @@ class Outcome:
         path = runs[0].parent.parent / f"{kind}-{digest}.csv"
         if not path.is_file():
             write_csv(measure(self), path)
-        return read_rows(path)
+        return read_csv(path)
 
     @property
     def recipe(self) -> Recipe:
@@ -204,19 +204,6 @@ def run_study(
     return outcomes
 
 
-def read_rows(path: Path) -> list[Row]:
-    """What `write_csv` wrote; numbers as numbers, and columns that a row has not left out."""
-    with path.open(newline="") as file:
-        return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def _under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}/")
 
@@ -251,9 +238,10 @@ def _plan(out: Path, name: str, experiment: Experiment, arm: str, seed: int, set
 
 
 def _portable(recipe: Recipe) -> str:
-    """The recipe as text, but for its words, its seed, and where the images are."""
+    """The recipe as text, but for its words, its seed, where the images are, and what is as by default."""
     data = replace(recipe.data, root="") if _needs_folder(recipe.data) else recipe.data  # type: ignore[type-var]
-    return to_yaml(replace(recipe, about="", data=data, training=replace(recipe.training, seed=0)))
+    training = replace(recipe.training, seed=Training().seed)
+    return json.dumps(as_data(replace(recipe, about="", data=data, training=training), brief=True))
 
 
 def _run(planned: Planned, console: Console) -> None:

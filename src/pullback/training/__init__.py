@@ -1,23 +1,34 @@
 """One loop, and how networks learn in it."""
 
+from pullback.training.augment import RandomAffine, seen_through
 from pullback.training.checkpoint import load_weights, save_weights
 from pullback.training.device import device_of
 from pullback.training.measure import align, measure
+from pullback.training.procedure import Once, Procedure
+from pullback.training.rounds import easy_first, rounds
 from pullback.training.schedule import Cosine
-from pullback.training.supervision import Unsupervised
-from pullback.training.train import Training, draw, mean_of, seeded, train
+from pullback.training.supervision import Told, Unsupervised
+from pullback.training.train import Drawn, Training, draw, mean_of, seeded, train
 
 __all__ = [
     "Cosine",
+    "Drawn",
+    "Once",
+    "Procedure",
+    "RandomAffine",
+    "Told",
     "Training",
     "Unsupervised",
     "align",
     "device_of",
     "draw",
+    "easy_first",
     "load_weights",
     "mean_of",
     "measure",
+    "rounds",
     "save_weights",
     "seeded",
+    "seen_through",
     "train",
 ]

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
+
+TINY = 1e-12  # voxels²: the root of 0 has no slope
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,21 @@ class Unsupervised:
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         return self.energy.terms(Alignment(pair, register(pair.fixed, pair.moving).transform))
+
+
+@dataclass(frozen=True)
+class Told:
+    """The loss is how far the guess leads points from where the pair's known truth leads them: the mean over voxels.
+
+    In voxels of the fixed grid. Of voxels within the fixed image's mask, where it has one.
+    """
+
+    def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        if pair.truth is None:
+            raise ValueError(f"{pair.name or 'a pair'}: its true transform is not known, so nothing can be told of it")
+        grid = pair.fixed.grid
+        with torch.no_grad():
+            truth = pair.truth.displacement(grid)
+        guess = register(pair.fixed, pair.moving).transform.displacement(grid)
+        off = (guess - truth.to(guess)).square().sum(1, keepdim=True).clamp(min=TINY).sqrt()
+        return {"tre": off.mean() if pair.fixed.mask is None else off[pair.fixed.mask].mean()}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from pullback.alignment import Pair, Registered, Supervision
-from pullback.data import Train, Validation
+from pullback.data import Validation
 from pullback.errors import InputError, Interrupted
 from pullback.metrics import STANDARD, Metric
 from pullback.numerics.random import generator
@@ -35,12 +35,21 @@ def adam(parameters: Iterable[Tensor], lr: float) -> Adam:
     return Adam(parameters, lr=lr, fused=True)
 
 
+class Drawn(Protocol):
+    """Pairs to learn from: a `Train` split, or one whose pairs were labelled."""
+
+    def draw(self, generator: torch.Generator) -> Pair:
+        """One of them, by chance."""
+        ...
+
+
 @dataclass(frozen=True)
 class Training:
     """The numbers of the loop.
 
     Attributes:
         updates: steps of the optimiser on the network.
+        batch: pairs of each update, one after the other: their gradients are averaged.
         lr: its learning rate; the default is OFG's and VoxelMorph's.
         seed: of the initial weights (`seeded`) and of the pairs that are drawn.
         optimiser: `optimiser(parameters, lr=lr)` makes it.
@@ -52,6 +61,7 @@ class Training:
     """
 
     updates: int = 1000
+    batch: int = 1
     lr: float = 1e-4
     seed: int = 0
     optimiser: Callable[..., Optimizer] = adam
@@ -63,7 +73,7 @@ class Training:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("updates", "log_every", "validate_every", "save_every")
+        counts = ("updates", "batch", "log_every", "validate_every", "save_every")
         wrong = {name: getattr(self, name) for name in (*counts, "lr") if not getattr(self, name) > 0}
         if wrong:
             raise InputError(f"training: numbers above 0 expected, got {wrong}")
@@ -73,7 +83,7 @@ class Training:
 
 def train(
     network: Network,
-    pairs: Train,
+    pairs: Drawn,
     supervision: Supervision,
     training: Training = Training(),
     validation: Validation | None = None,
@@ -83,7 +93,7 @@ def train(
     fabric: Fabric | None = None,
     console: Console | None = None,
 ) -> Network:
-    """Teach `network` by `supervision` on pairs drawn from `pairs`, one pair per update and process.
+    """Teach `network` by `supervision` on pairs drawn from `pairs`, `training.batch` per update and process.
 
     A supervision that is a module has weights of its own, which learn along.
 
@@ -101,7 +111,7 @@ def train(
     folder = None if out is None else Path(out)
     fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
     fabric.launch()
-    learning = _Step(network, supervision, fabric.autocast)
+    learning = _Step(network.train(), supervision, fabric.autocast)
     optimiser = training.optimiser(learning.parameters(), lr=training.lr)
     step, optimiser = fabric.setup(learning, optimiser)
     state = _State()
@@ -122,9 +132,11 @@ def train(
                 keep.state()
                 raise Interrupted(f"stopped after update {state.update} of {training.updates}")
             index = state.update * fabric.world_size + fabric.global_rank
-            pair = draw(pairs, training.seed, index).to(fabric.device)
+            batch = (
+                draw(pairs, training.seed, index * training.batch + n).to(fabric.device) for n in range(training.batch)
+            )
             with seeded(training.seed, 1, index):  # dropout, so that a resumed run drops the same
-                values = _update(fabric, step, optimiser, pair, training, state.update / training.updates)
+                values = _update(fabric, step, optimiser, batch, training, state.update / training.updates)
             state.update += 1
             bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
             if keep.due(training.log_every):
@@ -143,7 +155,7 @@ def train(
     return network.cpu()
 
 
-def draw(pairs: Train, seed: int, index: int) -> Pair:
+def draw(pairs: Drawn, seed: int, index: int) -> Pair:
     """The `index`-th pair of a training: a function of the seed and the index alone."""
     return pairs.draw(generator(seed, index))
 
@@ -195,23 +207,27 @@ class _Step(nn.Module):
 
 
 def _update(
-    fabric: Fabric, step: nn.Module, optimiser: Optimizer, pair: Pair, training: Training, progress: float
+    fabric: Fabric, step: nn.Module, optimiser: Optimizer, pairs: Iterable[Pair], training: Training, progress: float
 ) -> dict[str, float]:
-    """One step of the optimiser; the loss and its terms."""
+    """One step of the optimiser; the loss and its terms, means over the pairs."""
     if training.schedule is not None:
         for group in optimiser.param_groups:
             group["lr"] = training.lr * training.schedule(progress)
-    terms = step(lambda: pair, progress)
-    loss = torch.stack(list(terms.values())).sum()
-    values = {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
-    if not math.isfinite(values["loss"]):
-        raise FloatingPointError(
-            f"the loss is no longer finite on {pair.name or 'a pair'}: {values}; lower training.lr, now {training.lr}"
-        )
     optimiser.zero_grad()
-    fabric.backward(loss)
+    rows: list[dict[str, float | str]] = []
+    for pair in pairs:
+        terms = step(lambda pair=pair: pair, progress)
+        loss = torch.stack(list(terms.values())).sum() / training.batch
+        values = {"loss": training.batch * loss.item(), **{name: value.item() for name, value in terms.items()}}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the loss is no longer finite on {pair.name or 'a pair'}: {values}; lower training.lr, now "
+                f"{training.lr}"
+            )
+        fabric.backward(loss)
+        rows.append({**values})
     optimiser.step()
-    return values
+    return mean_of(rows)
 
 
 @dataclass

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment, Pair
-from pullback.energies import MSE, Diffusion, mind
+from pullback.energies import mind
 from pullback.errors import InputError
-from pullback.numerics.unfold import box_mean, pooled, unpooled
-from pullback.solvers import CoupledConvex, Descend, consistent
-from pullback.space import Affine, Displacement, Grid, Image, Transform, pull
+from pullback.numerics.unfold import pooled, unpooled
+from pullback.solvers import CoupledConvex, FeatureDescent, consistent
+from pullback.space import Affine, Displacement, Image, Transform, pull
 
 
 def self_similar(image: Image) -> Tensor:
@@ -36,9 +36,7 @@ class ConvexAdam:
         discrete: the search for whole steps of that spacing.
         both_ways: makes its answer consistent with that of the reverse pair.
         fine: spacing of the descent, in voxels.
-        regularity: of the descent, on the squared differences of neighbours, summed over axes: λ.
-        solver: the descent; its step is in voxels of that spacing.
-        smoothing: window of the means that are taken of the descent's parameters, three times over: a spline.
+        descent: from there on.
     """
 
     features: Callable[[Image], Tensor] = self_similar
@@ -46,9 +44,7 @@ class ConvexAdam:
     discrete: CoupledConvex = CoupledConvex()
     both_ways: bool = True
     fine: int = 2
-    regularity: float = 1.25
-    solver: Descend = Descend(steps=80, step_size=1.0)
-    smoothing: int = 3
+    descent: FeatureDescent = FeatureDescent()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving, from `start` or as the headers say.
@@ -66,29 +62,13 @@ class ConvexAdam:
         seen = moving if still else pull(moving, begin, onto=fixed)
         with torch.no_grad():
             features = [self.features(image) for image in (fixed, seen)]
-            field = self._searched(*(pooled(each, self.spacing) for each in features))
+            field = self._searched(pooled(features[0], self.spacing), pooled(features[1], self.spacing))
             fine = [pooled(each, self.fine) for each in features]
             field = unpooled(field, self.spacing, fine[0].shape[2:], self.fine)
-        field = self._descended(fine, field)
+        field = self.descent(fine[0], fine[1], field)
         found = Displacement(unpooled(field, self.fine, fixed.grid.shape), fixed.grid)
         return Alignment(Pair(fixed, moving), found if start is None else begin @ found)
 
     def _searched(self, fixed: Tensor, moving: Tensor) -> Tensor:
         forward = self.discrete(fixed, moving)
         return consistent(forward, self.discrete(moving, fixed))[0] if self.both_ways else forward
-
-    def _descended(self, features: list[Tensor], field: Tensor) -> Tensor:
-        """In voxels of the pooled features."""
-        grid = Grid.centred(tuple(features[0].shape[2:]))
-        fixed, moving = (Image(each, grid) for each in features)
-        energy = fixed.data.shape[1] * MSE() + grid.ndim * self.regularity * Diffusion()
-        objective = energy.on(Pair(fixed, moving))
-
-        def smooth(transform: Transform) -> Transform:
-            (values,) = transform.params
-            for _ in range(3):
-                values = box_mean(values, self.smoothing)
-            return transform.with_params(values)
-
-        found = self.solver(lambda transform: objective(smooth(transform)), start=Displacement(field, grid))
-        return smooth(found).params[0]

@@ -1,0 +1,29 @@
+"""Records as CSV."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pullback.files.beside import beside
+
+
+def write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
+    """A column per key, in the order in which they first appear."""
+    names = list(dict.fromkeys(key for record in records for key in record))
+    with beside(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def read_csv(path: Path) -> list[dict[str, float | str]]:
+    """What `write_csv` wrote: numbers as numbers, and without what a record did not have."""
+    with path.open(newline="") as file:
+        return [{k: _number(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

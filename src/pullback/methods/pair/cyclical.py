@@ -1,0 +1,244 @@
+"""Cyclical self-training of image features, between which an optimiser finds the displacement.
+
+Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
+2023, sections 2.2 and 2.3.1.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pullback.alignment import Alignment, Pair, Supervision
+from pullback.data import Dataset, Train
+from pullback.files.beside import beside
+from pullback.files.rows import write_csv
+from pullback.metrics import Metric
+from pullback.networks import FeatureNet, together
+from pullback.numerics.integrate import compose
+from pullback.numerics.random import generator
+from pullback.numerics.sample import sample, voxels
+from pullback.numerics.unfold import unpooled
+from pullback.solvers import CoupledConvex, Descend, FeatureDescent, consistent
+from pullback.space import Affine, Displacement, Image
+from pullback.training import (
+    RandomAffine,
+    Training,
+    device_of,
+    draw,
+    easy_first,
+    mean_of,
+    measure,
+    rounds,
+    save_weights,
+    seen_through,
+    train,
+)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What is done for labels and at test time, and not while learning (section 2.3.1).
+
+    Attributes:
+        both_ways: the displacement is made consistent with that of the reverse pair.
+        warps: how often the moving image is moved by what was found and looked at again.
+        descent: on finer features at last; None does without.
+    """
+
+    both_ways: bool = True
+    warps: int = 2
+    descent: FeatureDescent | None = FeatureDescent(solver=Descend(steps=50, step_size=1.0))
+
+
+class Correlated(nn.Module):
+    """A register: features of each image alone, the costs of discrete displacements, a differentiable optimiser.
+
+    In training it answers with what gradients pass through; in evaluation with that refined. The paper does not say how
+    the second 1ᵈ convolution, whose features only the refinement sees, is learned: no loss reaches it, so it keeps the
+    weights it was drawn with, and distances between its features are those of a random projection. Nor the scale of the
+    costs: a temperature of 1 on the sum over 16 channels lets the features set it.
+
+    Args:
+        ndim: 2 or 3.
+        widths, features: of the network.
+        convex: the optimiser in training; 125 displacements in 3D, of whole steps of 8 voxels.
+        refinement: in evaluation.
+        channels: of one image.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        widths: tuple[int, ...] = (32, 64, 128),
+        features: int = 16,
+        convex: CoupledConvex = CoupledConvex(half_width=2, temperature=1.0, blur=0),
+        refinement: Refinement = Refinement(),
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.network = FeatureNet(ndim, channels, widths, features)
+        self.convex = convex
+        self.refinement = refinement
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        data = together(fixed, moving).chunk(2, 1)
+        found = self._guessed(*data) if self.training else self._refined(*data)
+        return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
+
+    def guess(self, fixed: Image, moving: Image) -> Alignment:
+        """Not refined, whatever the mode."""
+        found = self._guessed(*together(fixed, moving).chunk(2, 1))
+        return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
+
+    def _guessed(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        one, two = self._coarse(fixed, moving)
+        return self._whole(self.convex(one, two), fixed)
+
+    def _refined(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        how, found = self.refinement, torch.zeros_like(voxels(tuple(fixed.shape[2:]), fixed))[None]
+        for _ in range(how.warps):
+            where = voxels(tuple(fixed.shape[2:]), fixed) + found
+            one, two = self._coarse(fixed, sample(moving, where))
+            step = self.convex(one, two)
+            if how.both_ways:
+                step = consistent(step, self.convex(two, one))[0]
+            found = compose(found, self._whole(step, fixed))
+        if how.descent is None:
+            return found
+        stride = self.network.stride // 2
+        one, two = (self.network(image)[1] for image in (fixed, moving))
+        start = found / stride
+        for axis in range(2, found.ndim):
+            start = start.index_select(axis, torch.arange(0, found.shape[axis], stride, device=found.device))
+        return unpooled(how.descent(one, two, start), stride, fixed.shape[2:], strided=True)
+
+    def _coarse(self, fixed: Tensor, moving: Tensor) -> list[Tensor]:
+        return list(self.network(torch.cat([fixed, moving]))[0].chunk(2))
+
+    def _whole(self, field: Tensor, image: Tensor) -> Tensor:
+        return unpooled(field, self.network.stride, image.shape[2:], strided=True)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Training pairs whose labels are their truth: drawn by weight, each image through a random affine map of its own.
+
+    Attributes:
+        train: where the pairs come from.
+        seed: of which pairs those are: the n-th is `draw(train, seed, n)`.
+        labels: displacements on the fixed grids, `(d, *spatial)` in voxels, half precision.
+        weights: how often each is drawn.
+        augment: None leaves the images as they are.
+    """
+
+    train: Train
+    seed: int
+    labels: Sequence[Tensor]
+    weights: Tensor
+    augment: RandomAffine | None
+
+    def draw(self, generator: torch.Generator) -> Pair:
+        n = int(torch.multinomial(self.weights, 1, generator=generator))
+        pair = draw(self.train, self.seed, n)
+        pair = replace(pair, truth=Displacement(self.labels[n][None].float(), pair.fixed.grid))
+        return _augmented(pair, self.augment, generator)[0]
+
+
+@dataclass(frozen=True)
+class Cyclical:
+    """The procedure: rounds of learning from labels of the network of the round before (section 2.2).
+
+    The network is a `Correlated`, or any that has a `guess` and, in evaluation, refines it.
+
+    Attributes:
+        rounds: how many; `Training` has the numbers of each.
+        pairs: how many training pairs are labelled, drawn once.
+        augment: of the images, in the labels' stream and in the learner's; None for neither.
+        refined: whether labels are refined.
+        easy: whether pairs whose label changed little as it was refined are drawn more often.
+    """
+
+    rounds: int = 8
+    pairs: int = 190
+    augment: RandomAffine | None = RandomAffine(5.0, 0.05, 0.03, 0.03)
+    refined: bool = True
+    easy: bool = True
+
+    def __call__(
+        self,
+        make: Callable[[int], Any],
+        data: Dataset,
+        supervision: Supervision,
+        training: Training,
+        metrics: Sequence[Metric],
+        out: Path | None,
+        resume: bool,
+        console: Console | None,
+    ) -> nn.Module:
+        """With `out`: a folder per round, the labels that it learned from, and `rounds.csv`, measured on validation."""
+        numbered = count()
+
+        def label(network: Correlated) -> Labelled:
+            kept = None if out is None else out / f"labels-{next(numbered) + 1}.safetensors"
+            return self._labelled(network, data.train, training.seed, kept, console)
+
+        def learn(network: Correlated, labels: Labelled, number: int) -> Correlated:
+            folder = None if out is None else out / f"round-{number + 1}"
+            seed = generator(training.seed, number).initial_seed()
+            again = resume and folder is not None and (folder / "last.safetensors").is_file()
+            part = replace(training, seed=seed)
+            return train(network, labels, supervision, part, None, metrics, folder, again, console=console)
+
+        rows: list[dict[str, float]] = []
+        network = make(0)
+        for network in rounds(make, label, learn, self.rounds):
+            means = mean_of(measure(network.to(device_of()), data.validation, metrics, device_of()))
+            rows.append({"round": len(rows) + 1, **means})
+            if console is not None:
+                shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
+                console.print(f"round {len(rows)} of {self.rounds}: {shown}", highlight=False)
+            if out is not None:
+                write_csv(rows, out / "rounds.csv")
+                save_weights(network, out / "best.safetensors", {"round": len(rows), **means})
+        return network.cpu()
+
+    def _labelled(
+        self, network: Correlated, pairs: Train, seed: int, kept: Path | None, console: Console | None
+    ) -> Labelled:
+        if kept is not None and kept.is_file():
+            known = load_file(kept)
+            return Labelled(pairs, seed, list(known["labels"]), known["weights"], self.augment)
+        device = device_of()
+        register = network.to(device).eval()
+        labels, changes = [], []
+        for n in track(range(self.pairs), "labels", console=console, transient=True):
+            pair, fixed, moving = _augmented(draw(pairs, seed, n), self.augment, generator(seed, 2, n))
+            seen, grid = pair.to(device), pair.fixed.grid
+            with torch.no_grad():
+                guess = register.guess(seen.fixed, seen.moving).transform
+                found = register(seen.fixed, seen.moving).transform if self.refined else guess
+                changes.append(float((found.displacement(grid) - guess.displacement(grid)).square().mean()))
+                labels.append((moving @ (found @ fixed.inverse())).displacement(grid)[0].half().cpu())
+        weights = easy_first(changes) if self.easy and self.refined else torch.full((self.pairs,), 1 / self.pairs)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with beside(kept) as temporary:
+                save_file({"labels": torch.stack(labels), "weights": weights}, temporary)
+        return Labelled(pairs, seed, labels, weights, self.augment)
+
+
+def _augmented(pair: Pair, augment: RandomAffine | None, chance: torch.Generator) -> tuple[Pair, Affine, Affine]:
+    """What is learned from, and what its images were pulled through."""
+    if augment is None:
+        still = Affine.identity(pair.fixed.grid.ndim)
+        return pair, still, still
+    fixed, moving = augment(pair.fixed.grid, chance), augment(pair.moving.grid, chance)
+    return seen_through(pair, fixed, moving), fixed, moving

@@ -1,0 +1,61 @@
+"""Cyclical self-training (Bigalke et al. 2023) and its twins that learn by a metric, else the same.
+
+The abdomen has the paper's numbers: 8 rounds of 1,000 updates, batches of two, 190 pairs. The others are for two cores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+
+from pullback.alignment import Supervision
+from pullback.data import Dataset
+from pullback.energies import LNCC, MIND, Diffusion
+from pullback.methods.pair.cyclical import Correlated, Cyclical
+from pullback.recipes.ofg import recipes as guided
+from pullback.study.recipe import Recipe
+from pullback.training import Cosine, Once, Told, Training, Unsupervised
+
+ROUND = Training(updates=1000, batch=2, lr=1e-3, schedule=Cosine(0.01))
+SMALL = replace(ROUND, updates=200)
+LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
+    {
+        "cyclical": ("cyclical self-training", Told()),
+        "mind": ("by MIND", Unsupervised(MIND() + 0.1 * Diffusion())),
+        "ncc": ("by LNCC", Unsupervised(LNCC(9) + 1.0 * Diffusion())),
+    }
+)
+_SETS: Mapping[str, tuple[str, Training, Cyclical]] = MappingProxyType(
+    {
+        "phantom": ("the built-in cohort", replace(ROUND, updates=50), Cyclical(rounds=3, pairs=40)),
+        "hippocampus": ("hippocampus MR (Learn2Reg)", SMALL, Cyclical(rounds=5, pairs=100)),
+        "brains": ("whole brains on one grid", replace(ROUND, updates=100), Cyclical(rounds=4, pairs=66)),
+        "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", ROUND, Cyclical(rounds=8, pairs=190)),
+    }
+)
+
+
+def _data(name: str) -> Dataset:
+    return guided[f"ofg_voxelmorph_{name}"].data
+
+
+def _training(way: str, training: Training, cyclical: Cyclical) -> Training:
+    """The twins learn as long as all rounds together, without restarts."""
+    return training if way == "cyclical" else replace(training, updates=cyclical.rounds * training.updates)
+
+
+recipes: Mapping[str, Recipe] = MappingProxyType(
+    {
+        f"{way}_correlated_{name}": Recipe(
+            about=f"Features between which an optimiser finds the way, {how}, {on}",
+            data=_data(name),
+            network=partial(Correlated, ndim=3),
+            supervision=supervision,
+            training=_training(way, training, cyclical),
+            metrics=guided[f"ofg_voxelmorph_{name}"].metrics,
+            procedure=cyclical if way == "cyclical" else Once(),
+        )
+        for name, (on, training, cyclical) in _SETS.items()
+        for way, (how, supervision) in LEARNED.items()
+    }
+)

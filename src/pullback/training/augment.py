@@ -1,0 +1,58 @@
+"""Pairs seen otherwise than they are stored, with a truth that follows."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Pair
+from pullback.numerics.rotation import nearby
+from pullback.space import Affine, Grid, pull
+
+
+@dataclass(frozen=True)
+class RandomAffine:
+    """Affine maps about the middle of a grid; each of their parts is drawn uniformly.
+
+    Attributes:
+        degrees: largest rotation, about each axis in turn.
+        scale: the largest logarithm of each axis' scale.
+        shear: largest tangent of a shear between two axes.
+        shift: largest, as a share of the grid's extent along each world axis.
+    """
+
+    degrees: float = 10.0
+    scale: float = 0.1
+    shear: float = 0.05
+    shift: float = 0.05
+
+    def __call__(self, grid: Grid, generator: torch.Generator) -> Affine:
+        """RAS mm to RAS mm."""
+        d = grid.ndim
+
+        def uniform(*shape: int) -> Tensor:
+            return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+
+        still = torch.eye(d, dtype=torch.float64)
+        turn = nearby(still[None], 1, self.degrees, generator)[0]
+        stretch = still + self.shear * uniform(d, d).triu(1)
+        linear = turn @ stretch @ (self.scale * uniform(d)).exp().diag()
+        extent = grid.affine[:-1, :-1].abs() @ torch.tensor(grid.shape, dtype=torch.float64)
+        matrix = torch.eye(d + 1, dtype=torch.float64)
+        matrix[:-1, :-1] = linear
+        matrix[:-1, -1] = grid.centre - linear @ grid.centre + self.shift * extent * uniform(d)
+        return Affine(matrix)
+
+
+def seen_through(pair: Pair, fixed: Affine, moving: Affine) -> Pair:
+    """The images pulled through affine maps of their own, each onto its own grid, and the truth between them.
+
+    Where φ maps fixed to moving, what is seen at x of the new fixed image lies at moving⁻¹(φ(fixed(x))) of the new
+    moving one. Labels and points, which nothing learns from here, are left behind.
+    """
+    truth = pair.truth and moving.inverse() @ (pair.truth @ fixed)
+    return replace(
+        Pair(pull(pair.fixed, fixed, onto=pair.fixed), pull(pair.moving, moving, onto=pair.moving)),
+        truth=truth,
+        name=pair.name,
+    )

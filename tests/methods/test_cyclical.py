@@ -1,0 +1,123 @@
+"""Cyclical self-training of image features: what is learned from, and that it can be gone on with."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from pullback.alignment import Alignment
+from pullback.data import Cohort
+from pullback.methods.pair.cyclical import Correlated, Cyclical, Labelled, Refinement
+from pullback.metrics import EndPointError
+from pullback.numerics.random import generator
+from pullback.solvers import Descend, FeatureDescent
+from pullback.space import Affine
+from pullback.training import RandomAffine, Told, Training, align, draw, seeded
+
+DATA = Cohort(spacing=6.0, train_subjects=4, validation_subjects=2, test_subjects=2)
+QUICK = Refinement(descent=FeatureDescent(solver=Descend(3, 1.0)))
+TRAINING = Training(updates=3, batch=2, lr=1e-3, save_every=1)
+
+
+def made(number: int = 0, refinement: Refinement = QUICK) -> Correlated:
+    with seeded(5, number):
+        return Correlated(3, widths=(8, 16), features=8, refinement=refinement)
+
+
+def error(register, pair) -> float:
+    return EndPointError()(Alignment(pair, align(register, pair).transform))["epe mm"]
+
+
+def test_refinement_is_for_evaluation_and_each_part_of_it_tells():
+    pair = next(iter(DATA.validation))
+    network = made()
+    answers = {}
+    for name, how in {
+        "all": QUICK,
+        "one way": replace(QUICK, both_ways=False),
+        "one warp": replace(QUICK, warps=1),
+        "no descent": replace(QUICK, descent=None),
+    }.items():
+        network.refinement = how
+        answers[name] = align(network.eval(), pair).transform.field
+    assert all(not torch.equal(answers["all"], other) for name, other in answers.items() if name != "all")
+    with torch.no_grad():
+        guess = network.guess(pair.fixed, pair.moving).transform.field
+        assert not torch.equal(guess, answers["all"])
+        plain = Refinement(both_ways=False, warps=1, descent=None)
+        network.refinement = plain
+        torch.testing.assert_close(network(pair.fixed, pair.moving).transform.field, guess)
+
+
+def test_gradients_reach_the_features_that_decide():
+    pair = next(iter(DATA.test))
+    network = made().train()
+    sum(Told()(network, pair, 0.0).values()).backward()
+    learned = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    assert "network.coarse.weight" in learned
+    assert all(f"network.stages.{n}.0.convolution.weight" in learned for n in (0, 1))
+    assert "network.fine.weight" not in learned
+
+
+def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():
+    """A teacher that answers with the truth of what it sees labels the stored pair with its own truth."""
+
+    class Knows(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen = iter(range(3))
+
+        def forward(self, fixed, moving):
+            number = next(self.seen)
+            pair, chance = draw(DATA.train, 5, number), generator(5, 2, number)
+            maps = [augment(pair.fixed.grid, chance) for _ in range(2)]
+            return Alignment(pair, maps[1].inverse() @ pair.truth @ maps[0])
+
+        def guess(self, fixed, moving):
+            return Alignment(draw(DATA.train, 5, 0), Affine.identity(3))
+
+    augment = RandomAffine(5, 0.05, 0.02, 0.03)
+    labelled = Cyclical(pairs=3, augment=augment)._labelled(Knows(), DATA.train, 5, None, Console(quiet=True))
+    for number, label in enumerate(labelled.labels):
+        pair = draw(DATA.train, 5, number)
+        truth = pair.truth.displacement(pair.fixed.grid)[0]
+        assert float((label.float() - truth).abs().max()) < 5e-3, "half precision"
+    assert float(labelled.weights.sum()) == pytest.approx(1)
+
+
+def test_pairs_are_drawn_by_weight_with_their_own_label():
+    shape = draw(DATA.train, 0, 0).fixed.grid.shape
+    labels = [torch.full((3, *shape), float(n)).half() for n in range(3)]
+    labelled = Labelled(DATA.train, 0, labels, torch.tensor([0.2, 0.0, 0.8]), None)
+    drawn = [labelled.draw(generator(0, n)) for n in range(60)]
+    values = [int(pair.truth.field.mean()) for pair in drawn]
+    assert set(values) == {0, 2}
+    assert 0.6 < values.count(2) / 60 < 0.95
+    assert all(pair.name == draw(DATA.train, 0, n).name for pair, n in zip(drawn, values, strict=True))
+
+
+def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
+    procedure = Cyclical(rounds=2, pairs=3)
+
+    def run(folder, resume=False):
+        return procedure(made, DATA, Told(), TRAINING, (EndPointError(),), folder, resume, Console(quiet=True))
+
+    whole = run(tmp_path / "a").state_dict()
+    again = run(tmp_path / "b").state_dict()
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+    assert (tmp_path / "a" / "rounds.csv").read_text().count("\n") == 3
+    shutil.rmtree(tmp_path / "b" / "round-2")  # as if killed in the second round
+    resumed = run(tmp_path / "b", resume=True).state_dict()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_rounds_bring_it_nearer_to_the_truth():
+    training = replace(TRAINING, updates=30)
+    procedure = Cyclical(rounds=2, pairs=12)
+    network = procedure(made, DATA, Told(), training, (EndPointError(),), None, False, Console(quiet=True))
+    pairs = list(DATA.test)
+    after = sum(error(network, pair) for pair in pairs)
+    random = sum(error(made(1), pair) for pair in pairs)
+    assert after < random

@@ -1,0 +1,99 @@
+"""Rounds of self-training, and pairs seen through affine maps, by their laws."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pullback.alignment import Alignment, Pair
+from pullback.data import Cohort
+from pullback.numerics.random import generator
+from pullback.space import Affine, Displacement, Grid, Image, pull
+from pullback.training import RandomAffine, Told, easy_first, rounds, seen_through
+
+
+class Counted(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+def test_labels_come_from_the_round_before_and_learning_begins_with_other_weights():
+    told = []
+
+    def label(network):
+        told.append(f"labels of {network.name}")
+        return told[-1]
+
+    def learn(network, labels, number):
+        told.append(f"round {number}: {network.name} learns {labels}")
+        return Counted(f"{network.name}+")
+
+    names = [network.name for network in rounds(lambda n: Counted(f"random {n}"), label, learn, 3)]
+    assert names == ["random 1+", "random 1++", "random 1+++"]
+    assert told == [
+        "labels of random 0",
+        "round 0: random 1 learns labels of random 0",
+        "labels of random 1+",
+        "round 1: random 1+ learns labels of random 1+",
+        "labels of random 1++",
+        "round 2: random 1++ learns labels of random 1++",
+    ]
+
+
+def test_easy_pairs_are_drawn_more_often():
+    weights = easy_first([3.0, 0.5, 9.0])
+    assert float(weights.sum()) == pytest.approx(1)
+    assert weights[1] > weights[0] > weights[2]
+    ratio = float(weights[1] / weights[2])
+    assert ratio == pytest.approx(float(torch.tensor(5.0).sigmoid() / torch.tensor(-5.0).sigmoid()), rel=1e-5)
+    assert float(weights[0]) == pytest.approx(0.5 * float(weights[1] + weights[2]), rel=1e-6)
+
+
+def test_affine_maps_keep_their_limits_and_come_from_their_generator():
+    grid = Grid.centred((30, 40, 20), 2.0)
+    still = RandomAffine(0, 0, 0, 0)(grid, generator(0))
+    torch.testing.assert_close(still.matrix, torch.eye(4, dtype=torch.float64))
+    maps = [RandomAffine(10, 0.1, 0.0, 0.05)(grid, generator(0, n)) for n in range(200)]
+    stretched = torch.stack([torch.linalg.svdvals(m.matrix[:3, :3]) for m in maps]).log()
+    assert 0.08 < float(stretched.abs().max()) <= 0.1 + 1e-9
+    moved = torch.stack([m(grid.centre[None])[0] - grid.centre for m in maps]).abs().amax(0)
+    limit = 0.05 * torch.tensor([60.0, 80.0, 40.0], dtype=torch.float64)
+    assert (moved <= limit).all()
+    assert (moved > 0.8 * limit).all()
+    assert torch.equal(RandomAffine()(grid, generator(3)).matrix, RandomAffine()(grid, generator(3)).matrix)
+
+
+def test_the_truth_follows_what_the_images_went_through():
+    """Pulled through the truth that came along, the new moving image is the new fixed one's partner as before."""
+    pair = next(iter(Cohort(spacing=6.0, test_subjects=2).test))
+    chance = generator(1)
+    fixed, moving = (RandomAffine(8, 0.08, 0.05, 0.05)(pair.fixed.grid, chance) for _ in range(2))
+    seen = seen_through(pair, fixed, moving)
+    grid = pair.fixed.grid
+    points = grid.to_world(grid.voxels(pair.fixed.data)[None, :, 5:-5, 5:-5, 5:-5].double())
+    expected = moving.inverse().at(pair.truth.at(fixed.at(points)))
+    torch.testing.assert_close(seen.truth.at(points), expected, rtol=0, atol=1e-6)
+    once = pull(pair.moving, pair.truth @ fixed, onto=pair.fixed).data
+    twice = pull(seen.moving, seen.truth, onto=pair.fixed).data
+    both = (once > 0.05) & (twice > 0.05)
+    assert float((once - twice)[both].abs().mean()) < 0.02, "apart from being resampled twice"
+    assert seen.fixed_labels is None
+
+
+def test_what_is_told_is_the_mean_distance():
+    grid = Grid.centred((6, 7))
+    image = Image(torch.rand(1, 1, 6, 7), grid)
+    truth, guess = torch.zeros(1, 2, 6, 7), torch.zeros(1, 2, 6, 7)
+    truth[:, 0], guess[:, 1] = 3.0, 4.0
+    pair = Pair(image, image, truth=Displacement(truth, grid))
+
+    def register(fixed, moving):
+        return Alignment(pair, Displacement(guess, grid))
+
+    assert float(Told()(register, pair, 0.0)["tre"]) == pytest.approx(5.0)
+    with pytest.raises(ValueError, match="not known"):
+        Told()(register, replace(pair, truth=None), 0.0)
+    still = Affine.identity(2)
+    assert float(Told()(lambda *_: Alignment(pair, still), replace(pair, truth=still), 0.0)["tre"]) < 1e-5
