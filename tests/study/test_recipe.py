@@ -12,7 +12,7 @@ from pullback.errors import InputError
 from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes import find, names
 from pullback.space import Velocity
-from pullback.study.recipe import changed, read_recipe, to_yaml
+from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.run import build
 from pullback.training import Training
 
@@ -25,22 +25,28 @@ TINY = Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subject
 def test_the_recipes_are_the_ones_we_know_of():
     expected = {f"{how}_{network}_{on}" for how in ("ofg", "unsupervised") for network in NETWORKS for on in DATA}
     learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
+    learned |= {f"cyclical_voxelmorph_{on}" for on in CORRELATED}
     assert set(names()) == expected | learned
-    assert len(names()) == 54 + 12
+    assert len(names()) == 54 + 16
+
+
+def solid(recipe: Recipe) -> Recipe:
+    """For volumes, where it is for slices."""
+    return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe
 
 
 def distinct() -> list[str]:
     """The recipes, but of those that differ in their images and numbers alone one."""
     seen = {}
     for name in names():
-        recipe = replace(changed(find(name), {"network.ndim": "3"}), about="", data=TINY, training=Training())
+        recipe = replace(solid(find(name)), about="", data=TINY, training=Training())
         seen.setdefault(to_yaml(replace(recipe, metrics=())), name)
     return list(seen.values())
 
 
 @pytest.mark.parametrize("name", distinct())
 def test_every_recipe_runs_two_steps(name):
-    recipe = changed(find(name), {"network.ndim": "3"})
+    recipe = solid(find(name))
     training = replace(recipe.training, updates=2, validate_every=2)
     procedure = recipe.procedure
     if isinstance(procedure, Cyclical):

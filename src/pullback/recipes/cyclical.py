@@ -11,8 +11,10 @@ from types import MappingProxyType
 from pullback.alignment import Supervision
 from pullback.data import Dataset
 from pullback.energies import LNCC, MIND, Diffusion
-from pullback.methods.pair.cyclical import Correlated, Cyclical
+from pullback.methods.pair.cyclical import Correlated, Cyclical, Descending
+from pullback.recipes.ofg import ENERGY
 from pullback.recipes.ofg import recipes as guided
+from pullback.solvers import Descend, Optimised
 from pullback.study.recipe import Recipe
 from pullback.training import Cosine, Once, Told, Training, Unsupervised
 
@@ -44,6 +46,20 @@ def _training(way: str, training: Training, cyclical: Cyclical) -> Training:
     return training if way == "cyclical" else replace(training, updates=cyclical.rounds * training.updates)
 
 
+def _voxelmorph(name: str) -> Recipe:
+    """In as many updates as On-the-Fly Guidance has on the same images, in five rounds."""
+    base, rounds = guided[f"ofg_voxelmorph_{name}"], 5
+    refine = Optimised(ENERGY, Descend(steps=10, step_size=0.1))
+    return replace(
+        base,
+        about=f"VoxelMorph, cyclical self-training, {_SETS[name][0]}: beside Xin et al. 2024, table 3",
+        network=partial(Descending, network=base.network, refine=refine),
+        supervision=Told(),
+        training=replace(base.training, updates=base.training.updates // rounds, schedule=Cosine(0.01)),
+        procedure=replace(_SETS[name][2], rounds=rounds),
+    )
+
+
 recipes: Mapping[str, Recipe] = MappingProxyType(
     {
         f"{way}_correlated_{name}": Recipe(
@@ -58,4 +74,5 @@ recipes: Mapping[str, Recipe] = MappingProxyType(
         for name, (on, training, cyclical) in _SETS.items()
         for way, (how, supervision) in LEARNED.items()
     }
+    | {f"cyclical_voxelmorph_{name}": _voxelmorph(name) for name in _SETS}
 )

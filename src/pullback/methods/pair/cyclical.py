@@ -16,7 +16,7 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pullback.alignment import Alignment, Pair, Supervision
+from pullback.alignment import Alignment, Pair, Registered, Supervision
 from pullback.data import Dataset, Train
 from pullback.files.beside import beside
 from pullback.files.rows import write_csv
@@ -26,7 +26,7 @@ from pullback.numerics.integrate import compose
 from pullback.numerics.random import generator
 from pullback.numerics.sample import sample, voxels
 from pullback.numerics.unfold import unpooled
-from pullback.solvers import CoupledConvex, Descend, FeatureDescent, consistent
+from pullback.solvers import CoupledConvex, Descend, FeatureDescent, Optimised, consistent
 from pullback.space import Affine, Displacement, Image
 from pullback.training import (
     RandomAffine,
@@ -89,18 +89,19 @@ class Correlated(nn.Module):
         self.refinement = refinement
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
-        data = together(fixed, moving).chunk(2, 1)
-        found = self._guessed(*data) if self.training else self._refined(*data)
-        return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
+        return self.guess(fixed, moving) if self.training else self.refined(fixed, moving)
 
     def guess(self, fixed: Image, moving: Image) -> Alignment:
         """Not refined, whatever the mode."""
-        found = self._guessed(*together(fixed, moving).chunk(2, 1))
+        one, two = together(fixed, moving).chunk(2, 1)
+        found = self._whole(self.convex(*self._coarse(one, two)), one)
         return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
 
-    def _guessed(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        one, two = self._coarse(fixed, moving)
-        return self._whole(self.convex(one, two), fixed)
+    def refined(self, fixed: Image, moving: Image) -> Alignment:
+        """Refined, whatever the mode; no gradient passes."""
+        with torch.no_grad():
+            found = self._refined(*together(fixed, moving).chunk(2, 1))
+        return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
 
     def _refined(self, fixed: Tensor, moving: Tensor) -> Tensor:
         how, found = self.refinement, torch.zeros_like(voxels(tuple(fixed.shape[2:]), fixed))[None]
@@ -125,6 +126,34 @@ class Correlated(nn.Module):
 
     def _whole(self, field: Tensor, image: Tensor) -> Tensor:
         return unpooled(field, self.network.stride, image.shape[2:], strided=True)
+
+
+class Descending(nn.Module):
+    """Any network whose labels are refined by descent: cyclical self-training for VoxelMorph and the like.
+
+    It answers as the network does, in training and in evaluation; only labels are refined. The paper of On-the-Fly
+    Guidance (table 3) compares with such a one.
+
+    Args:
+        network: makes it.
+        refine: goes on from its answer.
+    """
+
+    def __init__(self, network: Callable[[], nn.Module], refine: Optimised) -> None:
+        super().__init__()
+        self.network = network()
+        self.refine = refine
+
+    def forward(self, fixed: Image, moving: Image) -> Registered:
+        return self.network(fixed, moving)
+
+    def guess(self, fixed: Image, moving: Image) -> Registered:
+        """The network's answer."""
+        return self.network(fixed, moving)
+
+    def refined(self, fixed: Image, moving: Image) -> Registered:
+        """After the descent."""
+        return self.refine(fixed, moving, self.network(fixed, moving).transform)
 
 
 @dataclass(frozen=True)
@@ -156,7 +185,7 @@ class Labelled:
 class Cyclical:
     """The procedure: rounds of learning from labels of the network of the round before (section 2.2).
 
-    The network is a `Correlated`, or any that has a `guess` and, in evaluation, refines it.
+    The network is a `Correlated`, a `Descending`, or any that can give its `guess` and that `refined`.
 
     Attributes:
         rounds: how many; `Training` has the numbers of each.
@@ -186,11 +215,11 @@ class Cyclical:
         """With `out`: a folder per round, the labels that it learned from, and `rounds.csv`, measured on validation."""
         numbered = count()
 
-        def label(network: Correlated) -> Labelled:
+        def label(network: Correlated | Descending) -> Labelled:
             kept = None if out is None else out / f"labels-{next(numbered) + 1}.safetensors"
             return self._labelled(network, data.train, training.seed, kept, console)
 
-        def learn(network: Correlated, labels: Labelled, number: int) -> Correlated:
+        def learn(network: Correlated | Descending, labels: Labelled, number: int) -> Correlated | Descending:
             folder = None if out is None else out / f"round-{number + 1}"
             seed = generator(training.seed, number).initial_seed()
             again = resume and folder is not None and (folder / "last.safetensors").is_file()
@@ -211,7 +240,7 @@ class Cyclical:
         return network.cpu()
 
     def _labelled(
-        self, network: Correlated, pairs: Train, seed: int, kept: Path | None, console: Console | None
+        self, network: Correlated | Descending, pairs: Train, seed: int, kept: Path | None, console: Console | None
     ) -> Labelled:
         if kept is not None and kept.is_file():
             known = load_file(kept)
@@ -224,7 +253,7 @@ class Cyclical:
             seen, grid = pair.to(device), pair.fixed.grid
             with torch.no_grad():
                 guess = register.guess(seen.fixed, seen.moving).transform
-                found = register(seen.fixed, seen.moving).transform if self.refined else guess
+                found = register.refined(seen.fixed, seen.moving).transform if self.refined else guess
                 changes.append(float((found.displacement(grid) - guess.displacement(grid)).square().mean()))
                 labels.append((moving @ (found @ fixed.inverse())).displacement(grid)[0].half().cpu())
         weights = easy_first(changes) if self.easy and self.refined else torch.full((self.pairs,), 1 / self.pairs)
