@@ -1,7 +1,7 @@
 """Outcomes of a study as figures: vectors, without a ground of their own, in tones that show on white and on black."""
 
-import csv
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from pullback.files.beside import beside
+from pullback.files.rows import read_csv
 from pullback.study.study import Outcome, Row
 from pullback.study.tables import over_seeds, records
 
@@ -91,19 +92,43 @@ def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 def dots(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     """Dice and folding of each arm: the mean over pairs and seeds, and each seed as a faint dot."""
-    figure, axes = blank(2, 7.2, 0.34 * len(outcome.runs) + 1.2)
     known = {(r["arm"], r["measure"]): r["mean"] for r in records(outcome)}
-    arms = list(outcome.runs)
-    for one, measure, name in zip(axes, ("dice", "folding %"), ("Dice", "folding, %"), strict=True):
-        for n, (arm, colour) in enumerate(zip(arms, COLOURS, strict=False)):
-            for seed in outcome.seeds:
-                each = [float(row[measure]) for row in outcome.rows[arm] if row["seed"] == str(seed)]
-                one.plot(np.mean(each), n, "o", color=colour, alpha=0.4, markersize=4)
-            one.plot(known[arm, measure], n, "o", color=colour, markersize=7)
-        one.set_yticks(range(len(arms)), arms if one is axes[0] else [""] * len(arms))
-        one.invert_yaxis()
-        one.grid(axis="y", color=INK, alpha=0.25)
-        one.set_xlabel(name)
+
+    def seeds(arm: str, measure: str) -> list[float]:
+        each = (
+            [float(row[measure]) for row in outcome.rows[arm] if row["seed"] == str(seed)] for seed in outcome.seeds
+        )
+        return [float(np.mean(values)) for values in each]
+
+    measures = {"dice": "Dice", "folding %": "folding, %"}
+    return _dotted({arm: {m: (known[arm, m], seeds(arm, m)) for m in measures} for arm in outcome.runs}, measures)
+
+
+def settings(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Of `probes.reconfigured`: Dice and SDlogJ by setting, each seed as a faint dot."""
+    measures = {"dice": "Dice", "sdlogj": "SDlogJ"}
+    values: dict[str, dict[str, tuple[float, list[float]]]] = {}
+    for name in dict.fromkeys(str(row["setting"]) for row in rows):
+        each = {m: [float(row[m]) for row in rows if row["setting"] == name] for m in measures}
+        values[name] = {m: (float(np.mean(seeds)), seeds) for m, seeds in each.items()}
+    return _dotted(values, measures)
+
+
+def by_round(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Of runs in rounds: validation Dice and SDlogJ after each, a line per arm, seeds faint."""
+    figure, axes = blank(2, 7.2)
+    for one, measure, name in zip(axes, ("dice", "sdlogj"), ("validation Dice", "SDlogJ"), strict=True):
+        for (arm, runs), colour in zip(outcome.runs.items(), COLOURS, strict=False):
+            tables = [read_csv(run.folder / "rounds.csv") for run in runs.values()]
+            lines = [[float(row[measure]) for row in table] for table in tables]
+            count = range(1, len(lines[0]) + 1)
+            for line in lines if len(lines) > 1 else ():
+                one.plot(count, line, color=colour, alpha=0.35, linewidth=0.8)
+            one.plot(count, np.mean(lines, 0), "o-", color=colour, label=arm, linewidth=1.6, markersize=4)
+        one.set_xlabel("round")
+        one.set_xticks(count)
+        one.set_ylabel(name)
+    legend(figure, axes[0])
     return figure
 
 
@@ -163,12 +188,26 @@ def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def _dotted(values: Mapping[str, Mapping[str, tuple[float, list[float]]]], measures: Mapping[str, str]) -> Figure:
+    """By name and measure a mean and what it is the mean of: a row of dots per name, axes per measure."""
+    figure, axes = blank(len(measures), 7.2, 0.34 * len(values) + 1.2)
+    for one, (measure, label) in zip(axes, measures.items(), strict=True):
+        for n, (known, colour) in enumerate(zip(values.values(), itertools.cycle(COLOURS), strict=False)):
+            mean, each = known[measure]
+            one.plot(each, [n] * len(each), "o", color=colour, alpha=0.4, markersize=4)
+            one.plot(mean, n, "o", color=colour, markersize=7)
+        one.set_yticks(range(len(values)), list(values) if one is axes[0] else [""] * len(values))
+        one.invert_yaxis()
+        one.grid(axis="y", color=INK, alpha=0.25)
+        one.set_xlabel(label)
+    return figure
+
+
 def legend(figure: Figure, axis: Axes) -> None:
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
 
 
-def _logged(path: Path, column: str) -> tuple[list[int], list[float]]:
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(column)]
-    return [int(row["update"]) for row in rows], [float(row[column]) for row in rows]
+def _logged(path: Path, column: str) -> tuple[list[float], list[float]]:
+    rows = [row for row in read_csv(path) if column in row]
+    return [float(row["update"]) for row in rows], [float(row[column]) for row in rows]

@@ -1,6 +1,6 @@
 """What is measured of trained networks beside their answers: refinement, the loss around the weights, the optimiser."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from rich.progress import track
@@ -16,7 +16,7 @@ from pullback.space import Displacement
 from pullback.study.recipe import Recipe
 from pullback.study.run import build
 from pullback.study.study import Outcome, Row
-from pullback.training import align, device_of, mean_of
+from pullback.training import align, device_of, mean_of, measure
 
 METRICS = (Dice(), Folding(), SDLogJ())
 
@@ -39,6 +39,20 @@ def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50)
                     done = n
                     found[n].append({**numbers_of(Alignment(pair, transform), METRICS)})
             rows += [{"arm": arm, "seed": seed, "steps": n, **mean_of(each)} for n, each in found.items()]
+    return rows
+
+
+def reconfigured(outcome: Outcome, refinements: Mapping[str, object]) -> list[Row]:
+    """The reference's networks with each of these refinements at test time: one row per seed and refinement, the means
+    over the test pairs, with seconds."""
+    rows: list[Row] = []
+    for seed in outcome.seeds:
+        for name, refinement in refinements.items():
+            network = outcome.network(outcome.reference, seed)
+            network.refinement = refinement  # type: ignore[assignment]
+            test = outcome.recipe.data.test
+            measured = measure(network.to(device_of()), test, METRICS, device_of())
+            rows.append({"setting": name, "seed": seed, **mean_of(track(measured, name, len(test), transient=True))})
     return rows
 
 
