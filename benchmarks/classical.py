@@ -2,6 +2,7 @@
 
     python benchmarks/classical.py [--data FOLDER] [--pairs 12] [--only NAME …] [--threads 2] [-o OUT.csv]
     python benchmarks/classical.py --mni [--only NAME …]
+    python benchmarks/classical.py --ct-mr [--only NAME …]
 
 The pairs are the ordered ones of sub-13 … 16 at 2 mm, with 31 structures. The tools take turns on each, so that
 whatever else the machine does falls on all. Seconds are of the registration alone, images in memory; ours run until
@@ -15,10 +16,15 @@ image, linear, zero outside, over all voxels of the template. It has 0.9450 and 
 The headers place these brains as well as an affine map can by what structures overlap; by intensities alone the linear
 stages of every tool lose some of it. "aligned" is the deformable stage alone, from the headers.
 
+With `--ct-mr` an MR of the upper abdomen goes to the CT of another patient: nine organs, labelled by a model. Their
+headers do not place them, so all tools get the MR as our rigid stage lays it on the CT's grid.
+
 FireANTs wants another SimpleITK than this project. It runs with ours, from a folder of its own:
 
     pip install --no-deps --target SITE fireants tqdm
     PYTHONPATH=SITE python benchmarks/classical.py
+
+So does ConvexAdam's package (`convexAdam`, no more than it). `peak MB` is the most memory that the process held.
 """
 
 import argparse
@@ -29,27 +35,34 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peers import Answer, Files, Tool, elastix, fireants, syn, syn_cc
+from peers import Answer, Files, Tool, convex_adam, elastix, fireants, syn, syn_cc
 from rich.console import Console
 from rich.table import Table
 
 from pullback.alignment import Alignment, Pair, Register
+from pullback.data import normalised
 from pullback.files import read_image, read_labels
+from pullback.files import write as save
 from pullback.files.beside import beside
+from pullback.files.manifest import forget_peak_memory, peak_memory_mb
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
+from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import STANDARD, numbers_of
-from pullback.space import Affine, Labels
+from pullback.space import Affine, Labels, pull
 from pullback.study.choices import classical
 from pullback.training import align
 
+CPU = torch.device("cpu")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SUBJECTS = (13, 14, 15, 16)
 SAME = 0.005  # Dice, between a tool's own resampling of labels and ours
-COLUMNS = ("dice", "ncc", "folding %", "folding % (all)", "sdlogj", "seconds")
+COLUMNS = ("dice", "ncc", "folding %", "folding % (all)", "sdlogj", "seconds", "peak MB")
+ORGANS = 9  # classes 1 … 9 are the same organs in the models for CT and for MR
 
 Row = dict[str, str | float]
 
@@ -79,6 +92,8 @@ TOOLS: dict[str, Callable[[], Tool]] = {
     "accurate": ours(ACCURATE),
     "fast, aligned": ours(classical("fast", aligned=True)),
     "balanced, aligned": ours(classical("balanced", aligned=True)),
+    "ConvexAdam": ours(ConvexAdam()),
+    "ConvexAdam, package": convex_adam,
     "SyN": syn,
     "SyNCC": syn_cc,
     "elastix": elastix,
@@ -106,6 +121,22 @@ def templates(folder: Path) -> list[Files]:
     ]
 
 
+def abdomens(folder: Path, out: Path) -> list[Files]:
+    """MR to CT, rigidly aligned and on one grid, written into `out`."""
+    references = folder / "tests" / "reference_files"
+    names = {"fixed": ("example_ct_sm", "example_seg"), "moving": ("example_mr_sm", "example_seg_mr")}
+    images = {side: normalised(read_image(references / f"{image}.nii.gz")) for side, (image, _) in names.items()}
+    labels = {side: read_labels(references / f"{seg}.nii.gz", on=images[side].grid) for side, (_, seg) in names.items()}
+    start = classical(transform="rigid")(images["fixed"], images["moving"]).transform
+    paths = {side: (out / f"{side}.nii.gz", out / f"{side}_labels.nii.gz") for side in names}
+    for side, (image, seg) in paths.items():
+        few = replace(labels[side], data=labels[side].data * (labels[side].data <= ORGANS))
+        through = start if side == "moving" else Affine.identity(3)
+        save(pull(images[side], through, onto=images["fixed"]), image)
+        save(pull(few, through, onto=images["fixed"]), seg)
+    return [Files("CT ← MR", paths["fixed"][0], paths["moving"][0], paths["fixed"][1], paths["moving"][1])]
+
+
 def installed(names: list[str], console: Console) -> dict[str, Tool]:
     tools = {}
     for name in names:
@@ -124,8 +155,10 @@ def loaded(files: Files) -> Pair:
 def measured(tool: Tool, files: Files, pair: Pair) -> tuple[dict[str, float], float | None]:
     """The numbers of an answer, and the Dice by the tool's own hand where it has one and there are labels."""
     with TemporaryDirectory() as folder:
+        forget_peak_memory(CPU)
         answer = tool(files, Path(folder))
-        numbers = numbers_of(Alignment(pair, answer.transform), STANDARD) | {"seconds": answer.seconds}
+        costs = {"seconds": answer.seconds, "peak MB": peak_memory_mb(CPU)}
+        numbers = numbers_of(Alignment(pair, answer.transform), STANDARD) | costs
         if answer.pulled is None or files.moving_labels is None or pair.fixed_labels is None:
             return numbers, None
         moved = torch.from_numpy(answer.pulled(files.moving_labels).copy())[None, None]
@@ -168,6 +201,7 @@ def main() -> None:
     options.add_argument("--only", nargs="+", choices=TOOLS, help="tools; default: all, with --mni before and balanced")
     options.add_argument("--threads", type=int, default=2, help="of each tool")
     options.add_argument("--mni", action="store_true", help="to the MNI templates instead")
+    options.add_argument("--ct-mr", action="store_true", help="MR to CT of the abdomen instead")
     options.add_argument("-o", "--output", type=Path, help="the numbers of each pair, as CSV")
     given = options.parse_args()
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(given.threads)
@@ -176,6 +210,10 @@ def main() -> None:
     console = Console()
     if given.mni:
         pairs, names = templates(given.data or SHARED / "brain_to_mni"), ["before", "balanced"]
+    elif given.ct_mr:
+        prepared = TemporaryDirectory()
+        pairs = abdomens(given.data or SHARED / "totalsegmentator_ct_mr", Path(prepared.name))
+        names = ["before", "balanced", "ConvexAdam", "ConvexAdam, package"]
     else:
         pairs, names = brains(given.data or SHARED / "brains" / "2mm"), list(TOOLS)
     tools = installed(given.only or names, console)
@@ -195,7 +233,8 @@ def main() -> None:
     if given.mni:
         show(rows, {f"{r['pair']}, {r['tool']}": [r] for r in rows}, f"to MNI, {threads}", console)
     else:
-        show(rows, {name: [r for r in rows if r["tool"] == name] for name in tools}, f"brains, {threads}", console)
+        groups = {name: [row for row in rows if row["tool"] == name] for name in tools}
+        show(rows, groups, f"{'CT ← MR' if given.ct_mr else 'brains'}, {threads}", console)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
-from pullback.files import read_transform
-from pullback.space import Transform
+from pullback.files import read_image, read_transform
+from pullback.space import Displacement, Transform
 
 
 @dataclass(frozen=True)
@@ -137,5 +138,21 @@ def fireants() -> Tool:
             return greedy.evaluate(fixed, image)[0, 0].detach().numpy().T
 
         return Answer(read_transform(field), seconds, pulled)
+
+    return register
+
+
+def convex_adam() -> Tool:
+    """`convex_adam_pt` of the authors' package, its defaults, in float32. Both images on one grid."""
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+
+    def register(files: Files, folder: Path) -> Answer:
+        fixed, moving = (read_image(path) for path in (files.fixed, files.moving))
+        start = time.perf_counter()
+        cpu = torch.device("cpu")
+        field = convex_adam_pt(fixed.data[0, 0], moving.data[0, 0], device=cpu, dtype=torch.float32)
+        seconds = time.perf_counter() - start
+        displacement = torch.from_numpy(field).float().movedim(-1, 0)[None]
+        return Answer(Displacement(displacement, fixed.grid), seconds)
 
     return register

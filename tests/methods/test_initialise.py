@@ -7,9 +7,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from pullback.alignment import Alignment, Pair
+from pullback.data import normalised
 from pullback.errors import InputError
+from pullback.files import read_image, read_labels
 from pullback.methods.pose.cross_ngf import SMALL
 from pullback.methods.pose.initialise import Initialise, from_header, from_masses
+from pullback.metrics import Dice
 from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.initialise import moments
@@ -166,3 +170,17 @@ def test_images_that_never_meet_are_refused():
     data = torch.rand(1, 1, 20, 20, generator=generator(1))
     with pytest.raises(InputError, match="no start found"):
         replace(QUICK, guesses=(("header", from_header),))(Image(data, grid), Image(data, far))
+
+
+def test_a_start_explains_the_images_and_not_a_corner_of_them(shared):
+    """MR of one patient to CT of another: turned to where hardly anything overlaps, two edges match best of all."""
+    folder = shared / "data" / "totalsegmentator_ct_mr" / "tests" / "reference_files"
+    fixed, moving = (normalised(read_image(folder / f"example_{kind}_sm.nii.gz")) for kind in ("ct", "mr"))
+    organs = []
+    for name, image in (("example_seg", fixed), ("example_seg_mr", moving)):
+        labels = read_labels(folder / f"{name}.nii.gz", on=image.grid)
+        organs.append(replace(labels, data=labels.data * (labels.data <= 9)))  # the same nine in both models
+    begun = Initialise(search=None)(fixed, moving)
+    assert begun.confidence < Initialise().sure, "unsure enough to search"
+    dice = Dice()(Alignment(Pair(fixed, moving, *organs), begun.transform))["dice"]
+    assert dice > 0.3

@@ -56,7 +56,8 @@ class Initialise:
     """Tries cheap guesses, measures how far they stand out of chance, and searches globally where they do not.
 
     Each guess is improved by a short rigid descent of normalised mutual information at low resolution; chance is what
-    random rotations about the middle of the best guess reach without it.
+    random rotations about the middle of the best guess reach without it. What a guess gains over chance counts by the
+    share of the smaller image that it explains: two edges that happen to meet in a corner are no alignment.
 
     Attributes:
         guesses: by name, in the order in which they are preferred where they are as good.
@@ -116,11 +117,15 @@ class Initialise:
         tried = self._promising(pair, tried)
         posed = Posed(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
         moved = [(name, posed.pose(pair.fixed, pair.moving, affine)) for name, affine in tried]
+        moved = [known for known in moved if self._overlap(pair, known[1]) >= self.least]  # none may slip away
+        if not moved:
+            return None
         scores = [self._score(pair, affine) for _, affine in moved]
         _, winner = moved[scores.index(max(scores))]
         turned = (Affine(winner.matrix @ turn.matrix) for turn in self._turns(pair.fixed))
         chance = torch.tensor([self._score(pair, affine) for affine in turned])
-        gains = [score - float(chance.mean()) for score in scores]
+        shares = [self._overlap(pair, affine) for _, affine in moved]
+        gains = [share * (score - float(chance.mean())) for share, score in zip(shares, scores, strict=True)]
         most = max(gains)
         first = next(n for n, gain in enumerate(gains) if gain >= most - (1 - AS_GOOD) * abs(most))
         return Begun(moved[first][1], moved[first][0], gains[first] / float(chance.std()))
