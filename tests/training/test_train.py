@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim import SGD
 
 from pullback.data import Cohort
 from pullback.errors import InputError
+from pullback.files.lock import alone_in
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding
 from pullback.study.recipe import Recipe, to_yaml
-from pullback.study.run import load_run, run
+from pullback.study.run import build, load_run, run
 from pullback.training import Cosine, Training, Unsupervised, draw, load_weights, save_weights, seeded, train
 from pullback.training.log import Log
 
@@ -193,6 +195,7 @@ sys.path.insert(0, {tests!r})
 from test_train import recipe
 from pullback.study.run import run
 from pullback.errors import InputError
+from pullback.files.lock import alone_in
 run(recipe(updates=3), {out!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -268,3 +271,34 @@ def test_progress_runs_from_zero_to_one_and_schedules_the_rate():
 def test_the_network_is_never_pickled(tmp_path):
     run(recipe(updates=2), tmp_path)
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".ckpt")]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another process is training there"):
+        run(recipe(updates=2), tmp_path / "run")
+    run(recipe(updates=2), tmp_path / "run")
+    assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+def test_a_batch_is_the_mean_of_its_pairs(tmp_path):
+    """By plain gradient descent, one update of two pairs moves the weights by the mean of what either alone does."""
+    known = recipe(updates=1)
+
+    def after(batch, pairs):
+        network = build(known)
+        before = {k: v.detach().clone() for k, v in network.named_parameters()}
+        training = replace(known.training, batch=batch, lr=0.1, optimiser=SGD)
+        train(network, pairs, known.supervision, training)
+        return {k: v.detach() - before[k] for k, v in network.named_parameters()}
+
+    class Only:
+        def __init__(self, *numbers):
+            self.numbers = iter(numbers)
+
+        def draw(self, chance):
+            return draw(known.data.train, 7, next(self.numbers))
+
+    both, first, second = after(2, Only(0, 1)), after(1, Only(0)), after(1, Only(1))
+    for name, step in both.items():
+        torch.testing.assert_close(step, (first[name] + second[name]) / 2, rtol=1e-3, atol=2e-8)  # weights are float32
+    assert max(float(step.abs().max()) for step in both.values()) > 1e-5

@@ -18,6 +18,7 @@ from pullback.alignment import Registered, Supervision
 from pullback.data import Dataset
 from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
+from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
@@ -52,7 +53,7 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
         counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
         console.print(f"subjects: {counts}", highlight=False)
     about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
-    with _recorded(recipe, parameters, about, out):
+    with alone_in(out), _recorded(recipe, parameters, about, out):
         return recipe.procedure(
             partial(build, recipe),
             recipe.data,
