@@ -18,7 +18,7 @@ from pullback.training import Training
 
 NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
-CORRELATED = ("phantom", "hippocampus", "brains", "abdomen")
+CORRELATED = ("phantom", "folder", "hippocampus", "brains", "abdomen")
 TINY = Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2)
 
 
@@ -27,7 +27,7 @@ def test_the_recipes_are_the_ones_we_know_of():
     learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
     learned |= {f"cyclical_voxelmorph_{on}" for on in CORRELATED}
     assert set(names()) == expected | learned
-    assert len(names()) == 54 + 16
+    assert len(names()) == 54 + 20
 
 
 def solid(recipe: Recipe) -> Recipe:

@@ -30,6 +30,7 @@ LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
 _SETS: Mapping[str, tuple[str, Training, Cyclical]] = MappingProxyType(
     {
         "phantom": ("the built-in cohort", replace(ROUND, updates=50), Cyclical(rounds=3, pairs=40)),
+        "folder": ("your own folder of images", SMALL, Cyclical(rounds=5, pairs=100)),
         "hippocampus": ("hippocampus MR (Learn2Reg)", SMALL, Cyclical(rounds=5, pairs=100)),
         "brains": ("whole brains on one grid", replace(ROUND, updates=100), Cyclical(rounds=4, pairs=66)),
         "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", ROUND, Cyclical(rounds=8, pairs=190)),
