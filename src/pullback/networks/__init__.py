@@ -1,10 +1,11 @@
 """Bricks of networks."""
 
 from pullback.networks.convolve import convolve
+from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.head import FieldHead, together
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
 from pullback.networks.unet import UNet, convolution
 from pullback.networks.up import Convolved, Up
 
-__all__ = ["Convolved", "FieldHead", "Swin", "UNet", "Up", "convolution", "convolve", "padded", "together"]
+__all__ = ["Convolved", "EdgeConvolution", "FieldHead", "GraphFeatures", "Swin", "UNet", "Up", "convolution", "convolve", "padded", "together"]

@@ -8,6 +8,7 @@ from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
 from pullback.solvers.posed import Posed, within_view
+from pullback.solvers.propagate import Propagate
 
 __all__ = [
     "Chain",
@@ -17,6 +18,7 @@ __all__ = [
     "Levels",
     "Optimised",
     "Posed",
+    "Propagate",
     "Refine",
     "Settled",
     "centres",
