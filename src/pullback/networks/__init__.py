@@ -8,4 +8,16 @@ from pullback.networks.swin import Swin
 from pullback.networks.unet import UNet, convolution
 from pullback.networks.up import Convolved, Up
 
-__all__ = ["Convolved", "EdgeConvolution", "FieldHead", "GraphFeatures", "Swin", "UNet", "Up", "convolution", "convolve", "padded", "together"]
+__all__ = [
+    "Convolved",
+    "EdgeConvolution",
+    "FieldHead",
+    "GraphFeatures",
+    "Swin",
+    "UNet",
+    "Up",
+    "convolution",
+    "convolve",
+    "padded",
+    "together",
+]

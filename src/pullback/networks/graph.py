@@ -1,6 +1,5 @@
 """Features of points from the shape of their neighbourhoods."""
 
-import torch
 from torch import Tensor, nn
 
 from pullback.numerics.graph import edge_features, nearest

@@ -4,20 +4,20 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 2023, sections 2.2 and 2.3.2. The `rounds` are those of images; a label is here the displacement of every fixed point.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pullback.methods.points.geometric import Register
-from pullback.methods.points.learn import Affines, Cloud, Training
+from pullback.methods.points.geometric import Match, Register
+from pullback.methods.points.learn import Affines, Cloud, Learning
 from pullback.methods.points.lessons import QUICK, Labelled
-from pullback.methods.points.geometric import Match
 from pullback.networks import GraphFeatures
 from pullback.numerics.random import generator
-from pullback.training import rounds, seeded
-from pullback.training.rounds import easy_first
+from pullback.training import seeded
+from pullback.training.rounds import easy_first, rounds
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Cyclical:
     """Rounds of learning from the labels of the round before.
 
     The streams differ as section 2.2 asks: each sees the clouds turned and stretched by other random affines, and the
-    labels alone are refined. What refines a label of clouds the paper does not say; here it is a second pass, from where
-    the first led, and a smoothing spline after each, on all points, and the mean over some affines.
+    labels alone are refined. What refines a label of clouds the paper does not say; here it is a second pass, from
+    where the first led, and a smoothing spline after each, on all points, and the mean over some affines.
 
     Attributes:
         count: of rounds.
-        training: one of them.
+        learning: one of them.
         register: makes the labels.
         match: the optimiser while learning.
         points: fixed points in an update.
@@ -40,7 +40,7 @@ class Cyclical:
     """
 
     count: int = 5
-    training: Training = Training()
+    learning: Learning = Learning()
     register: Register = Register()
     match: Match = QUICK
     points: int = 400
@@ -48,16 +48,21 @@ class Cyclical:
     views: int = 2
     easy: bool = False
 
-    def __call__(self, clouds: Sequence[Cloud], seed: int) -> Iterator[nn.Module]:
-        """The network after each round. The same weights for a seed."""
-        made = iter(range(self.count))
+    def __call__(
+        self, clouds: Sequence[Cloud], seed: int, told: Callable[[float], None] = lambda _: None
+    ) -> Iterator[nn.Module]:
+        """The network after each round, the same one every time. The same weights for a seed.
+
+        Args:
+            told: gets the mean loss of every epoch.
+        """
+        labelled = itertools.count()
 
         def make(number: int) -> nn.Module:
-            with seeded(seed, number):
-                return GraphFeatures()
+            return untrained(seed, number)
 
         def label(network: nn.Module) -> tuple[list[Tensor], list[float]]:
-            chance = generator(seed, 1, next(made))
+            chance = generator(seed, 1, next(labelled))
             labels, changes = zip(*(self.label(network, cloud, chance) for cloud in clouds), strict=True)
             return list(labels), list(changes)
 
@@ -65,7 +70,7 @@ class Cyclical:
             labels, changes = made
             lesson = Labelled(clouds, labels, self.match, self.points, self.affines)
             weights = easy_first(changes) if self.easy else None
-            self.training(network, lesson, (seed, 2, number), len(clouds), weights)
+            self.learning(network, lesson, (seed, 2, number), len(clouds), weights, told)
             return network
 
         return rounds(make, label, learn, self.count)
@@ -82,3 +87,9 @@ class Cyclical:
             last.append(there[1])
         label = torch.stack(last).mean(0)
         return label, float((label - torch.stack(first).mean(0)).norm(dim=1).mean())
+
+
+def untrained(seed: int, number: int) -> GraphFeatures:
+    """A network of random weights: those of the first labels are number 0, those that begin to learn number 1."""
+    with seeded(seed, number):
+        return GraphFeatures()

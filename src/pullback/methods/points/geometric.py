@@ -5,6 +5,7 @@ features?, IPMI 2021: features of a graph network, then sparse loopy belief prop
 this folder share this model.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,16 @@ class Register:
         return found
 
 
+def overlay(fixed: Tensor, moving: Tensor) -> Callable[[Tensor], Tensor]:
+    """The displacement of points `(…, 3)` that brings mean and spread of the fixed cloud to those of the moving one."""
+    stretch = moving.std(0) / fixed.std(0)
+
+    def displacement(points: Tensor) -> Tensor:
+        return (points - fixed.mean(0)) * (stretch - 1) + moving.mean(0) - fixed.mean(0)
+
+    return displacement
+
+
 def overlaid(fixed: Tensor, moving: Tensor) -> Tensor:
     """The fixed points, moved and stretched along each axis to the mean and the spread of the moving ones."""
-    return (fixed - fixed.mean(0)) * (moving.std(0) / fixed.std(0)) + moving.mean(0)
+    return fixed + overlay(fixed, moving)(fixed)

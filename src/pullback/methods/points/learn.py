@@ -1,6 +1,6 @@
 """How features of clouds are learned: one loop, which every strategy fills with a lesson of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,7 +47,7 @@ class Affines:
 
 
 @dataclass(frozen=True)
-class Training:
+class Learning:
     """One training, from its beginning to its end: Adam, over all pairs in every epoch.
 
     Attributes:
@@ -61,17 +61,23 @@ class Training:
     drops: tuple[float, ...] = (40 / 60, 52 / 60)
 
     def __call__(
-        self, network: nn.Module, lesson: Lesson, seed: tuple[int, ...], pairs: int, weights: Tensor | None = None
-    ) -> list[float]:
-        """The network learns; the mean loss of each epoch.
+        self,
+        network: nn.Module,
+        lesson: Lesson,
+        seed: tuple[int, ...],
+        pairs: int,
+        weights: Tensor | None = None,
+        told: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """The network learns.
 
         Args:
-            seed: of the order of the pairs, and of every update's own chance.
+            seed: of all chance: the order of the pairs, and what the lesson draws.
             pairs: how many there are.
             weights: `(pairs,)`, how often each is drawn; else each comes once in an epoch.
+            told: gets the mean loss of every epoch.
         """
         optimiser = torch.optim.Adam(network.parameters(), self.rate)
-        losses = []
         for epoch in range(self.epochs):
             for group in optimiser.param_groups:
                 group["lr"] = self.rate * 0.1 ** sum(epoch >= round(drop * self.epochs) for drop in self.drops)
@@ -85,8 +91,7 @@ class Training:
                     loss.backward()
                     total += float(loss.detach()) * len(batch)
                 optimiser.step()
-            losses.append(total / pairs)
-        return losses
+            told(total / pairs)
 
 
 def _order(pairs: int, weights: Tensor | None, chance: torch.Generator) -> Tensor:
