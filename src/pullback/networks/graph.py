@@ -1,5 +1,7 @@
 """Features of points from the shape of their neighbourhoods."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from pullback.numerics.graph import edge_features, nearest
@@ -17,7 +19,7 @@ class EdgeConvolution(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         sizes = [2 * inputs, outputs, outputs, outputs]
-        self.layers = nn.ModuleList(nn.Linear(*ends, bias=False) for ends in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(*ends, bias=False) for ends in pairwise(sizes))
 
     def forward(self, values: Tensor, index: Tensor) -> Tensor:
         """`(N, inputs)` on the graph `(N, k)` to `(N, outputs)`."""
@@ -43,7 +45,7 @@ class GraphFeatures(nn.Module):
         super().__init__()
         self.neighbours, self.scale = neighbours, scale
         sizes = [3, *widths]
-        self.blocks = nn.ModuleList(EdgeConvolution(*ends) for ends in zip(sizes, sizes[1:], strict=False))
+        self.blocks = nn.ModuleList(EdgeConvolution(*ends) for ends in pairwise(sizes))
         self.mix = nn.Linear(widths[-1], widths[-1], bias=False)
         self.last = nn.Linear(widths[-1], widths[-1])
 

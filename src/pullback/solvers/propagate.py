@@ -23,8 +23,8 @@ class Propagate:
         candidates: nearest moving points of each fixed point; all, where the moving cloud is smaller.
         neighbours: of each fixed point on the graph, which has an edge where either is a neighbour of the other.
         iterations: of the messages.
-        weight: of the squared difference of displacements, per mm². The authors' 10, in a cube of side 2 about the lung,
-            is about 10 / 130² of the published millimetres.
+        weight: of the squared difference of displacements, per mm². The authors' 10, in a cube of side 2, are
+            about 10 / 130².
         sharpness: of the softmax, per unit of cost; the authors' 50.
         damping: the part of a message that stays.
         temperature: None takes the least (min-sum); a number T the softmin −T log Σ exp(−cost / T), which comes to the
