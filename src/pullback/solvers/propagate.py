@@ -35,7 +35,7 @@ class Propagate:
     neighbours: int = 10
     iterations: int = 5
     weight: float = 6e-3
-    sharpness: float = 50.0
+    sharpness: float = 0.5
     damping: float = 0.0
     temperature: float | None = None
 
