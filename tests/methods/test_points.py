@@ -13,7 +13,7 @@ from pullback.numerics.random import generator
 from pullback.solvers import Propagate
 
 QUICK = Match(Propagate(8, 5, 3, sharpness=0.5))
-REGISTER = Register((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0)
+REGISTER = Register((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0, settle=None)
 SMALL = Cyclical(2, Learning(epochs=2, batch=2), REGISTER, QUICK, points=20, views=1)
 
 
@@ -121,7 +121,7 @@ def test_every_lesson_teaches(name):
 def test_labels_that_the_optimiser_makes_itself_are_no_loss():
     cloud, network = clouds()[0], untrained(0, 1)
     label = QUICK(network, cloud.fixed, cloud.moving)
-    lesson = Labelled([cloud], [label.detach()], QUICK, 1000, Affines(0.0, 0.0))
+    lesson = Labelled([cloud], [label.detach()], QUICK, 1000, Affines(0.0, 0.0), None)
     assert float(lesson(network, 0, generator(0)).detach()) < 1e-3
 
 
@@ -131,9 +131,18 @@ def test_augmented_displacements_are_turned_back():
     flat = torch.nn.Module()
     flat.forward = lambda points: torch.zeros(len(points), 2)
     label = QUICK(flat, cloud.fixed, cloud.moving)
-    turned = Labelled([cloud], [label], QUICK, 1000, Affines(0.0, 0.0))
+    turned = Labelled([cloud], [label], QUICK, 1000, Affines(0.0, 0.0), None)
     assert float(turned(flat, 0, generator(0))) < 1e-3
     assert float(replace(turned, affines=Affines(90.0, 0.0))(flat, 0, generator(0))) < 5.0
+
+
+def test_a_learner_begins_near_its_labels():
+    """Without candidates to choose among, what it finds is where it was placed: some mm from the label, not on it."""
+    cloud = clouds()[0]
+    label = truth(cloud.fixed) + torch.tensor([300.0, 0.0, 0.0])  # out of the overlay's reach
+    shifted = Cloud(cloud.fixed, cloud.moving + torch.tensor([300.0, 0.0, 0.0]))
+    near = Labelled([shifted], [label], QUICK, 1000, Affines(0.0, 0.0), RandomField(3.0))
+    assert 0.1 < float(near(untrained(0, 1), 0, generator(0)).detach()) < 15
 
 
 def test_landmarks_of_an_affine_map_label_every_point():

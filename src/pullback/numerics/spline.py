@@ -32,12 +32,13 @@ class Spline:
         return torch.cat(parts)
 
 
-def spline(points: Tensor, values: Tensor, smoothing: float = 0.0) -> Spline:
+def spline(points: Tensor, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
     """The spline of values `(N, C)` at points `(N, 3)`.
 
     Args:
         points, values: of one dtype; float64 where many points are near each other.
-        smoothing: in units of the points' coordinates; the larger, the nearer to an affine function.
+        smoothing: in units of the points' coordinates; the larger, the nearer to an affine function; of all points, or
+            `(N,)`, of each.
 
     Raises:
         ValueError: fewer than four points, or all in one plane.
@@ -48,7 +49,7 @@ def spline(points: Tensor, values: Tensor, smoothing: float = 0.0) -> Spline:
         raise ValueError(f"spline: at least four points that do not lie in one plane expected, got {n}")
     kernel = -torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     matrix = torch.zeros(n + 4, n + 4, dtype=points.dtype, device=points.device)
-    matrix[:n, :n] = kernel + smoothing * torch.eye(n, dtype=points.dtype, device=points.device)
+    matrix[:n, :n] = kernel + torch.diag(torch.as_tensor(smoothing).to(points).expand(n))
     matrix[:n, n:], matrix[n:, :n] = affine, affine.mT
     right = torch.cat([values, values.new_zeros(4, values.shape[1])])
     return Spline(points, torch.linalg.solve(matrix, right))

@@ -9,6 +9,7 @@ from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
 from pullback.solvers.posed import Posed, within_view
 from pullback.solvers.propagate import Propagate
+from pullback.solvers.settle import Settle
 
 __all__ = [
     "Chain",
@@ -20,6 +21,7 @@ __all__ = [
     "Posed",
     "Propagate",
     "Refine",
+    "Settle",
     "Settled",
     "centres",
     "chain",

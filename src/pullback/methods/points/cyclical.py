@@ -26,7 +26,7 @@ class Cyclical:
 
     The streams differ as section 2.2 asks: each sees the clouds turned and stretched by other random affines, and the
     labels alone are refined. What refines a label of clouds the paper does not say; here it is a second pass, from
-    where the first led, and a smoothing spline after each, on all points, and the mean over some affines.
+    where the first led, a smoothing spline after each, settling, on all points, and the mean over some affines.
 
     Attributes:
         count: of rounds.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pullback.numerics.graph import gathered
 from pullback.numerics.spline import Spline, spline
-from pullback.solvers import Propagate
+from pullback.solvers import Propagate, Settle
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,18 @@ class Register:
     """Two clouds to a displacement of all space: what a trained network is used by, and what its labels are made by.
 
     The displacements found are smoothed by a spline, by which the fixed points are placed anew; then what is left is
-    looked for among fewer, nearer points.
+    looked for among fewer, nearer points; in the end the points settle where they are, without features.
 
     Attributes:
         passes: one solver each.
         smoothing: of the spline, in mm: it evens out the gaps between the clouds, whose points lie some 7 mm apart and
             of which many lack a partner.
+        settle: the last step; None leaves it out.
     """
 
     passes: tuple[Propagate, ...] = (Propagate(64, iterations=10), Propagate(32, iterations=10))
     smoothing: float = 100.0
+    settle: Settle | None = Settle()
 
     def __call__(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Spline:
         """The displacement in mm, a function of points `(…, 3)` in mm, float64."""
@@ -70,12 +72,14 @@ class Register:
 
     @torch.no_grad()
     def stages(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> list[Spline]:
-        """After each pass."""
+        """After each pass, and after settling."""
         placed, found = overlaid(fixed, moving), []
         for solver in self.passes:
             displacement = Match(solver).onward(network, fixed, placed, moving)
             found.append(spline(fixed.double(), displacement.double(), self.smoothing))
             placed = (fixed.double() + found[-1](fixed.double())).to(fixed)
+        if self.settle is not None:
+            found.append(self.settle(fixed.double(), moving.double(), found[-1]))
         return found
 
 
