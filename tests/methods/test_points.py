@@ -137,9 +137,9 @@ def test_augmented_displacements_are_turned_back():
 
 
 def test_a_learner_begins_near_its_labels():
-    """Without candidates to choose among, what it finds is where it was placed: some mm from the label, not on it."""
+    """From where the labels put the points, moved on by the field, so that something is left to learn."""
     cloud = clouds()[0]
-    label = truth(cloud.fixed) + torch.tensor([300.0, 0.0, 0.0])  # out of the overlay's reach
+    label = truth(cloud.fixed) + torch.tensor([300.0, 0.0, 0.0])
     shifted = Cloud(cloud.fixed, cloud.moving + torch.tensor([300.0, 0.0, 0.0]))
     near = Labelled([shifted], [label], QUICK, 1000, Affines(0.0, 0.0), RandomField(3.0))
     assert 0.1 < float(near(untrained(0, 1), 0, generator(0)).detach()) < 15
