@@ -4,6 +4,7 @@ from pullback.data.case import Case, Dataset, FileCase, Subject, Test, Train, Va
 from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
 from pullback.data.learn2reg import Learn2Reg
+from pullback.data.lung import LungPair, lung_fold, read_lung
 from pullback.data.normalise import normalised
 
 __all__ = [
@@ -12,12 +13,15 @@ __all__ = [
     "Dataset",
     "FileCase",
     "Learn2Reg",
+    "LungPair",
     "PairFolder",
     "Subject",
     "Test",
     "Train",
     "Validation",
+    "lung_fold",
     "normalised",
     "ordered_pairs",
     "pair_of",
+    "read_lung",
 ]

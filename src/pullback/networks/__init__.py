@@ -2,6 +2,7 @@
 
 from pullback.networks.convolve import convolve
 from pullback.networks.features import FeatureNet
+from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.head import FieldHead, together
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
@@ -10,8 +11,10 @@ from pullback.networks.up import Convolved, Up
 
 __all__ = [
     "Convolved",
+    "EdgeConvolution",
     "FeatureNet",
     "FieldHead",
+    "GraphFeatures",
     "Swin",
     "UNet",
     "Up",

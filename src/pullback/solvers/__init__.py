@@ -9,6 +9,8 @@ from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
 from pullback.solvers.posed import Posed, within_view
+from pullback.solvers.propagate import Propagate
+from pullback.solvers.settle import Settle
 
 __all__ = [
     "Chain",
@@ -19,7 +21,9 @@ __all__ = [
     "Levels",
     "Optimised",
     "Posed",
+    "Propagate",
     "Refine",
+    "Settle",
     "Settled",
     "centres",
     "chain",

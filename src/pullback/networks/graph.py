@@ -1,0 +1,64 @@
+"""Features of points from the shape of their neighbourhoods."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from pullback.numerics.graph import edge_features, nearest
+
+
+class EdgeConvolution(nn.Module):
+    """Each point's largest answer along its edges (Wang et al. 2019), of three layers as in Hansen & Heinrich 2021.
+
+    Channels are normalised over all edges of the cloud, so no cloud sees another.
+
+    Args:
+        inputs, outputs: channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        sizes = [2 * inputs, outputs, outputs, outputs]
+        self.layers = nn.ModuleList(nn.Linear(*ends, bias=False) for ends in pairwise(sizes))
+
+    def forward(self, values: Tensor, index: Tensor) -> Tensor:
+        """`(N, inputs)` on the graph `(N, k)` to `(N, outputs)`."""
+        x = edge_features(values, index)
+        for layer in self.layers:
+            x = nn.functional.leaky_relu(standardised(layer(x)), 0.01)
+        return x.amax(1)
+
+
+class GraphFeatures(nn.Module):
+    """What the neighbourhood of each point of a cloud looks like.
+
+    The network of Hansen & Heinrich 2021 and its sizes: three edge convolutions of 32, 32 and 64 channels on one graph,
+    then two linear layers of 64. A point is one of its own neighbours.
+
+    Args:
+        neighbours: of each point on the graph.
+        widths: channels of the edge convolutions.
+        scale: mm to which coordinates are divided, so that they are of the size of 1.
+    """
+
+    def __init__(self, neighbours: int = 10, widths: tuple[int, ...] = (32, 32, 64), scale: float = 100.0) -> None:
+        super().__init__()
+        self.neighbours, self.scale = neighbours, scale
+        sizes = [3, *widths]
+        self.blocks = nn.ModuleList(EdgeConvolution(*ends) for ends in pairwise(sizes))
+        self.mix = nn.Linear(widths[-1], widths[-1], bias=False)
+        self.last = nn.Linear(widths[-1], widths[-1])
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points `(N, 3)` in mm to features `(N, C)`; the order of the points does not matter."""
+        index = nearest(points, points, min(self.neighbours, len(points)))[1]
+        x = points / self.scale
+        for block in self.blocks:
+            x = block(x, index)
+        return self.last(standardised(self.mix(x)))
+
+
+def standardised(values: Tensor) -> Tensor:
+    """Mean 0 and variance 1 of each of the last axis' channels over all others."""
+    rows = values.reshape(-1, values.shape[-1])
+    return nn.functional.batch_norm(rows, None, None, training=True).view_as(values)  # of this cloud alone

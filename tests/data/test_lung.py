@@ -1,0 +1,98 @@
+"""Lung keypoints: what is read, what is refused, and what is never touched."""
+
+import numpy as np
+import pytest
+import torch
+
+from pullback.data.lung import CASES, FOLDS, lung_fold, read_lung
+from pullback.errors import InputError
+
+
+def parts(**others):
+    chance = np.random.default_rng(0)
+    usual = {name: 100 * chance.random((20, 3)) for name in ("exhale_keypoints", "inhale_keypoints")}
+    usual |= {name: 100 * chance.random((5, 3)) for name in ("landmarks_exhale", "landmarks_inhale")}
+    usual |= {"spacing_nominal": np.array([1.75, 1, 1.25]), "spacing_true": np.array([1.6, 1.6, 1.4])}
+    usual |= {"shape": np.array([192, 192, 208])}
+    return {name: value for name, value in (usual | others).items() if value is not None}
+
+
+@pytest.fixture(scope="module")
+def lungs(shared):
+    if not (shared / "data" / "lung_keypoints").is_dir():
+        pytest.skip("no real data: `shared/data/lung_keypoints` is missing")
+    return shared / "data" / "lung_keypoints"
+
+
+def test_folds_share_no_patient_and_miss_none():
+    assert sorted(case for fold in FOLDS for case in fold) == list(CASES)
+    for fold in range(5):
+        train, test = lung_fold(fold)
+        assert not set(train) & set(test)
+        assert sorted((*train, *test)) == list(CASES)
+    with pytest.raises(InputError, match="one of 0 to 4"):
+        lung_fold(5)
+
+
+def test_points_are_in_nominal_mm(tmp_path):
+    stored = parts()
+    np.savez(tmp_path / "copd_03.npz", **stored)
+    pair = read_lung(tmp_path, 3)
+    np.testing.assert_allclose(pair.fixed, stored["exhale_keypoints"] * [1.75, 1, 1.25], rtol=1e-6)
+    np.testing.assert_allclose(pair.moving_landmarks, stored["landmarks_inhale"] * [1.75, 1, 1.25])
+    assert (pair.fixed.dtype, pair.moving_landmarks.dtype) == (torch.float32, torch.float64)
+    assert pair.shape == (192, 192, 208)
+
+
+def test_matches_are_never_read(tmp_path, monkeypatch):
+    """Neither as an input nor as a label: the reader does not open them, so no file without them reads differently."""
+    asked = []
+    take = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: asked.append(name) or take(self, name))
+    wrong = {"exhale_match_in_inhale": np.full((20, 3), np.nan), "inhale_match_in_exhale": np.full((20, 3), np.nan)}
+    np.savez(tmp_path / "copd_02.npz", **parts(**wrong))
+    np.savez(tmp_path / "copd_03.npz", **parts())
+    with_matches, without = read_lung(tmp_path, 2), read_lung(tmp_path, 3)
+    assert torch.equal(with_matches.fixed, without.fixed)
+    assert torch.equal(with_matches.moving, without.moving)
+    assert "exhale_keypoints" in asked
+    assert not [name for name in asked if "match" in name]
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"exhale_keypoints": None}, "exhale_keypoints is missing"),
+        ({"inhale_keypoints": np.zeros((4, 2))}, r"inhale_keypoints: finite points \(N, 3\)"),
+        ({"inhale_keypoints": np.full((4, 3), np.nan)}, "inhale_keypoints: finite"),
+        ({"landmarks_inhale": np.zeros((4, 3))}, "as many landmarks"),
+        ({"spacing_true": np.array([1, 0, 1])}, "spacing_true: three positive"),
+        ({"inhale_keypoints": np.array([{}], dtype=object)}, "a case of the lung keypoints"),
+    ],
+)
+def test_wrong_parts_are_named(tmp_path, others, words):
+    np.savez(tmp_path / "copd_04.npz", **parts(**others))
+    with pytest.raises(InputError, match=words):
+        read_lung(tmp_path, 4)
+
+
+def test_wrong_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"copd_05\.npz"):
+        read_lung(tmp_path, 5)
+    (tmp_path / "copd_06.npz").write_text("no archive")
+    with pytest.raises(InputError, match=r"copd_06\.npz"):
+        read_lung(tmp_path, 6)
+
+
+def test_the_landmarks_begin_where_the_papers_say(lungs):
+    errors = []
+    for case in CASES:
+        pair = read_lung(lungs, case)
+        errors.append(float((pair.fixed_landmarks - pair.moving_landmarks).norm(dim=1).mean()))
+    published = [11.16, 6.49, 15.05, 13.45, 11.55, 8.27, 15.06, 11.44, 14.40]
+    assert errors == pytest.approx(published, abs=0.006)
+
+
+def test_the_case_without_an_exhale_cloud_is_refused(lungs):
+    with pytest.raises(InputError, match="exhale_keypoints is missing; of cases 02 to 10"):
+        read_lung(lungs, 1)

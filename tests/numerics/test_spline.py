@@ -1,0 +1,40 @@
+"""The spline against scipy, and what it must meet exactly."""
+
+import pytest
+import torch
+from scipy.interpolate import RBFInterpolator
+
+from pullback.numerics.random import generator
+from pullback.numerics.spline import spline
+
+
+def drawn(n, seed):
+    return 100 * torch.rand(n, 3, generator=generator(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 10.0, 1e3])
+def test_affine_values_are_met_everywhere(smoothing):
+    points, elsewhere = drawn(80, 0), 3 * drawn(50, 1) - 100
+    matrix = torch.randn(3, 3, generator=generator(2), dtype=torch.float64)
+    fitted = spline(points, points @ matrix + 5, smoothing)
+    torch.testing.assert_close(fitted(elsewhere), elsewhere @ matrix + 5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 30.0])
+def test_it_is_scipys(smoothing):
+    points, elsewhere = drawn(80, 0), drawn(50, 1)
+    values = torch.randn(80, 3, generator=generator(3), dtype=torch.float64)
+    truth = RBFInterpolator(points.numpy(), values.numpy(), kernel="linear", degree=1, smoothing=smoothing)
+    torch.testing.assert_close(spline(points, values, smoothing)(elsewhere), torch.from_numpy(truth(elsewhere.numpy())))
+
+
+def test_without_smoothing_it_goes_through_its_values():
+    points = drawn(60, 4)
+    values = torch.randn(60, 2, generator=generator(5), dtype=torch.float64)
+    torch.testing.assert_close(spline(points, values)(points), values)
+
+
+@pytest.mark.parametrize("points", [drawn(3, 6), torch.cat([drawn(9, 7)[:, :2], torch.ones(9, 1)], 1)])
+def test_points_of_a_plane_are_refused(points):
+    with pytest.raises(ValueError, match="at least four points that do not lie in one plane"):
+        spline(points.double(), points.double())
