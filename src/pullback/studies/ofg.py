@@ -115,7 +115,7 @@ study = Study(
         ),
         "refinement": Part(
             "What the networks' answers become by 10 and 50 steps of descent",
-            "Not in the paper: a network that learned from refined answers should be a better start for refinement.",
+            "This is not shown; a network that learned from refined answers should be a better start for refinement.",
             {f"{data}/{network}": _experiment(data, network) for data in SETS for network in NETWORKS},
             {"refinement": Drawing(refinement, partial(refined, energy=ENERGY))},
         ),
