@@ -15,6 +15,7 @@ from pullback.errors import InputError
 from pullback.files.rows import read_csv
 from pullback.recipes.ofg import ENERGY
 from pullback.studies import find
+from pullback.study.page import write_study
 from pullback.study.probes import descended, landscape, refined
 from pullback.study.study import chosen, run_study
 from pullback.study.tables import records, shown
@@ -183,3 +184,8 @@ def test_every_part_has_its_arms():
         for experiment in part.experiments.values():
             assert (experiment.reference or next(iter(experiment.arms))) in experiment.arms
             assert len({str(recipe) for recipe in experiment.arms.values()}) == len(experiment.arms)
+
+
+def test_the_page_keeps_what_earlier_calls_made(done, outcomes):
+    write_study(find("ofg"), {"steps": outcomes["steps"]}, done, Console(quiet=True))
+    assert (done / "index.html").read_text().count("<section>") == 3

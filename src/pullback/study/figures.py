@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pullback.files.beside import beside
 from pullback.files.rows import read_csv
@@ -16,6 +19,7 @@ from pullback.study.tables import over_seeds, records
 
 INK = "#858585"
 COLOURS = ("#4f8fd6", "#e08a3c", "#4aa87a", "#b678d6", "#d8626c", "#a39a3f", "#46a9b8", "#c98aa5", "#8f8f8f", "#7f9a52")
+MIDDLE = ListedColormap(colormaps["viridis"](np.linspace(0.3, 0.85, 256)))  # neither as dark nor as light as a page
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 
 
@@ -177,11 +181,11 @@ def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     for one, (arm, plane) in zip(axes, planes.items(), strict=True):
         above = np.maximum(plane - plane[middle, middle], 0)
         levels = np.linspace(0, highest, 16)
-        drawn = one.contour(places, places, above, levels=levels[1:], cmap="viridis", linewidths=1.2)
+        drawn = one.contour(places, places, above, levels=levels[1:], cmap=MIDDLE, linewidths=1.2)
         one.plot(0, 0, "+", color=INK)
         one.set_aspect("equal")
         one.set_title(f"{arm}: {plane[middle, middle]:.3f} at its weights", color=INK, fontsize=10)
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, ticks=MaxNLocator(5))
     bar.set_label("energy above that", color=INK)
     bar.ax.tick_params(colors=INK, labelcolor=INK)
     bar.outline.set_visible(False)

@@ -23,26 +23,32 @@ from pullback.study.tables import records, shown
 def write_study(
     study: Study, outcomes: Mapping[str, Sequence[Outcome]], out: Path, console: Console
 ) -> dict[str, list[dict[str, str]]]:
-    """`index.html`; `<part>.csv` with every mean, spread and test; `figures/`; `study.json`. The tables also on the
-    console.
+    """`<part>.csv` with every mean, spread and test; `figures/`; `study.json`; and `index.html`, of these parts and of
+    those that earlier calls left there. The tables also on the console.
 
     Returns:
         the tables as shown, by part.
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    sections, tables = [], {}
+    tables = {}
     for name, listed in outcomes.items():
         part = study.parts[name]
         tables[name] = shown(listed)
         write_csv([record for outcome in listed for record in records(outcome)], out / f"{name}.csv")
         console.print(_printed(part.title, tables[name]))
-        sections.append(_section(part, listed, tables[name], out, name))
+        _write(_section(part, listed, tables[name], out, name), out / "parts" / f"{name}.html")
+    known = [out / "parts" / f"{name}.html" for name in study.parts]
+    sections = "\n".join(path.read_text(encoding="utf-8") for path in known if path.is_file())
     template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
-    page = template.substitute(title=escape(study.about), sections="\n".join(sections))
-    with beside(out / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    _write(template.substitute(title=escape(study.about), sections=sections), out / "index.html")
     write_json(manifest() | {"study": study.about, "runs": _runs(outcomes, out)}, out / "study.json")
     return tables
+
+
+def _write(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _section(part: Part, outcomes: Sequence[Outcome], table: list[dict[str, str]], out: Path, name: str) -> str:
