@@ -38,6 +38,7 @@ def test_ixi_has_the_atlas_moving_in_every_pair(tmp_path):
     assert len(set(drawn)) > 3
     for split in (data.validation, data.test):
         assert {moving.name for _, moving in split.pairs} == {"atlas"}
+        assert "atlas" not in split.names
         fixed = [case.name for case, _ in split.pairs]
         assert len(set(fixed)) == len(fixed)
     known = [set(data.train.names), *({fixed.name for fixed, _ in split.pairs} for split in splits[1:])]

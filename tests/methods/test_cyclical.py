@@ -9,14 +9,18 @@ import torch
 from rich.console import Console
 
 from pullback.alignment import Alignment
-from pullback.data import Cohort
+from pullback.data import Cohort, FileCase, Train
 from pullback.energies import LNCC, Diffusion
+from pullback.errors import InputError
+from pullback.files import write
 from pullback.methods.pair.cyclical import Correlated, Cyclical, Descending, Labelled, Refinement
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import EndPointError
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, FeatureDescent, Optimised
-from pullback.space import Affine
+from pullback.space import Affine, Grid, Image
+from pullback.study.recipe import Recipe
+from pullback.study.run import run
 from pullback.training import RandomAffine, Told, Training, align, draw, seeded
 
 DATA = Cohort(spacing=6.0, train_subjects=4, validation_subjects=2, test_subjects=2)
@@ -139,3 +143,24 @@ def test_a_network_that_predicts_fields_learns_in_rounds_too():
     assert float(energy(refined)) < float(energy(guess))
     before, after = (EndPointError()(Alignment(pair, a.transform))["epe mm"] for a in (guess, refined))
     assert after < before
+
+
+def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
+    for n in range(3):
+        shape = (16 + 2 * n, 18, 17 + n)
+        chance = torch.Generator().manual_seed(n)
+        write(Image(torch.rand(1, 1, *shape, generator=chance), Grid.centred(shape)), tmp_path / f"s{n}.nii.gz")
+    cases = tuple(FileCase(f"s{n}", tmp_path / f"s{n}.nii.gz") for n in range(3))
+    procedure, kept = Cyclical(pairs=5), tmp_path / "labels.safetensors"
+    made_now, read_again = (procedure._labelled(made(), Train(cases), 0, kept, Console(quiet=True)) for _ in range(2))
+    assert len({label.shape for label in made_now.labels}) > 1
+    assert all(torch.equal(a, b) for a, b in zip(made_now.labels, read_again.labels, strict=True))
+
+
+def test_the_length_of_a_round_may_not_change_on_the_way(tmp_path):
+    recipe = Recipe("a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), features=8), Told(), TRAINING)
+    recipe = replace(recipe, procedure=Cyclical(rounds=1, pairs=2), metrics=(EndPointError(),))
+    run(recipe, tmp_path / "run")
+    longer = replace(recipe, training=replace(TRAINING, updates=6))
+    with pytest.raises(InputError, match="another recipe"):
+        run(longer, tmp_path / "run", resume=True)

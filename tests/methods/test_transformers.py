@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pullback.errors import InputError
 from pullback.methods.pair.transmorph import LARGE, SMALL, TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.space import Grid, Image
@@ -49,6 +50,6 @@ def test_every_weight_learns(kind):
 
 
 def test_one_patch_is_too_little_to_train_on():
-    with pytest.raises(ValueError, match="32 voxels"):
+    with pytest.raises(InputError, match="32 voxels"):
         ViTVNet(2)(*images((30, 32)))
     assert ViTVNet(2).eval()(*images((30, 32))).transform.field.shape == (1, 2, 30, 32)

@@ -1,7 +1,9 @@
 """A study: every run once, gone on with when stopped, and told in tables that the runs' own files bear out."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ from scipy.stats import wilcoxon
 from pullback import cli
 from pullback.alignment import Alignment
 from pullback.errors import InputError
+from pullback.files import write
 from pullback.files.rows import read_csv
-from pullback.recipes.ofg import ENERGY
+from pullback.recipes.ofg import ENERGY, recipes
+from pullback.space import Grid, Image
 from pullback.studies import find
 from pullback.study.page import write_study
 from pullback.study.probes import descended, landscape, refined
-from pullback.study.study import chosen, run_study
+from pullback.study.study import Experiment, _plan, chosen, run_study
 from pullback.study.tables import records, shown
 
 TINY = {
@@ -162,7 +166,8 @@ def test_the_landscape_has_the_network_in_its_middle(outcomes):
         (("tabel1",), {}, "did you mean 'table1'"),
         (("steps/phantm",), {}, "did you mean 'steps/phantom'"),
         ((), {"brain": "x"}, "the study has images called"),
-        (("table1/brains",), {}, "--data NAME=DIR"),
+        (("table1/brains",), {}, "--data brains=DIR"),
+        ((), {"phantom": "x"}, "made, not read"),
     ],
 )
 def test_what_is_not_there(names, roots, says):
@@ -189,3 +194,38 @@ def test_every_part_has_its_arms():
 def test_the_page_keeps_what_earlier_calls_made(done, outcomes):
     write_study(find("ofg"), {"steps": outcomes["steps"]}, done, Console(quiet=True))
     assert (done / "index.html").read_text().count("<section>") == 3
+
+
+def folder_of_brains(folder, offset):
+    for n in range(8):
+        chance = torch.Generator().manual_seed(n)
+        data = torch.rand(1, 1, 12, 14, 10 + offset, generator=chance)
+        write(Image(data, Grid.centred((12, 14, 10 + offset))), folder / f"s{n}.nii.gz")
+    return folder
+
+
+def test_other_images_are_other_runs_and_moved_ones_the_same(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    roots = [folder_of_brains(tmp_path / "a", 0), folder_of_brains(tmp_path / "b", 1)]
+    shutil.copytree(roots[0], tmp_path / "moved")
+    recipe = recipes["ofg_voxelmorph_folder"]
+    plans = []
+    for root in (*roots, tmp_path / "moved"):
+        known = replace(recipe, data=replace(recipe.data, root=str(root)))
+        plans.append(_plan(tmp_path, "folder/voxelmorph", Experiment({"guided": known}), "guided", 0, {}))
+    assert plans[0].folder == plans[2].folder != plans[1].folder
+    assert plans[0].before == plans[2].before != plans[1].before
+
+
+def test_what_is_asked_for_by_name_is_there_beside_images_from_a_folder(tmp_path):
+    found = chosen(find("ofg"), ("table1/phantom/voxelmorph", "table1/brains/voxelmorph"), {"brains": tmp_path})
+    assert set(found["table1"]) == {"phantom/voxelmorph", "brains/voxelmorph"}
+    with pytest.raises(InputError, match="--data hippocampus=DIR"):
+        chosen(find("ofg"), ("table1/hippocampus", "table1/brains"), {"brains": tmp_path})
+
+
+def test_the_seed_is_the_studys(tmp_path):
+    arm = Experiment({"guided": recipes["ofg_voxelmorph_phantom"]})
+    with pytest.raises(InputError, match="given by --seed"):
+        _plan(tmp_path, "phantom/voxelmorph", arm, "guided", 0, {"training.seed": "9"})

@@ -92,9 +92,10 @@ class Train:
 
 @dataclass(frozen=True)
 class _Listed(ABC):
-    """Pairs that are the same each time, fixed ← moving."""
+    """Pairs that are the same each time, fixed ← moving; an `atlas` is none of the subjects."""
 
     pairs: Sequence[tuple[Case, Case]]
+    atlas: Case | None = None
 
     def __iter__(self) -> Iterator[Pair]:
         return (pair_of(fixed, moving) for fixed, moving in self.pairs)
@@ -105,7 +106,7 @@ class _Listed(ABC):
     @property
     def names(self) -> tuple[str, ...]:
         """The subjects of its pairs, sorted."""
-        return tuple(sorted({case.name for pair in self.pairs for case in pair}))
+        return tuple(sorted({case.name for pair in self.pairs for case in pair if case is not self.atlas}))
 
 
 @dataclass(frozen=True)

@@ -161,11 +161,11 @@ class PairFolder:
 
     @property
     def validation(self) -> Validation:
-        return Validation(self._pairs("validation", 20))
+        return Validation(self._pairs("validation", 20), self._atlas)
 
     @property
     def test(self) -> Test:
-        return Test(self._pairs("test", 100))
+        return Test(self._pairs("test", 100), self._atlas)
 
     @property
     def _atlas(self) -> FileCase | None:

@@ -33,10 +33,9 @@ def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50)
             test = outcome.recipe.data.test
             for known in track(test, f"refinement: {outcome.name}, {arm}, seed {seed}", len(test), transient=True):
                 pair = known.to(device)
-                transform, done = align(network, pair).transform, 0
-                for n in sorted(steps):
-                    transform = Descend(n - done, step_size)(energy.on(pair), transform) if n > done else transform
-                    done = n
+                begin = align(network, pair).transform
+                for n in steps:
+                    transform = Descend(n, step_size)(energy.on(pair), begin) if n else begin
                     found[n].append({**numbers_of(Alignment(pair, transform), METRICS)})
             rows += [{"arm": arm, "seed": seed, "steps": n, **mean_of(each)} for n, each in found.items()]
     return rows
@@ -72,9 +71,8 @@ def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5,
             "random parameters": Displacement(0.1 * noise.to(pair.fixed.data), grid),
         }
         for start, begin in starts.items():
-            transform = begin
             for done in range(0, steps + 1, every):
-                transform = Descend(every, 0.1)(energy.on(pair), transform) if done else begin
+                transform = Descend(done, 0.1)(energy.on(pair), begin) if done else begin
                 alignment = Alignment(pair, transform)
                 numbers = {**numbers_of(alignment, METRICS), "energy": float(energy(alignment))}
                 found.setdefault((start, done), []).append({**numbers})

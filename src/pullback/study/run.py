@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
+from pullback.methods.pair.self_training import SelfTraining
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
-from pullback.training import device_of, load_weights, seeded
+from pullback.training import Once, device_of, load_weights, seeded
 
 ADJUSTABLE = ("updates", "log_every", "validate_every", "save_every")  # what may change when a run is gone on with
 
@@ -43,32 +44,33 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     grid = next(iter(recipe.data.validation)).fixed.grid
     if grid.ndim != recipe.network.keywords.get("ndim", grid.ndim):
         raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
-    going_on = begun(out)
-    if going_on:
-        _check_resumable(recipe, splits, out, resume)
-    with beside(out / "recipe.yaml") as temporary:
-        temporary.write_text(text)
-    write_json(splits, out / "splits.json")
-    if console is not None:
-        counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
-        console.print(f"subjects: {counts}", highlight=False)
-    about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
-    with alone_in(out), _recorded(recipe, parameters, about, out):
-        return recipe.procedure(
-            partial(build, recipe),
-            recipe.data,
-            supervision,
-            recipe.training,
-            recipe.metrics,
-            out,
-            going_on,
-            console,
-        )
+    with alone_in(out):
+        going_on = begun(out)
+        if going_on:
+            _check_resumable(recipe, splits, out, resume)
+        with beside(out / "recipe.yaml") as temporary:
+            temporary.write_text(text)
+        write_json(splits, out / "splits.json")
+        if console is not None:
+            counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
+            console.print(f"subjects: {counts}", highlight=False)
+        about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
+        with _recorded(recipe, parameters, about, out):
+            return recipe.procedure(
+                partial(build, recipe),
+                recipe.data,
+                supervision,
+                recipe.training,
+                recipe.metrics,
+                out,
+                going_on,
+                console,
+            )
 
 
 def begun(out: Path) -> bool:
     """Whether a run has left anything there to go on from."""
-    return any(out.rglob("*.safetensors"))
+    return any(out.glob("*.safetensors"))
 
 
 def build(recipe: Recipe, number: int = 0) -> nn.Module:
@@ -136,13 +138,22 @@ def _splits(data: Dataset) -> dict[str, list[str]]:
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
     if not resume:
         raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    before, now = (yaml.safe_load(text) for text in ((out / "recipe.yaml").read_text(), to_yaml(recipe)))
-    for tree in (before, now):
-        tree["training"] = {k: v for k, v in tree["training"].items() if k not in ADJUSTABLE}
+    free = ADJUSTABLE if isinstance(recipe.procedure, Once) else ADJUSTABLE[1:]
+    before, now = (_fixed(known, free) for known in (read_recipe(out / "recipe.yaml", trusted=("",)), recipe))
     if before != now:
         raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
     if _json(out / "splits.json") != splits:
         raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
+
+
+def _fixed(recipe: Recipe, free: Sequence[str]) -> dict[str, Any]:
+    """What may not change: all but its words, the `free` numbers of training, and where the images and teachers are."""
+    tree = yaml.safe_load(to_yaml(replace(recipe, about="")))
+    tree["training"] = {k: v for k, v in tree["training"].items() if k not in free}
+    tree["data"].pop("root", None)
+    if isinstance(recipe.supervision, SelfTraining):
+        tree["supervision"].pop("teacher")
+    return tree
 
 
 @contextmanager
@@ -165,9 +176,13 @@ def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path
             about | spent | {"status": status, "peak memory MB": round(peak_memory_mb(device), 1)}, out / "run.json"
         )
 
+    note("running")
     try:
         yield
     except Interrupted as error:
         note("interrupted")
         raise Interrupted(f"{error}; go on with: --resume -o {out}") from None
+    except BaseException:
+        note("failed")
+        raise
     note("finished")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from torch import nn
 
-from pullback.data import Dataset
-from pullback.errors import InputError
+from pullback.data import Dataset, FileCase, Learn2Reg, PairFolder
+from pullback.errors import InputError, Interrupted
 from pullback.files.rows import read_csv, write_csv
 from pullback.study.evaluate import evaluate, unmoved
 from pullback.study.recipe import Recipe, as_data, changed, did_you_mean
@@ -84,10 +84,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Planned:
-    """A recipe and the folder of its run."""
+    """A recipe, the folder of its run, and the file that tells how things stood before any."""
 
     recipe: Recipe
     folder: Path
+    before: Path
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Outcome:
             for arm, runs in self.runs.items()
         }
         any_run = next(iter(next(iter(self.runs.values())).values()))
-        return {"before": [{"seed": "", **row} for row in read_csv(any_run.folder.parent.parent / BEFORE)], **found}
+        return {"before": [{"seed": "", **row} for row in read_csv(any_run.before)], **found}
 
     @property
     def reference(self) -> str:
@@ -136,7 +137,6 @@ class Outcome:
 
 
 TESTED = "test.csv"
-BEFORE = "before.csv"
 
 
 def chosen(study: Study, names: Sequence[str], roots: Mapping[str, Path]) -> dict[str, dict[str, Experiment]]:
@@ -159,9 +159,16 @@ def chosen(study: Study, names: Sequence[str], roots: Mapping[str, Path]) -> dic
     for part, content in study.parts.items():
         for name, experiment in content.experiments.items():
             data = name.split("/")[0]
-            wanted = not names or any(_under(f"{part}/{name}", one) for one in names)
-            if wanted and (data in roots or (not roots and not _needs_folder(experiment.data))):
-                found.setdefault(part, {})[name] = _placed(experiment, roots.get(data))
+            asked = [one for one in names if _under(f"{part}/{name}", one)]
+            made = not isinstance(experiment.data, PairFolder | Learn2Reg)
+            if data in roots and made:
+                raise InputError(f"--data {data}={roots[data]}: these images are made, not read; they take no folder")
+            if data in roots and (asked or not names):
+                found.setdefault(part, {})[name] = _placed(experiment, roots[data])
+            elif made and (any("/" in one for one in asked) or (not roots and (asked or not names))):
+                found.setdefault(part, {})[name] = experiment
+            elif any("/" in one for one in asked):
+                raise InputError(f"{part}/{name}: say where its images are: --data {data}=DIR")
     if not found:
         raise InputError(f"none of its images is at hand; say where they are: --data NAME=DIR, of {', '.join(sets)}")
     return found
@@ -208,13 +215,7 @@ def _under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}/")
 
 
-def _needs_folder(data: Dataset) -> bool:
-    return getattr(data, "root", None) is not None
-
-
-def _placed(experiment: Experiment, root: Path | None) -> Experiment:
-    if root is None:
-        return experiment
+def _placed(experiment: Experiment, root: Path) -> Experiment:
     return replace(
         experiment,
         arms={
@@ -225,29 +226,52 @@ def _placed(experiment: Experiment, root: Path | None) -> Experiment:
 
 
 def _plan(out: Path, name: str, experiment: Experiment, arm: str, seed: int, settings: Mapping[str, str]) -> Planned:
-    """The recipe of an arm with its seed, and the folder of its run: by data, network and what else the recipe says."""
+    """The recipe of an arm with its seed, and the folder of its run: by data, network, and what else makes it."""
+    if "training.seed" in settings:
+        raise InputError("--set training.seed: a study's seeds are given by --seed")
     recipe = changed(experiment.arms[arm], settings)
     recipe = replace(recipe, training=replace(recipe.training, seed=seed))
     teacher = experiment.teachers.get(arm)
     taught_by = None if teacher is None else _plan(out, name, experiment, teacher, seed, settings).folder
     data, network = name.split("/")
-    digest = hashlib.sha256(f"{_portable(recipe)} {taught_by and taught_by.parent.name}".encode()).hexdigest()[:8]
+    images = _digest(_seen(recipe.data), as_data(recipe.metrics, brief=True))
+    digest = _digest(_portable(recipe), images, taught_by and taught_by.parent.name)
     if taught_by is not None:
         recipe = changed(recipe, {"supervision.teacher.folder": str(taught_by)})
-    return Planned(recipe, out / "runs" / data / f"{network}-{digest}" / f"seed-{seed}")
+    runs = out / "runs" / data
+    return Planned(recipe, runs / f"{network}-{digest}" / f"seed-{seed}", runs / f"before-{images}.csv")
 
 
-def _portable(recipe: Recipe) -> str:
-    """The recipe as text, but for its words, its seed, where the images are, and what is as by default."""
-    data = replace(recipe.data, root="") if _needs_folder(recipe.data) else recipe.data  # type: ignore[type-var]
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+
+def _seen(data: Dataset) -> object:
+    """Whose images, in which split and how large their files are: other images are another run, moved ones are not."""
+    cases = {
+        "train": data.train.cases,
+        "validation": [case for pair in data.validation.pairs for case in pair],
+        "test": [case for pair in data.test.pairs for case in pair],
+    }
+    return {
+        split: sorted({(case.name, case.image.stat().st_size if isinstance(case, FileCase) else 0) for case in listed})
+        for split, listed in cases.items()
+    }
+
+
+def _portable(recipe: Recipe) -> object:
+    """The recipe, but for its words, its seed, where the images are, and what is as by default."""
+    data = replace(recipe.data, root="") if isinstance(recipe.data, PairFolder | Learn2Reg) else recipe.data
     training = replace(recipe.training, seed=Training().seed)
-    return json.dumps(as_data(replace(recipe, about="", data=data, training=training), brief=True))
+    return as_data(replace(recipe, about="", data=data, training=training), brief=True)
 
 
 def _run(planned: Planned, console: Console) -> None:
     recipe, folder, device = planned.recipe, planned.folder, device_of()
-    network = run(recipe, folder, resume=True, console=console).to(device)
-    before = folder.parent.parent / BEFORE
-    for register, path in ((unmoved, before), (network, folder / TESTED)):
+    try:
+        network = run(recipe, folder, resume=True, console=console).to(device)
+    except Interrupted as error:
+        raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
+    for register, path in ((unmoved, planned.before), (network, folder / TESTED)):
         if not path.is_file():
             write_csv(evaluate({"": register}, recipe.data.test, recipe.metrics, device, console)[""], path)

@@ -244,10 +244,11 @@ class Cyclical:
     ) -> Labelled:
         if kept is not None and kept.is_file():
             known = load_file(kept)
-            return Labelled(pairs, seed, list(known["labels"]), known["weights"], self.augment)
+            labels = [known[f"label.{n}"] for n in range(self.pairs)]
+            return Labelled(pairs, seed, labels, known["weights"], self.augment)
         device = device_of()
         register = network.to(device).eval()
-        labels, changes = [], []
+        labels, changes = [], []  # of their own grids, which may differ
         for n in track(range(self.pairs), "labels", console=console, transient=True):
             pair, fixed, moving = _augmented(draw(pairs, seed, n), self.augment, generator(seed, 2, n))
             seen, grid = pair.to(device), pair.fixed.grid
@@ -260,7 +261,7 @@ class Cyclical:
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with beside(kept) as temporary:
-                save_file({"labels": torch.stack(labels), "weights": weights}, temporary)
+                save_file({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, temporary)
         return Labelled(pairs, seed, labels, weights, self.augment)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment
+from pullback.errors import InputError
 from pullback.networks import Convolved, FieldHead, Up, convolution, padded, together
 from pullback.space import Dense, Displacement, Grid, Image
 
@@ -79,9 +80,9 @@ class ViTVNet(nn.Module):
         self.head = FieldHead(ndim, decoder[-1], transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
-        """Raises ValueError in training where the images make a single patch, which cannot be normalised."""
+        """Raises InputError in training where the images make a single patch, which cannot be normalised."""
         if self.training and max(fixed.grid.shape) <= STRIDE:
-            raise ValueError(f"ViTVNet learns from more than {STRIDE} voxels along some axis, got {fixed.grid.shape}")
+            raise InputError(f"ViTVNet learns from more than {STRIDE} voxels along some axis, got {fixed.grid.shape}")
         return self.head(padded(self._features, together(fixed, moving), STRIDE), fixed, moving)
 
     def _features(self, values: Tensor) -> Tensor:
