@@ -1,6 +1,6 @@
 """Discrete displacements that agree with their neighbours."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,23 +51,17 @@ class CoupledConvex:
                     f"{len(where)} displacements of {tuple(fixed.shape[2:])} voxels cost {needed / 1e9:.2g} GB, more "
                     f"than the {self.memory / 1e9:.2g} GB allowed: coarser features, or a smaller half_width"
                 )
-            return self._solved(fixed, moving, where.split(max(1, len(where) * self.memory // needed)))
+            parts = where.split(max(1, len(where) * self.memory // needed))
+            return self._solved(
+                lambda field, c: _best(((self._blurred(fixed, moving, part), part) for part in parts), field, c)
+            )
         costs = self._blurred(fixed, moving, where)
-        return self.of(costs, where)
+        return self._solved(lambda field, c: self._chosen(costs, where, field, c))
 
-    def of(self, costs: Tensor, where: Tensor) -> Tensor:
-        """From costs `(B, K, *spatial)` of the displacements `(K, d)`."""
-        field = self._agreed(self._chosen(costs, where, None, 0.0))
+    def _solved(self, choose: Callable[[Tensor | None, float], Tensor]) -> Tensor:
+        field = box_mean(choose(None, 0.0), self.smoothing)
         for coupling in self.couplings:
-            field = self._agreed(self._chosen(costs, where, field, coupling))
-        return field
-
-    def _solved(self, fixed: Tensor, moving: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
-        field = None
-        for coupling in (0.0, *self.couplings):
-            blocks = ((self._blurred(fixed, moving, part), part) for part in parts)
-            field = self._agreed(_best(blocks, field, coupling))
-        assert field is not None
+            field = box_mean(choose(field, coupling), self.smoothing)
         return field
 
     def _blurred(self, fixed: Tensor, moving: Tensor, where: Tensor) -> Tensor:
@@ -75,9 +69,6 @@ class CoupledConvex:
         for _ in range(self.blur):
             costs = box_mean(costs, self.smoothing)
         return costs
-
-    def _agreed(self, field: Tensor) -> Tensor:
-        return box_mean(field, self.smoothing)
 
     def _chosen(self, costs: Tensor, where: Tensor, field: Tensor | None, coupling: float) -> Tensor:
         if self.temperature is None:

@@ -81,13 +81,14 @@ def table(results: Mapping[str, Rows], reference: str | None = None, title: str 
 def _cell(record: dict[str, Any] | None) -> str:
     if record is None:
         return "·"
-    text = _short(record["mean"]) + ("" if record["sd"] is None else f" ± {_short(record['sd'])}")
+    text = short(record["mean"]) + ("" if record["sd"] is None else f" ± {short(record['sd'])}")
     if record.get("p") is not None:
         text += f"\n[dim]{record['difference']:+.2g}, p {record['p']:.1g}[/dim]"
     return text
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """For a table: three decimals, or two digits where it is small or large."""
     if abs(number) < 1e-9:
         return "0"
     return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"

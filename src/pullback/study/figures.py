@@ -51,9 +51,7 @@ def curves(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     for one, measure, name in zip(axes, ("dice", "folding %"), ("validation Dice", "folding, %"), strict=True):
         for (arm, runs), colour in zip(outcome.runs.items(), COLOURS, strict=False):
             lines = [_logged(run.folder / "validation.csv", measure) for run in runs.values()]
-            for line in lines if len(lines) > 1 else ():
-                one.plot(*line, color=colour, alpha=0.35, linewidth=0.8)
-            one.plot(lines[0][0], np.mean([values for _, values in lines], 0), color=colour, label=arm, linewidth=1.6)
+            _line(one, lines[0][0], [values for _, values in lines], colour, arm, "-")
         one.set_xlabel("updates")
         one.set_ylabel(name)
     legend(figure, axes[0])
@@ -126,9 +124,7 @@ def by_round(outcome: Outcome, rows: Sequence[Row]) -> Figure:
             tables = [read_csv(run.folder / "rounds.csv") for run in runs.values()]
             lines = [[float(row[measure]) for row in table] for table in tables]
             count = range(1, len(lines[0]) + 1)
-            for line in lines if len(lines) > 1 else ():
-                one.plot(count, line, color=colour, alpha=0.35, linewidth=0.8)
-            one.plot(count, np.mean(lines, 0), "o-", color=colour, label=arm, linewidth=1.6, markersize=4)
+            _line(one, count, lines, colour, arm, "o-")
         one.set_xlabel("round")
         one.set_xticks(count)
         one.set_ylabel(name)
@@ -144,9 +140,7 @@ def refinement(outcome: Outcome, rows: Sequence[Row]) -> Figure:
             mine = [row for row in rows if row["arm"] == arm]
             steps = sorted({float(row["steps"]) for row in mine})
             by_step = [[float(row[measure]) for row in mine if row["steps"] == n] for n in steps]
-            for line in zip(*by_step, strict=True) if len(by_step[0]) > 1 else ():
-                one.plot(steps, line, color=colour, alpha=0.35, linewidth=0.8)
-            one.plot(steps, [np.mean(each) for each in by_step], "o-", color=colour, label=arm, linewidth=1.6)
+            _line(one, steps, list(zip(*by_step, strict=True)), colour, arm, "o-")
         one.set_xlabel("steps of refinement")
         one.set_ylabel(name)
     legend(figure, axes[0])
@@ -205,6 +199,15 @@ def _dotted(values: Mapping[str, Mapping[str, tuple[float, list[float]]]], measu
         one.grid(axis="y", color=INK, alpha=0.25)
         one.set_xlabel(label)
     return figure
+
+
+def _line(
+    axis: Axes, at: Sequence[float], lines: Sequence[Sequence[float]], colour: str, label: str, style: str
+) -> None:
+    """The mean of lines, one per seed, and where there are several each of them faint."""
+    for line in lines if len(lines) > 1 else ():
+        axis.plot(at, line, color=colour, alpha=0.35, linewidth=0.8)
+    axis.plot(at, np.mean(lines, 0), style, color=colour, label=label, linewidth=1.6, markersize=4)
 
 
 def legend(figure: Figure, axis: Axes) -> None:

@@ -1,6 +1,7 @@
 """What is measured of trained networks beside their answers: refinement, the loss around the weights, the optimiser."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from rich.progress import track
@@ -13,7 +14,6 @@ from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
 from pullback.numerics.random import generator
 from pullback.solvers import Descend
 from pullback.space import Displacement
-from pullback.study.recipe import Recipe
 from pullback.study.run import build
 from pullback.study.study import Outcome, Row
 from pullback.training import align, device_of, mean_of, measure
@@ -62,7 +62,7 @@ def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5,
     recipe = outcome.recipe
     network = build(recipe).to(device_of())
     found: dict[tuple[str, int], list[Row]] = {}
-    for number, known in enumerate(track(_first(recipe, pairs), "optimiser", pairs, transient=True)):
+    for number, known in enumerate(track(islice(recipe.data.test, pairs), "optimiser", pairs, transient=True)):
         pair = known.to(device_of())
         grid = pair.fixed.grid
         noise = torch.randn(1, grid.ndim, *grid.shape, generator=generator(recipe.training.seed, number))
@@ -87,7 +87,7 @@ def landscape(outcome: Outcome, energy: Energy, size: int = 13, reach: float = 1
     """
     device, seed = device_of(), outcome.seeds[0]
     places = torch.linspace(-reach, reach, size).tolist()
-    known = [pair.to(device) for _, pair in zip(range(pairs), outcome.recipe.data.validation, strict=False)]
+    known = [pair.to(device) for pair in islice(outcome.recipe.data.validation, pairs)]
     rows: list[Row] = []
     for arm in outcome.runs:
         network = outcome.network(arm, seed).to(device).eval()
@@ -99,10 +99,6 @@ def landscape(outcome: Outcome, energy: Energy, size: int = 13, reach: float = 1
                 losses = [_energy(network, moved, pair, energy) for pair in known]
                 rows.append({"arm": arm, "first": a, "second": b, "energy": sum(losses) / len(losses)})
     return rows
-
-
-def _first(recipe: Recipe, pairs: int) -> list[Pair]:
-    return [pair for _, pair in zip(range(pairs), recipe.data.test, strict=False)]
 
 
 def _direction(weights: dict[str, Tensor], number: int) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from pullback.study.compare import summary
+from pullback.study.compare import short, summary
 from pullback.study.study import Outcome, Row
 from pullback.training import mean_of
 
@@ -53,7 +53,7 @@ def shown(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
 
 def _mean(record: dict[str, Any]) -> str:
     spread = record["sd of seeds"]
-    return _short(record["mean"]) + ("" if spread is None else f" ± {_short(spread)}")
+    return short(record["mean"]) + ("" if spread is None else f" ± {short(spread)}")
 
 
 def _against(known: dict[tuple[str, str], dict[str, Any]], arm: str, reference: str) -> dict[str, str]:
@@ -64,9 +64,3 @@ def _against(known: dict[tuple[str, str], dict[str, Any]], arm: str, reference: 
     folds = [known[one, "folding %"]["mean"] for one in (arm, reference) if (one, "folding %") in known]
     here = arm not in (reference, "before") and len(folds) == 2 and folds[1] > 0
     return found | {"Δ folding": f"{100 * (folds[0] / folds[1] - 1):+.0f} %" if here else ""}
-
-
-def _short(number: float) -> str:
-    if abs(number) < 1e-9:
-        return "0"
-    return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"

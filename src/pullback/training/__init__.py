@@ -1,7 +1,7 @@
 """One loop, and how networks learn in it."""
 
 from pullback.training.augment import RandomAffine, seen_through
-from pullback.training.checkpoint import load_weights, save_weights
+from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
 from pullback.training.measure import align, measure
 from pullback.training.procedure import Once, Procedure
@@ -23,10 +23,12 @@ __all__ = [
     "device_of",
     "draw",
     "easy_first",
+    "load_tensors",
     "load_weights",
     "mean_of",
     "measure",
     "rounds",
+    "save_tensors",
     "save_weights",
     "seeded",
     "seen_through",

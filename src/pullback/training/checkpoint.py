@@ -18,12 +18,12 @@ from pullback.files.beside import beside
 
 def save_weights(network: nn.Module, path: Path, about: dict[str, object]) -> None:
     """The parameters and buffers of `network`, and `about` as JSON in the file's header."""
-    _save({name: tensor.detach() for name, tensor in network.state_dict().items()}, path, about)
+    save_tensors({name: tensor.detach() for name, tensor in network.state_dict().items()}, path, about)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, object]:
     """Put the weights of a file into `network`; returns what was saved about them."""
-    tensors, about = _load(path)
+    tensors, about = load_tensors(path)
     _into(network, tensors, path)
     return about
 
@@ -36,12 +36,12 @@ def save_state(learning: nn.Module, optimiser: Optimizer, path: Path, about: dic
     tensors = {name: tensor.detach() for name, tensor in learning.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    _save(tensors, path, about)
+    save_tensors(tensors, path, about)
 
 
 def load_state(learning: nn.Module, optimiser: Optimizer, path: Path) -> dict[str, Any]:
     """Put back what `save_state` wrote; returns what was saved about it."""
-    tensors, about = _load(path)
+    tensors, about = load_tensors(path)
     _into(learning, {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}, path)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -64,7 +64,8 @@ def _into(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     network.load_state_dict(tensors)
 
 
-def _save(tensors: dict[str, Tensor], path: Path, about: dict[str, object]) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, object]) -> None:
+    """Tensors by name, and `about` as JSON in the file's header; beside, then renamed."""
     with beside(path) as temporary, _complaining(path):
         save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, temporary, {"pullback": json.dumps(about)})
 
@@ -77,7 +78,8 @@ def _complaining(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: writing failed ({error}); nothing was left there") from error
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; is the run finished, or the folder another one?")
     try:

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair, Registered, Supervision
 from pullback.data import Dataset, Train
-from pullback.files.beside import beside
 from pullback.files.rows import write_csv
 from pullback.metrics import Metric
 from pullback.networks import FeatureNet, together
@@ -34,9 +32,11 @@ from pullback.training import (
     device_of,
     draw,
     easy_first,
+    load_tensors,
     mean_of,
     measure,
     rounds,
+    save_tensors,
     save_weights,
     seen_through,
     train,
@@ -243,7 +243,7 @@ class Cyclical:
         self, network: Correlated | Descending, pairs: Train, seed: int, kept: Path | None, console: Console | None
     ) -> Labelled:
         if kept is not None and kept.is_file():
-            known = load_file(kept)
+            known, _ = load_tensors(kept)
             labels = [known[f"label.{n}"] for n in range(self.pairs)]
             return Labelled(pairs, seed, labels, known["weights"], self.augment)
         device = device_of()
@@ -259,9 +259,7 @@ class Cyclical:
                 labels.append((moving @ (found @ fixed.inverse())).displacement(grid)[0].half().cpu())
         weights = easy_first(changes) if self.easy and self.refined else torch.full((self.pairs,), 1 / self.pairs)
         if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with beside(kept) as temporary:
-                save_file({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, temporary)
+            save_tensors({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, kept, {})
         return Labelled(pairs, seed, labels, weights, self.augment)
 
 
