@@ -14,6 +14,7 @@ from pullback.errors import InputError
 from pullback.space import Affine, Grid, Image
 
 SHAPES = [(9, 8), (6, 5, 7)]
+CHANNELS = {(2, True): 4, (3, True): 12, (2, False): 4, (3, False): 6}
 
 
 def noise(*shape, seed=0):
@@ -26,13 +27,17 @@ def energy(fixed, moving, mask=None, **settings):
     return float(MIND(**settings)(Alignment(pair, Affine.identity(grid.ndim))))
 
 
-def by_definition(image, radius, dilation, keep):
-    """`(channels, *shape)`: neighbours at a right angle, patch by patch, on an image continued by its border."""
+def by_definition(image, radius, dilation, keep, context=True):
+    """`(channels, *shape)`, patch by patch, on an image continued by its border: two neighbours at a right angle, or
+    the voxel itself and a neighbour."""
     d, reach = image.ndim, radius + dilation
     image = np.pad(np.where(keep, image, np.nan), reach, mode="edge")
     neighbours = [sign * dilation * np.eye(d, dtype=int)[axis] for axis in range(d) for sign in (1, -1)]
     pairs = [(p, q) for p, q in itertools.combinations(neighbours, 2) if p @ q == 0]
+    if not context:
+        pairs = [(0 * p, p) for p in neighbours]
     out = np.zeros((len(pairs), *keep.shape))
+    above, spread = np.full(out.shape, np.nan), np.zeros(keep.shape)
     for x in np.argwhere(keep):
         distances = np.full(len(pairs), np.nan)
         for k, ends in enumerate(pairs):
@@ -41,38 +46,42 @@ def by_definition(image, radius, dilation, keep):
             if not np.isnan(square).all():
                 distances[k] = np.nanmean(square)
         if not np.isnan(distances).all():
-            above = distances - np.nanmin(distances)
-            out[(slice(None), *x)] = np.nan_to_num(np.exp(-above / (np.nanmean(above) or 1)))
+            above[(slice(None), *x)] = distances - np.nanmin(distances)
+            spread[tuple(x)] = np.nanmean(above[(slice(None), *x)])
+    least = 1e-3 * spread[keep].mean()
+    for x in np.argwhere(keep & ~np.isnan(above).all(0)):
+        out[(slice(None), *x)] = np.nan_to_num(np.exp(-above[(slice(None), *x)] / (max(spread[tuple(x)], least) or 1)))
     return out
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (0, 1), (2, 1)])
-def test_as_defined(shape, masked, radius, dilation):
+@pytest.mark.parametrize("context", [True, False])
+def test_as_defined(shape, masked, radius, dilation, context):
     """The order of channels is nobody's business."""
     image = noise(2, 2, *shape)
     mask = noise(2, 1, *shape, seed=3) > -0.2 if masked else None
-    found = mind(image, radius, dilation, mask)
-    count = {2: 4, 3: 12}[len(shape)]
+    found = mind(image, radius, dilation, mask, context)
+    count = CHANNELS[len(shape), context]
     assert found.shape == (2, 2 * count, *shape)
     found = found.unflatten(1, (2, count)).numpy()
     for b in range(2):
         for c in range(2):
             keep = np.ones(shape, bool) if mask is None else mask[b, 0].numpy()
-            expected = by_definition(image[b, c].numpy(), radius, dilation, keep)
+            expected = by_definition(image[b, c].numpy(), radius, dilation, keep, context)
             np.testing.assert_allclose(np.sort(found[b, c], 0), np.sort(expected, 0), atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (4, 5, 3)])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (0, 1)])
-def test_gradcheck(shape, masked, radius, dilation):
+@pytest.mark.parametrize(("radius", "dilation", "context"), [(1, 2, True), (0, 1, True), (1, 2, False)])
+def test_gradcheck(shape, masked, radius, dilation, context):
     """Of images without flat places: the least spread is a constant to the gradient."""
     image = noise(2, 1, *shape).requires_grad_()
     mask = noise(1, 1, *shape, seed=3) > -1 if masked else None
-    weights = noise(2, {2: 4, 3: 12}[len(shape)], *shape, seed=4)
-    weighted = lambda x: (weights * mind(x, radius, dilation, mask)).sum()  # noqa: E731
+    weights = noise(2, CHANNELS[len(shape), context], *shape, seed=4)
+    weighted = lambda x: (weights * mind(x, radius, dilation, mask, context)).sum()  # noqa: E731
     assert torch.autograd.gradcheck(weighted, (image,), eps=1e-7, rtol=1e-4)
 
 

@@ -13,7 +13,7 @@ from pullback.data import Cohort, FileCase, Train
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import write
-from pullback.methods.pair.cyclical import Correlated, Cyclical, Descending, Labelled, Refinement
+from pullback.methods.pair.cyclical import Correlated, Cyclical, Descending, Labelled, Refinement, accustomed
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import EndPointError
 from pullback.numerics.random import generator
@@ -66,6 +66,18 @@ def test_gradients_reach_the_features_that_decide():
     assert "network.coarse.weight" in learned
     assert all(f"network.stages.{n}.0.convolution.weight" in learned for n in (0, 1))
     assert "network.fine.weight" not in learned
+
+
+def test_random_features_tell_voxels_apart_once_they_have_seen_images():
+    pair = next(iter(DATA.validation))
+
+    def spread(network):
+        features, _ = network.eval().network(torch.cat([pair.fixed.data, pair.moving.data]))
+        return float(features.std((0, 2, 3, 4)).mean())
+
+    with torch.no_grad():
+        fresh, seen = spread(made()), spread(accustomed(made(), DATA.train, 0))
+    assert fresh < 0.05 < 0.2 < seen < 1
 
 
 def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():

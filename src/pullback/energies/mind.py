@@ -20,12 +20,13 @@ LEAST_SPREAD = 1e-3  # of a voxel's distances, as a share of the image's mean: b
 class MIND(Energy):
     """The mean squared difference of `mind` descriptors over voxels within the masks and their channels.
 
-    Heinrich et al. 2013 (MIND-SSC). Does not see affine intensity, nor its sign. Patches are cut off at masks. Only
-    the moved image receives a gradient.
+    MIND-SSC (Heinrich et al. 2013), or with `context=False` MIND (Heinrich et al. 2012). Does not see affine intensity,
+    nor its sign. Patches are cut off at masks. Only the moved image receives a gradient.
     """
 
     radius: int = 1
     dilation: int = 2
+    context: bool = True
 
     def __post_init__(self) -> None:
         if self.radius < 0 or self.dilation < 1:
@@ -37,8 +38,8 @@ class MIND(Energy):
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         mask = alignment.mask
         with torch.no_grad():
-            fixed = mind(alignment.pair.fixed.data, self.radius, self.dilation, mask)
-        moved = mind(alignment.moved.data, self.radius, self.dilation, mask)
+            fixed = mind(alignment.pair.fixed.data, self.radius, self.dilation, mask, self.context)
+        moved = mind(alignment.moved.data, self.radius, self.dilation, mask, self.context)
         fixed, moved = torch.broadcast_tensors(fixed, moved)
         if mask is None:
             return {"mind": F.mse_loss(moved, fixed)}
@@ -46,14 +47,17 @@ class MIND(Energy):
         return {"mind": F.mse_loss(moved, fixed, reduction="sum") / voxels}
 
 
-def mind(values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None = None) -> Tensor:
-    """The self-similarity context of `(B, C, *spatial)` images: `(B, 12 C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
+def mind(
+    values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None = None, context: bool = True
+) -> Tensor:
+    """The self-similarity of `(B, C, *spatial)` images: `(B, 12 C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
 
-    Heinrich et al. 2013. Of the neighbours of a voxel, `dilation` voxels away along the axes, each two that are not
-    opposite to each other (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about
-    them, of edge length 2 `radius` + 1. A channel is exp(−(D − min D) / s), s the mean of D − min D over the voxel's
-    channels and, so that noise in flat places stays small, at least a thousandth of the image's mean s (constant to
-    the gradient). Values lie in 0 … 1; a voxel's most alike two have 1.
+    Of the neighbours of a voxel, `dilation` voxels away along the axes, each two that are not opposite to each other
+    (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about them, of edge length
+    2 `radius` + 1 (Heinrich et al. 2013). Without `context` the distances are those of the voxel's own patch to each
+    neighbour's, as in Heinrich et al. 2012 (6 in 3-D, 4 in 2-D). A channel is exp(−(D − min D) / s), s the mean of
+    D − min D over the voxel's channels and, so that noise in flat places stays small, at least a thousandth of the
+    image's mean s (constant to the gradient). Values lie in 0 … 1; what is most alike has 1.
 
     Beyond the border the image is continued by its outermost values. With a mask, `(B, 1, *spatial)` bool, only
     voxels within it are compared; a channel without any is 0, and so is what lies outside.
@@ -66,19 +70,19 @@ def mind(values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None
     if mask is not None:
         each = mask if mask.shape[0] == 1 else mask.repeat_interleave(channels, 0)
         inside = F.pad(each.to(values.dtype), reach, "replicate")
-    return _Mind.apply(padded, radius, dilation, inside).reshape(batch, -1, *values.shape[2:])
+    return _Mind.apply(padded, radius, dilation, inside, context).reshape(batch, -1, *values.shape[2:])
 
 
 class _Mind(torch.autograd.Function):
     """Keeps the image, the descriptor and one volume besides; distances are made anew on the way back."""
 
     @staticmethod
-    def forward(ctx, padded, radius, dilation, inside):
+    def forward(ctx, padded, radius, dilation, inside, context):
         r = radius + dilation
         shape = [n - 2 * r for n in padded.shape[2:]]
-        d = len(shape)
-        out = padded.new_empty(padded.shape[0], 2 * d * (d - 1), *shape)
-        for pair in _pairs(shape, radius, dilation):
+        pairs = list(_pairs(shape, radius, dilation, context))
+        out = padded.new_empty(padded.shape[0], 2 * len(pairs), *shape)
+        for pair in pairs:
             difference, weight, count = _compared(padded, inside, pair, radius)
             square = difference.square_() if weight is None else difference.square_().mul_(weight)
             distance = box_sum(square, 2 * radius + 1)
@@ -93,14 +97,14 @@ class _Mind(torch.autograd.Function):
         if inside is not None:
             out.mul_(_middle(inside, r))
         ctx.save_for_backward(padded, inside, out, spread, floor)
-        ctx.reach = radius, dilation
+        ctx.reach = radius, dilation, context
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
         padded, inside, out, spread, floor = ctx.saved_tensors
-        radius, dilation = ctx.reach
+        radius, dilation, context = ctx.reach
         through_spread, through_least, known, alike = (torch.zeros_like(spread) for _ in range(4))
         for g, e in zip(upstream.split(1, 1), out.split(1, 1), strict=True):  # e = exp(−q / s): q / s is −log e
             slope = g * e
@@ -112,7 +116,7 @@ class _Mind(torch.autograd.Function):
         through_least.sub_(through_spread).div_(alike.clamp_(min=1)).div_(spread)
         through_spread.div_(known.clamp_(min=1)).div_(spread)
         gradient = torch.zeros_like(padded)
-        for pair in _pairs(list(out.shape[2:]), radius, dilation):
+        for pair in _pairs(list(out.shape[2:]), radius, dilation, context):
             difference, weight, count = _compared(padded, inside, pair, radius)
             slope = torch.zeros_like(difference)
             for channel, where in pair.channels:
@@ -126,7 +130,7 @@ class _Mind(torch.autograd.Function):
             pull = pull if weight is None else pull.mul_(weight)
             gradient[pair.one].add_(pull)
             gradient[pair.other].sub_(pull)
-        return gradient, None, None, None
+        return gradient, None, None, None, None
 
 
 def _spread(distances: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -153,35 +157,50 @@ Region = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class _TwoPatches:
-    """One offset between two neighbours, which serves two channels: where in the padded image both ends of it are,
-    and the channels, each with its place among the distances."""
+    """One offset between two patches, which serves two channels: where in the padded image both ends of it are, and
+    the channels, each with its place among the distances."""
 
     one: Region
     other: Region
     channels: tuple[tuple[int, Region], tuple[int, Region]]
 
 
-def _pairs(shape: list[int], radius: int, dilation: int) -> Iterator[_TwoPatches]:
-    """Each two axes a < b and sign t: the patch at y against that at y + dilation (t e_b − e_a).
+def _pairs(shape: list[int], radius: int, dilation: int, context: bool) -> Iterator[_TwoPatches]:
+    """The patch at y against that at y + dilation × step, for each step."""
+    d = len(shape)
+    for number, (step, shifts) in enumerate(_context(d) if context else _own(d)):
+        low = [0 if s > 0 else dilation for s in step]
+        size = [n + 2 * radius + (dilation if s else 0) for n, s in zip(shape, step, strict=True)]
+        one = _region(low, size)
+        other = _region([f + dilation * s for f, s in zip(low, step, strict=True)], size)
+        first, second = (
+            _region([radius + dilation * (1 + s) - f for s, f in zip(shift, low, strict=True)], shape)
+            for shift in shifts
+        )
+        yield _TwoPatches(one, other, ((2 * number, first), (2 * number + 1, second)))
 
-    For y = x + dilation e_a and y = x − t dilation e_b these are two neighbours of x.
-    """
-    d, channel = len(shape), 0
+
+Steps = Iterator[tuple[list[int], tuple[list[int], list[int]]]]  # each with the two (y − x) / dilation that it serves
+
+
+def _context(d: int) -> Steps:
+    """For two axes a < b and a sign t: from e_a to t e_b about x, which is from −t e_b to −e_a about another x."""
     for a in range(d):
         for b in range(a + 1, d):
             for t in (1, -1):
-                step = [0] * d
-                step[a], step[b] = -1, t
-                low = [0 if s > 0 else dilation for s in step]
-                size = [n + 2 * radius + (dilation if s else 0) for n, s in zip(shape, step, strict=True)]
-                one = _region(low, size)
-                other = _region([f + dilation * s for f, s in zip(low, step, strict=True)], size)
-                places = []
-                for at in ({a: dilation}, {b: -t * dilation}):
-                    corner = [radius + dilation + at.get(axis, 0) - low[axis] for axis in range(d)]
-                    places.append(_region(corner, shape))
-                yield _TwoPatches(one, other, ((channel, places[0]), (channel + 1, places[1])))
-                channel += 2
+                one, other = _unit(d, a, 1), _unit(d, b, t)
+                step = [q - p for p, q in zip(one, other, strict=True)]
+                yield step, (one, _unit(d, b, -t))
+
+
+def _own(d: int) -> Steps:
+    """For an axis a: from x to x + e_a, which is from another x − e_a to that x."""
+    for a in range(d):
+        yield _unit(d, a, 1), ([0] * d, _unit(d, a, -1))
+
+
+def _unit(d: int, axis: int, length: int) -> list[int]:
+    return [length if a == axis else 0 for a in range(d)]
 
 
 def _region(corner: list[int], size: list[int]) -> Region:

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Alignment, Pair, Registered, Supervision
 from pullback.data import Dataset, Train
@@ -41,6 +42,8 @@ from pullback.training import (
     seen_through,
     train,
 )
+
+LOOKS = 8  # pairs that an untrained network sees before it labels any
 
 
 @dataclass(frozen=True)
@@ -226,9 +229,12 @@ class Cyclical:
             part = replace(training, seed=seed)
             return train(network, labels, supervision, part, None, metrics, folder, again, console=console)
 
+        def begin(number: int) -> Correlated | Descending:
+            return make(number) if number else accustomed(make(number), data.train, training.seed)
+
         rows: list[dict[str, float]] = []
         network = make(0)
-        for network in rounds(make, label, learn, self.rounds):
+        for network in rounds(begin, label, learn, self.rounds):
             means = mean_of(measure(network.to(device_of()), data.validation, metrics, device_of()))
             rows.append({"round": len(rows) + 1, **means})
             if console is not None:
@@ -261,6 +267,28 @@ class Cyclical:
         if kept is not None:
             save_tensors({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, kept, {})
         return Labelled(pairs, seed, labels, weights, self.augment)
+
+
+def accustomed(network: Correlated | Descending, pairs: Train, seed: int) -> Correlated | Descending:
+    """An untrained network whose batch normalisation, if it has any, has seen some of the pairs.
+
+    Else what it makes of an image would shrink from layer to layer, and with it what tells two voxels apart: labels of
+    random features, which the paper begins with, would be of none.
+    """
+    device = device_of()
+    update_bn((draw(pairs, seed, n).to(device) for n in range(LOOKS)), _Guessing(network.to(device)))
+    return network
+
+
+class _Guessing(nn.Module):
+    """The network's guess as a function of a pair."""
+
+    def __init__(self, network: Correlated | Descending) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pair: Pair) -> Registered:
+        return self.network.guess(pair.fixed, pair.moving)
 
 
 def _augmented(pair: Pair, augment: RandomAffine | None, chance: torch.Generator) -> tuple[Pair, Affine, Affine]:
