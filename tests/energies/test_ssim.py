@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import SSIM
@@ -25,11 +25,16 @@ def seen(fixed, moving, mask=None, field=None):
     return Alignment(Pair(Image(fixed, grid, mask), Image(moving, grid)), transform)
 
 
-def by_scipy(i, j, window, keep):
+def by_scipy(i, j, window, keep, sigma=None):
     """Wang et al., eq. 13; means over the voxels of a window that exist and that `keep` admits."""
 
+    def weighed(values):
+        if sigma is None:
+            return uniform_filter(values, window, mode="constant")
+        return gaussian_filter(values, sigma, mode="constant", radius=window // 2)
+
     def mean(values):
-        sums, n = (uniform_filter(t * keep, window, mode="constant") for t in (values, np.ones(i.shape)))
+        sums, n = (weighed(t * keep) for t in (values, np.ones(i.shape)))
         return sums / np.where(n > 1e-12, n, 1)
 
     extent = np.ptp(i[keep])
@@ -41,26 +46,27 @@ def by_scipy(i, j, window, keep):
 
 @pytest.mark.parametrize(("shape", "window"), [(s, w) for s in SHAPES for w in (3, 7)] + [(SHAPES[0], 21)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_as_by_scipy(shape, window, masked):
+@pytest.mark.parametrize("sigma", [None, 1.5])
+def test_as_by_scipy(shape, window, masked, sigma):
     fixed, moving = 1 + noise(2, 2, *shape, seed=1), 1 + noise(2, 2, *shape, seed=2)
     moving = 0.5 * fixed + moving
     mask = noise(2, 1, *shape, seed=3) > 0 if masked else None
     each = []
     for b in range(2):
         keep = np.ones(shape, bool) if mask is None else mask[b, 0].numpy()
-        each += [by_scipy(fixed[b, c].numpy(), moving[b, c].numpy(), window, keep) for c in range(2)]
-    value = float(SSIM(window)(seen(fixed, moving, mask)))
+        each += [by_scipy(fixed[b, c].numpy(), moving[b, c].numpy(), window, keep, sigma) for c in range(2)]
+    value = float(SSIM(window, sigma)(seen(fixed, moving, mask)))
     assert value == pytest.approx(1 - np.concatenate(each).mean(), rel=1e-8)
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (3, 4, 3)])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("batches", [(2, 2), (1, 2), (2, 1)])
-def test_gradcheck(shape, masked, batches):
+@pytest.mark.parametrize(("batches", "sigma"), [((2, 2), None), ((1, 2), None), ((2, 1), None), ((2, 2), 0.8)])
+def test_gradcheck(shape, masked, batches, sigma):
     fixed, moving = 1 + noise(batches[0], 2, *shape, seed=1), 1 + noise(1, 2, *shape, seed=2)
     mask = noise(1, 1, *shape, seed=3) > -0.5 if masked else None
     field = (0.3 * noise(batches[1], len(shape), *shape, seed=4)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda u: 3 * SSIM(3)(seen(fixed, moving, mask, u)), (field,))
+    assert torch.autograd.gradcheck(lambda u: 3 * SSIM(3, sigma)(seen(fixed, moving, mask, u)), (field,))
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2))

@@ -5,6 +5,7 @@ from pullback.energies.information import MI, NMI
 from pullback.energies.lncc import LNCC, lncc
 from pullback.energies.mind import MIND, mind
 from pullback.energies.ngf import NGF
+from pullback.energies.overlap import SoftDice, SoftHausdorff
 from pullback.energies.regularity import Bending, Diffusion
 from pullback.energies.similarity import MSE, NCC, ncc
 from pullback.energies.ssim import SSIM
@@ -21,6 +22,8 @@ __all__ = [
     "Bending",
     "Diffusion",
     "Energy",
+    "SoftDice",
+    "SoftHausdorff",
     "Sum",
     "Weighted",
     "lncc",

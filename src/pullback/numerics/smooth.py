@@ -43,6 +43,33 @@ def _running(values: Tensor, axis: int, window: int) -> Tensor:
         width *= 2
 
 
+def cross_mean(values: Tensor) -> Tensor:
+    """The mean of each voxel of `(B, C, *spatial)` and its neighbours along the axes; the border is continued."""
+    total = values
+    for axis in range(2, values.ndim):
+        first, last = values.narrow(axis, 0, 1), values.narrow(axis, values.shape[axis] - 1, 1)
+        n = values.shape[axis]
+        total = total + torch.cat([first, values.narrow(axis, 0, n - 1)], axis)
+        total = total + torch.cat([values.narrow(axis, 1, n - 1), last], axis)
+    return total / (2 * (values.ndim - 2) + 1)
+
+
+def gaussian_sum(values: Tensor, sigma: float, reach: int) -> Tensor:
+    """The sum about each voxel of `(B, C, *spatial)`, weighted by a Gaussian that is cut off `reach` voxels away.
+
+    The weights of a whole window add up to 1; beyond the border there is nothing to add.
+    """
+    for axis, n in enumerate(values.shape[2:]):
+        at = torch.arange(n, dtype=torch.float64)
+        values = apply_along(_bell(at[:, None] - at, sigma, reach).to(values), values, axis)
+    return values
+
+
+def _bell(distance: Tensor, sigma: float, reach: int) -> Tensor:
+    whole = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2).sum()
+    return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= reach) / whole
+
+
 def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     """Gaussian smoothing of `(B, C, *spatial)`, cut off at 4 sigma, normalised at the border.
 

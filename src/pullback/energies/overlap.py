@@ -1,0 +1,83 @@
+"""What labels say of an alignment: segmentation guidance."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Alignment
+from pullback.energies.energy import Energy
+from pullback.errors import InputError
+from pullback.numerics.smooth import cross_mean
+from pullback.space import Image, Labels, pull
+
+
+@dataclass(frozen=True)
+class SoftDice(Energy):
+    """1 − the mean over the pair's labels of 2 Σ p q / (Σ p + Σ q): Dice of what the moving labels become.
+
+    Each label's voxels are pulled as an image of 0 and 1, linearly, so that gradients reach the transform (Milletari et
+    al. 2016, with plain sums in the denominator, which make it the metric wherever a voxel is all one label).
+    """
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moved = memberships(alignment)
+        axes = tuple(range(2, fixed.ndim))
+        both = (fixed * moved).sum(axes)
+        return {"soft dice": 1 - (2 * both / (fixed.sum(axes) + moved.sum(axes)).clamp(min=1e-6)).mean()}
+
+
+@dataclass(frozen=True)
+class SoftHausdorff(Energy):
+    """How deep the errors of the labels reach: Karimi & Salcudean 2019, eq. 8, by erosions.
+
+    What is wrong, (p − q)², is eroded again and again; what the k-th erosion leaves lies k voxels within the error and
+    counts kᵅ. Errors as deep as `erosions` voxels are told apart. An erosion is the mean over a voxel and its
+    neighbours along the axes, of which all above a half is kept and stretched to 0 … 1 again, so that it takes a layer
+    of one voxel off and gradients pass. The mean over labels and voxels.
+
+    Attributes:
+        erosions: how many.
+        power: α; the authors' 2.
+    """
+
+    erosions: int = 10
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.erosions < 1:
+            raise InputError(f"SoftHausdorff: at least one erosion expected, got {self.erosions}")
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moved = memberships(alignment)
+        wrong = (moved - fixed).square()
+        depth = moved.new_zeros(())
+        for k in range(1, self.erosions + 1):
+            wrong = (2 * cross_mean(wrong) - 1).clamp(min=0)
+            depth = depth + k**self.power * wrong.mean()
+        return {"soft hausdorff": depth}
+
+
+def memberships(alignment: Alignment) -> tuple[Tensor, Tensor]:
+    """Where each label of the pair is, `(B, labels, *spatial)` on the fixed grid: 0 or 1, and 0 … 1 of the moved ones.
+
+    Raises:
+        InputError: the pair has no labels on both sides, or nothing but background.
+    """
+    pair = alignment.pair
+    if pair.fixed_labels is None or pair.moving_labels is None:
+        raise InputError(
+            f"{pair.name or 'a pair'}: labels of both images are needed to be guided by; "
+            f"give them, or take an energy of intensities alone"
+        )
+    values = torch.cat([t.data.unique() for t in (pair.fixed_labels, pair.moving_labels)]).unique()
+    values = values[values > 0]
+    if len(values) == 0:
+        raise InputError(f"{pair.name or 'a pair'}: its labels are all background; nothing can be guided by them")
+    like = pair.moving.data
+    fixed, moving = (_each(labels, values, like) for labels in (pair.fixed_labels, pair.moving_labels))
+    return fixed, pull(Image(moving, pair.moving_labels.grid), alignment.transform, onto=pair.fixed).data
+
+
+def _each(labels: Labels, values: Tensor, like: Tensor) -> Tensor:
+    return (labels.data == values.view(1, -1, *[1] * (labels.data.ndim - 2))).to(like.dtype)
