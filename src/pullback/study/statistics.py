@@ -1,6 +1,7 @@
 """Tests, effect sizes and confidence intervals of groups of numbers, all by scipy.
 
-A group is a row of numbers, in which NaN stands where one is missing: it is left out. Intervals are of 95 %.
+A group is a row of numbers, in which NaN stands where one is missing: it is left out. Intervals are of 95 % and
+have two ends, whichever side a test asks about.
 """
 
 import math
@@ -45,7 +46,8 @@ class Contrast:
         scale: the name of the effect size.
         effect: the effect size, above 0 where a is greater; None where nothing varies but the means.
         statistic: of the test; None where nothing varies within the groups of a range test.
-        p: before any correction for other tests; None where nothing varies, so that there is nothing to test.
+        p: of this test alone, and of a range test for all its pairs of groups; None where nothing varies, so that there
+            is nothing to test.
     """
 
     test: str
