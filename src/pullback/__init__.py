@@ -20,6 +20,7 @@ _HOME = {
     "pullback.methods.pose.cross_ngf": ("CrossNGF",),
     "pullback.methods.pose.initialise": ("Initialise",),
     "pullback.metrics": (
+        "CentroidError",
         "Correlation",
         "Dice",
         "EndPointError",
@@ -27,6 +28,7 @@ _HOME = {
         "HausdorffDistance",
         "LandmarkError",
         "SDLogJ",
+        "StructuralSimilarity",
     ),
     "pullback.solvers": ("Deformed", "Descend", "Levels", "Optimised", "Posed", "chain"),
     "pullback.space": (

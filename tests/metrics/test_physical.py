@@ -5,11 +5,16 @@ import math
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from scipy.ndimage import center_of_mass
 
 from pullback import metrics
 from pullback.alignment import Alignment, Pair
+from pullback.energies import SSIM
+from pullback.errors import InputError
 from pullback.metrics import (
+    CentroidError,
     Correlation,
     Dice,
     EndPointError,
@@ -17,6 +22,7 @@ from pullback.metrics import (
     HausdorffDistance,
     LandmarkError,
     SDLogJ,
+    StructuralSimilarity,
     foreground,
 )
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Points
@@ -136,6 +142,70 @@ def test_hausdorff_leaves_out_labels_that_either_lacks():
     assert set(HausdorffDistance()(on(grid, **known))) == {"hd95 mm", "hd95 mm/1"}
 
 
+def by_itk(fixed, moving, spacing):
+    images = [sitk.GetImageFromArray(m.astype(np.uint8).transpose()) for m in (fixed, moving)]
+    for image in images:
+        image.SetSpacing([float(s) for s in spacing])
+    distance = sitk.HausdorffDistanceImageFilter()
+    distance.Execute(*images)
+    return distance.GetHausdorffDistance()
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((20, 18), (0.5, 2.0)), ((20, 18, 16), (0.5, 2.0, 3.0))])
+def test_the_full_hausdorff_distance_of_shifted_boxes_as_itk(shape, spacing):
+    grid, d = Grid.centred(shape, spacing), len(shape)
+    fixed, moving = np.zeros(shape), np.zeros(shape)
+    fixed[(slice(3, 9),) * d] = 4
+    moving[tuple(slice(3 + n, 9 + n) for n in (5, 3, 2)[:d])] = 4
+    known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
+    answer = HausdorffDistance(100)(on(grid, **known))
+    expected = by_itk(fixed == 4, moving == 4, spacing)
+    assert expected == pytest.approx(np.linalg.norm(np.array((5, 3, 2)[:d]) * spacing))
+    assert answer == {"hd mm": pytest.approx(expected), "hd mm/4": pytest.approx(expected)}
+
+
+def ball(grid, centre, radii):
+    world = grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])[0].movedim(0, -1).numpy()
+    return np.linalg.norm((world - np.array(centre)) / np.array(radii), axis=-1) < 1
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 1.2, 1.6)])
+def test_the_full_hausdorff_distance_of_ellipsoids_as_itk(spacing):
+    """Of convex bodies, their distance (ITK's, between voxel centres) is that of their surfaces (ours, between corners
+    of voxels): each is the other but for the corner of a voxel on either side."""
+    grid = Grid.centred(tuple(math.ceil(26 / s) for s in spacing), spacing)
+    fixed, moving = ball(grid, (0, 1, 0), (5, 7, 6)), ball(grid, (2, 0, -1), (9, 6, 7))
+    expected = by_itk(fixed, moving, spacing)
+    known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
+    assert expected > 3
+    assert HausdorffDistance(100)(on(grid, **known))["hd mm"] == pytest.approx(expected, abs=np.linalg.norm(spacing))
+
+
+def test_the_full_hausdorff_distance_sees_one_far_voxel():
+    grid = Grid.centred((30, 20, 20), (2.0, 1.0, 1.0))
+    fixed = np.zeros(grid.shape)
+    fixed[2:12, 4:14, 4:14] = 1
+    moving = fixed.copy()
+    moving[25, 8, 8] = 1
+    known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
+    swapped = {"fixed_labels": known["moving_labels"], "moving_labels": known["fixed_labels"]}
+    far = HausdorffDistance(100)(on(grid, **known))["hd mm"]
+    assert far == pytest.approx((25 - 11) * 2)
+    assert far == HausdorffDistance(100)(on(grid, **swapped))["hd mm"]
+    assert HausdorffDistance()(on(grid, **known))["hd95 mm"] == 0
+    percents = [HausdorffDistance(p)(on(grid, **known)) for p in (50, 95, 99, 99.9, 100)]
+    rising = [next(iter(answer.values())) for answer in percents]
+    assert rising == sorted(rising)
+
+
+def test_a_hausdorff_distance_is_named_by_its_percentile():
+    assert [HausdorffDistance(p).name for p in (95, 99.5, 100)] == ["hd95 mm", "hd99.5 mm", "hd mm"]
+    assert HausdorffDistance() == HausdorffDistance(95.0)
+    for percent in (0, -5, 101, math.nan):
+        with pytest.raises(InputError, match="percentile above 0 and up to 100"):
+            HausdorffDistance(percent)
+
+
 # Folding
 
 
@@ -235,6 +305,82 @@ def test_landmark_error_by_hand(oblique, smooth_field):
     assert LandmarkError()(on(grid, transform, **known))["tre mm"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(12, 11), (12, 11, 10)])
+def test_centroid_error_as_scipy(oblique, shape):
+    grid, rng = oblique(shape, 4), np.random.default_rng(5)
+    fixed, moving = (rng.integers(0, 5, shape) for _ in range(2))
+    fixed[fixed == 3], moving[moving == 4] = 0, 0  # 3 and 4 are on one side only
+    voxels = [np.array(center_of_mass(np.ones(shape), m, [1, 2])) for m in (fixed, moving)]
+    off = (voxels[1] - voxels[0]) @ grid.affine[:-1, :-1].numpy().T
+    each = np.linalg.norm(off, axis=1)
+    answer = CentroidError()(on(grid, fixed_labels=labels(fixed, grid), moving_labels=labels(moving, grid)))
+    expected = {"centroid mm": each.mean(), "centroid mm/1": each[0], "centroid mm/2": each[1]}
+    assert answer == pytest.approx(expected)
+
+
+def test_centroid_error_is_the_shift_that_is_left(oblique):
+    grid = oblique((16, 15, 14), 3)
+    fixed = np.zeros(grid.shape)
+    fixed[5:8, 6:9, 5:9], fixed[5:8, 9:11, 5:9] = 1, 2
+    known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(np.roll(fixed, (2, -3, 1), (0, 1, 2)), grid)}
+    step = grid.affine[:-1, :-1] @ torch.tensor([2.0, -3, 1], dtype=torch.float64)
+    assert CentroidError()(on(grid, **known))["centroid mm"] == pytest.approx(float(step.norm()))
+    assert CentroidError()(on(grid, translation(*step.tolist()), **known))["centroid mm"] == pytest.approx(0, abs=1e-9)
+
+
+def test_centroid_error_of_a_label_lost_on_the_way_is_left_out():
+    grid = Grid.centred((8, 9))
+    fixed, moving = np.zeros((8, 9)), np.zeros((8, 9))
+    fixed[2:4, 2:4], moving[6:, 7:] = 1, 1
+    known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
+    assert CentroidError()(on(grid, translation(-20.0, 0.0), **known)) == {}
+
+
+def by_going_through(fixed, moved, window, keep):
+    """Structural similarity of Wang et al. 2004, eq. 13, voxel by voxel."""
+    extent = np.ptp(fixed[keep])
+    c1, c2 = (0.01 * extent) ** 2, (0.03 * extent) ** 2
+    each = []
+    for voxel in np.argwhere(keep):
+        around = tuple(slice(max(0, v - window // 2), v + window // 2 + 1) for v in voxel)
+        x, y = fixed[around][keep[around]], moved[around][keep[around]]
+        covariance = np.cov(x, y, ddof=0)
+        level = (2 * x.mean() * y.mean() + c1) / (x.mean() ** 2 + y.mean() ** 2 + c1)
+        each.append(level * (2 * covariance[0, 1] + c2) / (covariance[0, 0] + covariance[1, 1] + c2))
+    return np.mean(each)
+
+
+@pytest.mark.parametrize(("shape", "window"), [((11, 9), 7), ((7, 8, 6), 3)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_structural_similarity_as_going_through_the_voxels(shape, window, masked):
+    grid = Grid.centred(shape, tuple(1.0 + n for n in range(len(shape))))
+    fixed = 2 + noise(1, 1, *shape)
+    moving = 0.7 * fixed + noise(1, 1, *shape, seed=1)
+    mask = noise(1, 1, *shape, seed=2) > -0.5 if masked else None
+    keep = np.ones(shape, bool) if mask is None else mask[0, 0].numpy()
+    alignment = Alignment(Pair(Image(fixed, grid, mask), Image(moving, grid)), Affine.identity(grid.ndim))
+    expected = by_going_through(fixed[0, 0].numpy(), moving[0, 0].numpy(), window, keep)
+    assert StructuralSimilarity(window)(alignment) == {"ssim": pytest.approx(expected)}
+    assert StructuralSimilarity(window)(alignment)["ssim"] == pytest.approx(1 - float(SSIM(window)(alignment)))
+
+
+def test_structural_similarity_of_an_image_to_itself_is_one_and_to_noise_little():
+    grid = Grid.centred((20, 20, 20))
+    fixed, other = (noise(1, 1, 20, 20, 20, seed=s) for s in (0, 1))
+    itself, noisy = (
+        StructuralSimilarity()(Alignment(Pair(Image(fixed, grid), Image(m, grid)), Affine.identity(3)))["ssim"]
+        for m in (fixed, other)
+    )
+    assert itself == pytest.approx(1)
+    assert abs(noisy) < 0.1
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_windows_of_structural_similarity_are_odd(window):
+    with pytest.raises(InputError, match="odd number of voxels from 3 on"):
+        StructuralSimilarity(window)
+
+
 def test_correlation_as_numpy():
     grid = Grid.centred((6, 7))
     fixed, moving = noise(1, 1, 6, 7), noise(1, 1, 6, 7, seed=1)
@@ -256,7 +402,7 @@ EVERY = [
 
 def test_every_metric_is_visited():
     names = {m.name for m in EVERY}
-    assert len(EVERY) == len(names) == 11  # a new metric is counted here
+    assert len(EVERY) == len(names) == 13  # a new metric is counted here
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda m: m.name)

@@ -29,7 +29,19 @@ def test_summary_is_numpys_and_scipys(results):
     assert record["sd"] == pytest.approx(b.std(ddof=1))
     assert record["difference"] == pytest.approx((b - a).mean())
     assert record["p"] == pytest.approx(wilcoxon(b - a).pvalue)
+    assert record["low"] < record["difference"] < record["high"]
+    assert -1 <= record["effect"] <= 1
     assert columns(rows) == ["dice", "seconds"]
+    before = next(r for r in summary(rows, "before") if r["register"] == "before" and r["measure"] == "dice")
+    assert set(before) == {"register", "measure", "mean", "sd", "pairs"}
+
+
+def test_a_number_that_is_not_known_of_a_pair_is_in_no_difference(results):
+    rows, a, b = results
+    less = {"before": [*rows["before"][:5], {**rows["before"][5], "dice": float("nan")}], "after": rows["after"]}
+    record = next(r for r in summary(less, "before") if r["register"] == "after" and r["measure"] == "dice")
+    assert record["difference"] == pytest.approx((b - a)[:5].mean())
+    assert record["p"] == pytest.approx(wilcoxon((b - a)[:5]).pvalue)
 
 
 def test_differences_are_taken_pair_by_pair_whatever_their_order(results):

@@ -3,6 +3,7 @@
 from pullback.metrics import learn2reg
 from pullback.metrics.metric import Metric, foreground, numbers_of
 from pullback.metrics.physical import (
+    CentroidError,
     Correlation,
     Dice,
     EndPointError,
@@ -10,6 +11,7 @@ from pullback.metrics.physical import (
     HausdorffDistance,
     LandmarkError,
     SDLogJ,
+    StructuralSimilarity,
 )
 
 STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
@@ -17,6 +19,7 @@ STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
 
 __all__ = [
     "STANDARD",
+    "CentroidError",
     "Correlation",
     "Dice",
     "EndPointError",
@@ -25,6 +28,7 @@ __all__ = [
     "LandmarkError",
     "Metric",
     "SDLogJ",
+    "StructuralSimilarity",
     "foreground",
     "learn2reg",
     "numbers_of",

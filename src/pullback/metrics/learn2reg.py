@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment
-from pullback.metrics.metric import label_values
+from pullback.metrics.metric import label_values, with_mean
 from pullback.metrics.physical import hausdorff
 from pullback.numerics.difference import determinant
 from pullback.numerics.sample import sample
@@ -76,7 +76,7 @@ class HausdorffDistance:
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
         fixed = pair.fixed_labels
-        return hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim, "l2r hd95 voxels")
+        return with_mean(self.name, hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a metric is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -15,8 +15,10 @@ class Metric(Protocol):
     `name` is the one a checkpoint may be chosen by, in the sense of `higher_is_better`.
     """
 
-    name: ClassVar[str]
     higher_is_better: ClassVar[bool]
+
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, alignment: Alignment) -> dict[str, float]: ...
 
@@ -30,6 +32,11 @@ def foreground(alignment: Alignment) -> Tensor:
     """`(B, 1, *spatial)` bool: the fixed image's mask where it has one, else its voxels above their minimum."""
     fixed = alignment.pair.fixed
     return fixed.mask if fixed.mask is not None else (fixed.data > fixed.data.min()).any(1, keepdim=True)
+
+
+def with_mean(name: str, each: Mapping[int, float]) -> dict[str, float]:
+    """Numbers of labels as `name/label`, after their mean as `name`; nothing where there are none."""
+    return {name: sum(each.values()) / len(each), **{f"{name}/{k}": v for k, v in each.items()}} if each else {}
 
 
 def label_values(*maps: Tensor) -> list[int]:

@@ -7,8 +7,9 @@ import torch
 from surface_distance import compute_robust_hausdorff, compute_surface_distances
 
 from pullback.alignment import Alignment
-from pullback.energies import ncc
-from pullback.metrics.metric import foreground, label_values
+from pullback.energies import SSIM, ncc
+from pullback.errors import InputError
+from pullback.metrics.metric import foreground, label_values, with_mean
 
 
 @dataclass(frozen=True)
@@ -26,37 +27,75 @@ class Dice:
         each = {}
         for value in label_values(fixed, pair.moving_labels.data):
             a, b = fixed == value, moved.data == value
-            each[f"dice/{value}"] = 2 * int((a & b).sum()) / max(int(a.sum()) + int(b.sum()), 1)
-        return {"dice": sum(each.values()) / len(each), **each} if each else {}
+            each[value] = 2 * int((a & b).sum()) / max(int(a.sum()) + int(b.sum()), 1)
+        return with_mean(self.name, each)
 
 
 @dataclass(frozen=True)
 class HausdorffDistance:
-    """The 95th percentile of the distances between the surfaces of each label, in mm, and its mean over the labels.
+    """The distance between the surfaces of each label, in mm, and its mean over the labels.
 
-    Surface elements are weighted by their area (DeepMind's `surface-distance`); labels absent from either are left out.
+    A percentile of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100 for the
+    greatest of all, the Hausdorff distance itself ("hd mm"). Surface elements are weighted by their area (DeepMind's
+    `surface-distance`); labels absent from either are left out.
     """
 
-    name: ClassVar[str] = "hd95 mm"
+    percent: float = 95.0
     higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise InputError(
+                f"HausdorffDistance: a percentile above 0 and up to 100 expected, got {self.percent}; 95 is common, "
+                "100 is the greatest distance"
+            )
+
+    @property
+    def name(self) -> str:
+        return "hd mm" if self.percent == 100 else f"hd{self.percent:g} mm"
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
         labels = pair.fixed_labels
-        return hausdorff(labels.data, moved.data, labels.grid.spacing.tolist(), "hd95 mm")
+        return with_mean(self.name, hausdorff(labels.data, moved.data, labels.grid.spacing.tolist(), self.percent))
 
 
-def hausdorff(fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], name: str) -> dict[str, float]:
-    """HD95 per label present in both of `(1, 1, *spatial)` and its mean, in the unit of `spacing`."""
+def hausdorff(
+    fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percent: float = 95.0
+) -> dict[int, float]:
+    """The percentile of surface distances per label present in both of `(1, 1, *spatial)`, in the unit of `spacing`."""
     each = {}
     a, b = fixed[0, 0].cpu().numpy(), moved[0, 0].cpu().numpy()
     for value in label_values(fixed):
         if (b == value).any():
             distances = compute_surface_distances(a == value, b == value, spacing)
-            each[f"{name}/{value}"] = float(compute_robust_hausdorff(distances, 95.0))
-    return {name: sum(each.values()) / len(each), **each} if each else {}
+            each[value] = float(compute_robust_hausdorff(distances, percent))
+    return each
+
+
+@dataclass(frozen=True)
+class CentroidError:
+    """The distance in mm between the centroids of each label in both images, and its mean over the labels.
+
+    Pérez de Frutos et al. 2023 (DDMR) report it as TRE. Labels absent from either are left out.
+    """
+
+    name: ClassVar[str] = "centroid mm"
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        fixed, moved = alignment.pair.fixed_labels, alignment.moved_labels
+        if fixed is None or moved is None:
+            return {}
+        each = {}
+        for value in label_values(fixed.data):
+            inside = [(labels.data[0, 0] == value).nonzero().double() for labels in (fixed, moved)]
+            if len(inside[1]):
+                here, there = (fixed.grid.to_world(where.mean(0)[None, :, None]) for where in inside)
+                each[value] = float((there - here).norm())
+        return with_mean(self.name, each)
 
 
 @dataclass(frozen=True)
@@ -124,3 +163,21 @@ class Correlation:
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         return {"ncc": float(ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).mean())}
+
+
+@dataclass(frozen=True)
+class StructuralSimilarity:
+    """The mean structural similarity of fixed and moved intensities over the masks (the energy `SSIM`, turned round).
+
+    Wang et al. 2004, eq. 13. `window` is the odd edge length in voxels.
+    """
+
+    window: int = 7
+    name: ClassVar[str] = "ssim"
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        SSIM(self.window)  # refuses what cannot be a window
+
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        return {"ssim": 1 - float(SSIM(self.window)(alignment))}

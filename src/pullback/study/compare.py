@@ -1,5 +1,6 @@
 """Tables of several registers on the same pairs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from scipy.stats import wilcoxon
 
 from pullback.files.rows import write_csv
+from pullback.numerics.random import generator
+from pullback.study.statistics import paired
 
 COSTS = ("seconds", "peak MB")  # what is not a property of the alignment
 
@@ -27,11 +29,12 @@ def columns(results: Mapping[str, Rows]) -> list[str]:
 
 def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[dict[str, Any]]:
     """One record per register and number: mean, sd and count over the pairs, and against `reference` the mean paired
-    difference and the p of a two-sided Wilcoxon signed-rank test (None where the differences are all zero)."""
+    difference, the ends of its 95 % interval, and the effect size, statistic and p of a two-sided Wilcoxon signed-rank
+    test (`statistics.paired`; p is None where the differences are all zero)."""
     records = []
     for name, rows in results.items():
         for column in columns(results):
-            values = _values(rows, column)
+            values = values_of(rows, column)
             if not values:
                 continue
             numbers = np.array(list(values.values()))
@@ -43,22 +46,21 @@ def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[d
                 "pairs": len(numbers),
             }
             if reference is not None and name != reference and column not in COSTS:
-                record |= _paired(values, _values(results[reference], column))
+                record |= _against(values, values_of(results[reference], column))
             records.append(record)
     return records
 
 
-def _values(rows: Rows, column: str) -> dict[str, float]:
+def values_of(rows: Rows, column: str) -> dict[str, float]:
+    """A number of every pair that has it, by the pair's name."""
     return {str(row["pair"]): float(row[column]) for row in rows if column in row}
 
 
-def _paired(values: dict[str, float], other: dict[str, float]) -> dict[str, float | None]:
-    common = [pair for pair in values if pair in other]
+def _against(values: dict[str, float], other: dict[str, float]) -> dict[str, float | None]:
+    common = [pair for pair in values if pair in other and math.isfinite(values[pair] - other[pair])]
     if not common:
         return {}
-    off = np.array([values[pair] - other[pair] for pair in common])
-    p = float(wilcoxon(off).pvalue) if np.any(off != 0) else None
-    return {"difference": float(off.mean()), "p": p}
+    return paired([values[pair] for pair in common], [other[pair] for pair in common], generator(0)).numbers
 
 
 def table(results: Mapping[str, Rows], reference: str | None = None, title: str | None = None) -> Table:
@@ -85,6 +87,16 @@ def _cell(record: dict[str, Any] | None) -> str:
     if record.get("p") is not None:
         text += f"\n[dim]{record['difference']:+.2g}, p {record['p']:.1g}[/dim]"
     return text
+
+
+def printed(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    """For a terminal, rows of words that have the same columns; the first two are names."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for n, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if n < 2 else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
 
 
 def short(number: float) -> str:

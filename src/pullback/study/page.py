@@ -7,13 +7,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from pullback.files.beside import beside
 from pullback.files.manifest import manifest, write_json
 from pullback.files.rows import write_csv
+from pullback.study.compare import printed
 from pullback.study.figures import write_figure
 from pullback.study.report import tabular
 from pullback.study.study import Outcome, Part, Study
@@ -35,7 +34,7 @@ def write_study(
         part = study.parts[name]
         tables[name] = shown(listed)
         write_csv([record for outcome in listed for record in records(outcome)], out / f"{name}.csv")
-        console.print(_printed(part.title, tables[name]))
+        console.print(printed(part.title, tables[name]))
         _write(_section(part, listed, tables[name], out, name), out / "parts" / f"{name}.html")
     known = [out / "parts" / f"{name}.html" for name in study.parts]
     sections = "\n".join(path.read_text(encoding="utf-8") for path in known if path.is_file())
@@ -65,15 +64,6 @@ def _section(part: Part, outcomes: Sequence[Outcome], table: list[dict[str, str]
         f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"
         f"<div class=scroll>{tabular(table)}</div><div class=figures>{''.join(figures)}</div></section>"
     )
-
-
-def _printed(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for n, column in enumerate(rows[0]):
-        table.add_column(column, justify="left" if n < 2 else "right")
-    for row in rows:
-        table.add_row(*row.values())
-    return table
 
 
 def _runs(outcomes: Mapping[str, Sequence[Outcome]], out: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 
 def records(outcome: Outcome) -> list[dict[str, Any]]:
     """One record per arm and number: mean and sd over the pairs (of the means over seeds), sd of the seeds' means, and
-    against the reference the mean paired difference and the p of a two-sided Wilcoxon signed-rank test of pairs."""
+    against the reference the mean paired difference, the ends of its 95 % interval, and the effect size, statistic
+    and p of a two-sided Wilcoxon signed-rank test of pairs."""
     averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
     found = []
     for record in summary(averaged, outcome.reference):

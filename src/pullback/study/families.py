@@ -1,0 +1,151 @@
+"""The questions that a study asks of its results, as data: contrasts that are corrected together.
+
+BENEFIT = Family("benefit of guidance", mann_whitney, [("guided", "unsupervised")], side="less")
+DESIGNS = Ranges("contrasts between designs", ["unsupervised", "guided", "self-training"])
+records = compared(results, "tre mm", [DESIGNS, BENEFIT])
+write_csv(records, out / "tests.csv")
+console.print(printed("Contrasts", shown(records)))
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pullback.errors import InputError
+from pullback.numerics.random import generator
+from pullback.study.compare import Rows, values_of
+from pullback.study.statistics import Contrast, Side, Values, benjamini_hochberg, tukey
+
+SIGNS = {"less": "<", "greater": ">", "two-sided": "≠"}
+
+Groups = Mapping[str, np.ndarray]
+"""Numbers by the name of their group: in each, one per image pair, the same at the same place; NaN where missing."""
+
+
+class GroupTest(Protocol):
+    """`paired` or `mann_whitney`: a test of two groups."""
+
+    def __call__(self, a: Values, b: Values, generator: torch.Generator, side: Side) -> Contrast: ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """Contrasts of two groups each, corrected together after Benjamini and Hochberg.
+
+    Attributes:
+        name: the question that they answer.
+        test: `paired` where the numbers of both groups belong together pair by pair, or `mann_whitney`.
+        pairs: the names of the groups, a against b.
+        side: what is asked of a.
+    """
+
+    name: str
+    test: GroupTest
+    pairs: Sequence[tuple[str, str]]
+    side: Side = "two-sided"
+
+    @property
+    def groups(self) -> Sequence[str]:
+        return list(dict.fromkeys(name for pair in self.pairs for name in pair))
+
+    def contrasts(self, groups: Groups, seed: int) -> dict[tuple[str, str], Contrast]:
+        """By the names of their groups; every interval with the same random numbers."""
+        found = {}
+        for a, b in self.pairs:
+            try:
+                found[a, b] = self.test(groups[a], groups[b], generator(seed), self.side)
+            except InputError as error:
+                raise InputError(f"{a} against {b}: {error}") from error
+        return found
+
+    def corrected(self, p: Sequence[float | None]) -> list[float | None]:
+        return benjamini_hochberg(p)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Every two of several groups by Tukey's range test, whose p hold for all of them together as they are.
+
+    Attributes:
+        name: the question that they answer.
+        groups: their names.
+    """
+
+    name: str
+    groups: Sequence[str]
+
+    def contrasts(self, groups: Groups, seed: int) -> dict[tuple[str, str], Contrast]:
+        """By the names of their groups."""
+        return tukey({name: groups[name] for name in self.groups})
+
+    def corrected(self, p: Sequence[float | None]) -> list[float | None]:
+        return list(p)
+
+
+def compared(
+    results: Mapping[str, Rows], measure: str, families: Sequence[Family | Ranges], seed: int = 0
+) -> list[dict[str, Any]]:
+    """One record per contrast: its family, test and groups, what it says, and p corrected within the family.
+
+    Args:
+        results: by the name of the group: a row per image pair, as of `evaluate` or `tables.over_seeds`.
+        measure: the number that is compared.
+        seed: of the intervals.
+
+    Raises:
+        InputError: a group is not among the results, has no such number or two for one pair, or a test is not possible.
+    """
+    records = []
+    for family in families:
+        try:
+            contrasts = family.contrasts(_groups(results, measure, family.groups), seed)
+        except InputError as error:
+            raise InputError(f"{family.name}, {measure}: {error}") from error
+        corrected = family.corrected([found.p for found in contrasts.values()])
+        for ((a, b), found), p in zip(contrasts.items(), corrected, strict=True):
+            asked = {"family": family.name, "measure": measure, "a": a, "side": found.side, "b": b}
+            how = {"test": found.test, "n of a": found.n[0], "n of b": found.n[1], "effect size": found.scale}
+            records.append(asked | how | found.numbers | {"p corrected": p})
+    return records
+
+
+def _groups(results: Mapping[str, Rows], measure: str, names: Sequence[str]) -> Groups:
+    """The numbers of these groups, each in the order of all image pairs together."""
+    values = {}
+    for name in names:
+        if name not in results:
+            raise InputError(f"no results of {name!r}; there is {', '.join(map(repr, results))}")
+        values[name] = values_of(results[name], measure)
+        rows = sum(measure in row for row in results[name])
+        if not rows:
+            there = dict.fromkeys(column for row in results[name] for column in row)
+            raise InputError(f"{name!r} has no such number; its rows have {', '.join(there) or 'none'}")
+        if rows > len(values[name]):
+            raise InputError(f"{name!r} has {rows} rows for {len(values[name])} pairs; take the mean over seeds first")
+    pairs = dict.fromkeys(pair for known in values.values() for pair in known)
+    return {name: np.array([known.get(pair, np.nan) for pair in pairs]) for name, known in values.items()}
+
+
+def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What `compared` found, in words: a row per contrast."""
+    lines = []
+    for record in records:
+        n = dict.fromkeys(str(record[f"n of {group}"]) for group in "ab")
+        interval = "" if record["low"] is None else f" [{record['low']:+.3g}, {record['high']:+.3g}]"
+        effect = "·" if record["effect"] is None else f"{record['effect']:+.2f}, {record['effect size']}"
+        lines.append(
+            {
+                "": record["family"],
+                "asked": f"{record['a']} {SIGNS[record['side']]} {record['b']}",
+                "measure": record["measure"],
+                "test": record["test"],
+                "n": ", ".join(n),
+                "difference": f"{record['difference']:+.3g}{interval}",
+                "effect": effect,
+                **{name: "·" if record[name] is None else f"{record[name]:.2g}" for name in ("p", "p corrected")},
+            }
+        )
+    return lines
