@@ -102,7 +102,10 @@ class Register(Protocol):
 
 
 class Supervision(Protocol):
-    """How a network learns from a pair: named losses, whose sum is descended. `progress` runs 0 → 1."""
+    """How a network learns from a pair: named losses, whose sum is descended. `progress` runs 0 → 1.
+
+    What has a slash in its name, such as `weight/ncc`, is logged and not part of the sum.
+    """
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]: ...
 

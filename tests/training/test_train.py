@@ -24,7 +24,7 @@ from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import build, load_run, run
-from pullback.training import Cosine, Training, Unsupervised, draw, load_weights, save_weights, seeded, train
+from pullback.training import Cosine, Plateau, Training, Unsupervised, draw, load_weights, save_weights, seeded, train
 from pullback.training.log import Log
 
 SMALL = partial(VoxelMorph, ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4))
@@ -266,6 +266,26 @@ def test_progress_runs_from_zero_to_one_and_schedules_the_rate():
     train(SMALL(), COHORT.train, watching, Training(updates=4, schedule=lambda p: rates.append(p) or 1 - p))
     assert seen == rates == [0.0, 0.25, 0.5, 0.75]
     assert [round(Cosine(0.1)(p), 6) for p in (0, 0.5, 1)] == [1, 0.55, 0.1]
+
+
+def test_the_rate_falls_where_validation_no_longer_rises_also_after_an_interruption(tmp_path):
+    def rates(*stops):
+        seen = []
+
+        class Watched(SGD):
+            def step(self, closure=None):
+                seen.append(self.param_groups[0]["lr"] / 1e-20)
+                super().step(closure)
+
+        numbers = {"lr": 1e-20, "validate_every": 1, "save_every": 1, "plateau": Plateau(0.5, 2), "optimiser": Watched}
+        for stop in stops:
+            out = tmp_path / str(len(stops))
+            training = Training(updates=stop, **numbers)
+            train(SMALL(), COHORT.train, Unsupervised(), training, COHORT.validation, (Dice(),), out, stop != stops[0])
+        return seen
+
+    assert rates(6) == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
+    assert rates(4, 6) == pytest.approx(rates(6)[-6:])
 
 
 def test_the_network_is_never_pickled(tmp_path):

@@ -6,18 +6,21 @@ from pullback.training.device import device_of
 from pullback.training.measure import align, measure
 from pullback.training.procedure import Once, Procedure
 from pullback.training.rounds import easy_first, rounds
-from pullback.training.schedule import Cosine
+from pullback.training.schedule import Cosine, Plateau
 from pullback.training.supervision import Told, Unsupervised
 from pullback.training.train import Drawn, Training, draw, mean_of, seeded, train
+from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [
     "Cosine",
     "Drawn",
     "Once",
+    "Plateau",
     "Procedure",
     "RandomAffine",
     "Told",
     "Training",
+    "UncertaintyWeighted",
     "Unsupervised",
     "align",
     "device_of",

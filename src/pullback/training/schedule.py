@@ -1,4 +1,4 @@
-"""Learning rates over a training: factors as functions of progress, 0 → 1."""
+"""Learning rates over a training: factors as functions of progress, 0 → 1, or of what validation says."""
 
 import math
 from dataclasses import dataclass
@@ -12,3 +12,11 @@ class Cosine:
 
     def __call__(self, progress: float) -> float:
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Falls by `factor` whenever `patience` validations in a row were none better than the best before."""
+
+    factor: float = 0.1
+    patience: int = 10

@@ -25,6 +25,7 @@ from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.log import Log
 from pullback.training.measure import measure
+from pullback.training.schedule import Plateau
 
 Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -54,6 +55,7 @@ class Training:
         seed: of the initial weights (`seeded`) and of the pairs that are drawn.
         optimiser: `optimiser(parameters, lr=lr)` makes it.
         schedule: factor of the learning rate as a function of progress, such as `Cosine()`; None for a constant.
+        plateau: when validation lowers the learning rate as well; None for never.
         precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
             processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
         log_every, validate_every, save_every: in updates. Each also happens after the last update.
@@ -66,6 +68,7 @@ class Training:
     seed: int = 0
     optimiser: Callable[..., Optimizer] = adam
     schedule: Callable[[float], float] | None = None
+    plateau: Plateau | None = None
     precision: str = "32-true"
     log_every: int = 10
     validate_every: int = 250
@@ -136,7 +139,7 @@ def train(
                 draw(pairs, training.seed, index * training.batch + n).to(fabric.device) for n in range(training.batch)
             )
             with seeded(training.seed, 1, index):  # dropout, so that a resumed run drops the same
-                values = _update(fabric, step, optimiser, batch, training, state.update / training.updates)
+                values = _update(fabric, step, optimiser, batch, training, state)
             state.update += 1
             bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
             if keep.due(training.log_every):
@@ -207,17 +210,19 @@ class _Step(nn.Module):
 
 
 def _update(
-    fabric: Fabric, step: nn.Module, optimiser: Optimizer, pairs: Iterable[Pair], training: Training, progress: float
+    fabric: Fabric, step: nn.Module, optimiser: Optimizer, pairs: Iterable[Pair], training: Training, state: "_State"
 ) -> dict[str, float]:
     """One step of the optimiser; the loss and its terms, means over the pairs."""
-    if training.schedule is not None:
+    progress = state.update / training.updates
+    if training.schedule is not None or training.plateau is not None:
+        scheduled = 1.0 if training.schedule is None else training.schedule(progress)
         for group in optimiser.param_groups:
-            group["lr"] = training.lr * training.schedule(progress)
+            group["lr"] = training.lr * scheduled * state.factor
     optimiser.zero_grad()
     rows: list[dict[str, float | str]] = []
     for pair in pairs:
         terms = step(lambda pair=pair: pair, progress)
-        loss = torch.stack(list(terms.values())).sum() / training.batch
+        loss = torch.stack([value for name, value in terms.items() if "/" not in name]).sum() / training.batch
         values = {"loss": training.batch * loss.item(), **{name: value.item() for name, value in terms.items()}}
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(
@@ -234,6 +239,8 @@ def _update(
 class _State:
     update: int = 0
     best: float | None = None
+    factor: float = 1.0  # of the learning rate
+    waited: int = 0  # validations since the best, or since the factor fell
 
 
 @dataclass
@@ -264,9 +271,14 @@ class _Keeper:
     def validated(self, means: dict[str, float], score: float) -> None:
         self.row("validation", means)
         if self.now.best is None or score > self.now.best:
-            self.now.best = score
+            self.now.best, self.now.waited = score, 0
             if self.out is not None:
                 save_weights(self.learning.network, self.out / "best.safetensors", {"update": self.now.update, **means})
+            return
+        self.now.waited += 1
+        plateau = self.training.plateau
+        if plateau is not None and self.now.waited >= plateau.patience:
+            self.now.factor, self.now.waited = self.now.factor * plateau.factor, 0
 
     def close(self) -> None:
         if self.log is not None:

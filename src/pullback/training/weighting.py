@@ -1,0 +1,54 @@
+"""Losses that find their own weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pullback.alignment import Alignment, Pair, Register
+from pullback.energies import Diffusion, Energy
+from pullback.errors import InputError
+
+
+class UncertaintyWeighted(nn.Module):
+    """The energies of the guess, in a weighted sum whose weights learn along.
+
+    Kendall et al. 2018: a loss Lᵢ of log variance sᵢ counts exp(−sᵢ) Lᵢ + sᵢ. Pérez de Frutos et al. 2023 (DDMR), eq.
+    1, ask that the weights ωᵢ of the losses add up to 1, and so do those of the regularisers, λⱼ. So here ω is the
+    softmax of −s, and the sum is Σ ωᵢ Lᵢ − Σ log ωᵢ, which has the same balance: at rest ωᵢ falls as Lᵢ is larger, and
+    no weight comes to 0. The paper begins with equal weights, and the one of its regulariser with 0.005, which cannot
+    be if λ adds up to 1: here the regularisers share `regularity` among them by a softmax of their own, of which a
+    single one has all.
+
+    Logged beside the losses are the weights, as `weight/…`.
+
+    Args:
+        losses: at least one, each of one term.
+        regularisers: any number, each of one term.
+        regularity: what the weights of the regularisers add up to.
+    """
+
+    def __init__(
+        self, losses: Sequence[Energy], regularisers: Sequence[Energy] = (Diffusion(),), regularity: float = 5e-3
+    ) -> None:
+        super().__init__()
+        if not losses or regularity < 0:
+            raise InputError(
+                f"UncertaintyWeighted: at least one loss and a regularity of 0 or more expected, got {len(losses)} and "
+                f"{regularity}"
+            )
+        self.groups = ((tuple(losses), 1.0), (tuple(regularisers), float(regularity)))
+        self.uncertainty = nn.ParameterList(torch.zeros(len(energies)) for energies, _ in self.groups)
+
+    def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        alignment = Alignment(pair, register(pair.fixed, pair.moving).transform)
+        found: dict[str, Tensor] = {}
+        balance = torch.zeros((), device=pair.fixed.data.device)
+        for (energies, whole), uncertainty in zip(self.groups, self.uncertainty, strict=True):
+            shares = (-uncertainty).log_softmax(0)
+            for energy, share in zip(energies, shares, strict=True):
+                for name, value in energy.terms(alignment).items():
+                    found[name] = whole * share.exp() * value
+                    found[f"weight/{name}"] = whole * share.detach().exp()
+            balance = balance - whole * shares.sum()
+        return {**found, "balance": balance}
