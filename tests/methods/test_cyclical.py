@@ -21,7 +21,7 @@ from pullback.solvers import Descend, FeatureDescent, Optimised
 from pullback.space import Affine, Grid, Image
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
-from pullback.training import RandomAffine, Told, Training, align, draw, seeded
+from pullback.training import RandomAffine, Task, Told, Training, align, draw, seeded
 
 DATA = Cohort(spacing=6.0, train_subjects=4, validation_subjects=2, test_subjects=2)
 QUICK = Refinement(descent=FeatureDescent(solver=Descend(3, 1.0)))
@@ -121,7 +121,7 @@ def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
     procedure = Cyclical(rounds=2, pairs=3)
 
     def run(folder, resume=False):
-        return procedure(made, DATA, Told(), TRAINING, (EndPointError(),), folder, resume, Console(quiet=True))
+        return procedure(Task(made, DATA, Told(), TRAINING, (EndPointError(),), folder, resume, Console(quiet=True)))
 
     whole = run(tmp_path / "a").state_dict()
     again = run(tmp_path / "b").state_dict()
@@ -135,7 +135,7 @@ def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
 def test_rounds_bring_it_nearer_to_the_truth():
     training = replace(TRAINING, updates=20)
     procedure = Cyclical(rounds=2, pairs=8)
-    network = procedure(made, DATA, Told(), training, (EndPointError(),), None, False, Console(quiet=True))
+    network = procedure(Task(made, DATA, Told(), training, (EndPointError(),), console=Console(quiet=True)))
     pairs = list(DATA.test)
     after = sum(error(network, pair) for pair in pairs)
     random = sum(error(made(1), pair) for pair in pairs)

@@ -14,7 +14,7 @@ from pullback.recipes import find, names
 from pullback.space import Velocity
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.run import build
-from pullback.training import Training
+from pullback.training import Task, Training
 
 NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
@@ -54,7 +54,7 @@ def test_every_recipe_runs_two_steps(name):
     made = [build(recipe, number) for number in range(2)]
     network = made[-1] if isinstance(procedure, Cyclical) else made[0]
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    procedure(made.__getitem__, TINY, recipe.supervision, training, recipe.metrics, None, False, None)
+    procedure(Task(made.__getitem__, TINY, recipe.supervision, training, recipe.metrics))
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 

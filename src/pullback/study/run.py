@@ -24,7 +24,7 @@ from pullback.methods.pair.self_training import SelfTraining
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
-from pullback.training import Once, device_of, load_weights, seeded
+from pullback.training import Once, Task, device_of, load_weights, seeded
 
 ADJUSTABLE = ("updates", "log_every", "validate_every", "save_every")  # what may change when a run is gone on with
 
@@ -57,14 +57,16 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
         about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
         with _recorded(recipe, parameters, about, out):
             return recipe.procedure(
-                partial(build, recipe),
-                recipe.data,
-                supervision,
-                recipe.training,
-                recipe.metrics,
-                out,
-                going_on,
-                console,
+                Task(
+                    partial(build, recipe),
+                    recipe.data,
+                    supervision,
+                    recipe.training,
+                    recipe.metrics,
+                    out,
+                    going_on,
+                    console,
+                )
             )
 
 

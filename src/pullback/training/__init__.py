@@ -4,7 +4,7 @@ from pullback.training.augment import RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
 from pullback.training.measure import align, measure
-from pullback.training.procedure import Once, Procedure
+from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.rounds import easy_first, rounds
 from pullback.training.schedule import Cosine, Plateau
 from pullback.training.supervision import Told, Unsupervised
@@ -18,6 +18,7 @@ __all__ = [
     "Plateau",
     "Procedure",
     "RandomAffine",
+    "Task",
     "Told",
     "Training",
     "UncertaintyWeighted",

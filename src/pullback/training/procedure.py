@@ -1,7 +1,7 @@
 """How a network comes about as a whole."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,44 +10,63 @@ from torch import nn
 
 from pullback.alignment import Supervision
 from pullback.data import Dataset
-from pullback.metrics import Metric
+from pullback.metrics import STANDARD, Metric
 from pullback.training.train import Training, train
 
 
-class Procedure(Protocol):
-    """From untrained networks to a trained one.
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, from what, and where it is kept.
 
-    `make(n)` is an untrained network, another for each n. With `out` the folder gets the logs and the weights to use,
-    `best.safetensors`; with `resume` what an interrupted call left there is gone on with.
+    Attributes:
+        make: an untrained network, by number: another for each.
+        data: three splits.
+        supervision: how it learns.
+        training: the numbers of the loop.
+        metrics: what validation reports; the first that answers chooses the weights.
+        out: a folder for the logs and the weights to use, `best.safetensors`; None keeps nothing.
+        resume: what an interrupted call left there is gone on with.
+        console: where progress is shown.
     """
 
-    def __call__(
-        self,
-        make: Callable[[int], Any],
-        data: Dataset,
-        supervision: Supervision,
-        training: Training,
-        metrics: Sequence[Metric],
-        out: Path | None,
-        resume: bool,
-        console: Console | None,
-    ) -> nn.Module: ...
+    make: Callable[[int], Any]
+    data: Dataset
+    supervision: Supervision
+    training: Training = Training()
+    metrics: Sequence[Metric] = STANDARD
+    out: Path | None = None
+    resume: bool = False
+    console: Console | None = None
+
+    def trained(self, network: Any) -> nn.Module:
+        """The network after one training, its best weights in `out`."""
+        begun = self.resume and self.out is not None and (self.out / "last.safetensors").is_file()
+        return train(
+            network,
+            self.data.train,
+            self.supervision,
+            self.training,
+            self.data.validation,
+            self.metrics,
+            self.out,
+            begun,
+            console=self.console,
+        )
+
+    def part(self, name: str, training: Training) -> "Task":
+        """The same with other numbers, in a folder of its own within."""
+        return replace(self, training=training, out=None if self.out is None else self.out / name)
+
+
+class Procedure(Protocol):
+    """From untrained networks to a trained one."""
+
+    def __call__(self, task: Task) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
 class Once:
     """One training, from the first weights to the best."""
 
-    def __call__(
-        self,
-        make: Callable[[int], Any],
-        data: Dataset,
-        supervision: Supervision,
-        training: Training,
-        metrics: Sequence[Metric],
-        out: Path | None,
-        resume: bool,
-        console: Console | None,
-    ) -> nn.Module:
-        begun = resume and out is not None and (out / "last.safetensors").is_file()
-        return train(make(0), data.train, supervision, training, data.validation, metrics, out, begun, console=console)
+    def __call__(self, task: Task) -> nn.Module:
+        return task.trained(task.make(0))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,10 +15,9 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from pullback.alignment import Alignment, Pair, Registered, Supervision
-from pullback.data import Dataset, Train
+from pullback.alignment import Alignment, Pair, Registered
+from pullback.data import Train
 from pullback.files.rows import write_csv
-from pullback.metrics import Metric
 from pullback.networks import FeatureNet, together
 from pullback.numerics.integrate import compose
 from pullback.numerics.random import generator
@@ -29,7 +27,7 @@ from pullback.solvers import CoupledConvex, Descend, FeatureDescent, Optimised, 
 from pullback.space import Affine, Displacement, Image
 from pullback.training import (
     RandomAffine,
-    Training,
+    Task,
     device_of,
     draw,
     easy_first,
@@ -204,38 +202,28 @@ class Cyclical:
     refined: bool = True
     easy: bool = True
 
-    def __call__(
-        self,
-        make: Callable[[int], Any],
-        data: Dataset,
-        supervision: Supervision,
-        training: Training,
-        metrics: Sequence[Metric],
-        out: Path | None,
-        resume: bool,
-        console: Console | None,
-    ) -> nn.Module:
-        """With `out`: a folder per round, the labels that it learned from, and `rounds.csv`, measured on validation."""
+    def __call__(self, task: Task) -> nn.Module:
+        """In the task's folder: one per round, the labels that it learned from, and `rounds.csv`, of validation."""
         numbered = count()
+        pairs, seed, out, console = task.data.train, task.training.seed, task.out, task.console
+
+        def begin(number: int) -> Correlated | Descending:
+            return task.make(number) if number else accustomed(task.make(number), pairs, seed)
 
         def label(network: Correlated | Descending) -> Labelled:
             kept = None if out is None else out / f"labels-{next(numbered) + 1}.safetensors"
-            return self._labelled(network, data.train, training.seed, kept, console)
+            return self._labelled(network, pairs, seed, kept, console)
 
         def learn(network: Correlated | Descending, labels: Labelled, number: int) -> Correlated | Descending:
             folder = None if out is None else out / f"round-{number + 1}"
-            seed = generator(training.seed, number).initial_seed()
-            again = resume and folder is not None and (folder / "last.safetensors").is_file()
-            part = replace(training, seed=seed)
-            return train(network, labels, supervision, part, None, metrics, folder, again, console=console)
-
-        def begin(number: int) -> Correlated | Descending:
-            return make(number) if number else accustomed(make(number), data.train, training.seed)
+            part = replace(task.training, seed=generator(seed, number).initial_seed())
+            again = task.resume and folder is not None and (folder / "last.safetensors").is_file()
+            return train(network, labels, task.supervision, part, None, task.metrics, folder, again, console=console)
 
         rows: list[dict[str, float]] = []
-        network = make(0)
+        network = task.make(0)
         for network in rounds(begin, label, learn, self.rounds):
-            means = mean_of(measure(network.to(device_of()), data.validation, metrics, device_of()))
+            means = mean_of(measure(network.to(device_of()), task.data.validation, task.metrics, device_of()))
             rows.append({"round": len(rows) + 1, **means})
             if console is not None:
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)

@@ -1,0 +1,117 @@
+"""DDMR: a deeper U-Net, and its transfer from one anatomy to another.
+
+Pérez de Frutos, Pedersen, Pelanis, Bouget, Survarachakan, Langø, Elle, Lindseth: Learning deep abdominal CT
+registration through adaptive loss weighting and synthetic data generation, PLOS ONE 2023. Its losses are energies, its
+weighting is `UncertaintyWeighted`, its augmentation `Synthesis`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pullback.alignment import Alignment
+from pullback.errors import InputError
+from pullback.networks import Convolved, FieldHead, padded, together
+from pullback.space import Dense, Displacement, Grid, Image
+from pullback.training import Task, load_weights
+
+WIDTHS = (32, 64, 128, 256, 512, 1024)
+
+
+class PooledUNet(nn.Module):
+    """A register: the paper's U-Net of blocks with maximum pooling, then a head of two convolutions and the field.
+
+    A block down is a convolution, leaky ReLU and pooling by two; a block up is a convolution, leaky ReLU and nearest
+    upsampling by two, beside which what was pooled there is put. The paper does not say how leaky: 0.2, as
+    VoxelMorph's; nor what is put beside what, for which U-Net stands (Ronneberger et al. 2015). The six blocks of the
+    paper have 85 million weights and pad images to multiples of 64 voxels.
+
+    Args:
+        ndim: 2 or 3.
+        widths: channels of the blocks, down and, reversed, up.
+        head: channels of the convolutions before the last.
+        transform: what the field is of.
+        channels: of one image.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        widths: tuple[int, ...] = WIDTHS,
+        head: tuple[int, ...] = (16, 16),
+        transform: Callable[[Tensor, Grid], Dense] = Displacement,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.pool = F.max_pool2d if ndim == 2 else F.max_pool3d
+        down = (2 * channels, *widths)
+        self.encoder = nn.ModuleList(Convolved(ndim, a, b, _leaky, bias=True) for a, b in pairwise(down))
+        up = widths[::-1]
+        before = (up[0], *(2 * width for width in up[:-1]))
+        self.decoder = nn.ModuleList(Convolved(ndim, a, b, _leaky, bias=True) for a, b in zip(before, up, strict=True))
+        last = (2 * widths[0], *head)
+        self.mix = nn.Sequential(*(Convolved(ndim, a, b, _leaky, bias=True) for a, b in pairwise(last)))
+        self.head = FieldHead(ndim, last[-1], transform)
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        features = padded(self._features, together(fixed, moving), 2 ** len(self.encoder))
+        return self.head(features, fixed, moving)
+
+    def _features(self, values: Tensor) -> Tensor:
+        skips = []
+        for block in self.encoder:
+            skips.append(block(values))
+            values = self.pool(skips[-1], 2)
+        for block in self.decoder:
+            values = F.interpolate(block(values), scale_factor=2, mode="nearest")
+            values = torch.cat([values, skips.pop()], 1)
+        return self.mix(values)
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """The procedure: weights of another run, of other images, learn on; all of them, or the decoder alone first.
+
+    Head and channels are kept. The paper's two steps have no lengths: here each has half of the updates, so that one
+    step and two are as long.
+
+    Attributes:
+        source: the folder of the run that they come from.
+        frozen: how the names of weights begin that rest in the first half: `("encoder.",)`; none learns as a whole.
+    """
+
+    source: str = ""
+    frozen: tuple[str, ...] = ()
+
+    def __call__(self, task: Task) -> nn.Module:
+        """With a first half, it is kept in the task's folder as `first`."""
+        if not self.source:
+            raise InputError("no run is named to go on from; say which: --set procedure.source=RUN")
+        network = task.make(0)
+        load_weights(network, Path(self.source) / "best.safetensors")
+        if not self.frozen:
+            return task.trained(network)
+        half = replace(task.training, updates=max(task.training.updates // 2, 1))
+        _rest(network, self.frozen)
+        network = task.part("first", half).trained(network)
+        network.requires_grad_(True)
+        return replace(task, training=half).trained(network)
+
+
+def _rest(network: nn.Module, frozen: tuple[str, ...]) -> None:
+    """No weight whose name begins so learns."""
+    resting = [weight for name, weight in network.named_parameters() if name.startswith(frozen)]
+    if not resting:
+        known = ", ".join(sorted({name.split(".")[0] for name, _ in network.named_parameters()}))
+        raise InputError(f"procedure.frozen={frozen}: no weight has such a name; they begin with {known}")
+    for weight in resting:
+        weight.requires_grad_(False)
+
+
+def _leaky(channels: int) -> nn.Module:
+    return nn.LeakyReLU(0.2, inplace=True)

@@ -1,0 +1,84 @@
+"""The pooled U-Net, and what of a network learns on when it is transferred."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from rich.console import Console
+
+from pullback.data import Cohort
+from pullback.errors import InputError
+from pullback.methods.pair.ddmr import PooledUNet, Transferred
+from pullback.space import Grid, Image
+from pullback.study.recipe import Recipe
+from pullback.study.run import build, load_run, run
+from pullback.training import Training, Unsupervised, load_weights
+
+SOURCE = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2)
+OTHER = replace(SOURCE, seed=1)
+QUIET = Console(quiet=True)
+
+
+def recipe(data=SOURCE, procedure=None, updates=4, lr=1e-3):
+    training = Training(updates=updates, lr=lr, validate_every=2, save_every=1)
+    known = Recipe("a test", data, partial(PooledUNet, ndim=3, widths=(4, 8)), Unsupervised(), training)
+    return known if procedure is None else replace(known, procedure=procedure)
+
+
+@pytest.mark.parametrize("shape", [(17, 12), (9, 11, 6)])
+def test_images_of_any_size_get_a_field_of_theirs(shape):
+    grid = Grid.centred(shape)
+    images = [Image(torch.rand(1, 1, *shape), grid) for _ in range(2)]
+    field = PooledUNet(len(shape), widths=(4, 8, 16))(*images).transform.field
+    assert field.shape == (1, len(shape), *shape)
+    assert 0 < float(field.detach().abs().max()) < 0.1, "untrained it hardly moves anything"
+
+
+def test_the_network_of_the_paper_has_as_many_weights_as_its_blocks_say():
+    """27 weights and a bias for each pair of channels that a block joins."""
+    blocks = [(2, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1024)]
+    blocks += [(1024, 1024), (2048, 512), (1024, 256), (512, 128), (256, 64), (128, 32), (64, 16), (16, 16), (16, 3)]
+    expected = sum(27 * a * b + b for a, b in blocks)
+    assert sum(p.numel() for p in PooledUNet(3).parameters()) == expected
+
+
+@pytest.mark.parametrize("frozen", [(), ("encoder.",)])
+def test_weights_come_along_and_learn_on(tmp_path, frozen):
+    run(recipe(), tmp_path / "source", console=QUIET)
+    before = load_run(tmp_path / "source")[1].network.state_dict()
+    moved = recipe(OTHER, Transferred(str(tmp_path / "source"), frozen))
+    still = run(replace(moved, training=replace(moved.training, lr=1e-30)), tmp_path / "still", console=QUIET)
+    assert all(torch.equal(before[k], v) for k, v in still.state_dict().items())
+    after = run(moved, tmp_path / "moved", console=QUIET).state_dict()
+    assert not torch.equal(before["encoder.0.convolution.weight"], after["encoder.0.convolution.weight"])
+    assert not torch.equal(before["head.convolution.weight"], after["head.convolution.weight"])
+
+
+def test_in_two_steps_the_encoder_rests_in_the_first_and_it_can_be_gone_on_with(tmp_path):
+    run(recipe(), tmp_path / "source", console=QUIET)
+    moved = recipe(OTHER, Transferred(str(tmp_path / "source"), ("encoder.",)))
+    whole = run(moved, tmp_path / "whole", console=QUIET).state_dict()
+    before = load_run(tmp_path / "source")[1].network.state_dict()
+    first = build(moved)
+    load_weights(first, tmp_path / "whole" / "first" / "best.safetensors")
+    halfway = first.state_dict()
+    assert all(torch.equal(halfway[k], before[k]) for k in halfway if k.startswith("encoder."))
+    assert not torch.equal(halfway["head.convolution.weight"], before["head.convolution.weight"])
+    for name in ("last.safetensors", "best.safetensors"):
+        (tmp_path / "whole" / name).unlink()  # as if killed between the halves
+    again = run(moved, tmp_path / "whole", resume=True, console=QUIET).state_dict()
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+
+
+def test_a_source_that_is_missing_or_other_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"procedure\.source=RUN"):
+        run(recipe(OTHER, Transferred()), tmp_path / "a", console=QUIET)
+    with pytest.raises(InputError, match="no such file"):
+        run(recipe(OTHER, Transferred(str(tmp_path / "nowhere"))), tmp_path / "b", console=QUIET)
+    run(recipe(), tmp_path / "source", console=QUIET)
+    with pytest.raises(InputError, match=r"they begin with decoder, encoder, head, mix"):
+        run(recipe(OTHER, Transferred(str(tmp_path / "source"), ("bottom",))), tmp_path / "c", console=QUIET)
+    wider = replace(recipe(OTHER, Transferred(str(tmp_path / "source"))), network=partial(PooledUNet, ndim=3))
+    with pytest.raises(InputError, match="weights are of another network"):
+        run(wider, tmp_path / "d", console=QUIET)
