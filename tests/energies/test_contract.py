@@ -60,6 +60,21 @@ def test_finite_with_finite_gradient_also_for_identical_images_at_the_identity(e
                 assert gradient.isfinite().all()
 
 
+@every
+@shapes
+@pytest.mark.parametrize("masks", [(False, False), (True, False), (True, True)])
+def test_readiness_for_a_pair_changes_nothing(energy, shape, masks):
+    grid = Grid.centred(shape)
+    data, inside = noise(2, 1, *shape), noise(2, 1, *shape, seed=3) > -0.5
+    images = [Image(data[n : n + 1], grid, inside[n : n + 1] if masks[n] else None) for n in range(2)]
+    pair, field = Pair(*images), noise(1, len(shape), *shape, seed=2)
+    one, other = field.clone().requires_grad_(), field.clone().requires_grad_()
+    objective = (0.5 * energy + 0.5 * energy).on(pair)
+    values = objective(Displacement(one, grid)), energy(Alignment(pair, Displacement(other, grid)))
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(torch.autograd.grad(v, f)[0] for v, f in zip(values, (one, other), strict=True)))
+
+
 @pytest.mark.parametrize("name", ENERGIES)
 @shapes
 def test_smallest_at_identical_images_without_motion(name, shape):

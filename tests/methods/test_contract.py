@@ -80,7 +80,7 @@ def make_pair(ndim: int) -> Pair:
 
 
 def test_the_walk_visits_them_all():
-    assert [c.__name__ for c in REGISTERS] == ["VoxelMorph", "ViTVNet", "TransMorph", "Correlated"]
+    assert [c.__name__ for c in REGISTERS] == ["VoxelMorph", "ViTVNet", "TransMorph", "PooledUNet", "Correlated"]
     assert {c.__name__ for c in modules_with("fixed", "moving")} - {c.__name__ for c in REGISTERS} == {"Descending"}
     supervising = called_with("register", "pair", "progress") + modules_with("register", "pair", "progress")
     assert {c.__name__ for c in supervising} == {type(s).__name__ for s in supervisions()}

@@ -22,7 +22,12 @@ class Energy(ABC):
 
     def on(self, pair: Pair) -> Objective:
         """This energy of `pair` as a function of the transform alone: what a solver descends."""
-        return lambda transform: self(Alignment(pair, transform))
+        ready = self.ready(pair)
+        return lambda transform: ready(Alignment(pair, transform))
+
+    def ready(self, pair: Pair) -> "Energy":
+        """The same energy of this pair, which knows already whatever no transform changes."""
+        return self
 
     def __add__(self, other: "Energy") -> "Energy":
         return Sum((*parts(self), *parts(other)))
@@ -41,6 +46,9 @@ class Weighted(Energy):
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return {name: self.weight * value for name, value in self.energy.terms(alignment).items()}
 
+    def ready(self, pair: Pair) -> "Energy":
+        return Weighted(self.weight, self.energy.ready(pair))
+
 
 @dataclass(frozen=True)
 class Sum(Energy):
@@ -54,6 +62,9 @@ class Sum(Energy):
             for name, value in part.terms(alignment).items():
                 total[name] = total[name] + value if name in total else value
         return total
+
+    def ready(self, pair: Pair) -> "Energy":
+        return Sum(tuple(part.ready(pair) for part in self.parts))
 
 
 def parts(energy: Energy) -> tuple[Energy, ...]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.alignment import Alignment
+from pullback.alignment import Alignment, Pair
 from pullback.energies.energy import Energy
 from pullback.errors import InputError
 from pullback.numerics.smooth import box_sum
@@ -38,13 +38,38 @@ class MIND(Energy):
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         mask = alignment.mask
         with torch.no_grad():
-            fixed = mind(alignment.pair.fixed.data, self.radius, self.dilation, mask, self.context)
-        moved = mind(alignment.moved.data, self.radius, self.dilation, mask, self.context)
+            fixed = self.descriptor(alignment.pair.fixed.data, mask)
+        return {"mind": self.distance(fixed, alignment)}
+
+    def ready(self, pair: Pair) -> Energy:
+        if pair.moving.mask is not None:
+            return self  # what is compared depends on where that mask comes to lie
+        with torch.no_grad():
+            return _Ready(self, self.descriptor(pair.fixed.data, pair.fixed.mask))
+
+    def descriptor(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        return mind(values, self.radius, self.dilation, mask, self.context)
+
+    def distance(self, fixed: Tensor, alignment: Alignment) -> Tensor:
+        """To the fixed image's descriptor, `()`."""
+        mask = alignment.mask
+        moved = self.descriptor(alignment.moved.data, mask)
         fixed, moved = torch.broadcast_tensors(fixed, moved)
         if mask is None:
-            return {"mind": F.mse_loss(moved, fixed)}
+            return F.mse_loss(moved, fixed)
         voxels = mask.sum().clamp(min=1) * (moved.numel() // mask.numel())
-        return {"mind": F.mse_loss(moved, fixed, reduction="sum") / voxels}
+        return F.mse_loss(moved, fixed, reduction="sum") / voxels
+
+
+@dataclass(frozen=True)
+class _Ready(Energy):
+    """`MIND` of pairs whose fixed image has this descriptor."""
+
+    energy: MIND
+    fixed: Tensor
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return {"mind": self.energy.distance(self.fixed, alignment)}
 
 
 def mind(
