@@ -14,7 +14,7 @@ from pullback.solvers import Descend, summed_sgd
 from pullback.study.figures import boxes, contours, curves, dots, progress, refinement
 from pullback.study.probes import descended, landscape, refined
 from pullback.study.run import Run
-from pullback.study.study import Drawing, Experiment, Part, Study
+from pullback.study.study import Drawing, Experiment, Part, Source, Study
 from pullback.training import Unsupervised
 
 SETS = ("phantom", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
@@ -33,8 +33,9 @@ def _experiment(
     """Unsupervised and guided, and whatever else, with one network on one set of images."""
     plain, guided = (recipes[f"{way}_{network}_{data}"] for way in ("unsupervised", "ofg"))
     more = {name: replace(guided, supervision=supervision) for name, supervision in ways.items()}
-    teachers = {name: "unsupervised" for name, way in ways.items() if isinstance(way, SelfTraining)}
-    return Experiment({"unsupervised": plain, "guided": guided, **more}, reference, teachers)
+    taught = Source("unsupervised", "supervision.teacher.folder")
+    sources = {name: taught for name, way in ways.items() if isinstance(way, SelfTraining)}
+    return Experiment({"unsupervised": plain, "guided": guided, **more}, reference, sources)
 
 
 def _everywhere(ways: Ways, reference: str = "guided") -> Mapping[str, Experiment]:

@@ -20,6 +20,7 @@ from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
+from pullback.methods.pair.ddmr import Transferred
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
@@ -149,12 +150,14 @@ def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, re
 
 
 def _fixed(recipe: Recipe, free: Sequence[str]) -> dict[str, Any]:
-    """What may not change: all but its words, the `free` numbers of training, and where the images and teachers are."""
+    """What may not change: all but its words, the `free` numbers of training, and where images and other runs are."""
     tree = yaml.safe_load(to_yaml(replace(recipe, about="")))
     tree["training"] = {k: v for k, v in tree["training"].items() if k not in free}
     tree["data"].pop("root", None)
     if isinstance(recipe.supervision, SelfTraining):
         tree["supervision"].pop("teacher")
+    if isinstance(recipe.procedure, Transferred):
+        tree["procedure"].pop("source")
     return tree
 
 

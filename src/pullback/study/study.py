@@ -26,18 +26,35 @@ Row = dict[str, float | str]
 
 
 @dataclass(frozen=True)
+class Source:
+    """The run of the same seed that an arm learns from or goes on from; it comes before.
+
+    Attributes:
+        arm: whose run it is.
+        key: the setting of the recipe that names the run's folder.
+        experiment: which that arm is of; None for the same.
+        name: of that other experiment's data and network.
+    """
+
+    arm: str
+    key: str
+    experiment: "Experiment | None" = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Recipes, by arm, that are trained on the same pairs with the same seeds and measured on the same test pairs.
 
     Attributes:
         arms: by name. All have the same data.
         reference: the arm that the others are compared with, pair by pair; "" for the first.
-        teachers: the arms whose recipes learn from a run, by whose: that of the same seed, which comes before.
+        sources: of the arms that need another run.
     """
 
     arms: Mapping[str, Recipe]
     reference: str = ""
-    teachers: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     @property
     def data(self) -> Dataset:
@@ -84,11 +101,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Planned:
-    """A recipe, the folder of its run, and the file that tells how things stood before any."""
+    """A recipe, the folder of its run, the file that tells how things stood before any, and the run that it needs."""
 
     recipe: Recipe
     folder: Path
     before: Path
+    source: "Planned | None" = None
 
 
 @dataclass(frozen=True)
@@ -151,24 +169,22 @@ def chosen(study: Study, names: Sequence[str], roots: Mapping[str, Path]) -> dic
         if not any(_under(one, name) for one in every):
             known = sorted({"/".join(one.split("/")[:n]) for one in every for n in (1, 2, 3)})
             raise InputError(f"{name}: not in this study{did_you_mean(name, known)}; there is {', '.join(study.parts)}")
-    sets = sorted({one.split("/")[1] for one in every})
+    listed = [(part, name, one) for part, content in study.parts.items() for name, one in content.experiments.items()]
+    sets = sorted({data for _, name, experiment in listed for data in _sets(experiment, name)})
     for name, root in roots.items():
         if name not in sets:
             raise InputError(f"--data {name}={root}: the study has images called {', '.join(sets)}")
     found: dict[str, dict[str, Experiment]] = {}
-    for part, content in study.parts.items():
-        for name, experiment in content.experiments.items():
-            data = name.split("/")[0]
-            asked = [one for one in names if _under(f"{part}/{name}", one)]
-            made = not isinstance(experiment.data, PairFolder | Learn2Reg)
-            if data in roots and made:
-                raise InputError(f"--data {data}={roots[data]}: these images are made, not read; they take no folder")
-            if data in roots and (asked or not names):
-                found.setdefault(part, {})[name] = _placed(experiment, roots[data])
-            elif made and (any("/" in one for one in asked) or (not roots and (asked or not names))):
-                found.setdefault(part, {})[name] = experiment
-            elif any("/" in one for one in asked):
-                raise InputError(f"{part}/{name}: say where its images are: --data {data}=DIR")
+    for part, name, experiment in listed:
+        asked = [one for one in names if _under(f"{part}/{name}", one)]
+        placed = _placed(experiment, name, roots)
+        by_name = any("/" in one for one in asked)
+        if placed is None and by_name:
+            missing = [data for data in _sets(experiment, name) if data not in roots]
+            raise InputError(f"{part}/{name}: say where its images are: --data {missing[0]}=DIR")
+        given = any(data in roots for data in _sets(experiment, name))
+        if placed is not None and (by_name or ((asked or not names) and (given or not roots))):
+            found.setdefault(part, {})[name] = placed
     if not found:
         raise InputError(f"none of its images is at hand; say where they are: --data NAME=DIR, of {', '.join(sets)}")
     return found
@@ -203,7 +219,10 @@ def run_study(
         for part, listed in outcomes.items():
             for outcome in listed:
                 for arm, runs in outcome.runs.items():
-                    plans.setdefault(runs[seed].folder, (f"{part}, {outcome.name}, {arm}, seed {seed}", runs[seed]))
+                    for each in _in_order(runs[seed]):
+                        label = f"{part}, {outcome.name}, {arm}, seed {seed}"
+                        label += "" if each is runs[seed] else f": {each.folder.parent.name}, which it goes on from"
+                        plans.setdefault(each.folder, (label, each))
     for number, (label, planned) in enumerate(plans.values(), 1):
         if not (planned.folder / TESTED).is_file():
             console.rule(f"{number} of {len(plans)}: {label}", align="left")
@@ -211,18 +230,40 @@ def run_study(
     return outcomes
 
 
+def _in_order(planned: Planned) -> list[Planned]:
+    """What it needs, then itself."""
+    return [*([] if planned.source is None else _in_order(planned.source)), planned]
+
+
 def _under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}/")
 
 
-def _placed(experiment: Experiment, root: Path) -> Experiment:
-    return replace(
-        experiment,
-        arms={
-            arm: replace(recipe, data=replace(recipe.data, root=str(root)))  # type: ignore[type-var]
-            for arm, recipe in experiment.arms.items()
-        },
-    )
+def _placed(experiment: Experiment, name: str, roots: Mapping[str, Path]) -> Experiment | None:
+    """The experiment with the folders of its images and of those that it goes on from; None where one is not given."""
+    data = name.split("/", maxsplit=1)[0]
+    made = not isinstance(experiment.data, PairFolder | Learn2Reg)
+    if data in roots and made:
+        raise InputError(f"--data {data}={roots[data]}: these images are made, not read; they take no folder")
+    if data not in roots and not made:
+        return None
+    arms = dict(experiment.arms)
+    if not made:
+        root = str(roots[data])
+        arms = {arm: replace(recipe, data=replace(recipe.data, root=root)) for arm, recipe in arms.items()}  # type: ignore[type-var]
+    sources = {}
+    for arm, source in experiment.sources.items():
+        other = source.experiment and _placed(source.experiment, source.name, roots)
+        if source.experiment is not None and other is None:
+            return None
+        sources[arm] = replace(source, experiment=other)
+    return replace(experiment, arms=arms, sources=sources)
+
+
+def _sets(experiment: Experiment, name: str) -> list[str]:
+    """The names of its images and of those that it goes on from."""
+    others = [each for s in experiment.sources.values() if s.experiment for each in _sets(s.experiment, s.name)]
+    return list(dict.fromkeys([name.split("/", maxsplit=1)[0], *others]))
 
 
 def _plan(out: Path, name: str, experiment: Experiment, arm: str, seed: int, settings: Mapping[str, str]) -> Planned:
@@ -231,15 +272,18 @@ def _plan(out: Path, name: str, experiment: Experiment, arm: str, seed: int, set
         raise InputError("--set training.seed: a study's seeds are given by --seed")
     recipe = changed(experiment.arms[arm], settings)
     recipe = replace(recipe, training=replace(recipe.training, seed=seed))
-    teacher = experiment.teachers.get(arm)
-    taught_by = None if teacher is None else _plan(out, name, experiment, teacher, seed, settings).folder
+    source = experiment.sources.get(arm)
+    needed = None
+    if source is not None:
+        of = (name, experiment) if source.experiment is None else (source.name, source.experiment)
+        needed = _plan(out, *of, source.arm, seed, settings)
     data, network = name.split("/")
     images = _digest(_seen(recipe.data), as_data(recipe.metrics, brief=True))
-    digest = _digest(_portable(recipe), images, taught_by and taught_by.parent.name)
-    if taught_by is not None:
-        recipe = changed(recipe, {"supervision.teacher.folder": str(taught_by)})
+    digest = _digest(_portable(recipe), images, needed and needed.folder.parent.name)
+    if source is not None and needed is not None:
+        recipe = changed(recipe, {source.key: str(needed.folder)})
     runs = out / "runs" / data
-    return Planned(recipe, runs / f"{network}-{digest}" / f"seed-{seed}", runs / f"before-{images}.csv")
+    return Planned(recipe, runs / f"{network}-{digest}" / f"seed-{seed}", runs / f"before-{images}.csv", needed)
 
 
 def _digest(*parts: object) -> str:
