@@ -275,7 +275,7 @@ def study(
     """Run a paper's evaluation: its tables and figures. Stopped, it goes on where it was when called again."""
     from pullback.studies import find
     from pullback.study.page import write_study
-    from pullback.study.study import chosen, run_study
+    from pullback.study.plan import chosen, run_study
 
     roots = {key: Path(root) for key, root in _settings(data, "--data").items()}
     known, folder, console = find(name), out or Path("studies") / name, _console(as_json)

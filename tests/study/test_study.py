@@ -20,8 +20,9 @@ from pullback.recipes.ofg import ENERGY, recipes
 from pullback.space import Grid, Image
 from pullback.studies import find
 from pullback.study.page import write_study
+from pullback.study.plan import _plan, chosen, run_study
 from pullback.study.probes import descended, landscape, refined
-from pullback.study.study import Experiment, _plan, chosen, run_study
+from pullback.study.study import Experiment, Part
 from pullback.study.tables import records, shown
 
 TINY = {
@@ -118,7 +119,7 @@ def test_the_table_is_what_the_runs_say(outcomes):
     off = dice["guided"].mean(0) - dice["unsupervised"].mean(0)
     assert record["difference"] == pytest.approx(off.mean(), abs=1e-12)
     assert record["p"] == (None if not off.any() else pytest.approx(wilcoxon(off).pvalue))
-    line = {row[""]: row for row in shown([outcome])}["guided"]
+    line = {row[""]: row for row in shown([outcome], Part("", "", {}).measures)}["guided"]
     assert line["dice"].startswith(f"{dice['guided'].mean():.3f}")
 
 

@@ -58,6 +58,24 @@ def curves(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def weights(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """What weight each loss has over the updates, a panel per arm whose weights learn, its first seed."""
+    logs = {arm: next(iter(runs.values())).folder / "training.csv" for arm, runs in outcome.runs.items()}
+    learned = {arm: [k for k in read_csv(log)[0] if k.startswith("weight/")] for arm, log in logs.items()}
+    learned = {arm: names for arm, names in learned.items() if names}
+    figure, axes = blank(max(len(learned), 1), 3.6 * max(len(learned), 1))
+    losses = sorted({name for names in learned.values() for name in names})
+    for one, (arm, names) in zip(axes, learned.items(), strict=False):
+        for name, colour in zip(losses, COLOURS, strict=False):
+            if name in names:
+                one.plot(*_logged(logs[arm], name), color=colour, linewidth=1.3, label=name.removeprefix("weight/"))
+        one.set_title(arm)
+        one.set_xlabel("updates")
+        one.set_ylabel("weight")
+    legend(figure, axes[-1])
+    return figure
+
+
 def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     """Dice of each label over the test pairs, a box per arm; labels by rising median of the reference."""
     averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}

@@ -12,18 +12,20 @@ from rich.console import Console
 from pullback.files.beside import beside
 from pullback.files.manifest import manifest, write_json
 from pullback.files.rows import write_csv
+from pullback.study import families
 from pullback.study.compare import printed
 from pullback.study.figures import write_figure
 from pullback.study.report import tabular
 from pullback.study.study import Outcome, Part, Study
-from pullback.study.tables import records, shown
+from pullback.study.tables import contrasts, records, shown
 
 
 def write_study(
     study: Study, outcomes: Mapping[str, Sequence[Outcome]], out: Path, console: Console
 ) -> dict[str, list[dict[str, str]]]:
-    """`<part>.csv` with every mean, spread and test; `figures/`; `study.json`; and `index.html`, of these parts and of
-    those that earlier calls left there. The tables also on the console.
+    """`<part>.csv` with every mean, spread and test; `<part>-tests.csv` where a part asks more; `figures/`;
+    `study.json`; and `index.html`, of these parts and of those that earlier calls left there. The tables also on the
+    console.
 
     Returns:
         the tables as shown, by part.
@@ -32,10 +34,14 @@ def write_study(
     tables = {}
     for name, listed in outcomes.items():
         part = study.parts[name]
-        tables[name] = shown(listed)
+        tables[name] = shown(listed, part.measures)
         write_csv([record for outcome in listed for record in records(outcome)], out / f"{name}.csv")
         console.print(printed(part.title, tables[name]))
-        _write(_section(part, listed, tables[name], out, name), out / "parts" / f"{name}.html")
+        asked = [contrast for outcome in listed for contrast in contrasts(outcome, part)]
+        if asked:
+            write_csv(asked, out / f"{name}-tests.csv")
+            console.print(printed("Tests", families.shown(asked)))
+        _write(_section(part, listed, [tables[name], families.shown(asked)], out, name), out / "parts" / f"{name}.html")
     known = [out / "parts" / f"{name}.html" for name in study.parts]
     sections = "\n".join(path.read_text(encoding="utf-8") for path in known if path.is_file())
     template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
@@ -50,7 +56,7 @@ def _write(text: str, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _section(part: Part, outcomes: Sequence[Outcome], table: list[dict[str, str]], out: Path, name: str) -> str:
+def _section(part: Part, outcomes: Sequence[Outcome], tables: Sequence[list], out: Path, name: str) -> str:
     figures = []
     for outcome in outcomes:
         for kind, drawing in part.figures.items():
@@ -60,9 +66,10 @@ def _section(part: Part, outcomes: Sequence[Outcome], table: list[dict[str, str]
             caption = escape(f"{outcome.name.replace('/', ', ')}: {kind}")
             source = path.relative_to(out).as_posix()
             figures.append(f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
+    scrolled = "".join(f"<div class=scroll>{tabular(table)}</div>" for table in tables if table)
     return (
         f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"
-        f"<div class=scroll>{tabular(table)}</div><div class=figures>{''.join(figures)}</div></section>"
+        f"{scrolled}<div class=figures>{''.join(figures)}</div></section>"
     )
 
 

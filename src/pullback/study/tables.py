@@ -5,10 +5,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pullback.study.compare import short, summary
-from pullback.study.study import Outcome, Row
+from pullback.study.families import compared
+from pullback.study.study import Outcome, Part, Row
 from pullback.training import mean_of
-
-SHOWN = ("dice", "folding %", "sdlogj")
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
@@ -37,14 +36,21 @@ def records(outcome: Outcome) -> list[dict[str, Any]]:
     return found
 
 
-def shown(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
-    """The numbers that matter, in words: a row per experiment and arm."""
+def contrasts(outcome: Outcome, part: Part) -> list[dict[str, Any]]:
+    """One record per contrast that the part asks for, of the means over seeds."""
+    averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
+    found = compared(averaged, part.tested, part.tests)
+    return [{"experiment": outcome.name, **record} for record in found]
+
+
+def shown(outcomes: Sequence[Outcome], measures: Sequence[str]) -> list[dict[str, str]]:
+    """These numbers in words: a row per experiment and arm."""
     lines = []
     for outcome in outcomes:
         known = {(r["arm"], r["measure"]): r for r in records(outcome)}
         for arm in outcome.rows:
             line = {"data, network": outcome.name.replace("/", ", "), "": arm}
-            for measure in SHOWN:
+            for measure in measures:
                 record = known.get((arm, measure))
                 line[measure] = "·" if record is None else _mean(record)
             line |= _against(known, arm, outcome.reference)
