@@ -109,6 +109,22 @@ def test_fine_voxels_as_itk_interpolates(to_sitk, oblique, shape, turned):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_voxels_of_the_size_that_is_asked_for_are_only_padded(shape):
+    """Whether what is added is even or odd: no voxel lies between two."""
+    grid = Grid.centred(shape, 1.5)
+    image = noise(grid)
+    for more in (4, 5):
+        out = resliced(image, fitted(image, 1.5, tuple(n + more for n in shape)))
+        back = cropped(out, tuple(slice(2, 2 + n) for n in shape))
+        assert back.grid == grid
+        torch.testing.assert_close(back.data, image.data, rtol=0, atol=1e-9)
+        assert float(out.data.sum() - back.data.sum()) == pytest.approx(
+            float(image.data.min()) * (out.data.numel() - back.data.numel())
+        )
+    assert torch.equal(resliced(image, fitted(image, 1.5)).grid.affine, grid.affine)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("how", [{"spacing": 0.9}, {"shape": (48, 48, 48)}, {"shape": (40, 48, 44), "stretch": True}])
 def test_there_and_back_by_headers_alone(oblique, waves, shape, how):
     """A smooth image comes back where it was: the affine of the answer is true."""

@@ -119,7 +119,7 @@ def cropped(image: Gridded, part: tuple[slice, ...]) -> Gridded:
     affine = image.grid.affine.clone()
     affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor([float(along.start) for along in part], dtype=torch.float64)
     grid = Grid(tuple(along.stop - along.start for along in part), affine)
-    return _stored_anew(image, grid, lambda data: data[(..., *part)].contiguous())
+    return _stored_anew(image, grid, lambda data: data[(slice(None), slice(None), *part)].contiguous())
 
 
 def _stored_anew(image: Gridded, grid: Grid, change: Callable[[Tensor], Tensor]) -> Gridded:

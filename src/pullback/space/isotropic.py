@@ -44,12 +44,16 @@ class Box:
         return self.high - self.low
 
     def lattice(self, shape: tuple[int, ...], spacing: Tensor) -> Grid:
-        """Voxels of `spacing` `(d,)` mm along its axes, middle on middle."""
+        """Voxels of `spacing` `(d,)` mm along its axes, middle on middle.
+
+        Where it is larger, it begins whole voxels before the box, so that voxels which were as large lie on their own.
+        """
         d = len(shape)
         affine = torch.eye(d + 1, dtype=torch.float64)
         affine[:d, :d] = self.axes * spacing
-        middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
-        affine[:d, d] = self.axes @ ((self.low + self.high) / 2 - spacing * middle)
+        before = (torch.tensor(shape, dtype=torch.float64) - 1 - self.edges / spacing) / 2
+        before = torch.where(before > 0, torch.floor(before + 1e-6), before)
+        affine[:d, d] = self.axes @ (self.low - spacing * before)
         return Grid(shape, affine)
 
     def filled(self, spacing: float) -> tuple[int, ...]:

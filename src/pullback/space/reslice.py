@@ -20,7 +20,7 @@ STRAIGHT = 1e-3  # voxels by which axes may part over a grid and still be one
 def fitted(
     image: Image, spacing: float | None = None, shape: Sequence[int] | None = None, stretch: bool = False
 ) -> Grid:
-    """A grid about the image's field of view, middle on middle, on orthonormal axes near to its own.
+    """A grid about the image's field of view, middle on middle to half a voxel, on orthonormal axes near to its own.
 
     Args:
         image: whose mask plays no part.
