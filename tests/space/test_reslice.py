@@ -150,6 +150,24 @@ def test_values_stay_within_and_the_least_lies_beyond(oblique, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spacing", [0.6, 1.7])
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_empty_background_stays_empty(oblique, shape, spacing, turned):
+    """Farther than the smoothing reaches, 4 sigma, and a voxel; splines ring on for ever."""
+    grid = sheared(oblique(shape, 7, 0.9, 1.1)) if turned else oblique(shape, 7, 0.9, 1.1)
+    data = torch.full((1, 1, *shape), -1000.0)
+    data[(0, 0, *[slice(8, 11)] * len(shape))] = 500.0
+    out = resliced(Image(data, grid), fitted(Image(data, grid), spacing))
+    at = grid.to_voxels(out.grid.to_world(out.grid.voxels(grid.affine)[None]))
+    away = torch.maximum(8 - at, at - 10).amax(1, keepdim=True)  # voxels from the block along the farthest axis
+    sigma = max((spacing / float(grid.spacing.min())) ** 2 - 1, 0) ** 0.5 / 2.355
+    empty = away > 2 + 4 * sigma
+    assert float(empty.float().mean()) > 0.15
+    assert bool((out.data[empty] == -1000).all())
+    assert float(out.data.max()) > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_coarse_voxels_are_smoothed_and_fine_ones_that_are_to_look_coarse(oblique, shape):
     """White noise: its variance falls as voxels grow, and by as much where only the look is coarse."""
     grid = oblique(shape, 8, 0.9, 1.1)

@@ -155,6 +155,7 @@ def test_a_second_call_does_nothing_again(bids, tmp_path):
     plan, out = bids(), tmp_path / "out"
     prepare(plan, out)
     before = state(out)
+    (out / "imagesTr" / ".prepared_0003_0000.nii.gz.0123.nii.gz").write_text("half of what a killed process wrote")
     assert prepare(plan, out)["made"] == 0
     moved = tmp_path / "elsewhere"
     shutil.copytree(tmp_path / "scans", moved)  # the same bytes, at another place and time

@@ -52,6 +52,8 @@ def prepare(preparation: Preparation, out: str | Path, console: Console | None =
     cases, splits = data.cases, _splits(data)
     settings = _settings(preparation)
     with alone_in(out):
+        for path in out.glob("*Tr/.*"):  # half-written by a process that was killed
+            path.unlink()
         rows = _rows(out, settings, {case.name for case in cases})
         about = manifest() | {"data": data.root, "settings": settings, "subjects": len(cases)}
         with _recorded(about, out) as made, asked_to_stop("subject") as stopping:
