@@ -52,6 +52,7 @@ def files(tmp_path_factory):
     sitk.WriteTransform(sitk.AffineTransform(2), str(folder / "flat.h5"))
     (folder / "good.csv").write_text("R,A,S\n1,2,3\n")
     _images(folder)
+    _scans(folder)
     _transforms(folder)
     for name, text in {
         "nowhere.csv": "x,y,z\n1,2,3\n",
@@ -60,6 +61,8 @@ def files(tmp_path_factory):
         "absent.csv": "R,A\n1,2\n",
         "unnamed.csv": "one,two,three\n1,2,3\n",
         "empty.csv": "",
+        "twice.csv": "label,merged\n1,2\n1,3\n",
+        "half.csv": "label,name\n1,one\n",
         "mesh.vtk": "no mesh at all\n",
         "mesh.gii": "<GIFTI>",
     }.items():
@@ -93,6 +96,27 @@ def _images(folder):
     saved(folder / "sheared.nii.gz", affine=SHEARED)
 
 
+def _scans(folder):
+    """Six scans with labels, the first of which is broken by each pattern."""
+    names, grid = "abcdef", (3 * noise()).astype(np.uint8)
+    scans = folder / "scans"
+    scans.mkdir()
+    for name in names:
+        saved(scans / f"{name}_T1w.nii.gz")
+        for kind in ("dseg", "float", "wide", "minus"):
+            saved(scans / f"{name}_{kind}.nii.gz", grid)
+        for kind in ("frames",):
+            saved(scans / f"{name}_{kind}.nii.gz")
+    saved(scans / "a_frames.nii.gz", noise(*SHAPE, 3))
+    saved(scans / "a_float.nii.gz")
+    saved(scans / "a_wide.nii.gz", grid.astype(np.int16) * 1000)
+    saved(scans / "a_minus.nii.gz", grid.astype(np.int16) - 1)
+    for name in names:
+        saved(scans / f"{name}_moved.nii.gz", grid, FAR)
+        saved(scans / f"{name}_all.nii.gz", np.zeros(SHAPE, np.uint8))
+        saved(scans / f"{name}_sheared.nii.gz", affine=SHEARED)
+
+
 def _transforms(folder):
     field = np.zeros((*SHAPE, 1, 3), np.float32)
     saved(folder / "warp.nii.gz", field, intent=1007)
@@ -118,6 +142,12 @@ def apply(**changes):
 
 def convert(given, out, *more):
     return ["convert", given, f"OUT/{out}", *more]
+
+
+def prepare(*more, labels="dseg", images="T1w", data="scans"):
+    patterns = {"images": images, "labels": labels}
+    settings = [f"data.{key}=*_{kind}.nii.gz" for key, kind in patterns.items() if kind]
+    return ["prepare", "--data", data, "-o", "OUT/out", *(word for s in settings for word in ("--set", s)), *more]
 
 
 def register(fixed="good.nii.gz", moving="good.nii.gz", *more):
@@ -193,6 +223,31 @@ ROWS = {  # the command, and what its one line on stderr must say
         convert("good.h5", "warp.nii.gz", "--fixed", "sheared.nii.gz"),
         ["warp.nii.gz", "sheared", "Resample"],
     ),
+    "prepare nothing": (prepare(data="none"), ["none", "not a folder", "--data"]),
+    "prepare no match": (prepare(images="T2w"), ["scans", "0 images match", "--set"]),
+    "prepare no labels": (prepare(labels="aseg"), ["no labels match", "--set"]),
+    "prepare another setting": (prepare("--set", "crop=mask"), ["--set crop", "data"]),
+    "prepare a misspelt setting": (prepare("--set", "data.lables=*.nii.gz"), ["did you mean 'labels'"]),
+    "prepare frames": (prepare(images="frames"), ["a_frames.nii.gz", "4-D", "one frame"]),
+    "prepare another grid": (prepare(labels="moved"), ["a_moved.nii.gz", "another grid", "resample"]),
+    "prepare float labels": (prepare(labels="float"), ["a_float.nii.gz", "whole numbers"]),
+    "prepare wide labels": (prepare(labels="wide"), ["a_wide.nii.gz", "0 to 2000", "--merge", "label,merged"]),
+    "prepare negative labels": (prepare(labels="minus"), ["a_minus.nii.gz", "-1 to 1", "--merge"]),
+    "prepare around nothing": (prepare("--crop", "labels", labels="all"), ["a_all.nii.gz", "empty"]),
+    "prepare around no masks": (prepare("--crop", "mask"), ["data.masks"]),
+    "prepare around what": (prepare("--crop", "liver"), ["'liver'", "labels or mask"]),
+    "prepare an empty mask": (prepare("--set", "data.masks=*_all.nii.gz"), ["a_all.nii.gz", "0 everywhere"]),
+    "prepare by no table": (prepare("--merge", "none.csv"), ["none.csv", "not a table"]),
+    "prepare by half a table": (prepare("--merge", "half.csv"), ["half.csv", "'merged'", "label,name"]),
+    "prepare by a table of twos": (prepare("--merge", "twice.csv"), ["twice.csv", "line 3", "label 1", "twice"]),
+    "prepare dropping nothing": (prepare("--drop"), ["--drop", "--merge"]),
+    "prepare a margin of nothing": (prepare("--margin", "5"), ["margin", "crop"]),
+    "prepare voxels of no size": (prepare("--spacing", "-1"), ["spacing of -1", "more than 0"]),
+    "prepare no shape": (prepare("--shape", "64x64"), ["--shape 64x64", "160,192,224"]),
+    "prepare a flat shape": (prepare("--shape", "64,64"), ["a_T1w.nii.gz", "3-D", "(64, 64)"]),
+    "prepare stretched to nothing": (prepare("--stretch"), ["stretch", "shape"]),
+    "prepare sheared": (prepare(images="sheared", labels=None), ["a_sheared.nii.gz", "sheared", "--spacing"]),
+    "prepare into a file": ([*prepare()[:4], "OUT/file", *prepare()[5:]], ["file", "cannot write", "-o"]),
     "no patient": (["doctor", "none.nii.gz"], ["none.nii.gz", "no such file"]),
     "patient without a header": (["doctor", "good.nii.gz", "text.nii.gz"], ["text.nii.gz", "not a readable"]),
     "register nothing": (register("none.nii.gz"), ["none.nii.gz", "no such file"]),
@@ -256,10 +311,10 @@ def run(files, tmp_path, monkeypatch, capfd):
 def test_the_table_is_long():
     assert len(ROWS) >= 60
     assert len(SICK) >= 12
-    assert {command[0] for command, _ in ROWS.values()} == {"apply", "convert", "doctor", "register"}
+    assert {command[0] for command, _ in ROWS.values()} == {"apply", "convert", "doctor", "prepare", "register"}
 
 
-@pytest.mark.filterwarnings("ignore:sheared.nii.gz. here, as in nibabel")
+@pytest.mark.filterwarnings("ignore:.*sheared.nii.gz. here, as in nibabel")
 @pytest.mark.parametrize("name", ROWS)
 def test_one_clear_line_and_nothing_left(run, name):
     arguments, words = ROWS[name]

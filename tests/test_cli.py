@@ -68,7 +68,7 @@ def test_recipes(pullback):
     assert len(json.loads(out)) == 74
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "register", "evaluate", "study", "recipes"])
+@pytest.mark.parametrize("command", ["demo", "prepare", "train", "register", "evaluate", "study", "recipes"])
 def test_help_fits_a_screen(pullback, command):
     code, out, _ = pullback(command, "--help")
     assert code == 0

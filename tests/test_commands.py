@@ -96,6 +96,46 @@ def test_apply_says_that_nothing_is_in_view(pullback, folder):
     assert "0 everywhere" in json.loads(pullback(*command, "--json")[1])["doubt"]
 
 
+def test_prepare_by_all_its_options(pullback, tmp_path):
+    """Each arrives where it is used; the table of what was done and the files tell."""
+    rng, scans = np.random.default_rng(0), tmp_path / "scans"
+    scans.mkdir()
+    for n in range(7):
+        for kind, values in (("T1w", rng.random((15, 14, 13), np.float32)), ("dseg", rng.integers(0, 4, (15, 14, 13)))):
+            nib.save(nib.Nifti1Image(values.astype(np.float32), np.diag([2.0, 2, 3, 1])), scans / f"s{n}_{kind}.nii.gz")
+    (tmp_path / "merge.csv").write_text("label,merged,name\n1,5,left\n2,5,left\n")
+    patterns = ("--set", "data.images=*_T1w.nii.gz", "--set", "data.labels=*_dseg.nii.gz", "--set", "data.seed=3")
+    labels = ("--merge", tmp_path / "merge.csv", "--drop", "--crop", "labels", "--margin", "1.5", "--normalise")
+    voxels = ("--spacing", "1.5", "--shape", "20,21,22", "--stretch", "--task", "T")
+    words = ("prepare", "--data", scans, "-o", tmp_path / "out", *patterns, *labels, *voxels, "--json")
+    code, out, err = pullback(*words)
+    assert (code, err) == (0, "")
+    settings = json.loads(out)["settings"]
+    assert {key: value for key, value in settings.items() if key != "merge"} == {
+        "data.images": "*_T1w.nii.gz",
+        "data.labels": "*_dseg.nii.gz",
+        "data.seed": 3,
+        "crop": "labels",
+        "margin": 1.5,
+        "spacing": 1.5,
+        "shape": [20, 21, 22],
+        "stretch": True,
+        "normalise": True,
+        "task": "T",
+    }
+    assert (tmp_path / "out" / "labels.csv").read_text().split() == ["label,name,subjects", "5,left,7"]
+    image = nib.load(tmp_path / "out" / "imagesTr" / "T_0007_0000.nii.gz")
+    assert image.shape == (20, 21, 22)
+    assert (image.get_fdata().min(), image.get_fdata().max()) == (0, 1)
+    code, out, _ = pullback(*words[:-1])
+    assert code == 0
+    assert "7 subjects" in out
+    assert "0 of them now" in out
+    code, _, err = pullback(*words[:-1], "--margin", "2")
+    assert code == 1
+    assert "margin was 1.5 and is 2.0" in err
+
+
 TARGETS = {
     "a.h5": ("itk", "LPS mm", 1),
     "a.tfm": (None, "LPS mm", 1),

@@ -46,6 +46,61 @@ def demo(
 
 
 @app.command()
+def prepare(
+    data: Annotated[Path, typer.Option(help="Folder of the images; BIDS or any other.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write, of Learn2Reg's layout.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="data.B=C", help="As in train: data.images, .labels, .masks, .seed, .test_split … Repeat."
+        ),
+    ] = None,
+    merge: Annotated[Path | None, typer.Option(help="CSV: label,merged[,name], what becomes of labels.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Labels not in that CSV become background.")] = False,
+    crop: Annotated[str | None, typer.Option(help="labels | mask: cut out the box of them.")] = None,
+    margin: Annotated[float, typer.Option(help="Wider than that box by so many mm.")] = 0.0,
+    spacing: Annotated[float | None, typer.Option(help="Edge of voxels, mm; with --shape the least.")] = None,
+    shape: Annotated[str | None, typer.Option(metavar="N[,N,N]", help="Voxels along all axes, or each.")] = None,
+    stretch: Annotated[bool, typer.Option("--stretch", help="Fill the shape, by a factor for each axis.")] = False,
+    normalise: Annotated[bool, typer.Option("--normalise", help="Intensities from 0 to 1, by percentiles.")] = False,
+    task: Annotated[str, typer.Option(help="What the files' names begin with.")] = "prepared",
+    as_json: Json = False,
+) -> None:
+    """Make scans ready to train on: turned to R, A, S, labels merged, cropped, isotropic, of one shape.
+
+    In this order, interpolated once: images by cubic splines, smoothed where
+    voxels grow, labels by nearest voxels. Headers stay true. Stopped, it goes
+    on where it was when called again.
+    """
+    from dataclasses import replace
+
+    from pullback.data import PairFolder
+    from pullback.files import read_merge
+    from pullback.study.choices import refuse, whole_numbers
+    from pullback.study.preparation import Preparation
+    from pullback.study.prepare import prepare, summary
+    from pullback.study.recipe import changed
+
+    if merge is None:
+        refuse({"--drop": drop or None}, "there is no --merge whose labels could be left")
+    settings = _settings(setting)
+    refuse({f"--set {key}": key for key in settings if not key.startswith("data.")}, "only data.… is set so")
+    preparation = replace(
+        changed(Preparation(PairFolder(str(data))), settings),
+        merge=None if merge is None else read_merge(merge, drop),
+        crop=crop,
+        margin=margin,
+        spacing=spacing,
+        shape=None if shape is None else whole_numbers(shape, "--shape"),
+        stretch=stretch,
+        normalise=normalise,
+        task=task,
+    )
+    content = prepare(preparation, out, _console(as_json))
+    _say(as_json, content, summary(content, out))
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe (`pullback recipes`), or a .py or .yaml file.")],
     data: Data = None,

@@ -6,4 +6,4 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """The training was asked to stop and has saved its state."""
+    """The work was asked to stop and has saved its state."""

@@ -24,6 +24,7 @@ from pullback.data import (
     normalised,
     ordered_pairs,
     pair_of,
+    write_dataset,
 )
 from pullback.errors import InputError
 from pullback.metrics import Dice
@@ -265,6 +266,38 @@ def test_learn2reg_with_a_test_split_of_its_own(tmp_path):
     data = Learn2Reg(str(tmp_path))
     assert subjects(data.test) == {"T_0002_0000", "T_0003_0000"}
     assert subjects(data.validation) == {"T_0000_0000", "T_0001_0000"}
+
+
+@pytest.mark.parametrize(
+    ("without", "tested"),
+    [((2, 3), (0, 1)), (range(8), (2, 3)), ((3,), (2, 3)), ((0, 1, 2, 3), (2, 3))],
+    ids=["kept back", "no labels at all", "one without", "neither has any"],
+)
+def test_learn2reg_labels_that_are_kept_back(tmp_path, without, tested):
+    """The validation pairs take the place of test pairs whose labels the challenge keeps; not where nobody has any."""
+    files = learn2reg(tmp_path)
+    entries = [
+        {"image": f} if n in without else {"image": f, "label": f.replace("images", "labels")}
+        for n, f in enumerate(files)
+    ]
+    learn2reg(tmp_path, training=entries, registration_test=[{"fixed": files[2], "moving": files[3]}])
+    assert subjects(Learn2Reg(str(tmp_path), held_out=2).test) == {f"T_{n:04d}_0000" for n in tested}
+
+
+def test_a_dataset_that_was_written_is_read(tmp_path):
+    files = learn2reg(tmp_path)
+    entries = {f"s{n}": {"image": f, "label": f.replace("images", "labels")} for n, f in enumerate(files)}
+    (tmp_path / "T_dataset.json").unlink()
+    pairs = {"validation": [("s1", "s6"), ("s6", "s1")], "test": [("s4", "s2")]}
+    write_dataset(tmp_path, "T", entries, pairs, {1: "one", 2: ""}, (12, 14, 10))
+    data = Learn2Reg(str(tmp_path))
+    assert data.train.names == tuple(f"T_{n:04d}_0000" for n in (0, 3, 5, 7))
+    for split, kind in ((data.validation, "validation"), (data.test, "test")):
+        known = [(f"T_000{a[1]}_0000", f"T_000{b[1]}_0000") for a, b in pairs[kind]]
+        assert [(fixed.name, moving.name) for fixed, moving in split.pairs] == known
+    stored = json.loads((tmp_path / "T_dataset.json").read_text())
+    assert stored["labels"] == {"0": {"0": "background", "1": "one", "2": "label 2"}}
+    assert (stored["numTraining"], stored["numTest"]) == (len(stored["training"]), len(stored["test"])) == (6, 2)
 
 
 def test_learn2reg_refuses_other_folders(tmp_path):

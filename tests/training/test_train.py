@@ -294,7 +294,7 @@ def test_the_network_is_never_pickled(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another process is training there"):
+    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another process is at work there"):
         run(recipe(updates=2), tmp_path / "run")
     run(recipe(updates=2), tmp_path / "run")
     assert (tmp_path / "run" / "last.safetensors").is_file()

@@ -3,7 +3,7 @@
 from pullback.data.case import Case, Dataset, FileCase, Subject, Test, Train, Validation, ordered_pairs, pair_of
 from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
-from pullback.data.learn2reg import Learn2Reg
+from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungPair, lung_fold, read_lung
 from pullback.data.normalise import normalised
 
@@ -24,4 +24,5 @@ __all__ = [
     "ordered_pairs",
     "pair_of",
     "read_lung",
+    "write_dataset",
 ]

@@ -1,21 +1,24 @@
 """The Learn2Reg layout."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
 from pullback.errors import InputError
+from pullback.files.manifest import write_json
 
 
 @dataclass(frozen=True)
 class Learn2Reg:
     """A folder with one `<TASK>_dataset.json` (Hering et al. 2023).
 
-    The test split is `registration_test` where the file has one whose labels are at hand, else `registration_val`. The
-    validation split, on which checkpoints are chosen, is `registration_val` when it is not the test split, else pairs
-    of the last `held_out` cases that are in no test pair. The rest is for training.
+    The test split is `registration_test` where the file has one, unless its labels are kept back while those of
+    `registration_val` are at hand; else it is `registration_val`. The validation split, on which checkpoints are
+    chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` cases that are in no
+    test pair. The rest is for training.
 
     Attributes:
         root: the folder, or "" until one is given.
@@ -52,7 +55,7 @@ class Learn2Reg:
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{files[0]}: not the Learn2Reg layout: {error!r} is missing or unreadable") from error
         test, validation = splits
-        if not test or any(case.labels is None for pair in test for case in pair):
+        if not test or (_labelled(validation) and not _labelled(test)):
             test, validation = validation, []
         if not test:
             raise InputError(f"{files[0]}: lists neither registration_val nor registration_test pairs to evaluate on")
@@ -88,3 +91,47 @@ class Learn2Reg:
 
 def _key(path: str) -> str:
     return Path(path).name.split(".")[0]
+
+
+def _labelled(pairs: Sequence[tuple[FileCase, FileCase]]) -> bool:
+    return any(case.labels is not None for pair in pairs for case in pair)
+
+
+def write_dataset(
+    root: Path,
+    task: str,
+    entries: Mapping[str, Mapping[str, str]],
+    pairs: Mapping[str, Sequence[tuple[str, str]]],
+    labels: Mapping[int, str],
+    shape: Sequence[int] | None = None,
+) -> None:
+    """`<task>_dataset.json`: what `Learn2Reg` reads, and the tools of the challenge.
+
+    Args:
+        root: the folder that holds the files.
+        task: its name.
+        entries: of each subject, the paths `"image"` and, where it has them, `"label"` and `"mask"`, within `root`.
+        pairs: `"validation"` and `"test"`: fixed and moving subjects. Whoever is in neither is for training.
+        labels: their names.
+        shape: of all images, where they have one.
+    """
+    tested = {name for pair in pairs["test"] for name in pair}
+    named = {"0": "background", **{str(label): name or f"label {label}" for label, name in sorted(labels.items())}}
+    listed = {
+        split: [{"fixed": entries[fixed]["image"], "moving": entries[moving]["image"]} for fixed, moving in both]
+        for split, both in pairs.items()
+    }
+    content = {
+        "name": task,
+        "tensorImageShape": {"0": list(shape)} if shape else {},
+        "modality": {"0": "unknown"},
+        "labels": {"0": named},
+        "registration_direction": {"fixed": "0", "moving": "0"},
+        "numTraining": len(entries) - len(tested),
+        "numTest": len(tested),
+        "training": [entry for name, entry in entries.items() if name not in tested],
+        "test": [entry for name, entry in entries.items() if name in tested],
+        "registration_val": listed["validation"],
+        "registration_test": listed["test"],
+    }
+    write_json(content, root / f"{task}_dataset.json")

@@ -7,6 +7,7 @@ from pullback.files.audit import Finding, Severity, audit
 from pullback.files.channels import read_channels
 from pullback.files.convert import Kind, meaning, read_any, write_any
 from pullback.files.itk import read_transform, write_transform
+from pullback.files.merge import Merge, read_merge
 from pullback.files.nifti import read_grid, read_image, read_labels, read_scalar, write_image
 from pullback.files.overlap import audit_pair
 from pullback.files.points import read_points, write_points
@@ -30,6 +31,7 @@ def write(thing: Image | Labels | Transform | PointTable | Surface, path: str | 
 __all__ = [
     "Finding",
     "Kind",
+    "Merge",
     "PointTable",
     "Severity",
     "Surface",
@@ -42,6 +44,7 @@ __all__ = [
     "read_grid",
     "read_image",
     "read_labels",
+    "read_merge",
     "read_points",
     "read_scalar",
     "read_transform",

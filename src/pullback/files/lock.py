@@ -1,5 +1,6 @@
 """One process at a time."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +17,31 @@ except ImportError:  # not on Windows, where two processes may collide
 def alone_in(folder: Path) -> Iterator[None]:
     """Within it no other process gets in here; the system lets go however this one ends.
 
+    The folder is made where there is none, and goes again if nothing was left in it.
+
     Raises:
-        InputError: another one is at work in the folder.
+        InputError: another one is at work in the folder, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
-    with lock.open("w") as file:
+    new, lock = [path for path in (folder, *folder.parents) if not path.exists()], folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("w")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot write there: {error.strerror or error}; name another folder by -o"
+        ) from error
+    with opened as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"{folder}: another process is training there; wait for it, stop it, or name another folder"
+                    f"{folder}: another process is at work there; wait for it, stop it, or name another folder"
                 ) from error
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: it is wanted
+                for path in new:
+                    path.rmdir()

@@ -29,3 +29,9 @@ def spline_weights(where: Tensor, n: int) -> Tensor:
     mirrored = torch.minimum(index % period, period - index % period).clamp(max=n - 1)
     folded = weights.new_zeros(len(where), n).index_add(1, mirrored, weights)
     return folded * (1 - (where - inside).abs()).clamp(min=0)[:, None]
+
+
+def cubic_weights(where: Tensor, n: int) -> Tensor:
+    """The matrix `(m, n)` of cubic interpolation between `n` values at `where` `(m,)`: as `sample` does `"cubic"`."""
+    own = spline_weights(torch.arange(n, dtype=where.dtype), n)
+    return torch.linalg.solve(own, spline_weights(where, n), left=False)

@@ -1,13 +1,14 @@
 """Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
 
 from pullback.space.grid import Grid
-from pullback.space.image import Image, Labels, canonical, centred
+from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
 from pullback.space.linear import Motion
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
+from pullback.space.reslice import fitted, resliced
 from pullback.space.transform import Affine, BSpline, Composite, Dense, Displacement, Linear, Transform, Velocity
 
 __all__ = [
@@ -26,11 +27,15 @@ __all__ = [
     "Points",
     "Transform",
     "Velocity",
+    "around",
     "canonical",
     "centred",
+    "cropped",
+    "fitted",
     "inverted",
     "isotropic",
     "pull",
     "push",
     "resampled",
+    "resliced",
 ]

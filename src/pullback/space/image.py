@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
+from pullback.errors import InputError
 from pullback.space.grid import Grid
 
 
@@ -95,6 +96,30 @@ def canonical(image: Gridded) -> Gridded:
         return data.permute(0, 1, *(2 + axis for axis in stored)).flip([2 + world for world in flipped]).contiguous()
 
     return _stored_anew(image, Grid(shape, affine), turned)
+
+
+def around(where: Tensor, grid: Grid, margin: float = 0.0) -> tuple[slice, ...]:
+    """The smallest box of voxels that holds all where `where`, `(B, 1, *grid.shape)` bool, is True.
+
+    It is at least `margin` mm wider on each side, as far as the grid reaches.
+
+    Raises:
+        InputError: it is True nowhere.
+    """
+    found = where[:, 0].any(0).nonzero().cpu()
+    if not len(found):
+        raise InputError("there is nothing to crop around: it is empty")
+    wider = torch.ceil(margin / grid.spacing - 1e-6).long()
+    low, high = (found.amin(0) - wider).clamp(min=0), found.amax(0) + wider + 1
+    return tuple(slice(a, min(b, n)) for a, b, n in zip(low.tolist(), high.tolist(), grid.shape, strict=True))
+
+
+def cropped(image: Gridded, part: tuple[slice, ...]) -> Gridded:
+    """The voxels of `part`, a slice per axis, where they are in the world."""
+    affine = image.grid.affine.clone()
+    affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor([float(along.start) for along in part], dtype=torch.float64)
+    grid = Grid(tuple(along.stop - along.start for along in part), affine)
+    return _stored_anew(image, grid, lambda data: data[(slice(None), slice(None), *part)].contiguous())
 
 
 def _stored_anew(image: Gridded, grid: Grid, change: Callable[[Tensor], Tensor]) -> Gridded:

@@ -43,6 +43,23 @@ class Box:
         """Between the outermost voxel centres, mm, `(d,)`."""
         return self.high - self.low
 
+    def lattice(self, shape: tuple[int, ...], spacing: Tensor) -> Grid:
+        """Voxels of `spacing` `(d,)` mm along its axes, middle on middle.
+
+        Where it is larger, it begins whole voxels before the box, so that voxels which were as large lie on their own.
+        """
+        d = len(shape)
+        affine = torch.eye(d + 1, dtype=torch.float64)
+        affine[:d, :d] = self.axes * spacing
+        before = (torch.tensor(shape, dtype=torch.float64) - 1 - self.edges / spacing) / 2
+        before = torch.where(before > 0, torch.floor(before + 1e-6), before)
+        affine[:d, d] = self.axes @ (self.low - spacing * before)
+        return Grid(shape, affine)
+
+    def filled(self, spacing: float) -> tuple[int, ...]:
+        """How many voxels of `spacing` mm lie in it along each axis, none of their centres beyond it."""
+        return tuple((self.edges / spacing + 1e-6).long().add(1).tolist())
+
 
 def isotropic(image: Image, spacing: float) -> Image:
     """The image within its box, on orthonormal axes with voxels of `spacing` mm, smoothed first where voxels grow.
@@ -51,11 +68,7 @@ def isotropic(image: Image, spacing: float) -> Image:
     are sheared) and where it may be looked at.
     """
     box, d = Box.of(image), image.grid.ndim
-    shape = tuple((box.edges / spacing + 1e-6).long().add(1).tolist())
-    affine = torch.eye(d + 1, dtype=torch.float64)
-    affine[:d, :d] = box.axes * spacing
-    middle = (torch.tensor(shape, dtype=torch.float64) - 1) / 2
-    affine[:d, d] = box.axes @ ((box.low + box.high) / 2 - spacing * middle)
+    grid = box.lattice(box.filled(spacing), torch.full((d,), spacing, dtype=torch.float64))
     mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
     smooth = widened(image.data, (spacing / image.grid.spacing).tolist())
-    return pull(Image(smooth, image.grid, mask), Affine.identity(d), onto=Grid(shape, affine))
+    return pull(Image(smooth, image.grid, mask), Affine.identity(d), onto=grid)

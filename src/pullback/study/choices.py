@@ -150,6 +150,19 @@ def refuse(given: Mapping[str, object], why: str) -> None:
         raise InputError(f"{', '.join(idle)}: {why}; leave it out")
 
 
+def whole_numbers(text: str, option: str) -> int | tuple[int, ...]:
+    """`128`, or `160,192,224`.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text}: whole numbers are expected: 128, or 160,192,224") from error
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def named(name: str, known: Mapping[str, Thing], option: str) -> Thing:
     """What `name` stands for.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -21,6 +21,7 @@ from pullback.metrics import STANDARD, Metric
 from pullback.training import Once, Procedure, Training
 
 TRUSTED = ("pullback.", "torch.optim.")
+Plan = TypeVar("Plan")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Recipe:
     procedure: Procedure = Once()
 
 
-def changed(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
-    """The recipe with dotted keys set: `{"training.lr": "1e-3"}`.
+def changed(recipe: Plan, settings: Mapping[str, str]) -> Plan:
+    """The recipe, or another plan made of dataclasses, with dotted keys set: `{"training.lr": "1e-3"}`.
 
     Values are YAML, or plain text where text is wanted; tuples are entered by index; a part is exchanged by the form it
     has in a recipe file, `{"supervision.energy": "{part: pullback.energies.similarity.MSE}"}`.

@@ -1,4 +1,4 @@
-"""Ctrl-C between two updates."""
+"""Ctrl-C between two updates, or whatever else work is made of."""
 
 import signal
 import sys
@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Within it, the first Ctrl-C (or SIGTERM) only makes the yielded function true; the second interrupts at once."""
+def asked_to_stop(part: str = "update") -> Iterator[Callable[[], bool]]:
+    """Within it, the first Ctrl-C (or SIGTERM) only makes the yielded function true; the second interrupts at once.
+
+    `part` is what is finished first, in a word.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -19,7 +22,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        print("stopping after this update; once more stops at once", file=sys.stderr)
+        print(f"stopping after this {part}; once more stops at once", file=sys.stderr)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

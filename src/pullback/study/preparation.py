@@ -1,0 +1,125 @@
+"""What is done to each scan before networks learn from it."""
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+import torch
+
+from pullback.data import PairFolder, Subject, normalised
+from pullback.errors import InputError
+from pullback.files import Merge
+from pullback.space import Affine, Image, Labels, around, canonical, cropped, fitted, pull, resliced
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Steps, each of which may be left out, in this order; the voxels are interpolated once, at their end.
+
+    1. The axes are stored in the order and direction nearest to R, A, S.
+    2. Labels are merged.
+    3. Image, labels and mask are cropped to the box of the labels, or of the mask.
+    4. Voxels of one edge length on orthonormal axes; 5. on a grid of a given shape: images by cubic B-splines, within
+       their range and smoothed where voxels grow, labels and masks by nearest voxels. What is added about the
+       image has its least value.
+    6. Intensities run from 0 to 1, as `normalised` does.
+
+    DDMR (Pérez de Frutos et al. 2023, Preprocessing) crops around the liver, resamples to 1 mm and resizes to 128³, in
+    two interpolations; whether by one factor or by three it does not say. One factor keeps proportions, so it is the
+    default; three (`stretch`) waste no voxel.
+
+    Attributes:
+        data: the subjects and their splits.
+        merge: which labels become which.
+        crop: around `"labels"`, merged, or `"mask"`; None crops nothing.
+        margin: about the box, mm, as far as the image reaches.
+        spacing: of the voxels, mm; None leaves them, or lets the shape decide. With a shape it is the least: voxels are
+            larger where all would not fit.
+        shape: in voxels, one number for all axes or one for each. All that was not cropped lies within.
+        stretch: fill the shape, by another voxel size along each axis. A spacing is then what the image is smoothed to
+            where the voxels are finer.
+        normalise: whether intensities are.
+        task: what the data set is called, and its files begin with.
+    """
+
+    data: PairFolder
+    merge: Merge | None = None
+    crop: str | None = None
+    margin: float = 0.0
+    spacing: float | None = None
+    shape: tuple[int, ...] | int | None = None
+    stretch: bool = False
+    normalise: bool = False
+    task: str = "prepared"
+
+    def __post_init__(self) -> None:
+        sizes = (self.shape,) if isinstance(self.shape, int) else self.shape or ()
+        wrong = {
+            f"crop around {self.crop!r}: choose labels or mask": self.crop not in (None, "labels", "mask"),
+            "crop around labels: name them, as in --set data.labels=*_dseg.nii.gz": self._lacks("labels"),
+            "crop around a mask: name the masks, as in --set data.masks=*_mask.nii.gz": self._lacks("mask"),
+            "merge: there are no labels; name them, as in --set data.labels=*_dseg.nii.gz": self.merge is not None
+            and not self.data.labels,
+            f"a margin of {self.margin:g} mm: 0 or more is expected": not 0 <= self.margin < math.inf,
+            "a margin without a crop: say around what, labels or mask": self.margin > 0 and self.crop is None,
+            f"a spacing of {self.spacing} mm: more than 0 is expected": self.spacing is not None
+            and not 0 < self.spacing < math.inf,
+            f"a shape of {self.shape}: at least two voxels along each axis": self.shape is not None
+            and min(sizes, default=0) < 2,
+            "stretch without a shape: say which is to be filled": self.stretch and self.shape is None,
+            f"task {self.task!r}: letters, digits, - and _ are expected": not re.fullmatch(r"[\w-]+", self.task),
+            "data.shape: files are cut or padded by the preparation's own shape": self.data.shape is not None,
+            "data.atlas: the Learn2Reg layout knows none; prepare the subjects without": self.data.atlas is not None,
+        }
+        for what, is_so in wrong.items():
+            if is_so:
+                raise InputError(what)
+
+    def _lacks(self, kind: str) -> bool:
+        return self.crop == kind and not (self.data.labels if kind == "labels" else self.data.masks)
+
+    def __call__(self, subject: Subject) -> Subject:
+        """A subject of whatever data, prepared; it is left as it is.
+
+        Raises:
+            InputError: nothing to crop around, nothing of it left, or a shape of other axes.
+        """
+        image, labels = canonical(subject.image), subject.labels and canonical(subject.labels)
+        if labels is not None and self.merge is not None:
+            labels = self.merge(labels)
+        if self.crop is not None:
+            part = around(_wanted(image, labels, self.crop), image.grid, self.margin)
+            image, labels = cropped(image, part), labels and cropped(labels, part)
+        if self.spacing is not None or self.shape is not None:
+            grid = fitted(image, self.spacing, self._sizes(image.grid.ndim), self.stretch)
+            image = resliced(image, grid, self.spacing or 0.0)
+            labels = labels and pull(labels, Affine.identity(grid.ndim), onto=grid)
+        _refuse_nothing(image)
+        if self.normalise:
+            image = normalised(image)
+        return replace(subject, image=image, labels=labels)
+
+    def _sizes(self, ndim: int) -> tuple[int, ...] | None:
+        sizes = (self.shape,) * ndim if isinstance(self.shape, int) else self.shape
+        if sizes is not None and len(sizes) != ndim:
+            raise InputError(f"it is {ndim}-D and the shape {sizes} is not; give {ndim} numbers, or one for all axes")
+        return sizes
+
+
+def _wanted(image: Image, labels: Labels | None, crop: str) -> torch.Tensor:
+    """Where what is cropped around is, `(B, 1, *shape)` bool."""
+    if crop == "labels" and labels is not None:
+        return labels.data != 0
+    if crop == "mask" and image.mask is not None:
+        return image.mask
+    raise InputError(f"there is nothing to crop around: it has no {crop}; add them, or take it out of the folder")
+
+
+def _refuse_nothing(image: Image) -> None:
+    shape = image.grid.shape
+    if min(shape) < 2:
+        raise InputError(f"shape {shape} is left; at least two voxels along each axis: crop less, or take finer voxels")
+    if image.data.min() == image.data.max():
+        raise InputError(f"of what is left every voxel is {float(image.data.min()):g}; crop less, or something else")
+    if image.mask is not None and not image.mask.any():
+        raise InputError("its mask falls between the new voxels; take finer ones")

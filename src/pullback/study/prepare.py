@@ -1,0 +1,257 @@
+"""A folder of scans becomes one of prepared scans, in the Learn2Reg layout, subject by subject."""
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from pullback.data import FileCase, PairFolder, Subject, write_dataset
+from pullback.errors import InputError, Interrupted
+from pullback.files import read_image, read_labels, write_image
+from pullback.files.lock import alone_in
+from pullback.files.manifest import manifest, write_json
+from pullback.files.merge import MOST
+from pullback.files.nifti import refuse_sheared
+from pullback.files.rows import read_texts, write_csv
+from pullback.space import Grid, Labels
+from pullback.study.outputs import RECORD
+from pullback.study.preparation import Preparation
+from pullback.study.recipe import as_data
+from pullback.training.interrupt import asked_to_stop
+
+SUBJECTS = "subjects.csv"
+FOLDERS = {"image": "imagesTr", "label": "labelsTr", "mask": "masksTr"}
+Row = dict[str, str]
+
+
+def prepare(preparation: Preparation, out: str | Path, console: Console | None = None) -> dict[str, Any]:
+    """Prepare every subject into the folder `out`, which `Learn2Reg` reads with the splits of `preparation.data`.
+
+    It gets `imagesTr/TASK_0001_0000.nii.gz` …, `labelsTr`, of 8 bits, and `masksTr` where there are some,
+    `TASK_dataset.json`, `subjects.csv` (who is which file and in which split), `labels.csv` (how many have which) and
+    `run.json`. Stopped or not, it goes on by the same call: what was made by the same settings from the same bytes
+    stays. New subjects get new numbers.
+
+    Returns:
+        what `run.json` holds.
+
+    Raises:
+        InputError: files that cannot be read or prepared, labels that do not fit 8 bits, a folder that was prepared
+            otherwise, or from subjects that are gone.
+        Interrupted: it was asked to stop, and has finished the subject it was at.
+    """
+    out, data = Path(out), preparation.data
+    cases, splits = data.cases, _splits(data)
+    settings = _settings(preparation)
+    with alone_in(out):
+        for path in out.glob("*Tr/.*"):  # half-written by a process that was killed
+            path.unlink()
+        rows = _rows(out, settings, {case.name for case in cases})
+        about = manifest() | {"data": data.root, "settings": settings, "subjects": len(cases)}
+        with _recorded(about, out) as made, asked_to_stop("subject") as stopping:
+            quiet = console is not None and not console.is_terminal
+            for case in track(cases, "preparing", console=console, transient=True, disable=quiet):
+                if stopping():
+                    raise Interrupted(f"stopped; {len(rows)} of {len(cases)} subjects are prepared")
+                row, digest = rows.get(case.name), _digest(case)
+                if row is not None and _is_made(case, row, digest, out):
+                    continue
+                file = _number(rows, preparation.task) if row is None else row["file"]
+                known = {"subject": case.name, "file": file, "split": splits.get(case.name, "held out")}
+                rows[case.name] = known | _make(case, preparation, out, file) | {"digest": digest}
+                write_csv(list(rows.values()), out / SUBJECTS)
+                made.append(case.name)
+            _finish(preparation, rows, splits, out)
+    return json.loads((out / RECORD).read_text())
+
+
+def summary(content: Mapping[str, Any], out: Path) -> str:
+    """What `prepare` answered, in words."""
+    rows = read_texts(out / SUBJECTS)
+    splits = [row["split"] for row in rows]
+    counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
+    edges = sorted({float(edge) for row in rows for edge in row["spacing"].split()})
+    size = " to ".join(f"{edge:.3g}" for edge in dict.fromkeys((edges[0], edges[-1])))
+    return (
+        f"Prepared: {out}, {len(rows)} subjects ({counts}), {content['made']} of them now, in "
+        f"{content['seconds']:.1f} s; voxels of {size} mm. "
+        f"Next: pullback train RECIPE --data {out}"
+    )
+
+
+def _splits(data: PairFolder) -> dict[str, str]:
+    """The split of each subject; those who are in no pair are not in it."""
+    return {name: split for split in ("train", "validation", "test") for name in getattr(data, split).names}
+
+
+def _settings(preparation: Preparation) -> dict[str, Any]:
+    """What makes the files and the splits what they are, flat; where the images are does not."""
+    tree = json.loads(json.dumps(as_data(preparation, brief=True)))
+    data = {f"data.{key}": value for key, value in tree.pop("data").items() if key not in ("root", "part")}
+    return data | {key: value for key, value in tree.items() if key != "part"}
+
+
+def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Row]:
+    """What earlier calls made there, by subject."""
+    if not (out / RECORD).is_file():
+        other = [*out.glob("*_dataset.json"), *out.glob(FOLDERS["image"])]
+        if other:
+            raise InputError(f"{other[0]}: there is another data set already; name another folder by -o")
+        return {}
+    try:
+        before = dict(json.loads((out / RECORD).read_text())["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / RECORD}: not of a preparation; name another folder by -o") from error
+    for key in sorted(before.keys() | settings.keys()):
+        if before.get(key) != settings.get(key):
+            was, now = (json.dumps(values[key]) if key in values else "as by default" for values in (before, settings))
+            raise InputError(
+                f"{out}: was prepared with other settings: {key} was {was:.80} and is {now:.80}; take those, or name "
+                f"another folder by -o"
+            )
+    rows = {row["subject"]: row for row in (read_texts(out / SUBJECTS) if (out / SUBJECTS).is_file() else [])}
+    gone = sorted(rows.keys() - names)
+    if gone:
+        raise InputError(
+            f"{out}: {len(gone)} subjects that were prepared are not among the scans any more, {gone[0]} for one; put "
+            f"them back, or name another folder by -o"
+        )
+    return rows
+
+
+@contextmanager
+def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
+    """Writes `run.json`, however it ends, unless nothing came of it; yields where to put the names of who was made."""
+    begin = time.perf_counter()
+    made: list[str] = []
+
+    def note(status: str) -> None:
+        spent = {"made": len(made), "seconds": round(time.perf_counter() - begin, 2), "status": status}
+        write_json(about | spent, out / RECORD)
+
+    note("running")
+    try:
+        yield made
+    except Interrupted as error:
+        note("interrupted")
+        raise Interrupted(f"{error}; the same command goes on") from None
+    except BaseException:
+        if (out / FOLDERS["image"]).is_dir():
+            note("failed")
+        else:
+            (out / RECORD).unlink()
+        raise
+    note("finished")
+
+
+def _digest(case: FileCase) -> str:
+    """Of the bytes of its files: copies of them, whenever made, are the same."""
+    known = hashlib.sha256()
+    for path in (case.image, case.labels, case.mask):
+        known.update(b"-" if path is None else hashlib.sha256(path.read_bytes()).digest())
+    return known.hexdigest()[:16]
+
+
+def _number(rows: Mapping[str, Row], task: str) -> str:
+    """The name of the next subject's files; numbers that were given are kept, for good."""
+    last = max((int(row["file"].split("_")[-2]) for row in rows.values()), default=0)
+    return f"{task}_{last + 1:04d}_0000"
+
+
+def _paths(case: FileCase, file: str) -> dict[str, str]:
+    """Of its image, and its label and mask where it has them, within the folder."""
+    kinds = {"image": case.image, "label": case.labels, "mask": case.mask}
+    return {kind: f"./{FOLDERS[kind]}/{file}.nii.gz" for kind, path in kinds.items() if path is not None}
+
+
+def _is_made(case: FileCase, row: Row, digest: str, out: Path) -> bool:
+    """Whether all of it is there, from the same files."""
+    return row["digest"] == digest and all((out / path).is_file() for path in _paths(case, row["file"]).values())
+
+
+def _make(case: FileCase, preparation: Preparation, out: Path, file: str) -> Row:
+    """Writes the files of a subject, and tells of them."""
+    image = read_image(case.image, case.mask)
+    labels = None if case.labels is None else read_labels(case.labels, on=image.grid)
+    about = {"labels": case.labels, "mask": case.mask}.get(preparation.crop or "") or case.image
+    try:
+        subject = preparation(Subject(image, labels))
+    except ValueError as error:  # of what is in them, InputError too
+        raise InputError(f"{about}: {error}") from error
+    _refuse_wide(subject.labels, case.labels)
+    _refuse_sheared(subject.image.grid, case.image)
+    mask = subject.image.mask
+    parts = {
+        "image": subject.image,
+        "label": subject.labels,
+        "mask": None if mask is None else Labels(mask.to(torch.uint8), subject.image.grid),
+    }
+    for kind, folder in FOLDERS.items():
+        part = parts[kind]
+        if part is None:
+            (out / folder / f"{file}.nii.gz").unlink(missing_ok=True)
+        else:
+            write_image(part, out / folder / f"{file}.nii.gz")
+    grid = subject.image.grid
+    known = [] if subject.labels is None else subject.labels.data.unique().tolist()
+    return {
+        "image": case.image.relative_to(preparation.data.root).as_posix(),
+        "shape": " ".join(map(str, grid.shape)),
+        "spacing": " ".join(f"{edge:.6g}" for edge in grid.spacing.tolist()),
+        "labels": " ".join(str(label) for label in known if label),
+    }
+
+
+def _refuse_wide(labels: Labels | None, path: Path | None) -> None:
+    if labels is None:
+        return
+    low, high = int(labels.data.min()), int(labels.data.max())
+    if low < 0 or high > MOST:
+        raise InputError(
+            f"{path}: labels from {low} to {high}; 8 bits hold 0 to {MOST}: number them anew by --merge TABLE, a CSV "
+            f"of the columns label,merged,name"
+        )
+
+
+def _refuse_sheared(grid: Grid, path: Path) -> None:
+    try:
+        refuse_sheared(grid, path)
+    except InputError as error:
+        raise InputError(f"{error}: --spacing does that") from error
+
+
+def _finish(preparation: Preparation, rows: dict[str, Row], splits: Mapping[str, str], out: Path) -> None:
+    """The tables and the layout of all of them."""
+    data, names = preparation.data, preparation.merge.names if preparation.merge else {}
+    for name, row in rows.items():
+        row["split"] = splits.get(name, "held out")
+    write_csv(list(rows.values()), out / SUBJECTS)
+    found = [int(label) for row in rows.values() for label in row["labels"].split()]
+    labels = {label: names.get(label, "") for label in sorted(set(found))}
+    if labels:
+        counted = [{"label": label, "name": name, "subjects": found.count(label)} for label, name in labels.items()]
+        write_csv(counted, out / "labels.csv")
+    shapes = {row["shape"] for row in rows.values()}
+    write_dataset(
+        out,
+        preparation.task,
+        {case.name: _paths(case, rows[case.name]["file"]) for case in data.cases if case.name in splits},
+        {
+            "validation": [(fixed.name, moving.name) for fixed, moving in data.validation.pairs],
+            "test": [(fixed.name, moving.name) for fixed, moving in data.test.pairs],
+        },
+        labels,
+        [int(n) for n in shapes.pop().split()] if len(shapes) == 1 else None,
+    )
+    absent = sorted(set(preparation.merge.table.values()) - {0} - labels.keys()) if preparation.merge else []
+    if absent:
+        few = ", ".join(f"{label} {names.get(label, '')}".strip() for label in absent)
+        warnings.warn(f"nobody has the merged labels {few}: check the table", UserWarning, stacklevel=2)

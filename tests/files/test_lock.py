@@ -1,0 +1,25 @@
+"""One process at a time, and no trace of one that left nothing."""
+
+import pytest
+
+from pullback.errors import InputError
+from pullback.files.lock import alone_in
+
+
+def test_an_empty_folder_goes_and_a_full_one_stays(tmp_path):
+    with pytest.raises(ZeroDivisionError), alone_in(tmp_path / "a" / "b"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with alone_in(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "c").touch()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["c"]
+    (tmp_path / "mine").mkdir()
+    with alone_in(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").is_dir(), "it was there before"
+
+
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match=r"file.*cannot write there.*-o"), alone_in(tmp_path / "file"):
+        pass
