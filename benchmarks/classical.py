@@ -1,6 +1,6 @@
 """Classical registration side by side: our three presets and the tools people use today.
 
-    python benchmarks/classical.py [--data FOLDER] [--pairs 12] [--only NAME …] [--threads 2] [-o OUT.csv]
+    python benchmarks/classical.py [--data FOLDER] [--pairs 12] [--skip 0] [--only NAME …] [--threads 2] [-o OUT.csv]
     python benchmarks/classical.py --mni [--only NAME …]
     python benchmarks/classical.py --ct-mr [--only NAME …]
 
@@ -198,6 +198,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, help="folder of the pairs; default: the one in ../shared/data")
     options.add_argument("--pairs", type=int, default=12, help="how many of them")
+    options.add_argument("--skip", type=int, default=0, help="how many to leave out first")
     options.add_argument("--only", nargs="+", choices=TOOLS, help="tools; default: all, with --mni before and balanced")
     options.add_argument("--threads", type=int, default=2, help="of each tool")
     options.add_argument("--mni", action="store_true", help="to the MNI templates instead")
@@ -218,7 +219,7 @@ def main() -> None:
         pairs, names = brains(given.data or SHARED / "brains" / "2mm"), list(TOOLS)
     tools = installed(given.only or names, console)
     rows: list[Row] = []
-    for number, files in enumerate(pairs[: given.pairs]):
+    for number, files in enumerate(pairs[given.skip :][: given.pairs]):
         pair = loaded(files)
         for name, tool in tools.items():
             numbers, own = measured(tool, files, pair)

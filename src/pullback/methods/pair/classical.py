@@ -13,7 +13,7 @@ import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
-from pullback.energies import LNCC, Diffusion, Energy
+from pullback.energies import LNCC, MIND, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pose.initialise import Begun, Initialise
 from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
@@ -165,15 +165,9 @@ FAST = Classical(
 BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
-ACCURATE = Classical(
-    deformable=replace(
-        DEFORMED,
-        energy=stiff(NEAR_AND_FAR, 0.4, 0.35),
-        steps=(160, 160, 160),
-        solver=replace(DEFORMED.solver, until=Settled(share=0.005)),
-    )
-)
-"""At full resolution whatever the size, until nothing moves there any more, with a field that bends more easily."""
+ACCURATE = Classical(deformable=replace(DEFORMED, energy=stiff(0.5 * NEAR_AND_FAR + 6.0 * MIND(), 0.5, 0.4)))
+"""At full resolution whatever the size, where self-similarity takes half the part of correlation: it tells apart what
+has the same edge with other neighbours."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
