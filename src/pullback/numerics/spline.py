@@ -10,49 +10,53 @@ CHUNK = 16384  # points at once
 
 @dataclass(frozen=True, eq=False)
 class Spline:
-    """The smoothest function near the given values: the thin-plate spline of three dimensions, kernel r.
+    """The smoothest function near the given values: the thin-plate spline, kernel r² log r in 2-D and r in 3-D.
 
     It has the least ∫ |∇²f|² (Duchon 1977) and goes through the values where `smoothing` is 0; affine values are met
     exactly whatever the smoothing.
 
     Attributes:
-        points: `(N, 3)`, no two the same where `smoothing` is 0.
-        weights: `(N + 4, C)`: of the kernels, then of 1, x, y, z.
+        points: `(N, d)`, no two the same where `smoothing` is 0.
+        weights: `(N + 1 + d, C)`: of the kernels, then of 1 and the coordinates.
     """
 
     points: Tensor
     weights: Tensor
 
     def __call__(self, where: Tensor) -> Tensor:
-        """At `(M, 3)`: `(M, C)`."""
-        parts = []
-        for part in where.split(CHUNK):
-            kernel = -torch.cdist(part, self.points, compute_mode="donot_use_mm_for_euclid_dist")
-            parts.append(kernel @ self.weights[:-4] + _affine(part) @ self.weights[-4:])
+        """At `(M, d)`: `(M, C)`."""
+        kernels, rest = self.weights.split([len(self.points), 1 + self.points.shape[1]])
+        parts = [_kernel(part, self.points) @ kernels + _affine(part) @ rest for part in where.split(CHUNK)]
         return torch.cat(parts)
 
 
 def spline(points: Tensor, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
-    """The spline of values `(N, C)` at points `(N, 3)`.
+    """The spline of values `(N, C)` at points `(N, d)`, d = 2 or 3.
 
     Args:
         points, values: of one dtype; float64 where many points are near each other.
-        smoothing: in units of the points' coordinates; the larger, the nearer to an affine function; of all points, or
-            `(N,)`, of each.
+        smoothing: in units of the points' coordinates (2-D: squared); the larger, the nearer to an affine function; of
+            all points, or `(N,)`, of each.
 
     Raises:
-        ValueError: fewer than four points, or all in one plane.
+        ValueError: fewer than four points, or all in one plane; 2-D: fewer than three, or all in one line.
     """
-    n = len(points)
+    n, d = points.shape
     affine = _affine(points)
-    if n < 4 or int(torch.linalg.matrix_rank(affine - affine.mean(0) * (affine != 1))) < 4:
-        raise ValueError(f"spline: at least four points that do not lie in one plane expected, got {n}")
-    kernel = -torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    matrix = torch.zeros(n + 4, n + 4, dtype=points.dtype, device=points.device)
-    matrix[:n, :n] = kernel + torch.diag(torch.as_tensor(smoothing).to(points).expand(n))
+    if n <= d or int(torch.linalg.matrix_rank(affine - affine.mean(0) * (affine != 1))) <= d:
+        least = "three points that do not lie in one line" if d == 2 else "four points that do not lie in one plane"
+        raise ValueError(f"spline: at least {least} expected, got {n}")
+    matrix = torch.zeros(n + 1 + d, n + 1 + d, dtype=points.dtype, device=points.device)
+    matrix[:n, :n] = _kernel(points, points) + torch.diag(torch.as_tensor(smoothing).to(points).expand(n))
     matrix[:n, n:], matrix[n:, :n] = affine, affine.mT
-    right = torch.cat([values, values.new_zeros(4, values.shape[1])])
+    right = torch.cat([values, values.new_zeros(1 + d, values.shape[1])])
     return Spline(points, torch.linalg.solve(matrix, right))
+
+
+def _kernel(where: Tensor, points: Tensor) -> Tensor:
+    """`(M, N)`, of the distances between `(M, d)` and `(N, d)`; with the sign that smoothing adds to."""
+    r = torch.cdist(where, points, compute_mode="donot_use_mm_for_euclid_dist")
+    return r * torch.xlogy(r, r) if points.shape[1] == 2 else -r
 
 
 def _affine(points: Tensor) -> Tensor:
