@@ -1,5 +1,7 @@
 """Grids: geometry, validation, equality."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -79,3 +81,28 @@ def test_equality_is_up_to_a_hundredth_of_a_voxel_anywhere():
     assert grid != moved(0, 1, 0.0003)
     with pytest.raises(TypeError):
         hash(grid)
+
+
+@pytest.mark.parametrize(("shape", "other"), [((7, 5), (13, 3)), ((7, 5, 6), (2, 9, 6))])
+def test_between_ends_keeps_every_corner(oblique, shape, other):
+    grid = oblique(shape, seed=4)
+    new = grid.between_ends(other)
+    for ends in itertools.product((0, 1), repeat=len(shape)):
+        corners = [
+            g.to_world(torch.tensor([[e * (n - 1.0)] for e, n in zip(ends, g.shape, strict=True)], dtype=float)[None])
+            for g in (grid, new)
+        ]
+        torch.testing.assert_close(*corners)
+    assert new.between_ends(shape) == grid
+    with pytest.raises(ValueError, match="two voxels or more"):
+        grid.between_ends((1,) * len(shape))
+
+
+@pytest.mark.parametrize("margins", [(2, 0), (1, 0, 3)])
+def test_padded_grids_go_on_as_they_were(oblique, margins):
+    grid = oblique((4, 6, 5)[: len(margins)], seed=5)
+    more = grid.padded(margins)
+    assert more.shape == tuple(n + 2 * m for n, m in zip(grid.shape, margins, strict=True))
+    where = grid.voxels(torch.zeros((), dtype=torch.float64))[None]
+    shifted = where + torch.tensor(margins, dtype=torch.float64).view(1, -1, *[1] * len(margins))
+    torch.testing.assert_close(more.to_world(shifted), grid.to_world(where))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Transform, Velocity
+from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Transform, Velocity, inverted
 
 SHAPES = [(14, 12), (12, 10, 11)]
 
@@ -248,3 +248,12 @@ def test_batches_and_gradients_go_axis_by_axis_too(oblique, kind):
     other = relative(grid, [0.6, -0.8], [0.3, 4.6], (6, 5))
     assert kind(field, grid).displacement(other).shape == (2, 2, 6, 5)
     assert torch.autograd.gradcheck(lambda f: kind(f, grid).displacement(other), (field,))
+
+
+def test_an_inverse_given_another_field_is_that_ones(smooth_field):
+    grid = Grid.centred((20, 18), 1.5)
+    fields = [smooth_field(grid.shape, seed, 2.0) for seed in (1, 2)]
+    there = [Displacement(field, grid) for field in fields]
+    points = grid.to_world(grid.voxels(fields[0])[None]).flatten(2)[0].T
+    again = inverted(there[0]).with_params(*there[1].params)
+    torch.testing.assert_close(there[1](again(points)), points, rtol=0, atol=2e-3)

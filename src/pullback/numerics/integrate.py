@@ -1,5 +1,6 @@
 """Composition, exponential and inversion of displacement fields, `(B, d, *spatial)` in voxels of one grid."""
 
+import torch
 from torch import Tensor
 
 from pullback.numerics.sample import sample, voxels
@@ -26,17 +27,23 @@ def invert(displacement: Tensor, tolerance: float = 1e-3, iterations: int = 100)
     """The displacement `w` with `(id + u) ∘ (id + w) = id`, by the fixed point `w ← −u(x + w)`.
 
     Chen et al. 2008. Converges where `u` is a contraction (steps are halved when the residual grows, which reaches
-    somewhat further); stops when no residual exceeds `tolerance` voxels. Where `u` folds there is no inverse and the
-    residual stays: measure it with `compose`.
+    somewhat further); voxels whose residual does not exceed `tolerance` voxels are done, and the others go on. Where
+    `u` folds there is no inverse and the residual stays: measure it with `compose`.
     """
-    inverse = -displacement
+    grid = voxels(tuple(displacement.shape[2:]), displacement).flatten(1)[None]
+    inverse = -displacement.flatten(2)
     relaxation, last = 1.0, float("inf")
+    left = torch.arange(grid.shape[2], device=grid.device)
     for _ in range(iterations):
-        residual = compose(displacement, inverse)
-        worst = float(residual.abs().max())
+        found = inverse[..., left]
+        residual = found + sample(displacement, grid[..., left] + found, padding="border")
+        away = residual.abs().amax((0, 1))
+        worst = float(away.max())
         if worst <= tolerance:
             break
         if worst > last:
             relaxation = max(relaxation / 2, 0.1)
-        inverse, last = inverse - relaxation * residual, worst
-    return inverse
+        far = away > tolerance
+        left, last = left[far], worst
+        inverse[..., left] = found[..., far] - relaxation * residual[..., far]
+    return inverse.reshape(displacement.shape)

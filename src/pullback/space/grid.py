@@ -54,6 +54,20 @@ class Grid:
         reach = (torch.tensor(self.shape, dtype=torch.float64) - 1) / factor
         return Grid(tuple(int(n) + 1 for n in torch.ceil(reach - 1e-6)), affine)
 
+    def between_ends(self, shape: tuple[int, ...]) -> "Grid":
+        """`shape` voxels, two or more along each axis, between the same outermost voxel centres."""
+        if min(*self.shape, *shape) < 2:
+            raise ValueError(f"Grid.between_ends: two voxels or more along each axis expected, of {self.shape}, {shape}")
+        affine = self.affine.clone()
+        affine[:-1, :-1] *= (torch.tensor(self.shape) - 1) / (torch.tensor(shape, dtype=torch.float64) - 1)
+        return Grid(tuple(shape), affine)
+
+    def padded(self, margins: tuple[int, ...]) -> "Grid":
+        """So many more voxels before the first and after the last along each axis."""
+        affine = self.affine.clone()
+        affine[:-1, -1] -= affine[:-1, :-1] @ torch.tensor(margins, dtype=torch.float64)
+        return Grid(tuple(n + 2 * margin for n, margin in zip(self.shape, margins, strict=True)), affine)
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

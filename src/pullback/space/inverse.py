@@ -1,6 +1,7 @@
 """Inverses that are exact wherever they are asked."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,7 +22,11 @@ class Inverse(Transform):
     """
 
     field: Dense
-    guess: Dense
+
+    @cached_property
+    def guess(self) -> Dense:
+        """The inverse on the grid, made when first asked for."""
+        return self.field.inverse()
 
     @property
     def params(self) -> tuple[Tensor, ...]:
@@ -54,5 +59,5 @@ def inverted(transform: Transform) -> Transform:
     if isinstance(transform, Composite):
         return Composite(inverted(transform.inner), inverted(transform.outer))
     if isinstance(transform, Dense):
-        return Inverse(transform, transform.inverse())
+        return Inverse(transform)
     return transform.inverse()
