@@ -194,6 +194,34 @@ def test_train_resume_of_a_finished_run_changes_nothing(pullback, run_folder):
     assert (run_folder / "last.safetensors").read_bytes() == before
 
 
+def test_training_on_pairs_that_are_made(pullback, tmp_path):
+    """As the command line has it: made for training, for validation and for the test, of a folder of one's own."""
+    for n in range(8):
+        write(tmp_path / "images" / f"s{n}.nii.gz", np.random.default_rng(n).random((16, 18, 16), np.float32))
+    made = "{part: pullback.data.synthesis.Synthesis, translation: 3.0}"
+    settings = {
+        "training.augment": made,
+        "data.synthetic": f"{{part: pullback.data.synthesis.Synthetic, synthesis: {made}, per_subject: 3}}",
+        "training.updates": 2,
+        "network.encoder": [4, 4],
+        "network.decoder": [4, 4, 4, 4],
+        "metrics": "[{part: pullback.metrics.physical.EndPointError}]",
+    }
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    data, out = ("--data", tmp_path / "images"), tmp_path / "run"
+    code, _, error = pullback("train", "unsupervised_voxelmorph_folder", *data, "-o", out, *words)
+    assert code == 0, error
+    code, _, error = pullback("evaluate", out, *data, "-o", tmp_path / "measured", "--json")
+    assert code == 0, error
+    rows = (tmp_path / "measured" / "pairs.csv").read_text()
+    assert rows.count("← synthetic 3") == 2 * 2  # of two test subjects, unmoved and by the network
+    assert "epe mm" in rows
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "images").rename(moved)
+    code, _, error = pullback("train", "unsupervised_voxelmorph_folder", "--data", moved, "-o", out, "--resume")
+    assert code == 0, error
+
+
 def test_a_strangers_folder_runs_nothing_when_it_is_gone_on_with(pullback, run_folder, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run_folder, folder)

@@ -7,7 +7,6 @@ from scipy.interpolate import RBFInterpolator
 from pullback.numerics.random import generator
 from pullback.numerics.spline import spline
 
-
 KERNELS = {2: "thin_plate_spline", 3: "linear"}
 
 

@@ -1,18 +1,19 @@
 """Recipes as data: every one runs, travels through YAML, and takes no misspelt key."""
 
+import json
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from pullback.data import Cohort
+from pullback.data import Cohort, Synthesis, Synthetic
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
 from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes import find, names
 from pullback.space import Velocity
-from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
+from pullback.study.recipe import Recipe, as_data, changed, read_recipe, to_yaml
 from pullback.study.run import build
 from pullback.training import Task, Training
 
@@ -100,6 +101,28 @@ def test_a_strangers_file_runs_nothing(tmp_path):
     path.write_text("!!python/object/apply:os.getcwd []")
     with pytest.raises(InputError, match="not a recipe"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("name", names())
+def test_parts_that_a_recipe_does_not_use_change_nothing_for_it(name):
+    """In the brief form, by which the folders of a study are named, nothing is said of pairs that are not made."""
+    text = json.dumps(as_data(find(name), brief=True))
+    assert "synth" not in text
+    assert "augment" not in json.dumps(as_data(find(name).training, brief=True))
+
+
+def test_a_recipe_on_pairs_that_are_made_survives(tmp_path):
+    settings = {
+        "training.augment": "{part: pullback.data.synthesis.Synthesis, displacement: 4, shape: [32, 32, 32]}",
+        "data.synthetic": "{part: pullback.data.synthesis.Synthetic, per_subject: 2}",
+    }
+    recipe = changed(find("unsupervised_voxelmorph_folder"), settings)
+    assert recipe.training.augment == Synthesis(displacement=4.0, shape=(32, 32, 32))
+    assert recipe.data.synthetic == Synthetic(per_subject=2)
+    assert changed(recipe, {"training.augment.gamma": "1.5"}).training.augment.gamma == 1.5
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    again = read_recipe(tmp_path / "recipe.yaml")
+    assert (again.data, again.training) == (recipe.data, recipe.training)
 
 
 def test_changes_reach_every_depth():

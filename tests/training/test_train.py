@@ -17,14 +17,25 @@ import torch
 from safetensors.torch import load_file
 from torch.optim import SGD
 
-from pullback.data import Cohort
+from pullback.data import Cohort, Synthesis, Synthetic, Validation
 from pullback.errors import InputError
 from pullback.files.lock import alone_in
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import build, load_run, run
-from pullback.training import Cosine, Plateau, Training, Unsupervised, draw, load_weights, save_weights, seeded, train
+from pullback.training import (
+    Cosine,
+    Plateau,
+    Told,
+    Training,
+    Unsupervised,
+    draw,
+    load_weights,
+    save_weights,
+    seeded,
+    train,
+)
 from pullback.training.log import Log
 
 SMALL = partial(VoxelMorph, ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4))
@@ -110,6 +121,51 @@ def test_killed_and_resumed_is_bitwise_the_same(tmp_path):
         assert_same(load_file(tmp_path / "whole" / name), load_file(tmp_path / "killed" / name))
     for name in ("training.csv",):
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "killed" / name).read_text()
+
+
+class Counted:
+    """Which pairs are drawn is told by their generator's first number."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def __call__(self, pair, chance):
+        self.drawn.append((pair.name, float(torch.rand((), generator=chance))))
+        return pair
+
+
+def test_every_pair_is_augmented_by_a_generator_of_its_own():
+    seen, again, other = Counted(), Counted(), Counted()
+    for augment, seed in ((seen, 0), (again, 0), (other, 1)):
+        with seeded(seed):
+            network = SMALL()
+        train(network, COHORT.train, Unsupervised(), Training(updates=3, batch=2, seed=seed, augment=augment))
+    assert len({number for _, number in seen.drawn}) == 6
+    assert seen.drawn == again.drawn
+    assert not {number for _, number in seen.drawn} & {number for _, number in other.drawn}
+    assert [name for name, _ in seen.drawn] == [draw(COHORT.train, 0, n).name for n in range(6)]
+
+
+def test_synthetic_pairs_are_the_same_after_a_pause(tmp_path):
+    augment = Synthesis(translation=10.0)
+    run(recipe(updates=4, augment=augment), tmp_path / "whole")
+    run(recipe(updates=2, augment=augment), tmp_path / "paused")
+    run(recipe(updates=4, augment=augment), tmp_path / "paused", resume=True)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "paused"))
+    run(recipe(updates=4), tmp_path / "plain")
+    assert not torch.equal(*(next(iter(weights(tmp_path / name).values())) for name in ("whole", "plain")))
+
+
+def test_what_is_told_of_a_synthetic_pair_is_learned():
+    """The distance of points to where the drawn transform leads them; one pair, drawn again and again."""
+    (pair,) = Synthetic(Synthesis(displacement=12.0, controls=3)).listed(Validation, [COHORT.train.cases[0]])
+    with seeded(0):
+        network = SMALL()
+    told = Told()
+    before = told(network, pair, 0.0)["tre"].item()
+    training = Training(updates=40, lr=1e-2, augment=lambda drawn, chance: pair)
+    train(network, COHORT.train, told, training)
+    assert told(network, pair, 0.0)["tre"].item() < 0.5 * before
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

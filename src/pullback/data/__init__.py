@@ -6,6 +6,7 @@ from pullback.data.folder import PairFolder
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungPair, lung_fold, read_lung
 from pullback.data.normalise import normalised
+from pullback.data.synthesis import Synthesis, Synthetic
 
 __all__ = [
     "Case",
@@ -16,6 +17,8 @@ __all__ = [
     "LungPair",
     "PairFolder",
     "Subject",
+    "Synthesis",
+    "Synthetic",
     "Test",
     "Train",
     "Validation",

@@ -90,15 +90,26 @@ class Train:
         return tuple(sorted({case.name for case in self.cases}))
 
 
+class Maker(Protocol):
+    """Makes the pair at `number` of a list out of its fixed case alone, each time the same."""
+
+    def __call__(self, case: Case, number: int) -> Pair: ...
+
+
 @dataclass(frozen=True)
 class _Listed(ABC):
-    """Pairs that are the same each time, fixed ← moving; an `atlas` is none of the subjects."""
+    """Pairs that are the same each time, fixed ← moving; an `atlas` is none of the subjects.
+
+    With `make` only the fixed cases are as they are stored: pairs are made of them.
+    """
 
     pairs: Sequence[tuple[Case, Case]]
     atlas: Case | None = None
+    make: Maker | None = None
 
     def __iter__(self) -> Iterator[Pair]:
-        return (pair_of(fixed, moving) for fixed, moving in self.pairs)
+        for number, (fixed, moving) in enumerate(self.pairs):
+            yield pair_of(fixed, moving) if self.make is None else self.make(fixed, number)
 
     def __len__(self) -> int:
         return len(self.pairs)

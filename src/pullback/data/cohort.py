@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pullback.data.case import LOADED, Subject, Test, Train, Validation, ordered_pairs
 from pullback.data.normalise import normalised
+from pullback.data.synthesis import Synthetic
 from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels, Velocity, pull
@@ -34,6 +35,7 @@ class Cohort:
         bias: standard deviation of the logarithm of a multiplicative field, smooth at 40 mm.
         noise: standard deviation of Gaussian noise; the template's brightest tissue is near 1.
         seed: of everything that is drawn.
+        synthetic: as in `PairFolder`.
     """
 
     spacing: float = 4.0
@@ -45,6 +47,7 @@ class Cohort:
     bias: float = 0.1
     noise: float = 0.02
     seed: int = 0
+    synthetic: Synthetic | None = None
 
     def _cases(self, first: int, count: int) -> tuple["PhantomCase", ...]:
         return tuple(PhantomCase(self, number) for number in range(first, first + count))
@@ -59,11 +62,13 @@ class Cohort:
 
     @property
     def validation(self) -> Validation:
-        return Validation(ordered_pairs(self._cases(self.train_subjects, self.validation_subjects)))
+        cases = self._cases(self.train_subjects, self.validation_subjects)
+        return Validation(ordered_pairs(cases)) if self.synthetic is None else self.synthetic.listed(Validation, cases)
 
     @property
     def test(self) -> Test:
-        return Test(ordered_pairs(self._cases(self.train_subjects + self.validation_subjects, self.test_subjects)))
+        cases = self._cases(self.train_subjects + self.validation_subjects, self.test_subjects)
+        return Test(ordered_pairs(cases)) if self.synthetic is None else self.synthetic.listed(Test, cases)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Your own images in a folder."""
 
 import glob
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
+from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
+from pullback.numerics.random import drawn_number
 
 LEAST = 2  # subjects of a split: fewer make no pair
 
@@ -34,6 +35,7 @@ class PairFolder:
         shape: as in `Learn2Reg`.
         seed: of the draw.
         atlas: name of the subject that is the moving image of every pair, and in no split; None pairs subjects.
+        synthetic: validation and test pairs are made of their subjects by it; None takes pairs of stored images.
     """
 
     root: str = ""
@@ -45,6 +47,7 @@ class PairFolder:
     shape: tuple[int, ...] | None = None
     seed: int = 0
     atlas: str | None = None
+    synthetic: Synthetic | None = None
 
     @cached_property
     def cases(self) -> tuple[FileCase, ...]:
@@ -161,10 +164,14 @@ class PairFolder:
 
     @property
     def validation(self) -> Validation:
+        if self.synthetic is not None:
+            return self.synthetic.listed(Validation, self._groups["validation"])
         return Validation(self._pairs("validation", 20), self._atlas)
 
     @property
     def test(self) -> Test:
+        if self.synthetic is not None:
+            return self.synthetic.listed(Test, self._groups["test"])
         return Test(self._pairs("test", 100), self._atlas)
 
     @property
@@ -179,11 +186,6 @@ class PairFolder:
     def _pairs(self, split: str, limit: int) -> list[tuple[FileCase, FileCase]]:
         cases, atlas = self._groups[split], self._atlas
         return ordered_pairs(cases, limit) if atlas is None else [(case, atlas) for case in cases]
-
-
-def drawn_number(seed: int, name: str) -> float:
-    """A number in [0, 1) by chance, the same for one seed and name on every machine and beside whomever."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48
 
 
 def _some(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
+from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.files.manifest import write_json
 
@@ -27,6 +28,7 @@ class Learn2Reg:
         held_out: cases kept from training for the validation split.
         validation_pairs: how many pairs of them.
         both_ways: the pairs that the file lists are measured in both directions.
+        synthetic: as in `PairFolder`.
     """
 
     root: str = ""
@@ -34,6 +36,7 @@ class Learn2Reg:
     held_out: int = 10
     validation_pairs: int = 20
     both_ways: bool = False
+    synthetic: Synthetic | None = None
 
     @cached_property
     def _splits(self) -> tuple[Train, Validation, Test]:
@@ -66,7 +69,10 @@ class Learn2Reg:
             validation = ordered_pairs(held, self.validation_pairs)
         if len(rest) < 2:
             raise InputError(f"{files[0]}: {len(rest)} cases are left to train on; at least 2 are needed")
-        return Train(tuple(rest)), Validation(tuple(validation)), Test(tuple(test))
+        if self.synthetic is None:
+            return Train(tuple(rest)), Validation(tuple(validation)), Test(tuple(test))
+        seen = [list(dict.fromkeys(case for pair in pairs for case in pair)) for pairs in (validation, test)]
+        return Train(tuple(rest)), self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
 
     def _case(self, root: Path, entry: dict[str, str]) -> FileCase:
         optional = {kind: root / entry[key] for kind, key in (("labels", "label"), ("mask", "mask")) if key in entry}

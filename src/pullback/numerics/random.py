@@ -1,5 +1,7 @@
 """Where chance comes from."""
 
+import hashlib
+
 import numpy as np
 import torch
 
@@ -10,3 +12,8 @@ def generator(seed: int, *index: int) -> torch.Generator:
     torch seeds its CPU generator with 32 bits of the number it is given, so the numbers are mixed first.
     """
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, *index]).generate_state(1)[0]))
+
+
+def drawn_number(seed: int, name: str) -> float:
+    """A number in [0, 1) by chance, the same for one seed and name on every machine and beside whomever."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48

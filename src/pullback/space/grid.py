@@ -57,7 +57,9 @@ class Grid:
     def between_ends(self, shape: tuple[int, ...]) -> "Grid":
         """`shape` voxels, two or more along each axis, between the same outermost voxel centres."""
         if min(*self.shape, *shape) < 2:
-            raise ValueError(f"Grid.between_ends: two voxels or more along each axis expected, of {self.shape}, {shape}")
+            raise ValueError(
+                f"Grid.between_ends: two voxels or more along each axis expected, of {self.shape}, {shape}"
+            )
         affine = self.affine.clone()
         affine[:-1, :-1] *= (torch.tensor(self.shape) - 1) / (torch.tensor(shape, dtype=torch.float64) - 1)
         return Grid(tuple(shape), affine)

@@ -158,10 +158,11 @@ def _seen(data: Dataset) -> object:
         "validation": [case for pair in data.validation.pairs for case in pair],
         "test": [case for pair in data.test.pairs for case in pair],
     }
-    return {
+    seen: dict[str, object] = {
         split: sorted({(case.name, case.image.stat().st_size if isinstance(case, FileCase) else 0) for case in listed})
         for split, listed in cases.items()
     }
+    return seen if data.test.make is None else seen | {"made": as_data(data.test.make, brief=True)}
 
 
 def _portable(recipe: Recipe) -> object:

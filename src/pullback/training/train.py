@@ -54,6 +54,7 @@ class Training:
         lr: its learning rate; the default is OFG's and VoxelMorph's.
         seed: of the initial weights (`seeded`) and of the pairs that are drawn.
         optimiser: `optimiser(parameters, lr=lr)` makes it.
+        augment: what becomes of a pair before it is learned from, such as `Synthesis()`; None leaves it.
         schedule: factor of the learning rate as a function of progress, such as `Cosine()`; None for a constant.
         plateau: when validation lowers the learning rate as well; None for never.
         precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
@@ -67,6 +68,7 @@ class Training:
     lr: float = 1e-4
     seed: int = 0
     optimiser: Callable[..., Optimizer] = adam
+    augment: Callable[[Pair, torch.Generator], Pair] | None = None
     schedule: Callable[[float], float] | None = None
     plateau: Plateau | None = None
     precision: str = "32-true"
@@ -135,9 +137,8 @@ def train(
                 keep.state()
                 raise Interrupted(f"stopped after update {state.update} of {training.updates}")
             index = state.update * fabric.world_size + fabric.global_rank
-            batch = (
-                draw(pairs, training.seed, index * training.batch + n).to(fabric.device) for n in range(training.batch)
-            )
+            numbers = range(index * training.batch, (index + 1) * training.batch)
+            batch = (_shown(pairs, training, number, fabric.device) for number in numbers)
             with seeded(training.seed, 1, index):  # dropout, so that a resumed run drops the same
                 values = _update(fabric, step, optimiser, batch, training, state)
             state.update += 1
@@ -161,6 +162,12 @@ def train(
 def draw(pairs: Drawn, seed: int, index: int) -> Pair:
     """The `index`-th pair of a training: a function of the seed and the index alone."""
     return pairs.draw(generator(seed, index))
+
+
+def _shown(pairs: Drawn, training: Training, number: int, device: torch.device) -> Pair:
+    """The pair of that number as it is learned from: on the device, and augmented."""
+    pair = draw(pairs, training.seed, number).to(device)
+    return pair if training.augment is None else training.augment(pair, generator(training.seed, 4, number))
 
 
 @contextmanager
