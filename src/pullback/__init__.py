@@ -7,7 +7,7 @@ import importlib
 
 _HOME = {
     "pullback.alignment": ("Alignment", "Pair"),
-    "pullback.data": ("Cohort", "Learn2Reg", "PairFolder", "normalised"),
+    "pullback.data": ("Cohort", "Learn2Reg", "PairFolder", "Synthesis", "Synthetic", "normalised"),
     "pullback.energies": ("LNCC", "MI", "MIND", "MSE", "NCC", "NGF", "NMI", "SSIM", "Bending", "Diffusion"),
     "pullback.errors": ("InputError",),
     "pullback.files": (

@@ -11,7 +11,7 @@ from scipy.stats import kstest
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort, PairFolder, Synthesis, Synthetic, Test, Validation
-from pullback.data.synthesis import Contrast
+from pullback.data.synthesis import Contrast, thin_plate
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.metrics import EndPointError, LandmarkError
@@ -134,6 +134,23 @@ def test_the_spline_is_scipys(ndim, kernel):
     truth = RBFInterpolator(at[every].flatten(1).T, field[every].flatten(1).T, kernel=kernel, degree=1)
     np.testing.assert_allclose(field.flatten(1).T, truth(at.flatten(1).T), atol=1e-5)
     assert float(field.abs().max()) > 0.1
+
+
+@pytest.mark.parametrize(("ndim", "kernel"), [(2, "thin_plate_spline"), (3, "linear")])
+def test_the_reduced_evaluation_comes_nearer_with_its_fineness(ndim, kernel):
+    """At points that no lattice has in common with another."""
+    grid = Grid.centred((32,) * ndim, 4.0)
+    values = torch.randn(4**ndim, ndim, generator=generator(2), dtype=torch.float64)
+    at = torch.cartesian_prod(*[torch.linspace(0, 31, 4, dtype=torch.float64)] * ndim)
+    chosen = torch.randint(31, (ndim, 300), generator=generator(3))
+    truth = RBFInterpolator(at, values, kernel=kernel, degree=1)(chosen.T)
+    off = []
+    for fineness in (2, 4, 8):
+        field = 4.0 * thin_plate(values, 4, grid, fineness).displacement(grid)[0]
+        off.append(np.linalg.norm(field[:, *chosen].T - truth, axis=1).mean())
+    assert off[1] < off[0] / 3
+    assert off[2] < off[1] / 3
+    assert off[2] < 0.01 * np.linalg.norm(truth, axis=1).mean()
 
 
 grids = st.tuples(

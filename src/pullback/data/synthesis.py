@@ -136,13 +136,9 @@ class Synthesis:
         return Contrast(self.gamma**power, self.brightness * shift)
 
     def _bent(self, grid: Grid, controls: Tensor) -> Displacement:
-        """The spline through displacements `(controls^d, d)` in mm of points that span the grid."""
-        d, linear = grid.ndim, grid.affine[:-1, :-1].to(controls)
-        nodes = grid.between_ends(((self.controls - 1) * self.fineness + 1,) * d)
-        coefficients = _plate(self.controls, self.fineness, d, controls.device).to(controls) @ controls
-        steps = coefficients @ torch.linalg.inv(nodes.affine[:-1, :-1]).mT.to(controls)
-        field = BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes).displacement(grid)
-        mm = torch.einsum("ab,nb...->na...", linear, field)
+        """The spline of displacements `(controls^d, d)` in mm, within the limits, and continued beyond the grid."""
+        field = thin_plate(controls, self.controls, grid, self.fineness).displacement(grid)
+        mm = torch.einsum("ab,nb...->na...", grid.affine[:-1, :-1].to(field), field)
         longest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
         field = field * torch.stack([self.displacement / longest, STEEPEST / steepest]).nan_to_num(0).min().clamp(max=1)
         margins = tuple((torch.ceil(self.displacement / grid.spacing).long() + 1).tolist())
@@ -188,6 +184,22 @@ class Synthetic:
     def listed(self, kind: type[Listed], cases: Sequence[Case]) -> Listed:
         """A split of these subjects' pairs."""
         return kind([(case, case) for case in cases for _ in range(self.per_subject)], make=self)
+
+
+def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpline:
+    """The thin-plate spline through displacements of a lattice of control points that spans a grid.
+
+    Args:
+        values: `(controls^d, d)` in mm, the last axis of the lattice running fastest.
+        controls: points of the lattice along each axis.
+        grid: its outermost voxel centres are those of the lattice.
+        fineness: to each cell of the lattice so many points, along each axis, at which it is exact; cubic between.
+    """
+    d = grid.ndim
+    nodes = grid.between_ends(((controls - 1) * fineness + 1,) * d)
+    coefficients = _plate(controls, fineness, d, values.device).to(values) @ values
+    steps = coefficients @ torch.linalg.inv(nodes.affine[:-1, :-1]).mT.to(values)
+    return BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes)
 
 
 def _vectors(count: int, ndim: int, longest: float, chance: torch.Generator) -> Tensor:
