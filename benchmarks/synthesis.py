@@ -143,8 +143,8 @@ def figure(path: Path, count: int) -> None:
     values = drawn(synthesis, Grid.centred((43, 43, 43), 128 / 42), count)
     drawing, axes = blank(len(limits), 11.0, 2.2)
     for axis, (name, ends) in zip(axes, limits.items(), strict=True):
-        margin = 0.08 * (ends[1] - ends[0])
-        axis.hist(values[name], bins=np.linspace(ends[0] - margin, ends[1] + margin, 24), color=COLOURS[0])
+        beyond = (ends[1] - ends[0]) / 10
+        axis.hist(values[name], bins=np.linspace(ends[0] - beyond, ends[1] + beyond, 25), color=COLOURS[0])
         for end in ends:
             axis.axvline(end, color=COLOURS[1], linewidth=1.2, linestyle="--")
         low, high = min(values[name]), max(values[name])

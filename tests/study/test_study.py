@@ -25,6 +25,8 @@ from pullback.study.probes import descended, landscape, refined
 from pullback.study.study import Experiment, Part
 from pullback.study.tables import records, shown
 
+SYNTHETIC = "pullback.data.synthesis.Synthetic"
+
 TINY = {
     "data.spacing": "14",
     "data.train_subjects": "2",
@@ -217,6 +219,13 @@ def test_other_images_are_other_runs_and_moved_ones_the_same(tmp_path):
         plans.append(_plan(tmp_path, "folder/voxelmorph", Experiment({"guided": known}), "guided", 0, {}))
     assert plans[0].folder == plans[2].folder != plans[1].folder
     assert plans[0].before == plans[2].before != plans[1].before
+
+
+def test_pairs_that_are_made_have_runs_and_a_before_of_their_own(tmp_path):
+    experiment = Experiment({"only": recipes["unsupervised_voxelmorph_phantom"]})
+    made = ({}, {"data.synthetic": f"{{part: {SYNTHETIC}}}"}, {"data.synthetic": f"{{part: {SYNTHETIC}, seed: 1}}"})
+    plans = [_plan(tmp_path, "phantom/voxelmorph", experiment, "only", 0, settings) for settings in made]
+    assert len({plan.folder for plan in plans}) == len({plan.before for plan in plans}) == 3
 
 
 def test_what_is_asked_for_by_name_is_there_beside_images_from_a_folder(tmp_path):
