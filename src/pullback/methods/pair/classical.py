@@ -192,8 +192,8 @@ ACCURATE = Classical(
     second=replace(DEFORMED, energy=stiff(0.5 * NEAR_AND_FAR + 6.0 * MIND(), 0.5, 0.4)),
     last=replace(DEFORMED, coarse=None, levels=ONE, steps=(30,)),
 )
-"""At full resolution whatever the size, and asked twice: the second opinion heeds self-similarity as much as correlation,
-which tells apart what has the same edge with other neighbours."""
+"""At full resolution whatever the size, and asked twice: the second opinion heeds self-similarity too, which tells
+apart what has the same edge with other neighbours."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
