@@ -102,16 +102,10 @@ def classical(
             linear = tuple((name, replace(posed, energy=_similarity(chosen))) for name, posed in linear)
         return replace(register, linear=linear, deformable=None)
     assert register.deformable is not None
-    deformable, kind = register.deformable, KINDS[transform]
-    if chosen:  # which leaves nothing to have a second opinion of
+    deformable = register.deformable
+    if chosen:
         deformable = replace(deformable, energy=chosen, coarse=None)
-        register = replace(register, second=None)
-    return replace(
-        register,
-        deformable=_of_kind(deformable, kind, smoothness),
-        second=register.second and _of_kind(register.second, kind, smoothness),
-        last=_of_kind(register.last, kind, smoothness),
-    )
+    return replace(register, deformable=_of_kind(deformable, KINDS[transform], smoothness))
 
 
 def learned(

@@ -13,14 +13,11 @@ import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
-from pullback.energies import LNCC, MIND, Diffusion, Energy
+from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pose.initialise import Begun, Initialise
 from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
-from pullback.space import Affine, Composite, Dense, Image, Linear, Motion, Transform, Velocity, inverted, pull
-
-ONE = Levels(coarsest=2**31)
-"""No coarser level before the last."""
+from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity, inverted
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,15 @@ class Classical:
         initialise: finds a rough start; None begins where the headers put the images.
         linear: rigid and affine stages by name, in order.
         deformable: the last stage; None stops at the linear ones.
-        second: another opinion of that stage, from the same start and with a field of the same kind. Both err, and not
-            alike; so the chain goes on from the mean of their fields, and by `last`. None asks for none.
-        last: finds what is left then, between the fixed image and the moving one pulled so far.
+        candidates: of so many of the last maps found so far, the start and the linear stages' answers, that stage takes
+            the one that its coarse levels come farthest from: an affine map may gain in intensities what it loses in
+            structures.
     """
 
     initialise: Initialise | None = Initialise()
     linear: tuple[tuple[str, Posed], ...] = (("rigid", Posed(Motion.rigid)), ("affine", Posed(Motion.affine)))
     deformable: Deformed | None = Deformed()
-    second: Deformed | None = None
-    last: Deformed = Deformed(levels=ONE)
+    candidates: int = 1
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Solved:
         """Fixed → moving.
@@ -105,28 +101,16 @@ class Classical:
             begun = self.initialise(one, two)
             found = begun.transform
             done("initialise")
+        starts = [found]
         if isinstance(found, Linear):
             for name, posed in self.linear:
                 found = posed.pose(one, two, found)
+                starts.append(found)
                 done(name)
         if self.deformable is not None:
-            start, found = found, self.deformable(one, two, found).transform
+            found = self.deformable.among(one, two, starts[-self.candidates :]).transform
             done("deformable")
-            if self.second is not None and isinstance(start, Linear):
-                found = _between(start, found, self.second(one, two, start).transform)
-                done("second opinion")
-                seen = pull(two, found, onto=one, mode="cubic")
-                found = found @ self.last(one, seen).transform
-                done("last")
         return Solved(Pair(fixed, moving), found, tuple(stages), begun)
-
-
-def _between(start: Linear, first: Transform, second: Transform) -> Transform:
-    """`start`, before it the mean of the fields that two registers have found from there."""
-    one, other = (found.inner if isinstance(found, Composite) else found for found in (first, second))
-    assert isinstance(one, Dense)
-    assert isinstance(other, Dense)
-    return start @ one.with_params((one.field + other.field) / 2)
 
 
 def _prepared(image: Image) -> Image:
@@ -184,16 +168,19 @@ FAST = Classical(
 )
 """A few steps at full resolution; at half of it, or less, where an image has more than a million voxels."""
 
-BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
+BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)), candidates=3)
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
 ACCURATE = Classical(
-    deformable=DEFORMED,
-    second=replace(DEFORMED, energy=stiff(0.5 * NEAR_AND_FAR + 6.0 * MIND(), 0.5, 0.4)),
-    last=replace(DEFORMED, coarse=None, levels=ONE, steps=(30,)),
+    deformable=replace(
+        DEFORMED,
+        energy=stiff(NEAR_AND_FAR, 0.4, 0.35),
+        steps=(160, 160, 160),
+        solver=replace(DEFORMED.solver, until=Settled(share=0.005)),
+    ),
+    candidates=3,
 )
-"""At full resolution whatever the size, and asked twice: the second opinion heeds self-similarity too, which tells
-apart what has the same edge with other neighbours."""
+"""At full resolution whatever the size, until nothing moves there any more, with a field that bends more easily."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
