@@ -4,25 +4,30 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from scipy.stats import wilcoxon
+from scipy.stats import mannwhitneyu, wilcoxon
 
 from pullback import cli
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.files.rows import read_csv
+from pullback.methods.pair.ddmr import Transferred
 from pullback.recipes.ofg import ENERGY, recipes
 from pullback.space import Grid, Image
 from pullback.studies import find
+from pullback.study.families import Family
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, chosen, run_study
 from pullback.study.probes import descended, landscape, refined
-from pullback.study.study import Experiment, Part
+from pullback.study.statistics import mann_whitney
+from pullback.study.study import Experiment, Part, Source, Study
 from pullback.study.tables import records, shown
 
 SYNTHETIC = "pullback.data.synthesis.Synthetic"
@@ -239,3 +244,42 @@ def test_the_seed_is_the_studys(tmp_path):
     arm = Experiment({"guided": recipes["ofg_voxelmorph_phantom"]})
     with pytest.raises(InputError, match="given by --seed"):
         _plan(tmp_path, "phantom/voxelmorph", arm, "guided", 0, {"training.seed": "9"})
+
+
+def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_path):
+    """The large set's run comes first, once for both arms that need it; and the page has the tests that were asked."""
+    name = "unsupervised_voxelmorph_phantom"
+    large, small = recipes[name], replace(recipes[name], data=replace(recipes[name].data, seed=9))
+    other = Experiment({"scratch": large})
+    moved = {"whole": Transferred(), "in two steps": Transferred(frozen=("unet.down",))}
+    arms = {"scratch": small, **{arm: replace(small, procedure=how) for arm, how in moved.items()}}
+    sources = {arm: Source("scratch", "procedure.source", other, "large/voxelmorph") for arm in moved}
+    asked = Family("benefit of transfer", mann_whitney, [(arm, "scratch") for arm in moved], "greater")
+    part = Part("transfer", "none", {"phantom/voxelmorph": Experiment(arms, "scratch", sources)}, tests=[asked])
+    study = Study("a test", {"transfer": part})
+    wanted = chosen(study, ["transfer"], {})
+    told = Console(record=True, file=StringIO(), width=120)
+    found = run_study(study, wanted, tmp_path, (0,), TINY, told)
+    lines = [line for line in told.export_text().splitlines() if " of 4: " in line]
+    assert ["goes on from" in line for line in lines] == [False, True, False, False]
+    (outcome,) = found["transfer"]
+    folders = {outcome.runs[arm][0].recipe.procedure.source for arm in moved}
+    assert len(folders) == 1
+    source = Path(folders.pop())
+    assert source.parent.parent == tmp_path / "runs" / "large"
+    assert (source / "test.csv").is_file()
+    write_study(study, found, tmp_path, Console(quiet=True))
+    rows = read_csv(tmp_path / "transfer-tests.csv")
+    assert [(row["a"], row["b"], row["family"]) for row in rows] == [
+        (arm, "scratch", "benefit of transfer") for arm in moved
+    ]
+    dice = {arm: [row["dice"] for row in read_csv(outcome.runs[arm][0].folder / "test.csv")] for arm in arms}
+    expected = mannwhitneyu(dice["whole"], dice["scratch"], alternative="greater").pvalue
+    assert rows[0]["p"] == pytest.approx(expected)
+    assert (tmp_path / "index.html").read_text().count("<table>") == 2
+
+
+def test_where_the_images_of_a_source_are_is_asked_for():
+    study = find("ddmr")
+    with pytest.raises(InputError, match=r"--data brains=DIR"):
+        chosen(study, ["transfer/hippocampus"], {"hippocampus": Path("anywhere")})

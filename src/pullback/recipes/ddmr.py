@@ -55,13 +55,15 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True)
 class _Images:
-    """Of a set: what it is called, where it comes from, how pairs are made of it, the network's widths, the numbers."""
+    """Of a set: what it is called, where it comes from, how pairs are made of it, the network's widths, the numbers of
+    training, and how many pairs each subject of validation and test makes."""
 
     about: str
     data: Dataset
     synthesis: Synthesis
     widths: tuple[int, ...]
     training: Training
+    per_subject: int = 1
 
 
 FULL = Training(updates=20_000, batch=8, lr=1e-3, plateau=Plateau(0.1, 10), log_every=50, validate_every=500)
@@ -72,9 +74,11 @@ NEAR = Synthesis(displacement=2.0, translation=6.0)  # the hippocampus is cut ou
 _SETS: Mapping[str, _Images] = MappingProxyType(
     {
         "phantom": _Images(
-            "the built-in cohort", Cohort(spacing=5.0), Synthesis(), (8, 16, 16), replace(SMALL, updates=200)
+            "the built-in cohort", Cohort(spacing=5.0), Synthesis(), (8, 16, 16), replace(SMALL, updates=200), 5
         ),
-        "brains": _Images("whole brains on one grid", guided["ofg_voxelmorph_brains"].data, Synthesis(), NARROW, SMALL),
+        "brains": _Images(
+            "whole brains on one grid", guided["ofg_voxelmorph_brains"].data, Synthesis(), NARROW, SMALL, 5
+        ),
         "hippocampus": _Images(
             "hippocampus MR (Learn2Reg)", guided["ofg_voxelmorph_hippocampus"].data, NEAR, NARROW, SMALL
         ),
@@ -102,7 +106,7 @@ def named(design: str) -> str:
 def _recipe(design: str, images: _Images) -> Recipe:
     return Recipe(
         about=f"{design}: {DESIGNS[design]}, {images.about}: Pérez de Frutos et al. 2023, tables 2 and 3",
-        data=replace(images.data, synthetic=Synthetic(images.synthesis)),  # type: ignore[type-var]
+        data=replace(images.data, synthetic=Synthetic(images.synthesis, images.per_subject)),  # type: ignore[type-var]
         network=partial(PooledUNet, ndim=3, widths=images.widths),
         supervision=_supervision(design),
         training=replace(images.training, augment=images.synthesis),
