@@ -22,7 +22,7 @@ NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
 CORRELATED = ("phantom", "folder", "hippocampus", "brains", "abdomen")
 DESIGNS = ("bln", "blns", "sgnd", "sgnsd", "uwnsd", "uwnsdh")
-WEIGHED = ("phantom", "brains", "hippocampus", "ixi", "comet")
+WEIGHED = ("phantom", "folder", "brains", "hippocampus", "ixi", "comet")
 TINY = Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2)
 
 
@@ -32,7 +32,7 @@ def test_the_recipes_are_the_ones_we_know_of():
     learned |= {f"cyclical_voxelmorph_{on}" for on in CORRELATED}
     weighed = {f"{design}_unet_{on}" for design in DESIGNS for on in WEIGHED}
     assert set(names()) == expected | learned | weighed
-    assert len(names()) == 54 + 20 + 30
+    assert len(names()) == 54 + 20 + 36
 
 
 def solid(recipe: Recipe) -> Recipe:

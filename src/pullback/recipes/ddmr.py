@@ -76,6 +76,13 @@ _SETS: Mapping[str, _Images] = MappingProxyType(
         "phantom": _Images(
             "the built-in cohort", Cohort(spacing=5.0), Synthesis(), (8, 16, 16), replace(SMALL, updates=200), 5
         ),
+        "folder": _Images(
+            "your own folder of images",
+            guided["ofg_voxelmorph_folder"].data,
+            Synthesis(),
+            NARROW,
+            replace(SMALL, updates=5000, validate_every=250),
+        ),
         "brains": _Images(
             "whole brains on one grid", guided["ofg_voxelmorph_brains"].data, Synthesis(), NARROW, SMALL, 5
         ),

@@ -44,35 +44,22 @@ class Deformed:
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving. A `start` that is a field itself is refined as it is, on the finest level alone."""
-        return self.among(fixed, moving, [start or Affine.identity(fixed.grid.ndim)])
-
-    def among(self, fixed: Image, moving: Image, starts: Sequence[Transform]) -> Alignment:
-        """From the one of several starts whose energy is lowest before the last level."""
-        tried = [(start, *self._before_last(fixed, moving, start)) for start in starts]
-        if len(tried) > 1:
-            tried.sort(key=lambda one: float(self.energy.on(one[1])(one[2])))
-        start, last, field = tried[0]
-        field = self._solver(0)(self.energy.on(last), start=field)
-        begin, given = _split(start, fixed.grid)
-        if given is None:
-            field = self.kind(field.field, field.grid)
+        begin, field = _split(start, fixed.grid)
+        pairs = self.levels(Pair(fixed, placed(moving, begin)))
+        levels = [replace(level, moving=within_view(level.moving)) for level in pairs]
+        if field is None:
+            field = self._descend(fixed, levels)
+        else:
+            field = self._solver(0)(self.energy.on(levels[-1]), start=field)
         return Alignment(Pair(fixed, moving), field if isinstance(start, Dense) else begin @ field)
 
-    def _before_last(self, fixed: Image, moving: Image, start: Transform) -> tuple[Pair, Dense]:
-        """The images at the last level, and the field that the others have found there."""
-        begin, field = _split(start, fixed.grid)
-        *levels, last = [
-            replace(level, moving=within_view(level.moving))
-            for level in self.levels(Pair(fixed, placed(moving, begin)))
-        ]
-        if field is not None:
-            return last, field
-        grids = [self._grid(level.fixed.grid) for level in (*levels, last)]
+    def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
+        grids = [self._grid(level.fixed.grid) for level in levels]
         field = (self.draft or self.kind)(fixed.data.new_zeros(1, fixed.grid.ndim, *grids[0].shape), grids[0])
-        for n, level in enumerate(levels):
-            field = self._solver(len(levels) - n)((self.coarse or self.energy).on(level), start=field)
-            field = field.on(grids[n + 1])
-        return last, field
+        for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
+            energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
+            field = self._solver(len(levels) - 1 - n)(energy.on(level), start=field.on(grid))
+        return self.kind(field.field, field.grid)
 
     def _grid(self, level: Grid) -> Grid:
         return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))

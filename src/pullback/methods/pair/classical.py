@@ -66,15 +66,11 @@ class Classical:
         initialise: finds a rough start; None begins where the headers put the images.
         linear: rigid and affine stages by name, in order.
         deformable: the last stage; None stops at the linear ones.
-        candidates: of so many of the last maps found so far, the start and the linear stages' answers, that stage takes
-            the one that its coarse levels come farthest from: an affine map may gain in intensities what it loses in
-            structures.
     """
 
     initialise: Initialise | None = Initialise()
     linear: tuple[tuple[str, Posed], ...] = (("rigid", Posed(Motion.rigid)), ("affine", Posed(Motion.affine)))
     deformable: Deformed | None = Deformed()
-    candidates: int = 1
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Solved:
         """Fixed → moving.
@@ -101,14 +97,12 @@ class Classical:
             begun = self.initialise(one, two)
             found = begun.transform
             done("initialise")
-        starts = [found]
         if isinstance(found, Linear):
             for name, posed in self.linear:
                 found = posed.pose(one, two, found)
-                starts.append(found)
                 done(name)
         if self.deformable is not None:
-            found = self.deformable.among(one, two, starts[-self.candidates :]).transform
+            found = self.deformable(one, two, found).transform
             done("deformable")
         return Solved(Pair(fixed, moving), found, tuple(stages), begun)
 
@@ -168,7 +162,7 @@ FAST = Classical(
 )
 """A few steps at full resolution; at half of it, or less, where an image has more than a million voxels."""
 
-BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)), candidates=3)
+BALANCED = Classical(deformable=replace(DEFORMED, levels=Levels(most=2_000_000)))
 """At full resolution; at half of it, or less, where an image has more than two million voxels."""
 
 ACCURATE = Classical(
@@ -177,8 +171,7 @@ ACCURATE = Classical(
         energy=stiff(NEAR_AND_FAR, 0.4, 0.35),
         steps=(160, 160, 160),
         solver=replace(DEFORMED.solver, until=Settled(share=0.005)),
-    ),
-    candidates=3,
+    )
 )
 """At full resolution whatever the size, until nothing moves there any more, with a field that bends more easily."""
 
