@@ -54,7 +54,7 @@ study = Study(
         "transfer": Part(
             "The same on a small set: from scratch, and transferred from the large one in one step or two",
             "Tables 3 to 5, Oslo-CoMet: TRE from scratch, in one step and in two: BL-N 18.1, 24.1, 22.3 mm; SG-NSD "
-            "8.9, 5.8, 5.2; UW-NSD 11.5, 4.1, 3.4; UW-NSDH 8.3, 4.0, 3.6; 11.9 before. Transfer helps UW-NSD "
+            "8.9, 5.8, 5.2; UW-NSD 11.5, 4.1, 3.4; UW-NSDH 8.3, 4.0, 3.6; 11.9 before. Transfer is of use to UW-NSD "
             "(p = 0.001) and SG-NSD (p = 0.002), not BL-N (p = 0.86); guidance p < 0.001, weighting p = 0.009 "
             "(Mann-Whitney).",
             {f"{data}/unet": _transfer(data, source) for data, source in TRANSFERS.items()},
