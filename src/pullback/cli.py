@@ -313,7 +313,7 @@ def doctor(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg | cyclical.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg | cyclical | ddmr.")],
     parts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PART...]", help="table1, or table1/brains, or table1/brains/voxelmorph."),
