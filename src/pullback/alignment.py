@@ -70,6 +70,22 @@ class Alignment:
         return self.pair.moving_labels and pull(self.pair.moving_labels, self.transform, onto=self.pair.fixed)
 
     @cached_property
+    def memberships(self) -> tuple[Tensor, Tensor] | None:
+        """Where each label above background is, of the fixed and of the moved ones: `(B, labels, *spatial)` each.
+
+        On the fixed grid: 0 or 1, and what linear interpolation makes of that, so that gradients reach the transform.
+
+        None where the pair lacks labels on either side; without channels where they are all background.
+        """
+        fixed, moving = self.pair.fixed_labels, self.pair.moving_labels
+        if fixed is None or moving is None:
+            return None
+        values = torch.cat([labels.data.unique() for labels in (fixed, moving)]).unique()
+        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)
+        one, two = ((labels.data == values).to(self.pair.moving.data.dtype) for labels in (fixed, moving))
+        return one, pull(Image(two, moving.grid), self.transform, onto=self.pair.fixed).data
+
+    @cached_property
     def pushed(self) -> Points | None:
         """The fixed points in the moving world, or None where the pair has none."""
         return self.pair.fixed_points and push(self.pair.fixed_points, self.transform)

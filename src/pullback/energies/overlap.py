@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.energies.energy import Energy
 from pullback.errors import InputError
 from pullback.numerics.smooth import cross_mean
-from pullback.space import Image, Labels, pull
 
 
 @dataclass(frozen=True)
@@ -59,25 +57,17 @@ class SoftHausdorff(Energy):
 
 
 def memberships(alignment: Alignment) -> tuple[Tensor, Tensor]:
-    """Where each label of the pair is, `(B, labels, *spatial)` on the fixed grid: 0 or 1, and 0 … 1 of the moved ones.
+    """Those of the alignment, which all energies of it share.
 
     Raises:
         InputError: the pair has no labels on both sides, or nothing but background.
     """
-    pair = alignment.pair
-    if pair.fixed_labels is None or pair.moving_labels is None:
+    name, found = alignment.pair.name or "a pair", alignment.memberships
+    if found is None:
         raise InputError(
-            f"{pair.name or 'a pair'}: labels of both images are needed to be guided by; "
-            f"give them, or take an energy of intensities alone"
+            f"{name}: labels of both images are needed to be guided by; give them, or take an energy of intensities "
+            f"alone"
         )
-    values = torch.cat([t.data.unique() for t in (pair.fixed_labels, pair.moving_labels)]).unique()
-    values = values[values > 0]
-    if len(values) == 0:
-        raise InputError(f"{pair.name or 'a pair'}: its labels are all background; nothing can be guided by them")
-    like = pair.moving.data
-    fixed, moving = (_each(labels, values, like) for labels in (pair.fixed_labels, pair.moving_labels))
-    return fixed, pull(Image(moving, pair.moving_labels.grid), alignment.transform, onto=pair.fixed).data
-
-
-def _each(labels: Labels, values: Tensor, like: Tensor) -> Tensor:
-    return (labels.data == values.view(1, -1, *[1] * (labels.data.ndim - 2))).to(like.dtype)
+    if found[0].shape[1] == 0:
+        raise InputError(f"{name}: its labels are all background; nothing can be guided by them")
+    return found

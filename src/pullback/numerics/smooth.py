@@ -59,15 +59,10 @@ def gaussian_sum(values: Tensor, sigma: float, reach: int) -> Tensor:
 
     The weights of a whole window add up to 1; beyond the border there is nothing to add.
     """
+    whole = _bells(2 * reach + 1, sigma, reach)[reach].sum()
     for axis, n in enumerate(values.shape[2:]):
-        at = torch.arange(n, dtype=torch.float64)
-        values = apply_along(_bell(at[:, None] - at, sigma, reach).to(values), values, axis)
+        values = apply_along((_bells(n, sigma, reach) / whole).to(values), values, axis)
     return values
-
-
-def _bell(distance: Tensor, sigma: float, reach: int) -> Tensor:
-    whole = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2).sum()
-    return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= reach) / whole
 
 
 def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
@@ -90,7 +85,12 @@ def widened(values: Tensor, ratios: Sequence[float]) -> Tensor:
 
 
 def _gaussian_matrix(n: int, sigma: float) -> Tensor:
+    kernel = _bells(n, sigma, math.ceil(4 * sigma))
+    return kernel / kernel.sum(1, keepdim=True)
+
+
+def _bells(n: int, sigma: float, reach: int) -> Tensor:
+    """A Gaussian of height 1 about each of `n` voxels, `(n, n)`, cut off `reach` voxels away."""
     at = torch.arange(n, dtype=torch.float64)
     distance = (at[:, None] - at).abs()
-    kernel = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance <= math.ceil(4 * sigma))
-    return kernel / kernel.sum(1, keepdim=True)
+    return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance <= reach)
