@@ -1,5 +1,6 @@
 """Lung keypoints: what is read, what is refused, and what is never touched."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,17 @@ def parts(**others):
     usual |= {"spacing_nominal": np.array([1.75, 1, 1.25]), "spacing_true": np.array([1.6, 1.6, 1.4])}
     usual |= {"shape": np.array([192, 192, 208])}
     return {name: value for name, value in (usual | others).items() if value is not None}
+
+
+def written(folder, case, breaths=("exp", "insp"), size=(192, 192, 208), **others):
+    """A case whose lungs are a box and whose masks have a wrong header, as the real ones."""
+    np.savez(folder / f"copd_{case:02d}.npz", **parts(**others))
+    (folder / "masks").mkdir(exist_ok=True)
+    mask = np.zeros(size, np.uint8)
+    mask[20:60, 30:70, 40:90] = 1
+    for breath in breaths:
+        nib.save(nib.Nifti1Image(mask, np.diag([9, 9, 9, 1])), folder / f"masks/case_{case:02d}_{breath}_mask.nii.gz")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +47,7 @@ def test_folds_share_no_patient_and_miss_none():
 
 
 def test_points_are_in_nominal_mm(tmp_path):
-    stored = parts()
-    np.savez(tmp_path / "copd_03.npz", **stored)
-    pair = read_lung(tmp_path, 3)
+    stored, pair = parts(), read_lung(written(tmp_path, 3), 3)
     np.testing.assert_allclose(pair.fixed, stored["exhale_keypoints"] * [1.75, 1, 1.25], rtol=1e-6)
     np.testing.assert_allclose(pair.moving_landmarks, stored["landmarks_inhale"] * [1.75, 1, 1.25])
     assert (pair.fixed.dtype, pair.moving_landmarks.dtype) == (torch.float32, torch.float64)
@@ -50,9 +60,7 @@ def test_matches_are_never_read(tmp_path, monkeypatch):
     take = np.lib.npyio.NpzFile.__getitem__
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: asked.append(name) or take(self, name))
     wrong = {"exhale_match_in_inhale": np.full((20, 3), np.nan), "inhale_match_in_exhale": np.full((20, 3), np.nan)}
-    np.savez(tmp_path / "copd_02.npz", **parts(**wrong))
-    np.savez(tmp_path / "copd_03.npz", **parts())
-    with_matches, without = read_lung(tmp_path, 2), read_lung(tmp_path, 3)
+    with_matches, without = read_lung(written(tmp_path, 2, **wrong), 2), read_lung(written(tmp_path, 3), 3)
     assert torch.equal(with_matches.fixed, without.fixed)
     assert torch.equal(with_matches.moving, without.moving)
     assert "exhale_keypoints" in asked
@@ -74,6 +82,26 @@ def test_wrong_parts_are_named(tmp_path, others, words):
     np.savez(tmp_path / "copd_04.npz", **parts(**others))
     with pytest.raises(InputError, match=words):
         read_lung(tmp_path, 4)
+
+
+def test_surfaces_are_the_masks_outermost_voxels_in_nominal_mm(tmp_path):
+    pair = read_lung(written(tmp_path, 3), 3)
+    assert (len(pair.fixed_surface), len(pair.moving_surface)) == (400, 4000)
+    for surface in (pair.fixed_surface, pair.moving_surface):
+        voxels = surface.double() / pair.nominal
+        outermost = (voxels - torch.tensor([20.0, 30, 40])).minimum(torch.tensor([59.0, 69, 89]) - voxels).amin(1)
+        torch.testing.assert_close(outermost, torch.zeros_like(outermost), atol=1e-4, rtol=0)
+        assert len(surface.unique(dim=0)) == len(surface)
+    assert torch.equal(read_lung(tmp_path, 3).moving_surface, pair.moving_surface)
+
+
+def test_wrong_masks_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"case_03_insp_mask\.nii\.gz: no such file"):
+        read_lung(written(tmp_path, 3, ["exp"]), 3)
+    with pytest.raises(InputError, match=r"case_04_exp_mask.*\(192, 192, 208\) voxels expected.*got \(90, 90, 90\)"):
+        read_lung(written(tmp_path, 4, size=(90, 90, 90)), 4)
+    with pytest.raises(InputError, match="at least 400 voxels of surface expected, got 0"):
+        read_lung(written(tmp_path, 5, size=(10, 10, 10), shape=np.array([10, 10, 10])), 5)
 
 
 def test_wrong_files_are_named(tmp_path):

@@ -37,6 +37,24 @@ def test_points_on_their_partners_stay():
     assert Settle()(fixed, fixed, still(fixed))(fixed).abs().max() < 0.05
 
 
+def test_points_of_a_surface_meet_only_points_of_a_surface():
+    """One that lies on the cloud moves nothing; one that has moved leads a cloud that has lost its partners along."""
+    fixed = grid_cloud(4)
+    away = fixed + torch.tensor([300.0, 0, 0], dtype=torch.float64)
+    shell = 50 * torch.nn.functional.normalize(torch.randn(300, 3, generator=generator(5), dtype=torch.float64)) + 25
+    kept = Settle()(fixed, fixed, still(fixed), (shell, shell.flip(0)))
+    assert kept(fixed).abs().max() < 0.05
+    led = Settle()(fixed, away, still(fixed), (shell, shell + 3.0))(fixed)
+    torch.testing.assert_close(led, torch.full_like(led, 3.0), atol=0.1, rtol=0)
+
+
+def test_momentum_comes_to_the_same_rest():
+    fixed = grid_cloud(6)
+    moving = warp(fixed)[torch.randperm(len(fixed), generator=generator(7))[:150]]
+    plain, hurried = (Settle(iterations=60, momentum=m)(fixed, moving, still(fixed))(fixed) for m in (0.0, 0.8))
+    torch.testing.assert_close(hurried, plain, atol=1e-6, rtol=0)
+
+
 def test_far_points_do_not_pull():
     """A cloud out of reach leaves no point certain, and the answer is not moved all the way to it."""
     fixed = grid_cloud(3)

@@ -7,11 +7,15 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from pullback.errors import InputError
+from pullback.files.nifti import load, stored_voxels
+from pullback.numerics.random import generator
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud
+SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the moving one needs to be without gaps
 FOLDS = ((2,), (3, 4), (5, 6), (7, 8), (9, 10))  # the paper's pairs of patients in order, less case 01
 
 
@@ -25,6 +29,7 @@ class LungPair:
     Attributes:
         case: number.
         fixed, moving: Förstner points `(N, 3)` and `(M, 3)`, float32.
+        fixed_surface, moving_surface: points on the surfaces of the lungs, `(400, 3)` and `(4000, 3)`, float32.
         fixed_landmarks, moving_landmarks: of experts, one to one, `(300, 3)`, float64.
         nominal, true: voxel sizes `(3,)` in mm, float64.
         shape: of the scan in voxels.
@@ -33,6 +38,8 @@ class LungPair:
     case: int
     fixed: Tensor
     moving: Tensor
+    fixed_surface: Tensor
+    moving_surface: Tensor
     fixed_landmarks: Tensor
     moving_landmarks: Tensor
     nominal: Tensor
@@ -41,10 +48,10 @@ class LungPair:
 
 
 def read_lung(folder: str | Path, case: int) -> LungPair:
-    """One case of `copd_NN.npz`. Of the automatic matches in the same file nothing is read.
+    """One case of `copd_NN.npz`, and of `masks/`. Of the automatic matches in the same file nothing is read.
 
     Raises:
-        InputError: no such file, not such a file, or a part of it is missing or of another shape.
+        InputError: no such file, not such a file, a part of it is missing or of another shape, or a mask is empty.
     """
     path = Path(folder) / f"copd_{case:02d}.npz"
     try:
@@ -58,9 +65,11 @@ def read_lung(folder: str | Path, case: int) -> LungPair:
         raise InputError(f"{path}: a case of the lung keypoints (.npz) expected: {error}") from error
     if len(landmarks[0]) != len(landmarks[1]):
         raise InputError(f"{path}: as many landmarks at exhale as at inhale expected, got {[*map(len, landmarks)]}")
-    fixed, moving = ((points * nominal).float() for points in clouds)
     sizes = tuple(int(n) for n in shape.tolist())
-    return LungPair(case, fixed, moving, landmarks[0] * nominal, landmarks[1] * nominal, nominal, true, sizes)
+    masks = (Path(folder) / "masks" / f"case_{case:02d}_{breath}_mask.nii.gz" for breath in ("exp", "insp"))
+    clouds += [_surface(mask, sizes, count) for mask, count in zip(masks, SURFACE, strict=True)]
+    points = ((cloud * nominal).float() for cloud in clouds)
+    return LungPair(case, *points, *(marked * nominal for marked in landmarks), nominal, true, sizes)
 
 
 def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
@@ -72,6 +81,17 @@ def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
     if not 0 <= fold < len(FOLDS):
         raise InputError(f"fold {fold}: one of 0 to {len(FOLDS) - 1} expected")
     return tuple(case for case in CASES if case not in FOLDS[fold]), FOLDS[fold]
+
+
+def _surface(path: Path, shape: tuple[int, ...], count: int) -> Tensor:
+    """Voxels `(count, 3)` at the surface of a mask, drawn by chance; its header, which is wrong, is not heeded."""
+    inside = stored_voxels(load(path), path) > 0
+    if inside.shape != shape:
+        raise InputError(f"{path}: a mask of {shape} voxels expected, like its keypoints, got {inside.shape}")
+    voxels = torch.from_numpy(np.argwhere(inside & ~ndimage.binary_erosion(inside))).double()
+    if len(voxels) < count:
+        raise InputError(f"{path}: at least {count} voxels of surface expected, got {len(voxels)}")
+    return voxels[torch.randperm(len(voxels), generator=generator(0))[:count]]
 
 
 def _points(stored: np.lib.npyio.NpzFile, name: str, path: Path) -> Tensor:

@@ -30,27 +30,48 @@ class Spline:
         return torch.cat(parts)
 
 
-def spline(points: Tensor, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
-    """The spline of values `(N, C)` at points `(N, d)`, d = 2 or 3.
+class Knots:
+    """Points that many splines share; what depends on the points alone is computed once.
 
     Args:
-        points, values: of one dtype; float64 where many points are near each other.
-        smoothing: in units of the points' coordinates (2-D: squared); the larger, the nearer to an affine function; of
-            all points, or `(N,)`, of each.
+        points: `(N, d)`, d = 2 or 3; float64 where many are near each other.
 
     Raises:
         ValueError: fewer than four points, or all in one plane; 2-D: fewer than three, or all in one line.
     """
-    n, d = points.shape
-    affine = _affine(points)
-    if n <= d or int(torch.linalg.matrix_rank(affine - affine.mean(0) * (affine != 1))) <= d:
-        least = "three points that do not lie in one line" if d == 2 else "four points that do not lie in one plane"
-        raise ValueError(f"spline: at least {least} expected, got {n}")
-    matrix = torch.zeros(n + 1 + d, n + 1 + d, dtype=points.dtype, device=points.device)
-    matrix[:n, :n] = _kernel(points, points) + torch.diag(torch.as_tensor(smoothing).to(points).expand(n))
-    matrix[:n, n:], matrix[n:, :n] = affine, affine.mT
-    right = torch.cat([values, values.new_zeros(1 + d, values.shape[1])])
-    return Spline(points, torch.linalg.solve(matrix, right))
+
+    def __init__(self, points: Tensor) -> None:
+        n, d = points.shape
+        affine = _affine(points)
+        if n <= d or int(torch.linalg.matrix_rank(affine - affine.mean(0) * (affine != 1))) <= d:
+            least = "three points that do not lie in one line" if d == 2 else "four points that do not lie in one plane"
+            raise ValueError(f"spline: at least {least} expected, got {n}")
+        self.points = points
+        self._matrix = points.new_zeros(n + 1 + d, n + 1 + d)
+        self._matrix[:n, :n] = _kernel(points, points)
+        self._matrix[:n, n:], self._matrix[n:, :n] = affine, affine.mT
+
+    def spline(self, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
+        """The spline of values `(N, C)`.
+
+        Args:
+            smoothing: in units of the points' coordinates (2-D: squared); the larger, the nearer to an affine function;
+                of all points, or `(N,)`, of each.
+        """
+        n, d = self.points.shape
+        matrix = self._matrix.clone()
+        matrix.diagonal()[:n] += torch.as_tensor(smoothing).to(matrix)
+        right = torch.cat([values, values.new_zeros(1 + d, values.shape[1])])
+        return Spline(self.points, torch.linalg.solve(matrix, right))
+
+    def at(self, spline: Spline) -> Tensor:
+        """What one of the splines says at the points themselves, `(N, C)`."""
+        return self._matrix[: len(self.points)] @ spline.weights
+
+
+def spline(points: Tensor, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
+    """One spline through points of its own: see `Knots`, which says what is expected and raised."""
+    return Knots(points).spline(values, smoothing)
 
 
 def _kernel(where: Tensor, points: Tensor) -> Tensor:

@@ -80,9 +80,9 @@ class Cyclical:
         first, last = [], []
         for _ in range(self.views):
             affine = self.affines.draw(chance)
-            fixed = cloud.fixed @ affine
-            stages = self.register.stages(network, fixed, cloud.moving @ affine)
-            there = [stage(fixed.double()).float() @ affine.inverse() for stage in (stages[0], stages[-1])]
+            seen = cloud.under(affine)
+            stages = self.register.stages(network, seen)
+            there = [stage(seen.fixed.double()).float() @ affine.inverse() for stage in (stages[0], stages[-1])]
             first.append(there[0])
             last.append(there[1])
         label = torch.stack(last).mean(0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pullback.methods.points.learn import Cloud
 from pullback.numerics.graph import gathered
 from pullback.numerics.spline import Spline, spline
 from pullback.solvers import Propagate, Settle
@@ -53,7 +54,8 @@ class Register:
     """Two clouds to a displacement of all space: what a trained network is used by, and what its labels are made by.
 
     The displacements found are smoothed by a spline, by which the fixed points are placed anew; then what is left is
-    looked for among fewer, nearer points; in the end the points settle where they are, without features.
+    looked for among fewer, nearer points; in the end the points settle where they are, without features, and the
+    organs' surfaces, where they are known, with them.
 
     Attributes:
         passes: one solver each.
@@ -66,20 +68,22 @@ class Register:
     smoothing: float = 100.0
     settle: Settle | None = Settle()
 
-    def __call__(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Spline:
-        """The displacement in mm, a function of points `(…, 3)` in mm, float64."""
-        return self.stages(network, fixed, moving)[-1]
+    def __call__(self, network: nn.Module, cloud: Cloud) -> Spline:
+        """The displacement in mm, a function of points `(N, 3)` in mm, float64."""
+        return self.stages(network, cloud)[-1]
 
     @torch.no_grad()
-    def stages(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> list[Spline]:
+    def stages(self, network: nn.Module, cloud: Cloud) -> list[Spline]:
         """After each pass, and after settling."""
+        fixed, moving = cloud.fixed, cloud.moving
         placed, found = overlaid(fixed, moving), []
         for solver in self.passes:
             displacement = Match(solver).onward(network, fixed, placed, moving)
             found.append(spline(fixed.double(), displacement.double(), self.smoothing))
             placed = (fixed.double() + found[-1](fixed.double())).to(fixed)
         if self.settle is not None:
-            found.append(self.settle(fixed.double(), moving.double(), found[-1]))
+            surfaces = cloud.surfaces and (cloud.surfaces[0].double(), cloud.surfaces[1].double())
+            found.append(self.settle(fixed.double(), moving.double(), found[-1], surfaces))
         return found
 
 

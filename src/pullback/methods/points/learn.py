@@ -13,10 +13,21 @@ from pullback.numerics.rotation import nearby
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """A pair of clouds without correspondences: `fixed` `(N, 3)` and `moving` `(M, 3)`, float32, in mm."""
+    """A pair of clouds without correspondences.
+
+    Attributes:
+        fixed, moving: points `(N, 3)` and `(M, 3)`, float32, in mm.
+        surfaces: of the fixed and of the moving organ, points `(S, 3)` and `(T, 3)`, float32, in mm, where known.
+    """
 
     fixed: Tensor
     moving: Tensor
+    surfaces: tuple[Tensor, Tensor] | None = None
+
+    def under(self, linear: Tensor) -> "Cloud":
+        """The pair under a linear map `(3, 3)`, for rows of points from the right."""
+        surfaces = None if self.surfaces is None else (self.surfaces[0] @ linear, self.surfaces[1] @ linear)
+        return Cloud(self.fixed @ linear, self.moving @ linear, surfaces)
 
 
 class Lesson(Protocol):
