@@ -68,8 +68,9 @@ def read_lung(folder: str | Path, case: int) -> LungPair:
     sizes = tuple(int(n) for n in shape.tolist())
     masks = (Path(folder) / "masks" / f"case_{case:02d}_{breath}_mask.nii.gz" for breath in ("exp", "insp"))
     clouds += [_surface(mask, sizes, count) for mask, count in zip(masks, SURFACE, strict=True)]
-    points = ((cloud * nominal).float() for cloud in clouds)
-    return LungPair(case, *points, *(marked * nominal for marked in landmarks), nominal, true, sizes)
+    fixed, moving, fixed_surface, moving_surface = ((points * nominal).float() for points in clouds)
+    first, second = (points * nominal for points in landmarks)
+    return LungPair(case, fixed, moving, fixed_surface, moving_surface, first, second, nominal, true, sizes)
 
 
 def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
