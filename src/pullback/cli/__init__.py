@@ -1,0 +1,38 @@
+"""The commands. Heavy imports wait inside them, so that `--help` answers at once."""
+
+import json
+import sys
+import warnings
+
+import typer
+
+from pullback.cli.learning import demo, evaluate, prepare, recipes, study, train
+from pullback.cli.pairs import apply, convert, doctor, register
+
+app = typer.Typer(
+    help="Align medical images in 2D and 3D, and teach networks to, without labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, prepare, train, register, evaluate, apply, convert, doctor, study, recipes):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C."""
+    from pullback.errors import InputError, Interrupted
+
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"pullback: careful: {message}", err=True)
+    try:
+        app()
+        return
+    except (InputError, FloatingPointError) as error:
+        code, text = 1, str(error)
+    except Interrupted as error:
+        code, text = 130, str(error)
+    except KeyboardInterrupt:
+        code, text = 130, "interrupted"
+    typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else f"pullback: {text}", err=True)
+    raise SystemExit(code)

@@ -1,0 +1,3 @@
+from pullback.cli import main
+
+main()

@@ -1,0 +1,209 @@
+"""The commands that train networks, and measure them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pullback.cli.said import Device, Json, Trust, say, terminal
+
+Data = Annotated[Path | None, typer.Option(help="Folder of the images, in place of the recipe's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a number of the recipe. Repeat.")]
+
+
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
+    setting: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train two networks on the built-in cohort, unsupervised and guided, and compare them. Minutes, no data needed."""
+    from pullback.energies import LNCC, Diffusion
+    from pullback.recipes import find
+    from pullback.solvers import Descend, Optimised
+    from pullback.study.compare import summary
+    from pullback.study.demo import demo
+    from pullback.study.recipe import changed
+
+    unsupervised, guided = (
+        changed(find(f"{how}_voxelmorph_phantom"), _settings(setting)) for how in ("unsupervised", "ofg")
+    )
+    solved = Optimised(LNCC(9) + 1.0 * Diffusion(), Descend(steps=50))
+    results = demo(unsupervised, guided, solved, out, terminal(as_json))
+    say(as_json, {"output": str(out), "table": summary(results, "unsupervised")}, f"Look at {out / 'report.html'}")
+
+
+def prepare(
+    data: Annotated[Path, typer.Option(help="Folder of the images; BIDS or any other.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write, of Learn2Reg's layout.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="data.B=C", help="As in train: data.images, .labels, .masks, .seed, .test_split … Repeat."
+        ),
+    ] = None,
+    merge: Annotated[Path | None, typer.Option(help="CSV: label,merged[,name], what becomes of labels.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Labels not in that CSV become background.")] = False,
+    crop: Annotated[str | None, typer.Option(help="labels | mask: cut out the box of them.")] = None,
+    margin: Annotated[float, typer.Option(help="Wider than that box by so many mm.")] = 0.0,
+    spacing: Annotated[float | None, typer.Option(help="Edge of voxels, mm; with --shape the least.")] = None,
+    shape: Annotated[str | None, typer.Option(metavar="N[,N,N]", help="Voxels along all axes, or each.")] = None,
+    stretch: Annotated[bool, typer.Option("--stretch", help="Fill the shape, by a factor for each axis.")] = False,
+    normalise: Annotated[bool, typer.Option("--normalise", help="Intensities from 0 to 1, by percentiles.")] = False,
+    task: Annotated[str, typer.Option(help="What the files' names begin with.")] = "prepared",
+    as_json: Json = False,
+) -> None:
+    """Make scans ready to train on: turned to R, A, S, labels merged, cropped, isotropic, of one shape.
+
+    In this order, interpolated once: images by cubic splines, smoothed where
+    voxels grow, labels by nearest voxels. Headers stay true. Stopped, it goes
+    on where it was when called again.
+    """
+    from dataclasses import replace
+
+    from pullback.data import PairFolder
+    from pullback.files import read_merge
+    from pullback.study.choices import refuse, whole_numbers
+    from pullback.study.preparation import Preparation
+    from pullback.study.prepare import prepare, summary
+    from pullback.study.recipe import changed
+
+    if merge is None:
+        refuse({"--drop": drop or None}, "there is no --merge whose labels could be left")
+    settings = _settings(setting)
+    refuse({f"--set {key}": key for key in settings if not key.startswith("data.")}, "only data.… is set so")
+    preparation = replace(
+        changed(Preparation(PairFolder(str(data))), settings),
+        merge=None if merge is None else read_merge(merge, drop),
+        crop=crop,
+        margin=margin,
+        spacing=spacing,
+        shape=None if shape is None else whole_numbers(shape, "--shape"),
+        stretch=stretch,
+        normalise=normalise,
+        task=task,
+    )
+    content = prepare(preparation, out, terminal(as_json))
+    say(as_json, content, summary(content, out))
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe (`pullback recipes`), or a .py or .yaml file.")],
+    data: Data = None,
+    setting: Set = None,
+    out: Annotated[Path | None, typer.Option("-o", "--output", help="Folder of the run; default runs/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, by its own recipe.")] = False,
+    trust: Trust = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network by a recipe."""
+    from pullback.recipes import find
+    from pullback.study.recipe import read_recipe
+    from pullback.study.run import begun, run
+
+    out = out or Path("runs") / Path(recipe).stem
+    started = resume and begun(out)
+    known = read_recipe(out / "recipe.yaml", trust or ()) if started else find(recipe)
+    run(_resolved(known, data, setting), out, resume, terminal(as_json))
+    say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")
+
+
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of trained runs.")],
+    data: Data = None,
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder for pairs.csv, summary.csv.")] = Path(
+        "evaluation"
+    ),
+    trust: Trust = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure runs on the test pairs of the first one's data: mean ± sd, paired differences, seconds, memory."""
+    from pullback.alignment import Register
+    from pullback.study.compare import summary, table, write_tables
+    from pullback.study.evaluate import evaluate, unmoved
+    from pullback.study.run import learned_from, load_run
+    from pullback.training import device_of
+
+    loaded = {str(run): load_run(run, trust or ()) for run in runs}
+    first = _resolved(next(iter(loaded.values()))[0], data, None)
+    console = terminal(as_json)
+    where = device_of(device)
+    networks = {name: trained.network.to(where) for name, (_, trained) in loaded.items()}
+    registers: dict[str, Register] = {"before": unmoved, **networks}
+    for run in runs:
+        _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
+    results = evaluate(registers, first.data.test, first.metrics, where, console)
+    reference = str(runs[0]) if len(runs) > 1 else None
+    write_tables(results, reference, out)
+    console.print(table(results, reference, f"{len(first.data.test)} test pairs"))
+    say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")
+
+
+def study(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg | cyclical | ddmr.")],
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PART...]", help="table1, or table1/brains, or table1/brains/voxelmorph."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="Where images are; without, the built-in cohort. Repeat."),
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat; default 0, 1 and 2.")] = None,
+    setting: Set = None,
+    out: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; default studies/STUDY.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a paper's evaluation: its tables and figures. Stopped, it goes on where it was when called again."""
+    from pullback.studies import find
+    from pullback.study.page import write_study
+    from pullback.study.plan import chosen, run_study
+
+    roots = {key: Path(root) for key, root in _settings(data, "--data").items()}
+    known, folder, console = find(name), out or Path("studies") / name, terminal(as_json)
+    wanted = chosen(known, parts or (), roots)
+    outcomes = run_study(known, wanted, folder, seeds or (0, 1, 2), _settings(setting), console)
+    tables = write_study(known, outcomes, folder, console)
+    say(as_json, {"output": str(folder), "tables": tables}, f"Look at {folder / 'index.html'}")
+
+
+def recipes(as_json: Json = False) -> None:
+    """List the recipes that come with the package."""
+    from pullback.recipes import find, names
+
+    about = {name: find(name).about for name in names()}
+    say(as_json, about, "\n".join(f"{name}\n    {text}" for name, text in about.items()))
+
+
+def _warn_of_leakage(console, run: Path, shared: set[str]) -> None:
+    if shared:
+        few = ", ".join(sorted(shared)[:5]) + (", …" if len(shared) > 5 else "")
+        console.print(
+            f"[bold red]Careful:[/bold red] {run} learned from {len(shared)} subjects of this test split ({few})"
+        )
+
+
+def _settings(setting: list[str] | None, option: str = "--set") -> dict[str, str]:
+    from pullback.errors import InputError
+
+    pairs = [item.partition("=") for item in setting or []]
+    for key, equals, value in pairs:
+        if not equals or not value:
+            raise InputError(f"{option} {key}{equals}{value}: expected {'a.b=c' if option == '--set' else 'NAME=DIR'}")
+    return {key: value for key, _, value in pairs}
+
+
+def _resolved(recipe, data: Path | None, setting: list[str] | None):
+    from dataclasses import replace
+
+    from pullback.errors import InputError
+    from pullback.study.recipe import changed
+
+    recipe = changed(recipe, _settings(setting))
+    if data is None:
+        return recipe
+    if "root" not in recipe.data.__dataclass_fields__:
+        raise InputError(
+            f"--data {data}: a {type(recipe.data).__name__} is made, not read; this recipe takes no folder"
+        )
+    return replace(recipe, data=replace(recipe.data, root=str(data)))

@@ -1,0 +1,170 @@
+"""The commands that work on two files, and on what aligns them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pullback.cli.said import Device, Json, Trust, say, terminal, working
+
+
+def register(
+    fixed: Annotated[list[Path], typer.Option("-f", "--fixed", help="Image that stays. Repeat: channels.")],
+    moving: Annotated[list[Path], typer.Option("-m", "--moving", help="Image brought onto it. Repeat.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    preset: Annotated[str | None, typer.Option(help="fast | balanced | accurate; default balanced.")] = None,
+    transform: Annotated[
+        str | None, typer.Option(help="rigid | affine | velocity | displacement | bspline; default velocity.")
+    ] = None,
+    energy: Annotated[str | None, typer.Option(help="lncc | mse | ncc | mi | nmi | ngf | mind | ssim.")] = None,
+    smoothness: Annotated[float | None, typer.Option(help="Factor of regularity, 1.")] = None,
+    init: Annotated[str, typer.Option(help="auto | header | centres | masses | moments | global.")] = "auto",
+    initial: Annotated[Path | None, typer.Option(help="Transform to go on from.")] = None,
+    network: Annotated[Path | None, typer.Option(help="Folder of a trained run.")] = None,
+    refine: Annotated[int | None, typer.Option(help="Steps after the network.")] = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The deformable stage alone.")] = False,
+    fixed_mask: Annotated[Path | None, typer.Option(help="Where to look.")] = None,
+    moving_mask: Annotated[Path | None, typer.Option(help="Where to look.")] = None,
+    fixed_exclude: Annotated[Path | None, typer.Option(help="Lesions to leave out.")] = None,
+    moving_exclude: Annotated[Path | None, typer.Option(help="Lesions to leave out.")] = None,
+    fixed_labels: Annotated[Path | None, typer.Option(help="Structures, to measure by.")] = None,
+    moving_labels: Annotated[Path | None, typer.Option(help="Structures, carried along.")] = None,
+    fixed_points: Annotated[Path | None, typer.Option(help="CSV or VTK, to push to moving.")] = None,
+    space: Annotated[str | None, typer.Option(help="World of points that name none.")] = None,
+    jacobian: Annotated[bool, typer.Option("--jacobian", help="Write jacobian.nii.gz.")] = False,
+    ants_prefix: Annotated[str | None, typer.Option(help="Write ANTs' pieces, so named.")] = None,
+    seed: Annotated[int, typer.Option(help="Of random rotations.")] = 0,
+    trust: Trust = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Align two images: moved image, transforms both ways, report. Exit code 3: done, but it looks failed."""
+    from pullback.alignment import Register
+    from pullback.files import read_transform
+    from pullback.solvers import Refine
+    from pullback.study.choices import classical, learned, refuse
+    from pullback.study.inputs import Files
+    from pullback.study.outputs import Wanted
+    from pullback.study.register import register_files, summary
+    from pullback.study.run import load_run
+    from pullback.training import device_of
+
+    where, weight = device_of(device), 1.0 if smoothness is None else smoothness
+    if network is None:
+        refuse({"--refine": refine}, "refines a network's answer, and there is no --network")
+        chosen: Register | Refine = classical(
+            preset or "balanced", transform or "velocity", energy, weight, init, seed, aligned
+        )
+    else:
+        idle = {"--preset": preset, "--transform": transform, "--initial": initial, "--aligned": aligned or None}
+        refuse(idle, "not together with --network")
+        if refine is None:
+            refuse({"--energy": energy, "--smoothness": smoothness}, "with --network it takes --refine STEPS")
+        trained = load_run(network, trust or ())[1]
+        trained.network.to(where)
+        chosen = learned(trained, init, refine, energy, weight)
+    with working(terminal(True), "aligning"):
+        content = register_files(
+            Files(fixed, fixed_mask, fixed_exclude, fixed_labels),
+            Files(moving, moving_mask, moving_exclude, moving_labels),
+            chosen,
+            out,
+            fixed_points,
+            space,
+            None if initial is None else read_transform(initial),
+            Wanted(jacobian, ants_prefix),
+            where,
+            {"seed": seed, "network": network and str(network), "initial": str(initial or init)},
+        )
+    say(as_json, content, summary(content, out))
+    if not content["quality"]["passed"]:
+        raise typer.Exit(3)
+
+
+def apply(
+    given: Annotated[Path, typer.Option("-i", "--input", help="Image, labels, points (.csv .fcsv) or surface.")],
+    transforms: Annotated[
+        list[str], typer.Option("-t", "--transform", metavar="FILE", help="Repeat; [FILE,1] is its inverse.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--output", help="File to write; points in the format they came in.")],
+    reference: Annotated[
+        Path | None, typer.Option("-r", "--reference", help="Image that lends its grid; points need none.")
+    ] = None,
+    invert: Annotated[bool, typer.Option("--invert", help="Go the other way, by the inverse of all.")] = False,
+    mode: Annotated[str, typer.Option("-n", "--interpolation", help="linear | cubic | nearest.")] = "linear",
+    labels: Annotated[bool, typer.Option("--labels", help="Labels: nearest, and whole numbers stay.")] = False,
+    space: Annotated[
+        str | None, typer.Option(help="ras, or the initials of left, posterior, superior: where x, y, z point.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Move an image or points by transforms that are on disk, resampled once.
+
+    Images travel moving → fixed with fixed_to_moving.
+    Points travel fixed → moving with the same file.
+    For the other way take moving_to_fixed, or --invert.
+    Several -t are ordered as in antsApplyTransforms: points of the reference
+    go through the first first, as in -t 1Warp.nii.gz -t 0GenericAffine.mat.
+    """
+    from pullback.study.apply import apply_files, read_transforms
+
+    applied = apply_files(given, read_transforms(transforms, invert), out, reference, mode, labels, space)
+    if applied.doubt:
+        typer.echo(f"pullback: careful: {applied.doubt}", err=True)
+    content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}
+    say(as_json, content, f"Written: {applied.what}")
+
+
+def convert(
+    given: Annotated[str, typer.Argument(metavar="IN", help="Transform file, or the prefix of ANTs' pieces.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File to write, or such a prefix.")],
+    source: Annotated[str | None, typer.Option("--from", metavar="KIND", help="Where the name does not say.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--to", metavar="KIND", help="itk | ants | fsl | learn2reg | x5.")
+    ] = None,
+    fixed: Annotated[Path | None, typer.Option(help="Fixed image: its grid is needed by most kinds.")] = None,
+    moving: Annotated[Path | None, typer.Option(help="Moving image: FSL and Learn2Reg need its grid too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a transform as another tool reads it: ITK and ANTs, FSL, Learn2Reg, X5.
+
+    Known by the name: .h5 .tfm .txt, and .nii.gz for a displacement field
+    of 5 axes, as ITK's; disp_* and .npz as Learn2Reg's; .x5; to read, the
+    prefix of ANTs' pieces. Others want --from or --to.
+    """
+    from pullback.files import meaning, read_any, read_grid, write_any
+
+    grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
+    kind = _kind("--to", target)
+    what = meaning(out, kind)
+    written = write_any(read_any(given, _kind("--from", source), *grids), out, kind, *grids)
+    names = ", ".join(map(str, written))
+    say(as_json, {"output": [*map(str, written)], "what": what}, f"Written: {names}: {what}")
+
+
+def doctor(
+    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="Image that stays.")],
+    moving: Annotated[Path | None, typer.Argument(metavar="MOVING", help="Image to be brought onto it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell before a registration what will go wrong with it, and how to mend that. Exit code 1: it cannot be run so."""
+    from pullback.files import Severity
+    from pullback.study.doctor import examine, layout, verdict
+
+    found = examine(fixed, moving)
+    listed = [{"severity": f.severity.value, "what": f.what, "remedy": f.remedy} for f in found]
+    if not as_json:
+        terminal(as_json).print(layout(found))
+    say(as_json, {"findings": listed, "verdict": verdict(found)}, verdict(found))
+    if any(f.severity is Severity.ERROR for f in found):
+        raise typer.Exit(1)
+
+
+def _kind(option: str, name: str | None):
+    from pullback.errors import InputError
+    from pullback.files import Kind
+
+    named = {kind.value: kind for kind in Kind}
+    if name is not None and name not in named:
+        raise InputError(f"{option} {name}: choose one of {', '.join(named)}")
+    return None if name is None else named[name]
