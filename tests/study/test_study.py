@@ -279,6 +279,23 @@ def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_pat
     assert (tmp_path / "index.html").read_text().count("<table>") == 2
 
 
+def test_a_run_that_diverges_does_not_keep_the_others_from_theirs(tmp_path):
+    """Nor does it let one go on from it; the last word says which are lost."""
+    good = recipes["unsupervised_voxelmorph_phantom"]
+    bad = replace(good, training=replace(good.training, lr=1e30))
+    arms = {"bad": bad, "needs it": replace(good, procedure=Transferred()), "good": good}
+    experiment = Experiment(arms, sources={"needs it": Source("bad", "procedure.source")})
+    study = Study("a test", {"part": Part("part", "none", {"phantom/voxelmorph": experiment})})
+    settings = {key: value for key, value in TINY.items() if key != "training.lr"}
+    with pytest.raises(FloatingPointError) as error:
+        run_study(study, chosen(study, ["part"], {}), tmp_path, (0,), settings, Console(quiet=True))
+    first, *lost = str(error.value).splitlines()
+    assert first == "2 of 3 runs are lost, the others done:"
+    assert "bad, seed 0: the loss is no longer finite" in lost[0]
+    assert "needs it, seed 0: needs a run that is among these" in lost[1]
+    assert len([*tmp_path.rglob("test.csv")]) == 1
+
+
 def test_where_the_images_of_a_source_are_is_asked_for():
     study = find("ddmr")
     with pytest.raises(InputError, match=r"--data brains=DIR"):

@@ -63,6 +63,9 @@ def run_study(
 
     A run's folder is named by its recipe, so parts that have a recipe in common share its run. Seed by seed, so that
     what is there early is a whole comparison.
+
+    Raises:
+        FloatingPointError: the loss of some runs was no longer finite; all that do not need them are done.
     """
     outcomes = {
         part: [
@@ -84,10 +87,19 @@ def run_study(
                         label = f"{part}, {outcome.name}, {arm}, seed {seed}"
                         label += "" if each is runs[seed] else f": {each.folder.parent.name}, which it goes on from"
                         plans.setdefault(each.folder, (label, each))
+    lost: dict[Path, str] = {}
     for number, (label, planned) in enumerate(plans.values(), 1):
-        if not (planned.folder / TESTED).is_file():
+        if planned.source is not None and planned.source.folder in lost:
+            lost[planned.folder] = f"{label}: needs a run that is among these"
+        elif not (planned.folder / TESTED).is_file():
             console.rule(f"{number} of {len(plans)}: {label}", align="left")
-            _run(planned, console)
+            try:
+                _run(planned, console)
+            except FloatingPointError as error:
+                lost[planned.folder] = f"{label}: {error}"
+    if lost:
+        said = f"{len(lost)} of {len(plans)} runs are lost, the others done:"
+        raise FloatingPointError("\n".join([said, *lost.values()]))
     return outcomes
 
 

@@ -20,8 +20,6 @@ from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
-from pullback.methods.pair.ddmr import Transferred
-from pullback.methods.pair.self_training import SelfTraining
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
@@ -154,10 +152,9 @@ def _fixed(recipe: Recipe, free: Sequence[str]) -> dict[str, Any]:
     tree = yaml.safe_load(to_yaml(replace(recipe, about="")))
     tree["training"] = {k: v for k, v in tree["training"].items() if k not in free}
     tree["data"].pop("root", None)
-    if isinstance(recipe.supervision, SelfTraining):
-        tree["supervision"].pop("teacher")
-    if isinstance(recipe.procedure, Transferred):
-        tree["procedure"].pop("source")
+    for part in ("supervision", "procedure"):
+        for name in getattr(getattr(recipe, part), "elsewhere", ()):
+            tree[part].pop(name)
     return tree
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -83,10 +84,12 @@ class Transferred:
     Attributes:
         source: the folder of the run that they come from.
         frozen: how the names of weights begin that rest in the first half: `("encoder.",)`; none learns as a whole.
+        elsewhere: what names another run, which may move until this one is resumed.
     """
 
     source: str = ""
     frozen: tuple[str, ...] = ()
+    elsewhere: ClassVar[tuple[str, ...]] = ("source",)
 
     def __call__(self, task: Task) -> nn.Module:
         """With a first half, it is kept in the task's folder as `first`."""

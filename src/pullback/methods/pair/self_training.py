@@ -5,6 +5,7 @@ as pseudo labels; optimized self-training enhances this with extra optimization 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,12 +28,14 @@ class SelfTraining:
         solver: improves the teacher's answer first: optimised self-training; None takes it as it is.
         energy: what that descends, as in `Guided`.
         beside: energy of the guess that is added to the loss, as in `Guided`.
+        elsewhere: what names another run, which may move until this one is resumed.
     """
 
     teacher: Register
     solver: Descend | None = None
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
     beside: Energy = 0.02 * Diffusion()
+    elsewhere: ClassVar[tuple[str, ...]] = ("teacher",)
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         with torch.no_grad():
