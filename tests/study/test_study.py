@@ -26,6 +26,8 @@ from pullback.study.families import Family
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, chosen, run_study
 from pullback.study.probes import descended, landscape, refined
+from pullback.study.recipe import changed
+from pullback.study.run import run
 from pullback.study.statistics import mann_whitney
 from pullback.study.study import Experiment, Part, Source, Study
 from pullback.study.tables import records, shown
@@ -277,6 +279,18 @@ def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_pat
     expected = mannwhitneyu(dice["whole"], dice["scratch"], alternative="greater").pvalue
     assert rows[0]["p"] == pytest.approx(expected)
     assert (tmp_path / "index.html").read_text().count("<table>") == 2
+
+
+def test_a_run_is_gone_on_with_though_the_run_it_needs_has_moved(tmp_path):
+    recipe = changed(recipes["unsupervised_voxelmorph_phantom"], TINY)
+    run(recipe, tmp_path / "first")
+    other = replace(recipe, procedure=Transferred(str(tmp_path / "first")))
+    run(other, tmp_path / "second")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    moved = replace(recipe, procedure=Transferred(str(tmp_path / "moved")))
+    run(moved, tmp_path / "second", resume=True)
+    with pytest.raises(InputError, match="another recipe"):
+        run(replace(moved, procedure=replace(moved.procedure, frozen=("unet.down",))), tmp_path / "second", resume=True)
 
 
 def test_a_run_that_diverges_does_not_keep_the_others_from_theirs(tmp_path):
