@@ -169,7 +169,7 @@ ROWS = {  # the command, and what its one line on stderr must say
     "colours": (apply(i="rgb.nii.gz"), ["rgb.nii.gz", "colours", "grey"]),
     "a colour picture": (apply(i="rgb.png"), ["rgb.png", "colours", "grey"]),
     "complex": (apply(i="complex.nii.gz"), ["complex.nii.gz", "complex", "magnitude"]),
-    "frames": (apply(i="frames.nii.gz"), ["frames.nii.gz", "4-D", "one frame"]),
+    "frames of labels": ([*apply(i="frames.nii.gz"), "--labels"], ["frames.nii.gz", "4-D", "one frame"]),
     "one voxel thick": (apply(i="thin.nii.gz"), ["thin.nii.gz", "(12, 1, 10)", "two voxels"]),
     "thick reference": (apply(r="thin.nii.gz"), ["thin.nii.gz", "(12, 1, 10)", "two voxels"]),
     "float labels": ([*apply(), "--labels"], ["good.nii.gz", "whole numbers"]),

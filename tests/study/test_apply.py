@@ -154,6 +154,32 @@ def test_nothing_in_view_is_said(tmp_path, labels):
         assert ("0 everywhere" in applied.doubt) is empty
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
+def test_each_frame_comes_as_it_would_alone(case, mode):
+    """And the series keeps its beat: the third of a second between frames, in the header's milliseconds."""
+    folder, fixed, moving, _ = case(3)
+    frames = torch.rand(4, *moving.shape, generator=torch.Generator().manual_seed(5))
+    for n, frame in enumerate(frames):
+        write(Image(frame[None, None], moving), folder / f"frame{n}.nii.gz")
+    placed = nib.load(folder / "frame0.nii.gz")
+    series = nib.Nifti1Image(frames.movedim(0, -1).numpy(), placed.affine)
+    series.header["pixdim"][4] = 333
+    series.header.set_xyzt_units("mm", "msec")
+    nib.save(series, folder / "series.nii.gz")
+    chain = read_transforms([str(folder / "a_Composite.h5")])
+    done = apply_files(folder / "series.nii.gz", chain, folder / "out.nii.gz", folder / "fixed.nii.gz", mode)
+    assert "4 frames of" in done.what
+    out = nib.load(folder / "out.nii.gz")
+    assert out.shape == (*fixed.shape, 4)
+    assert out.header["pixdim"][4] == 333
+    assert out.header.get_xyzt_units() == ("mm", "msec")
+    for n in range(4):
+        apply_files(folder / f"frame{n}.nii.gz", chain, folder / "alone.nii.gz", folder / "fixed.nii.gz", mode)
+        alone = nib.load(folder / "alone.nii.gz")
+        np.testing.assert_allclose(out.affine, alone.affine)
+        np.testing.assert_allclose(out.get_fdata()[..., n], alone.get_fdata(), atol=1e-4)
+
+
 def test_a_reference_lends_its_grid_alone(tmp_path):
     """Of frames, of colours and of a constant."""
     write(Image(torch.rand(1, 1, 8, 9, 7), Grid.centred((8, 9, 7))), tmp_path / "image.nii.gz")

@@ -100,7 +100,7 @@ def apply(
 ) -> None:
     """Move an image or points by transforms that are on disk, resampled once.
 
-    Images travel moving → fixed with fixed_to_moving.
+    Images travel moving → fixed with fixed_to_moving; 4-D ones frame by frame.
     Points travel fixed → moving with the same file.
     For the other way take moving_to_fixed, or --invert.
     Several -t are ordered as in antsApplyTransforms: points of the reference

@@ -11,19 +11,22 @@ from pullback.files.merge import Merge, read_merge
 from pullback.files.nifti import read_grid, read_image, read_labels, read_scalar, write_image
 from pullback.files.overlap import audit_pair
 from pullback.files.points import read_points, write_points
+from pullback.files.series import Series, is_series, read_series, write_series
 from pullback.files.surfaces import Surface
 from pullback.files.tables import PointTable
 from pullback.space import Image, Labels, Transform
 
 
-def write(thing: Image | Labels | Transform | PointTable | Surface, path: str | Path) -> None:
-    """By the name's end: images and labels as NIfTI; a transform as an ITK file or, where it is one field, as NIfTI;
-    points as they were read.
+def write(thing: Image | Labels | Series | Transform | PointTable | Surface, path: str | Path) -> None:
+    """By the name's end: images, labels and series as NIfTI; a transform as an ITK file or, where it is one field, as
+    NIfTI; points as they were read.
     """
     if isinstance(thing, Transform):
         write_transform(thing, path)
     elif isinstance(thing, PointTable | Surface):
         write_points(thing, path)
+    elif isinstance(thing, Series):
+        write_series(thing, path)
     else:
         write_image(thing, path)
 
@@ -33,10 +36,12 @@ __all__ = [
     "Kind",
     "Merge",
     "PointTable",
+    "Series",
     "Severity",
     "Surface",
     "audit",
     "audit_pair",
+    "is_series",
     "meaning",
     "read_ants",
     "read_any",
@@ -47,11 +52,13 @@ __all__ = [
     "read_merge",
     "read_points",
     "read_scalar",
+    "read_series",
     "read_transform",
     "write",
     "write_ants",
     "write_any",
     "write_image",
     "write_points",
+    "write_series",
     "write_transform",
 ]

@@ -2,15 +2,26 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files import read_ants, read_grid, read_labels, read_points, read_scalar, write
+from pullback.files import (
+    Series,
+    is_series,
+    read_ants,
+    read_grid,
+    read_labels,
+    read_points,
+    read_scalar,
+    read_series,
+    write,
+)
 from pullback.files.itk import dimensions
-from pullback.space import Grid, Transform, inverted, pull, push
+from pullback.space import Displacement, Grid, Image, Labels, Transform, inverted, pull, push
 
 POINTS = (".csv", ".fcsv", ".gii", ".vtk", ".vtp")
 MODES = ("linear", "cubic", "nearest")
@@ -50,7 +61,8 @@ def apply_files(
 ) -> Applied:
     """The image or the points of a file, moved and written.
 
-    An image is pulled onto the grid of `reference`, by `mode`; labels by nearest neighbours, as integers. Points and
+    An image is pulled onto the grid of `reference`, by `mode`; of a 4-D one each frame; labels by nearest neighbours,
+    as integers. Points and
     surfaces, known by the file's ending, are pushed; `space` is theirs, where the file does not say. So the transform
     that brings a moving image onto the fixed grid carries points of the fixed image to the moving one.
 
@@ -80,15 +92,20 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
 def _pull(
     given: str | Path, transform: Transform, out: str | Path, reference: str | Path, mode: str, labels: bool
 ) -> Applied:
-    thing = read_labels(given) if labels else read_scalar(given)
+    many = not labels and is_series(given)
+    thing = read_labels(given) if labels else read_series(given) if many else read_scalar(given)
     onto = read_grid(reference)
     _alike(given, thing.grid.ndim, transform)
     _alike(reference, onto.ndim, transform)
     with torch.no_grad():
-        moved = pull(thing, transform, onto, mode)
+        if isinstance(thing, Series):
+            moved: Series | Image | Labels = _each(thing, transform, onto, mode)
+        else:
+            moved = pull(thing, transform, onto, mode)
     write(moved, out)
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
-    what = f"{out}: {given} on the grid of {reference}, {_size(onto)}, {how}"
+    frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
+    what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
     if moved.data.any() or not thing.data.any():
         return Applied(what)
     return Applied(
@@ -96,6 +113,15 @@ def _pull(
         f"{out} is 0 everywhere: nothing of {given} lies within the view of {reference}. Check which image the "
         f"transforms lead to (--invert) and their order",
     )
+
+
+def _each(series: Series, transform: Transform, onto: Grid, mode: str) -> Series:
+    """Every frame, by a transform that is evaluated once."""
+    there = Displacement(transform.displacement(onto), onto)
+    values = np.empty((*onto.shape, len(series)), np.float32)
+    for n, frame in enumerate(series.frames()):
+        values[..., n] = pull(frame, there, onto, mode).data[0, 0].numpy()
+    return replace(series, data=values, grid=onto)
 
 
 def _alike(path: str | Path, ndim: int, transform: Transform) -> None:
