@@ -19,7 +19,7 @@ from pullback.files.itk_image import FORMATS, read_itk
 from pullback.files.placement import SHEAR, stored_grid
 from pullback.space import Displacement, Grid, Image, Labels
 
-MM = 2  # NIfTI's code
+MM, TIME = 2, 56  # NIfTI's code of millimetres, and the bits of its unit of time, which stays
 VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
 DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
 UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
@@ -179,9 +179,7 @@ def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
 def save(image: nib.Nifti1Image, path: str | Path) -> None:
     if not str(path).endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: images are written as .nii or .nii.gz")
-    image.header["xyzt_units"] = (
-        int(image.header["xyzt_units"]) & 56 | MM
-    )  # the unit of time, where there is one, stays
+    image.header["xyzt_units"] = int(image.header["xyzt_units"]) & TIME | MM
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)
     with beside(path) as temporary:
