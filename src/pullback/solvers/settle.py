@@ -54,15 +54,15 @@ class Settle:
             start: the displacement to begin with.
             surfaces: points of the fixed and of the moving surface, `(S, 3)` and `(T, 3)`, float64, in mm.
         """
-        kinds = [(fixed, moving)] if surfaces is None else [(fixed, moving), surfaces]
-        knots = Knots(torch.cat([here for here, _ in kinds]))
-        weight = torch.cat([torch.full_like(k[0][:, 0], w) for k, w in zip(kinds, (1.0, self.surface), strict=False)])
+        kinds = [(fixed, moving, 1.0)] if surfaces is None else [(fixed, moving, 1.0), (*surfaces, self.surface)]
+        knots = Knots(torch.cat([here for here, *_ in kinds]))
+        weight = torch.cat([torch.full_like(here[:, 0], share) for here, _, share in kinds])
         before = now = start(knots.points)
         for width in self.widths:
             for _ in range(self.iterations):
                 placed = knots.points + now + self.momentum * (now - before)
-                parts = placed.split([len(here) for here, _ in kinds])
-                met = [self._met(part, there, width) for part, (_, there) in zip(parts, kinds, strict=True)]
+                parts = placed.split([len(here) for here, *_ in kinds])
+                met = [self._met(part, there, width) for part, (_, there, _) in zip(parts, kinds, strict=True)]
                 target, certain = (torch.cat(both) for both in zip(*met, strict=True))
                 found = knots.spline(target - knots.points, self.smoothing * width**2 / (weight * certain))
                 before, now = now, knots.at(found)

@@ -62,9 +62,9 @@ def apply_files(
     """The image or the points of a file, moved and written.
 
     An image is pulled onto the grid of `reference`, by `mode`; of a 4-D one each frame; labels by nearest neighbours,
-    as integers. Points and
-    surfaces, known by the file's ending, are pushed; `space` is theirs, where the file does not say. So the transform
-    that brings a moving image onto the fixed grid carries points of the fixed image to the moving one.
+    as integers. Points and surfaces, known by the file's ending, are pushed; `space` is theirs, where the file does not
+    say. So the transform that brings a moving image onto the fixed grid carries points of the fixed image to the moving
+    one.
 
     Raises:
         InputError: a file that cannot be read or written, no reference for an image, an unknown mode, or dimensions
@@ -92,16 +92,12 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
 def _pull(
     given: str | Path, transform: Transform, out: str | Path, reference: str | Path, mode: str, labels: bool
 ) -> Applied:
-    many = not labels and is_series(given)
-    thing = read_labels(given) if labels else read_series(given) if many else read_scalar(given)
+    thing = _read(given, labels)
     onto = read_grid(reference)
     _alike(given, thing.grid.ndim, transform)
     _alike(reference, onto.ndim, transform)
     with torch.no_grad():
-        if isinstance(thing, Series):
-            moved: Series | Image | Labels = _each(thing, transform, onto, mode)
-        else:
-            moved = pull(thing, transform, onto, mode)
+        moved = _each(thing, transform, onto, mode) if isinstance(thing, Series) else pull(thing, transform, onto, mode)
     write(moved, out)
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
@@ -113,6 +109,12 @@ def _pull(
         f"{out} is 0 everywhere: nothing of {given} lies within the view of {reference}. Check which image the "
         f"transforms lead to (--invert) and their order",
     )
+
+
+def _read(given: str | Path, labels: bool) -> Image | Labels | Series:
+    if labels:
+        return read_labels(given)
+    return read_series(given) if is_series(given) else read_scalar(given)
 
 
 def _each(series: Series, transform: Transform, onto: Grid, mode: str) -> Series:
