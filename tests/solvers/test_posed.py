@@ -10,9 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MI, MSE, NGF
+from pullback.errors import InputError
 from pullback.numerics.random import generator
 from pullback.solvers import Posed, within_view
-from pullback.space import Affine, Grid, Image, Motion, pull
+from pullback.space import Affine, Displacement, Grid, Image, Motion, pull
 
 SHAPES = ((34, 30, 32), (30, 36, 31))
 
@@ -192,3 +193,10 @@ def test_a_view_ends_before_the_image_fades():
     assert within_view(own).mask is own.mask
     flat = Grid.centred((8, 5, 1))
     assert bool(within_view(Image(torch.ones(1, 1, 8, 5, 1), flat)).mask.any()), "a single slice is seen"
+
+
+def test_no_linear_motion_goes_on_from_a_field():
+    image = Image(torch.rand(1, 1, 8, 9), Grid.centred((8, 9)))
+    field = Displacement(torch.ones(1, 2, 8, 9), image.grid)
+    with pytest.raises(InputError, match="go on from a Displacement, which deforms: put it before"):
+        Posed()(image, image, start=field)

@@ -7,6 +7,7 @@ import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import MI, Energy
+from pullback.errors import InputError
 from pullback.solvers.descend import Descend, Settled
 from pullback.solvers.levels import Levels
 from pullback.space import Affine, Grid, Image, Linear, Motion
@@ -33,6 +34,15 @@ class Posed:
         return Alignment(Pair(fixed, moving), self.pose(fixed, moving, start))
 
     def pose(self, fixed: Image, moving: Image, start: Linear | None = None) -> Affine:
+        """As the call, the transform alone.
+
+        Raises:
+            InputError: the start is a field, which no linear motion can go on from.
+        """
+        if not isinstance(start, Linear | None):
+            raise InputError(
+                f"a linear stage cannot go on from a {type(start).__name__}, which deforms: put it before what deforms"
+            )
         found = Affine.identity(fixed.grid.ndim) if start is None else Affine(start.matrix)
         for level in self.levels(Pair(fixed, moving)):
             seen = replace(level, moving=within_view(level.moving))
