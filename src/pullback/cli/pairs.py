@@ -98,9 +98,9 @@ def apply(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Move an image or points by transforms that are on disk, resampled once.
+    """Move an image or points by transforms that are on disk, resampled once; a 4-D image frame by frame.
 
-    Images travel moving → fixed with fixed_to_moving; 4-D ones frame by frame.
+    Images travel moving → fixed with fixed_to_moving.
     Points travel fixed → moving with the same file.
     For the other way take moving_to_fixed, or --invert.
     Several -t are ordered as in antsApplyTransforms: points of the reference
