@@ -63,9 +63,12 @@ def read_grid(path: str | Path) -> Grid:
     Raises:
         InputError: no image, too few voxels along an axis, or nowhere in the world.
     """
-    image = load(path)
-    shape = _thick(spatial(image)[:3], path)
-    return stored_grid(image, shape, path)
+    return grid_of(load(path), path)
+
+
+def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
+    """As `read_grid`, of a file that is open."""
+    return stored_grid(image, _thick(spatial(image)[:3], path), path)
 
 
 def read_labels(path: str | Path, on: Grid | None = None) -> Labels:

@@ -11,8 +11,8 @@ import torch
 from pullback.errors import InputError
 from pullback.files.nifti import (
     affine3,
+    grid_of,
     load,
-    read_grid,
     refuse_not_finite,
     refuse_sheared,
     save,
@@ -64,7 +64,7 @@ def read_series(path: str | Path) -> Series:
         raise InputError(f"{path}: shape {tuple(image.shape)}; frames of a 3-D image, 4-D in all, are expected")
     values = stored_voxels(image, path).reshape(shape)
     refuse_not_finite(values, "voxels", path)
-    return Series(values, read_grid(path), float(image.header["pixdim"][4]), int(image.header["xyzt_units"]))
+    return Series(values, grid_of(image, path), float(image.header["pixdim"][4]), int(image.header["xyzt_units"]))
 
 
 def write_series(series: Series, path: str | Path) -> None:
