@@ -128,7 +128,7 @@ def test_the_table_is_what_the_runs_say(outcomes):
     off = dice["guided"].mean(0) - dice["unsupervised"].mean(0)
     assert record["difference"] == pytest.approx(off.mean(), abs=1e-12)
     assert record["p"] == (None if not off.any() else pytest.approx(wilcoxon(off).pvalue))
-    line = {row[""]: row for row in shown([outcome], Part("", "", {}).measures)}["guided"]
+    line = {row[""]: row for row in shown(records(outcome), Part("", "", {outcome.name: outcome.experiment}))}["guided"]
     assert line["dice"].startswith(f"{dice['guided'].mean():.3f}")
 
 
@@ -204,6 +204,22 @@ def test_every_part_has_its_arms():
 def test_the_page_keeps_what_earlier_calls_made(done, outcomes):
     write_study(find("ofg"), {"steps": outcomes["steps"]}, done, Console(quiet=True))
     assert (done / "index.html").read_text().count("<section>") == 3
+
+
+def test_a_table_keeps_what_earlier_calls_measured_of_other_images(done, tmp_path):
+    """In the order of the part, not of the calls; what is measured again stands once."""
+    out = shutil.copytree(done, tmp_path / "studies")
+    (out / "study.json").unlink()
+    (one,) = again(out)["table1"]
+    other = replace(one, name="another/voxelmorph")
+    study = Study("a test", {"table": Part("", "", {each.name: each.experiment for each in (other, one)})})
+    for called in (one, other, one):
+        tables = write_study(study, {"table": [called]}, out, Console(quiet=True))
+    lines = [(line["data, network"], line[""]) for line in tables["table"]]
+    arms = ["before", *one.experiment.arms]
+    assert lines == [(name.replace("/", ", "), arm) for name in (other.name, one.name) for arm in arms]
+    runs = json.loads((out / "study.json").read_text())["runs"]
+    assert set(runs) == {f"table/{each.name}/{arm}" for each in (one, other) for arm in one.experiment.arms}
 
 
 def folder_of_brains(folder, offset):

@@ -133,9 +133,9 @@ def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """What `compared` found, in words: a row per contrast."""
     lines = []
     for record in records:
-        n = dict.fromkeys(str(record[f"n of {group}"]) for group in "ab")
-        interval = "" if record["low"] is None else f" [{record['low']:+.3g}, {record['high']:+.3g}]"
-        effect = "·" if record["effect"] is None else f"{record['effect']:+.2f}, {record['effect size']}"
+        n = dict.fromkeys(f"{record[f'n of {group}']:g}" for group in "ab")
+        interval = "" if record.get("low") is None else f" [{record['low']:+.3g}, {record['high']:+.3g}]"
+        effect = "·" if record.get("effect") is None else f"{record['effect']:+.2f}, {record['effect size']}"
         lines.append(
             {
                 "": record["family"],
@@ -145,7 +145,7 @@ def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "n": ", ".join(n),
                 "difference": f"{record['difference']:+.3g}{interval}",
                 "effect": effect,
-                **{name: "·" if record[name] is None else f"{record[name]:.2g}" for name in ("p", "p corrected")},
+                **{name: "·" if record.get(name) is None else f"{record[name]:.2g}" for name in ("p", "p corrected")},
             }
         )
     return lines

@@ -1,5 +1,6 @@
 """The page of a study: what each part asks, what the paper says, the table and the figures."""
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from pullback.files.beside import beside
 from pullback.files.manifest import manifest, write_json
-from pullback.files.rows import write_csv
+from pullback.files.rows import read_csv, write_csv
 from pullback.study import families
 from pullback.study.compare import printed
 from pullback.study.figures import write_figure
@@ -24,49 +25,71 @@ def write_study(
     study: Study, outcomes: Mapping[str, Sequence[Outcome]], out: Path, console: Console
 ) -> dict[str, list[dict[str, str]]]:
     """`<part>.csv` with every mean, spread and test; `<part>-tests.csv` where a part asks more; `figures/`;
-    `study.json`; and `index.html`, of these parts and of those that earlier calls left there. The tables also on the
-    console.
+    `study.json`, which names the folder of each run; and `index.html`. What earlier calls left there of other parts,
+    and of other experiments of these, stays in all of them. The tables also on the console.
 
     Returns:
         the tables as shown, by part.
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    tables = {}
     for name, listed in outcomes.items():
         part = study.parts[name]
-        tables[name] = shown(listed, part.measures)
-        write_csv([record for outcome in listed for record in records(outcome)], out / f"{name}.csv")
+        _keep([record for outcome in listed for record in records(outcome)], part, out / f"{name}.csv")
+        _keep([contrast for outcome in listed for contrast in contrasts(outcome, part)], part, _tests(out, name))
+        for outcome in listed:
+            for kind, drawing in part.figures.items():
+                rows = [] if drawing.measure is None else outcome.measured(kind, drawing.measure)
+                write_figure(drawing.draw(outcome, rows), _figure(out, name, outcome.name, kind))
+    tables = {}
+    for name in outcomes:
+        part = study.parts[name]
+        tables[name] = shown(read_csv(out / f"{name}.csv"), part)
         console.print(printed(part.title, tables[name]))
-        asked = [contrast for outcome in listed for contrast in contrasts(outcome, part)]
-        if asked:
-            write_csv(asked, out / f"{name}-tests.csv")
-            console.print(printed("Tests", families.shown(asked)))
-        _write(_section(part, listed, [tables[name], families.shown(asked)], out, name), out / "parts" / f"{name}.html")
-    known = [out / "parts" / f"{name}.html" for name in study.parts]
-    sections = "\n".join(path.read_text(encoding="utf-8") for path in known if path.is_file())
+        if _tests(out, name).is_file():
+            console.print(printed("Tests", families.shown(read_csv(_tests(out, name)))))
+    known = [name for name in study.parts if (out / f"{name}.csv").is_file()]
+    sections = "\n".join(_section(name, study.parts[name], out) for name in known)
     template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
-    _write(template.substitute(title=escape(study.about), sections=sections), out / "index.html")
-    write_json(manifest() | {"study": study.about, "runs": _runs(outcomes, out)}, out / "study.json")
+    with beside(out / "index.html") as temporary:
+        temporary.write_text(template.substitute(title=escape(study.about), sections=sections), encoding="utf-8")
+    before = json.loads((out / "study.json").read_text())["runs"] if (out / "study.json").is_file() else {}
+    write_json(manifest() | {"study": study.about, "runs": before | _runs(outcomes, out)}, out / "study.json")
     return tables
 
 
-def _write(text: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with beside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def _keep(found: Sequence[Mapping[str, Any]], part: Part, path: Path) -> None:
+    """The rows of a table, in the place of older ones of the same experiments; in the part's order."""
+    if not found:
+        return
+    old = read_csv(path) if path.is_file() else []
+    new = {row["experiment"] for row in found}
+    rows = [*found, *(row for row in old if row["experiment"] not in new)]
+    write_csv([row for name in part.experiments for row in rows if row["experiment"] == name], path)
 
 
-def _section(part: Part, outcomes: Sequence[Outcome], tables: Sequence[list], out: Path, name: str) -> str:
+def _tests(out: Path, part: str) -> Path:
+    return out / f"{part}-tests.csv"
+
+
+def _figure(out: Path, part: str, experiment: str, kind: str) -> Path:
+    return out / "figures" / f"{part}-{experiment.replace('/', '-')}-{kind}.svg"
+
+
+def _section(name: str, part: Part, out: Path) -> str:
+    """Of a part, all that is in the folder."""
     figures = []
-    for outcome in outcomes:
-        for kind, drawing in part.figures.items():
-            rows = [] if drawing.measure is None else outcome.measured(kind, drawing.measure)
-            path = out / "figures" / f"{name}-{outcome.name.replace('/', '-')}-{kind}.svg"
-            write_figure(drawing.draw(outcome, rows), path)
-            caption = escape(f"{outcome.name.replace('/', ', ')}: {kind}")
-            source = path.relative_to(out).as_posix()
-            figures.append(f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
-    scrolled = "".join(f"<div class=scroll>{tabular(table)}</div>" for table in tables if table)
+    for experiment in part.experiments:
+        for kind in part.figures:
+            path = _figure(out, name, experiment, kind)
+            if path.is_file():
+                caption, source = escape(f"{experiment.replace('/', ', ')}: {kind}"), path.relative_to(out).as_posix()
+                figures.append(
+                    f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+                )
+    tables = [shown(read_csv(out / f"{name}.csv"), part)]
+    if _tests(out, name).is_file():
+        tables.append(families.shown(read_csv(_tests(out, name))))
+    scrolled = "".join(f"<div class=scroll>{tabular(table)}</div>" for table in tables)
     return (
         f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"
         f"{scrolled}<div class=figures>{''.join(figures)}</div></section>"

@@ -53,6 +53,11 @@ class Experiment:
     sources: Mapping[str, Source] = field(default_factory=dict)
 
     @property
+    def compared_with(self) -> str:
+        """The arm of `reference`."""
+        return self.reference or next(iter(self.arms))
+
+    @property
     def data(self) -> Dataset:
         return next(iter(self.arms.values())).data
 
@@ -131,7 +136,7 @@ class Outcome:
 
     @property
     def reference(self) -> str:
-        return self.experiment.reference or next(iter(self.experiment.arms))
+        return self.experiment.compared_with
 
     def network(self, arm: str, seed: int) -> nn.Module:
         """With its best weights, on the CPU: a register of the data's own pairs."""

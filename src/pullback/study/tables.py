@@ -1,6 +1,6 @@
 """Outcomes of a study as tables: over pairs and seeds, with paired tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -43,31 +43,29 @@ def contrasts(outcome: Outcome, part: Part) -> list[dict[str, Any]]:
     return [{"experiment": outcome.name, **record} for record in found]
 
 
-def shown(outcomes: Sequence[Outcome], measures: Sequence[str]) -> list[dict[str, str]]:
-    """These numbers in words: a row per experiment and arm."""
+def shown(rows: Sequence[Row], part: Part) -> list[dict[str, str]]:
+    """The records of a part in words: a row per experiment and arm."""
     lines = []
-    for outcome in outcomes:
-        known = {(r["arm"], r["measure"]): r for r in records(outcome)}
-        for arm in outcome.rows:
-            line = {"data, network": outcome.name.replace("/", ", "), "": arm}
-            for measure in measures:
-                record = known.get((arm, measure))
-                line[measure] = "·" if record is None else _mean(record)
-            line |= _against(known, arm, outcome.reference)
-            lines.append(line)
+    for name, experiment in part.experiments.items():
+        known = {(str(row["arm"]), str(row["measure"])): row for row in rows if row["experiment"] == name}
+        for arm in dict.fromkeys(arm for arm, _ in known):
+            line = {"data, network": name.replace("/", ", "), "": arm}
+            for measure in part.measures:
+                line[measure] = _mean(known[arm, measure]) if (arm, measure) in known else "·"
+            lines.append(line | _against(known, arm, experiment.compared_with))
     return lines
 
 
-def _mean(record: dict[str, Any]) -> str:
-    spread = record["sd of seeds"]
-    return short(record["mean"]) + ("" if spread is None else f" ± {short(spread)}")
+def _mean(record: Row) -> str:
+    spread = record.get("sd of seeds")
+    return short(float(record["mean"])) + ("" if spread is None else f" ± {short(float(spread))}")
 
 
-def _against(known: dict[tuple[str, str], dict[str, Any]], arm: str, reference: str) -> dict[str, str]:
+def _against(known: Mapping[tuple[str, str], Row], arm: str, reference: str) -> dict[str, str]:
     """The difference of Dice with its p, and folding as a share of the reference's."""
     dice = known.get((arm, "dice"), {})
-    gain = dice.get("difference")
-    found = {"Δ dice": "" if gain is None else f"{gain:+.3f}" + ("" if dice["p"] is None else f" (p {dice['p']:.1g})")}
-    folds = [known[one, "folding %"]["mean"] for one in (arm, reference) if (one, "folding %") in known]
+    difference, p = dice.get("difference"), dice.get("p")
+    gain = "" if difference is None else f"{difference:+.3f}" + ("" if p is None else f" (p {p:.1g})")
+    folds = [float(known[one, "folding %"]["mean"]) for one in (arm, reference) if (one, "folding %") in known]
     here = arm not in (reference, "before") and len(folds) == 2 and folds[1] > 0
-    return found | {"Δ folding": f"{100 * (folds[0] / folds[1] - 1):+.0f} %" if here else ""}
+    return {"Δ dice": gain, "Δ folding": f"{100 * (folds[0] / folds[1] - 1):+.0f} %" if here else ""}
