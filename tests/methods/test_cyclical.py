@@ -126,7 +126,7 @@ def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
     whole = run(tmp_path / "a").state_dict()
     again = run(tmp_path / "b").state_dict()
     assert all(torch.equal(whole[k], again[k]) for k in whole)
-    assert (tmp_path / "a" / "rounds.csv").read_text().count("\n") == 3
+    assert (tmp_path / "a" / "rounds.csv").read_text().count("\n") == 4
     shutil.rmtree(tmp_path / "b" / "round-2")  # as if killed in the second round
     resumed = run(tmp_path / "b", resume=True).state_dict()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)

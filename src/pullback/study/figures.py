@@ -135,13 +135,13 @@ def settings(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 
 def by_round(outcome: Outcome, rows: Sequence[Row]) -> Figure:
-    """Of runs in rounds: validation Dice and SDlogJ after each, a line per arm, seeds faint."""
+    """Of runs in rounds: validation Dice and SDlogJ after each, a line per arm, seeds faint; 0 is before any."""
     figure, axes = blank(2, 7.2)
     for one, measure, name in zip(axes, ("dice", "sdlogj"), ("validation Dice", "SDlogJ"), strict=True):
         for (arm, runs), colour in zip(outcome.runs.items(), COLOURS, strict=False):
             tables = [read_csv(run.folder / "rounds.csv") for run in runs.values()]
             lines = [[float(row[measure]) for row in table] for table in tables]
-            count = range(1, len(lines[0]) + 1)
+            count = range(len(lines[0]))
             _line(one, count, lines, colour, arm, "o-")
         one.set_xlabel("round")
         one.set_xticks(count)

@@ -205,12 +205,13 @@ class Cyclical:
     easy: bool = True
 
     def __call__(self, task: Task) -> nn.Module:
-        """In the task's folder: one per round, the labels that it learned from, and `rounds.csv`, of validation."""
+        """In the task's folder: one per round, the labels that it learned from, and `rounds.csv`, of validation.
+
+        Round 0 is the untrained network whose labels are the first.
+        """
         numbered = count()
         pairs, seed, out, console = task.data.train, task.training.seed, task.out, task.console
-
-        def begin(number: int) -> Correlated | Descending:
-            return task.make(number) if number else accustomed(task.make(number), pairs, seed)
+        untrained = accustomed(task.make(0), pairs, seed)
 
         def label(network: Correlated | Descending) -> Labelled:
             kept = None if out is None else out / f"labels-{next(numbered) + 1}.safetensors"
@@ -222,17 +223,21 @@ class Cyclical:
             again = task.resume and folder is not None and (folder / "last.safetensors").is_file()
             return train(network, labels, task.supervision, part, None, task.metrics, folder, again, console=console)
 
-        rows: list[dict[str, float]] = []
-        network = task.make(0)
-        for network in rounds(begin, label, learn, self.rounds):
+        def measured(network: nn.Module) -> None:
             means = mean_of(measure(network.to(device_of()), task.data.validation, task.metrics, device_of()))
-            rows.append({"round": len(rows) + 1, **means})
+            rows.append({"round": len(rows), **means})
             if console is not None:
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
-                console.print(f"round {len(rows)} of {self.rounds}: {shown}", highlight=False)
+                console.print(f"round {len(rows) - 1} of {self.rounds}: {shown}", highlight=False)
             if out is not None:
                 write_csv(rows, out / "rounds.csv")
-                save_weights(network, out / "best.safetensors", {"round": len(rows), **means})
+                save_weights(network, out / "best.safetensors", {"round": len(rows) - 1, **means})
+
+        rows: list[dict[str, float]] = []
+        network: nn.Module = untrained
+        measured(network)
+        for network in rounds(lambda number: task.make(number) if number else untrained, label, learn, self.rounds):
+            measured(network)
         return network.cpu()
 
     def _labelled(
