@@ -8,6 +8,7 @@ from pullback.alignment import Alignment
 from pullback.energies.energy import Energy
 from pullback.errors import InputError
 from pullback.numerics.smooth import cross_mean
+from pullback.space import Grid, around
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class SoftHausdorff(Energy):
     What is wrong, (p − q)², is eroded again and again; what the k-th erosion leaves lies k voxels within the error and
     counts kᵅ. Errors as deep as `erosions` voxels are told apart. An erosion is the mean over a voxel and its
     neighbours along the axes, of which all above a half is kept and stretched to 0 … 1 again, so that it takes a layer
-    of one voxel off and gradients pass. The mean over labels and voxels.
+    of one voxel off and gradients pass. The mean over labels and voxels. Each label is eroded within the box of its
+    errors alone, beyond which nothing is left.
 
     Attributes:
         erosions: how many.
@@ -49,11 +51,20 @@ class SoftHausdorff(Energy):
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         fixed, moved = memberships(alignment)
         wrong = (moved - fixed).square()
-        depth = moved.new_zeros(())
+        grid = alignment.pair.fixed.grid
+        depth = sum((self._depth(each, grid) for each in wrong.split(1, dim=1)), start=moved.new_zeros(()))
+        return {"soft hausdorff": depth / wrong.numel()}
+
+    def _depth(self, wrong: Tensor, grid: Grid) -> Tensor:
+        """The sum over the voxels of one label, `(B, 1, *spatial)`."""
+        depth, inside = wrong.new_zeros(()), wrong.detach() > 0
+        if not inside.any():
+            return depth
+        wrong = wrong[(..., *around(inside, grid, float(grid.spacing.max())))]
         for k in range(1, self.erosions + 1):
             wrong = (2 * cross_mean(wrong) - 1).clamp(min=0)
-            depth = depth + k**self.power * wrong.mean()
-        return {"soft hausdorff": depth}
+            depth = depth + k**self.power * wrong.sum()
+        return depth
 
 
 def memberships(alignment: Alignment) -> tuple[Tensor, Tensor]:
