@@ -60,7 +60,7 @@ class SoftHausdorff(Energy):
         depth, inside = wrong.new_zeros(()), wrong.detach() > 0
         if not inside.any():
             return depth
-        wrong = wrong[(..., *around(inside, grid, float(grid.spacing.max())))]
+        wrong = wrong[(slice(None), slice(None), *around(inside, grid, float(grid.spacing.max())))]
         for k in range(1, self.erosions + 1):
             wrong = (2 * cross_mean(wrong) - 1).clamp(min=0)
             depth = depth + k**self.power * wrong.sum()
