@@ -336,3 +336,18 @@ def test_ordered_pairs_spread_evenly():
     some = ordered_pairs(everyone, 7)
     assert len(set(some)) == 7
     assert {a.number for a, _ in some} == {c.number for c in everyone}
+
+
+def test_several_pairs_are_all_others_and_both_ways_last():
+    """190 of 20 subjects are every two of them once: what Bigalke et al. 2023 learn from."""
+    cases = tuple(FileCase(f"s{n}", Path(f"s{n}.nii.gz")) for n in range(20))
+    pairs = [(a.name, b.name) for a, b in Train(cases).several(190, generator(0))]
+    assert len({frozenset(pair) for pair in pairs}) == 190
+    more = [(a.name, b.name) for a, b in Train(cases).several(1000, generator(0))]
+    assert more[:190] == pairs
+    assert len(set(more)) == len(more) == 380
+    assert pairs != [(a.name, b.name) for a, b in Train(cases).several(190, generator(1))]
+    atlas = FileCase("atlas", Path("atlas.nii.gz"))
+    assert {(a.name, b.name) for a, b in Train(cases, atlas).several(99, generator(0))} == {
+        (case.name, "atlas") for case in cases
+    }

@@ -84,6 +84,19 @@ class Train:
         fixed, moving = torch.randperm(len(self.cases), generator=generator)[:2].tolist()
         return pair_of(self.cases[fixed], self.atlas or self.cases[moving])
 
+    def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
+        """So many different pairs, fixed ← moving, by chance, or all there are; none both ways before all are in."""
+        if self.atlas is not None:
+            ways = [(case, self.atlas) for case in self.cases]
+        else:
+            ways = [(a, b) for n, a in enumerate(self.cases) for b in self.cases[:n]]
+        ways = [ways[n] for n in torch.randperm(len(ways), generator=generator)]
+        if self.atlas is None:
+            turned = (torch.rand(len(ways), generator=generator) < 0.5).tolist()
+            ways = [way[::-1] if turn else way for way, turn in zip(ways, turned, strict=True)]
+            ways += [way[::-1] for way in ways]
+        return ways[:count]
+
     @property
     def names(self) -> tuple[str, ...]:
         """Its subjects, sorted."""

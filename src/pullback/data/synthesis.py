@@ -141,9 +141,8 @@ class Synthesis:
         mm = torch.einsum("ab,nb...->na...", grid.affine[:-1, :-1].to(field), field)
         longest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
         field = field * torch.stack([self.displacement / longest, STEEPEST / steepest]).nan_to_num(0).min().clamp(max=1)
-        margins = tuple((torch.ceil(self.displacement / grid.spacing).long() + 1).tolist())
-        around = [margin for margin in reversed(margins) for _ in range(2)]
-        return Displacement(F.pad(field, around, mode="replicate"), grid.padded(margins))
+        margins = (torch.ceil(self.displacement / grid.spacing).long() + 1).tolist()
+        return Displacement(field, grid).continued(margins)
 
     def _grid(self, pair: Pair) -> Grid:
         grid = pair.fixed.grid

@@ -20,8 +20,9 @@ from pullback.solvers import Descend, Optimised
 from pullback.study.recipe import Recipe
 from pullback.training import Cosine, Once, Told, Training, Unsupervised
 
-ROUND = Training(updates=1000, batch=2, lr=1e-3, schedule=Cosine(0.01))
-SMALL = replace(ROUND, updates=200)
+FULL = Training(updates=8000, batch=2, lr=1e-3, schedule=Cosine(0.01))
+SMALL = replace(FULL, updates=1000)
+AUGMENT = Cyclical().augment
 QUARTER, EIGHTH = (32, 64), (32, 64, 128)
 LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
     {
@@ -32,22 +33,17 @@ LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
 )
 _SETS: Mapping[str, tuple[str, tuple[int, ...], Training, Cyclical]] = MappingProxyType(
     {
-        "phantom": ("the built-in cohort", QUARTER, replace(ROUND, updates=50), Cyclical(rounds=3, pairs=40)),
+        "phantom": ("the built-in cohort", QUARTER, replace(FULL, updates=150), Cyclical(rounds=3, pairs=40)),
         "folder": ("your own folder of images", QUARTER, SMALL, Cyclical(rounds=5, pairs=100)),
         "hippocampus": ("hippocampus MR (Learn2Reg)", QUARTER, SMALL, Cyclical(rounds=5, pairs=100)),
-        "brains": ("whole brains on one grid", QUARTER, replace(ROUND, updates=100), Cyclical(rounds=4, pairs=66)),
-        "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", EIGHTH, ROUND, Cyclical(rounds=8, pairs=190)),
+        "brains": ("whole brains on one grid", QUARTER, replace(FULL, updates=400), Cyclical(rounds=4, pairs=66)),
+        "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", EIGHTH, FULL, Cyclical(rounds=8, pairs=190)),
     }
 )
 
 
 def _data(name: str) -> Dataset:
     return guided[f"ofg_voxelmorph_{name}"].data
-
-
-def _training(way: str, training: Training, cyclical: Cyclical) -> Training:
-    """The twins learn as long as all rounds together, without restarts."""
-    return training if way == "cyclical" else replace(training, updates=cyclical.rounds * training.updates)
 
 
 def _voxelmorph(name: str) -> Recipe:
@@ -59,7 +55,7 @@ def _voxelmorph(name: str) -> Recipe:
         about=f"VoxelMorph, cyclical self-training, {_SETS[name][0]}: beside Xin et al. 2024, table 3",
         network=partial(Descending, network=base.network, refine=refine),
         supervision=Told(),
-        training=replace(base.training, updates=base.training.updates // rounds, schedule=Cosine(0.01)),
+        training=replace(base.training, schedule=Cosine(0.01)),
         procedure=replace(_SETS[name][3], rounds=rounds),
     )
 
@@ -71,7 +67,7 @@ recipes: Mapping[str, Recipe] = MappingProxyType(
             data=_data(name),
             network=partial(Correlated, ndim=3, widths=widths),
             supervision=supervision,
-            training=_training(way, training, cyclical),
+            training=training if way == "cyclical" else replace(training, augment=AUGMENT),
             metrics=guided[f"ofg_voxelmorph_{name}"].metrics,
             procedure=cyclical if way == "cyclical" else Once(),
         )

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pullback.numerics.axes import apply_along, linear_weights, spline_weights
@@ -169,6 +170,11 @@ class Displacement(Dense):
 
     def with_params(self, *params: Tensor) -> "Displacement":
         return replace(self, field=params[0])
+
+    def continued(self, margins: Sequence[int]) -> "Displacement":
+        """On a grid of so many more voxels before and after each axis, where it is what it is at its border."""
+        around = [margin for margin in reversed(margins) for _ in range(2)]
+        return Displacement(F.pad(self.field, around, mode="replicate"), self.grid.padded(tuple(margins)))
 
     def inverse(self) -> "Displacement":
         """By fixed-point iteration on the same grid; without gradient. Exact only where the map does not fold."""

@@ -1,6 +1,6 @@
 """One loop, and how networks learn in it."""
 
-from pullback.training.augment import RandomAffine, seen_through
+from pullback.training.augment import Apart, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
 from pullback.training.measure import align, measure
@@ -8,10 +8,11 @@ from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.rounds import easy_first, rounds
 from pullback.training.schedule import Cosine, Plateau
 from pullback.training.supervision import Told, Unsupervised
-from pullback.training.train import Drawn, Training, draw, mean_of, seeded, train
+from pullback.training.train import Drawn, Training, draw, mean_of, score, seeded, train
 from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [
+    "Apart",
     "Cosine",
     "Drawn",
     "Once",
@@ -34,6 +35,7 @@ __all__ = [
     "rounds",
     "save_tensors",
     "save_weights",
+    "score",
     "seeded",
     "seen_through",
     "train",

@@ -44,6 +44,24 @@ class RandomAffine:
         return Affine(matrix)
 
 
+@dataclass(frozen=True)
+class Apart:
+    """Each image of a pair through a random affine map of its own; the truth follows.
+
+    Attributes:
+        affine: how the maps are drawn.
+    """
+
+    affine: RandomAffine = RandomAffine()
+
+    def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
+        return seen_through(pair, *self.maps(pair, generator))
+
+    def maps(self, pair: Pair, generator: torch.Generator) -> tuple[Affine, Affine]:
+        """What the fixed and the moving image are to be pulled through."""
+        return self.affine(pair.fixed.grid, generator), self.affine(pair.moving.grid, generator)
+
+
 def seen_through(pair: Pair, fixed: Affine, moving: Affine) -> Pair:
     """The images pulled through affine maps of their own, each onto its own grid, and the truth between them.
 

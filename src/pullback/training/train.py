@@ -147,7 +147,7 @@ def train(
                 keep.row("training", values)
             if validation is not None and keep.due(training.validate_every):
                 means = mean_of(measure(network, validation, metrics, fabric.device))
-                keep.validated(means, _score(means, metrics))
+                keep.validated(means, score(means, metrics))
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
                 bar.console.print(f"update {state.update}: {shown}", highlight=False)
             if keep.due(training.save_every):
@@ -292,7 +292,7 @@ class _Keeper:
             self.log.close()
 
 
-def _score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
+def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
     """The number of the first metric that answered, turned so that more is better."""
     for metric in metrics:
         if metric.name in values:

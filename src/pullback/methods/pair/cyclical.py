@@ -4,6 +4,7 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 2023, sections 2.2 and 2.3.1.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Alignment, Pair, Registered
-from pullback.data import Train
+from pullback.data import Case, Train, pair_of
 from pullback.files.rows import write_csv
 from pullback.networks import FeatureNet, together
 from pullback.numerics.integrate import compose
@@ -26,17 +27,20 @@ from pullback.numerics.unfold import unpooled
 from pullback.solvers import CoupledConvex, Descend, FeatureDescent, Optimised, consistent
 from pullback.space import Affine, Displacement, Image
 from pullback.training import (
+    Apart,
     RandomAffine,
     Task,
     device_of,
     draw,
     easy_first,
     load_tensors,
+    load_weights,
     mean_of,
     measure,
     rounds,
     save_tensors,
     save_weights,
+    score,
     seen_through,
     train,
 )
@@ -97,7 +101,9 @@ class Correlated(nn.Module):
     def guess(self, fixed: Image, moving: Image) -> Alignment:
         """Not refined, whatever the mode."""
         one, two = together(fixed, moving).chunk(2, 1)
-        found = self._whole(self.convex(*self._coarse(one, two)), one)
+        features = self._coarse(one, two)
+        with torch.autocast(one.device.type, enabled=False):  # bfloat16 would round the field
+            found = self._whole(self.convex(*features), one)
         return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
 
     def refined(self, fixed: Image, moving: Image) -> Alignment:
@@ -164,35 +170,34 @@ class Labelled:
     """Training pairs whose labels are their truth: drawn by weight, each image through a random affine map of its own.
 
     Attributes:
-        train: where the pairs come from.
-        seed: of which pairs those are: the n-th is `draw(train, seed, n)`.
+        pairs: fixed ← moving.
         labels: displacements on the fixed grids, `(d, *spatial)` in voxels, half precision.
         weights: how often each is drawn.
         augment: None leaves the images as they are.
     """
 
-    train: Train
-    seed: int
+    pairs: Sequence[tuple[Case, Case]]
     labels: Sequence[Tensor]
     weights: Tensor
-    augment: RandomAffine | None
+    augment: Apart | None
 
     def draw(self, generator: torch.Generator) -> Pair:
         n = int(torch.multinomial(self.weights, 1, generator=generator))
-        pair = draw(self.train, self.seed, n)
-        pair = replace(pair, truth=Displacement(self.labels[n][None].float(), pair.fixed.grid))
-        return _augmented(pair, self.augment, generator)[0]
+        pair = pair_of(*self.pairs[n])
+        pair = replace(pair, truth=_everywhere(Displacement(self.labels[n][None].float(), pair.fixed.grid)))
+        return pair if self.augment is None else self.augment(pair, generator)
 
 
 @dataclass(frozen=True)
 class Cyclical:
     """The procedure: rounds of learning from labels of the network of the round before (section 2.2).
 
-    The network is a `Correlated`, a `Descending`, or any that can give its `guess` and that `refined`.
+    The network is a `Correlated`, a `Descending`, or any that can give its `guess` and that `refined`. All rounds
+    together have the updates of `Training`, a share each; its schedule begins anew with every round.
 
     Attributes:
-        rounds: how many; `Training` has the numbers of each.
-        pairs: how many training pairs are labelled, drawn once.
+        rounds: how many.
+        pairs: how many training pairs are labelled, drawn once, no two alike.
         augment: of the images, in the labels' stream and in the learner's; None for neither.
         refined: whether labels are refined.
         easy: whether pairs whose label changed little as it was refined are drawn more often.
@@ -200,30 +205,34 @@ class Cyclical:
 
     rounds: int = 8
     pairs: int = 190
-    augment: RandomAffine | None = RandomAffine(5.0, 0.05, 0.03, 0.03)
+    augment: Apart | None = Apart(RandomAffine(5.0, 0.05, 0.03, 0.03))
     refined: bool = True
     easy: bool = True
 
     def __call__(self, task: Task) -> nn.Module:
         """In the task's folder: one per round, the labels that it learned from, and `rounds.csv`, of validation.
 
-        Round 0 is the untrained network whose labels are the first.
+        Round 0 is the untrained network whose labels are the first. The answer is the network of the round that did
+        best in validation, as `train` has it; without a folder that of the last.
         """
         numbered = count()
-        pairs, seed, out, console = task.data.train, task.training.seed, task.out, task.console
-        untrained = accustomed(task.make(0), pairs, seed)
+        seed, out, console = task.training.seed, task.out, task.console
+        pairs = task.data.train.several(self.pairs, generator(seed, 2))
+        untrained = accustomed(task.make(0), task.data.train, seed)
+        share = max(task.training.updates // self.rounds, 1)
 
         def label(network: Correlated | Descending) -> Labelled:
-            kept = None if out is None else out / f"labels-{next(numbered) + 1}.safetensors"
-            return self._labelled(network, pairs, seed, kept, console)
+            number = next(numbered)
+            kept = None if out is None else out / f"labels-{number + 1}.safetensors"
+            return self._labelled(network, pairs, (seed, 2, number), kept, console)
 
         def learn(network: Correlated | Descending, labels: Labelled, number: int) -> Correlated | Descending:
             folder = None if out is None else out / f"round-{number + 1}"
-            part = replace(task.training, seed=generator(seed, number).initial_seed())
+            part = replace(task.training, updates=share, seed=generator(seed, number).initial_seed())
             again = task.resume and folder is not None and (folder / "last.safetensors").is_file()
             return train(network, labels, task.supervision, part, None, task.metrics, folder, again, console=console)
 
-        def measured(network: nn.Module) -> None:
+        def measured(network: nn.Module) -> dict[str, float]:
             means = mean_of(measure(network.to(device_of()), task.data.validation, task.metrics, device_of()))
             rows.append({"round": len(rows), **means})
             if console is not None:
@@ -231,37 +240,64 @@ class Cyclical:
                 console.print(f"round {len(rows) - 1} of {self.rounds}: {shown}", highlight=False)
             if out is not None:
                 write_csv(rows, out / "rounds.csv")
-                save_weights(network, out / "best.safetensors", {"round": len(rows) - 1, **means})
+            return means
 
         rows: list[dict[str, float]] = []
         network: nn.Module = untrained
         measured(network)
+        best = -math.inf
         for network in rounds(lambda number: task.make(number) if number else untrained, label, learn, self.rounds):
-            measured(network)
+            means = measured(network)
+            if score(means, task.metrics) > best:
+                best = score(means, task.metrics)
+                if out is not None:
+                    save_weights(network, out / "best.safetensors", {"round": len(rows) - 1, **means})
+        if out is not None:
+            load_weights(network, out / "best.safetensors")
         return network.cpu()
 
     def _labelled(
-        self, network: Correlated | Descending, pairs: Train, seed: int, kept: Path | None, console: Console | None
+        self,
+        network: Correlated | Descending,
+        pairs: Sequence[tuple[Case, Case]],
+        seed: tuple[int, ...],
+        kept: Path | None,
+        console: Console | None,
     ) -> Labelled:
         if kept is not None and kept.is_file():
             known, _ = load_tensors(kept)
-            labels = [known[f"label.{n}"] for n in range(self.pairs)]
-            return Labelled(pairs, seed, labels, known["weights"], self.augment)
+            labels = [known[f"label.{n}"] for n in range(len(pairs))]
+            return Labelled(pairs, labels, known["weights"], self.augment)
         device = device_of()
         register = network.to(device).eval()
         labels, changes = [], []  # of their own grids, which may differ
-        for n in track(range(self.pairs), "labels", console=console, transient=True):
-            pair, fixed, moving = _augmented(draw(pairs, seed, n), self.augment, generator(seed, 2, n))
-            seen, grid = pair.to(device), pair.fixed.grid
-            with torch.no_grad():
-                guess = register.guess(seen.fixed, seen.moving).transform
-                found = register.refined(seen.fixed, seen.moving).transform if self.refined else guess
-                changes.append(float((found.displacement(grid) - guess.displacement(grid)).square().mean()))
-                labels.append((moving @ (found @ fixed.inverse())).displacement(grid)[0].half().cpu())
-        weights = easy_first(changes) if self.easy and self.refined else torch.full((self.pairs,), 1 / self.pairs)
+        for n, (fixed, moving) in enumerate(track(pairs, "labels", console=console, transient=True)):
+            found, change = self._label(register, pair_of(fixed, moving), generator(*seed, n), device)
+            labels.append(found)
+            changes.append(change)
+        weights = easy_first(changes) if self.easy and self.refined else torch.full((len(pairs),), 1 / len(pairs))
         if kept is not None:
             save_tensors({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, kept, {})
-        return Labelled(pairs, seed, labels, weights, self.augment)
+        return Labelled(pairs, labels, weights, self.augment)
+
+    @torch.no_grad()
+    def _label(
+        self, register: Correlated | Descending, pair: Pair, chance: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, float]:
+        """The displacement of a pair, `(d, *spatial)`, and the mean square by which refinement changed it."""
+        grid, still = pair.fixed.grid, Affine.identity(pair.fixed.grid.ndim)
+        maps = (still, still) if self.augment is None else self.augment.maps(pair, chance)
+        seen = (pair if self.augment is None else seen_through(pair, *maps)).to(device)
+        guess = register.guess(seen.fixed, seen.moving).transform.displacement(grid)
+        found = register.refined(seen.fixed, seen.moving).transform.displacement(grid) if self.refined else guess
+        whole = _everywhere(Displacement(found, grid))
+        label = (maps[1] @ (whole @ maps[0].inverse())).displacement(grid)
+        return label[0].half().cpu(), float((found - guess).square().mean())
+
+
+def _everywhere(label: Displacement) -> Displacement:
+    """Continued for as far beyond the image as its affine maps look: the label of one is not the label of the other."""
+    return label.continued([math.ceil(n / 4) for n in label.grid.shape])
 
 
 def accustomed(network: Correlated | Descending, pairs: Train, seed: int) -> Correlated | Descending:
@@ -284,12 +320,3 @@ class _Guessing(nn.Module):
 
     def forward(self, pair: Pair) -> Registered:
         return self.network.guess(pair.fixed, pair.moving)
-
-
-def _augmented(pair: Pair, augment: RandomAffine | None, chance: torch.Generator) -> tuple[Pair, Affine, Affine]:
-    """What is learned from, and what its images were pulled through."""
-    if augment is None:
-        still = Affine.identity(pair.fixed.grid.ndim)
-        return pair, still, still
-    fixed, moving = augment(pair.fixed.grid, chance), augment(pair.moving.grid, chance)
-    return seen_through(pair, fixed, moving), fixed, moving
