@@ -57,12 +57,12 @@ class Refinement:
         warps: how often the moving image is moved by what was found and looked at again.
         descent: on finer features at last; None does without. The paper gives no weight of its regularity. Squared
             differences of a random projection of normalised features are several times those of MIND, and with the 1.25
-            of ConvexAdam fields fold; 5 was chosen on training pairs (hippocampus, brains) by untrained networks.
+            of ConvexAdam fields fold; 3.5 was chosen on training pairs (hippocampus, brains) by untrained networks.
     """
 
     both_ways: bool = True
     warps: int = 2
-    descent: FeatureDescent | None = FeatureDescent(5.0, Descend(steps=50, step_size=1.0))
+    descent: FeatureDescent | None = FeatureDescent(3.5, Descend(steps=50, step_size=1.0))
 
 
 class Correlated(nn.Module):
