@@ -191,11 +191,11 @@ def test_other_settings_are_refused(bids, tmp_path):
     before = state(out)
     for other, message in (
         (replace(plan, shape=20), "shape was 18 and is 20"),
-        (replace(plan, spacing=1.0), "spacing was as by default and is 1.0"),
-        (replace(plan, merge=Merge({3: 1}, {})), "merge was as by default"),
-        (replace(plan, task="brains"), 'task was as by default and is "brains"'),
-        (replace(plan, data=replace(plan.data, seed=1)), "data.seed was as by default and is 1"),
-        (replace(plan, data=replace(plan.data, test_split=("00", "01"))), "data.test_split was as by default"),
+        (replace(plan, spacing=1.0), "spacing was null and is 1.0"),
+        (replace(plan, merge=Merge({3: 1}, {})), "merge was "),
+        (replace(plan, task="brains"), 'task was ".*" and is "brains"'),
+        (replace(plan, data=replace(plan.data, seed=1)), "data.seed was 0 and is 1"),
+        (replace(plan, data=replace(plan.data, test_split=("00", "01"))), "data.test_split was "),
     ):
         with pytest.raises(InputError, match=rf"out: was prepared with other settings: {message}.*-o"):
             prepare(other, out)

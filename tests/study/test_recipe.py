@@ -1,11 +1,12 @@
 """Recipes as data: every one runs, travels through YAML, and takes no misspelt key."""
 
-import json
+import inspect
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+import yaml
 
 from pullback.data import Cohort, Synthesis, Synthetic
 from pullback.energies import LNCC, MSE, Weighted
@@ -14,7 +15,7 @@ from pullback.methods.pair.cyclical import Cyclical
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.recipes import find, names
 from pullback.space import Velocity
-from pullback.study.recipe import Recipe, as_data, changed, read_recipe, to_yaml
+from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.run import build
 from pullback.training import Task, Training
 
@@ -82,14 +83,14 @@ def test_yaml_round_trip(name, tmp_path):
     assert to_yaml(again) == to_yaml(recipe)
     assert (again.data, again.training) == (recipe.data, recipe.training)
     one, other = (how.keywords if isinstance(how, partial) else how for how in (again.supervision, recipe.supervision))
-    assert one == other
+    assert one == other if other is recipe.supervision else one.items() >= other.items()
 
 
 def test_classes_as_values_survive(tmp_path):
     recipe = find("ofg_voxelmorph_phantom")
     recipe = replace(recipe, network=partial(recipe.network.func, ndim=2, transform=Velocity))
     (tmp_path / "r.yaml").write_text(to_yaml(recipe))
-    assert read_recipe(tmp_path / "r.yaml").network.keywords == {"ndim": 2, "transform": Velocity}
+    assert read_recipe(tmp_path / "r.yaml").network.keywords.items() >= {"ndim": 2, "transform": Velocity}.items()
 
 
 def test_a_strangers_file_runs_nothing(tmp_path):
@@ -112,12 +113,12 @@ def test_a_strangers_file_runs_nothing(tmp_path):
         read_recipe(path)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if "_unet_" not in name])
-def test_parts_that_a_recipe_does_not_use_change_nothing_for_it(name):
-    """In the brief form, by which the folders of a study are named, nothing is said of pairs that are not made."""
-    text = json.dumps(as_data(find(name), brief=True))
-    assert "synth" not in text
-    assert "augment" not in json.dumps(as_data(find(name).training, brief=True))
+@pytest.mark.parametrize("name", ["ofg_vitvnet_hippocampus", "cyclical_correlated_brains", "uwnsdh_unet_phantom"])
+def test_a_recipe_file_has_every_number_also_those_that_are_as_by_default(name):
+    """Else a run would be measured as today's code has it, not as it was made."""
+    recipe = find(name)
+    written = yaml.safe_load(to_yaml(recipe))["network"]
+    assert set(written) - {"partial"} == set(inspect.signature(recipe.network.func).parameters)
 
 
 def test_a_recipe_on_pairs_that_are_made_survives(tmp_path):

@@ -18,13 +18,16 @@ from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.files.rows import read_csv
+from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.ddmr import Transferred
+from pullback.metrics import Dice
 from pullback.recipes.ofg import ENERGY, recipes
-from pullback.space import Grid, Image
+from pullback.space import Grid, Image, Labels
 from pullback.studies import find
+from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
 from pullback.study.page import write_study
-from pullback.study.plan import _plan, chosen, run_study
+from pullback.study.plan import _plan, _planned, chosen, run_study
 from pullback.study.probes import descended, landscape, refined
 from pullback.study.recipe import changed
 from pullback.study.run import run
@@ -239,16 +242,42 @@ def test_other_images_are_other_runs_and_moved_ones_the_same(tmp_path):
     plans = []
     for root in (*roots, tmp_path / "moved"):
         known = replace(recipe, data=replace(recipe.data, root=str(root)))
-        plans.append(_plan(tmp_path, "folder/voxelmorph", Experiment({"guided": known}), "guided", 0, {}))
-    assert plans[0].folder == plans[2].folder != plans[1].folder
-    assert plans[0].before == plans[2].before != plans[1].before
+        plans.append(_planned(tmp_path, "folder/voxelmorph", Experiment({"guided": known}), (0,), {}))
+    for first, second, moved in (folders(plans), [plan.beside["before"] for plan in plans]):
+        assert first == moved != second
+
+
+def folders(plans):
+    return [plan.runs[arm][0].folder for plan in plans for arm in plan.runs]
+
+
+def test_other_labels_or_another_shape_are_other_runs(tmp_path):
+    """Nor is what was so before training taken for theirs."""
+    (tmp_path / "a").mkdir()
+    root = folder_of_brains(tmp_path / "a", 0)
+    for n in range(8):
+        write(
+            Labels(torch.ones(1, 1, 12, 14, 10, dtype=torch.uint8), Grid.centred((12, 14, 10))), root / f"l{n}.nii.gz"
+        )
+    known = recipes["ofg_voxelmorph_folder"]
+    data = replace(known.data, root=str(root), images="s*.nii.gz", labels="l*.nii.gz")
+    plans = []
+    for change in ("nothing", "labels", "shape"):
+        if change == "labels":
+            chance = torch.randint(2, (1, 1, 12, 14, 10), generator=torch.Generator().manual_seed(0))
+            write(Labels(chance, Grid.centred((12, 14, 10))), root / "l3.nii.gz")
+        seen = replace(data, shape=(16, 16, 16)) if change == "shape" else data
+        arms = Experiment({"guided": replace(known, data=seen)})
+        plans.append(_planned(tmp_path, "folder/voxelmorph", arms, (0,), {}))
+    assert len(set(folders(plans))) == 3
+    assert len({plan.beside["before"] for plan in plans}) == 3
 
 
 def test_pairs_that_are_made_have_runs_and_a_before_of_their_own(tmp_path):
     experiment = Experiment({"only": recipes["unsupervised_voxelmorph_phantom"]})
     made = ({}, {"data.synthetic": f"{{part: {SYNTHETIC}}}"}, {"data.synthetic": f"{{part: {SYNTHETIC}, seed: 1}}"})
-    plans = [_plan(tmp_path, "phantom/voxelmorph", experiment, "only", 0, settings) for settings in made]
-    assert len({plan.folder for plan in plans}) == len({plan.before for plan in plans}) == 3
+    plans = [_planned(tmp_path, "phantom/voxelmorph", experiment, (0,), settings) for settings in made]
+    assert len(set(folders(plans))) == len({plan.beside["before"] for plan in plans}) == 3
 
 
 def test_what_is_asked_for_by_name_is_there_beside_images_from_a_folder(tmp_path):
@@ -273,7 +302,10 @@ def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_pat
     arms = {"scratch": small, **{arm: replace(small, procedure=how) for arm, how in moved.items()}}
     sources = {arm: Source("scratch", "procedure.source", other, "large/voxelmorph") for arm in moved}
     asked = Family("benefit of transfer", mann_whitney, [(arm, "scratch") for arm in moved], "greater")
-    part = Part("transfer", "none", {"phantom/voxelmorph": Experiment(arms, "scratch", sources)}, tests=[asked])
+    registers = {"before": unmoved, "small": ConvexAdam(spacing=3), "too large": ConvexAdam(spacing=30)}
+    part = Part(
+        "transfer", "none", {"phantom/voxelmorph": Experiment(arms, "scratch", sources, registers)}, tests=[asked]
+    )
     study = Study("a test", {"transfer": part})
     wanted = chosen(study, ["transfer"], {})
     told = Console(record=True, file=StringIO(), width=120)
@@ -286,6 +318,11 @@ def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_pat
     source = Path(folders.pop())
     assert source.parent.parent == tmp_path / "runs" / "large"
     assert (source / "test.csv").is_file()
+    assert [*outcome.rows] == ["before", "small", *arms], "what cannot be is left out"
+    assert len(outcome.rows["small"]) == len(outcome.rows["before"]) == 6
+    pair = next(iter(outcome.recipe.data.test))
+    expected = Dice()(Alignment(pair, ConvexAdam(spacing=3)(pair.fixed, pair.moving).transform))["dice"]
+    assert outcome.rows["small"][0]["dice"] == pytest.approx(expected, abs=1e-9)
     write_study(study, found, tmp_path, Console(quiet=True))
     rows = read_csv(tmp_path / "transfer-tests.csv")
     assert [(row["a"], row["b"], row["family"]) for row in rows] == [

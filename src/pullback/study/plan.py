@@ -1,18 +1,17 @@
 """Which runs a study needs, where they lie, and having them run."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from pullback.data import Dataset, FileCase, Learn2Reg, PairFolder
+from pullback.alignment import Register
+from pullback.data import Case, Dataset, FileCase, Learn2Reg, PairFolder
 from pullback.errors import InputError, Interrupted
 from pullback.files.rows import write_csv
-from pullback.study.evaluate import evaluate, unmoved
-from pullback.study.recipe import Recipe, as_data, changed, did_you_mean
+from pullback.study.evaluate import evaluate
+from pullback.study.recipe import Recipe, as_data, changed, did_you_mean, digest_of
 from pullback.study.run import run
 from pullback.study.study import TESTED, Experiment, Outcome, Planned, Study
 from pullback.training import Training, device_of
@@ -68,14 +67,7 @@ def run_study(
         FloatingPointError: the loss of some runs was no longer finite; all that do not need them are done.
     """
     outcomes = {
-        part: [
-            Outcome(
-                name,
-                one,
-                {arm: {seed: _plan(out, name, one, arm, seed, settings) for seed in seeds} for arm in one.arms},
-            )
-            for name, one in experiments.items()
-        ]
+        part: [_planned(out, name, one, seeds, settings) for name, one in experiments.items()]
         for part, experiments in wanted.items()
     }
     plans: dict[Path, tuple[str, Planned]] = {}
@@ -97,10 +89,21 @@ def run_study(
                 _run(planned, console)
             except FloatingPointError as error:
                 lost[planned.folder] = f"{label}: {error}"
+    for outcome in (each for listed in outcomes.values() for each in listed):
+        _measure_beside(outcome, console)
     if lost:
         said = f"{len(lost)} of {len(plans)} runs are lost, the others done:"
         raise FloatingPointError("\n".join([said, *lost.values()]))
     return outcomes
+
+
+def _planned(
+    out: Path, name: str, experiment: Experiment, seeds: Sequence[int], settings: Mapping[str, str]
+) -> Outcome:
+    """What will be known of an experiment when all its runs are done."""
+    runs = {arm: {s: _plan(out, name, experiment, arm, s, settings) for s in seeds} for arm in experiment.arms}
+    recipe = runs[experiment.compared_with][seeds[0]].recipe
+    return Outcome(name, experiment, runs, _beside(out, name, experiment, recipe))
 
 
 def _in_order(planned: Planned) -> list[Planned]:
@@ -151,45 +154,66 @@ def _plan(out: Path, name: str, experiment: Experiment, arm: str, seed: int, set
         of = (name, experiment) if source.experiment is None else (source.name, source.experiment)
         needed = _plan(out, *of, source.arm, seed, settings)
     data, network = name.split("/")
-    images = _digest(_seen(recipe.data), as_data(recipe.metrics, brief=True))
-    digest = _digest(_portable(recipe), images, needed and needed.folder.parent.name)
+    digest = digest_of(_portable(recipe), _seen(recipe.data), needed and needed.folder.parent.name)
     if source is not None and needed is not None:
         recipe = changed(recipe, {source.key: str(needed.folder)})
-    runs = out / "runs" / data
-    return Planned(recipe, runs / f"{network}-{digest}" / f"seed-{seed}", runs / f"before-{images}.csv", needed)
+    return Planned(recipe, out / "runs" / data / f"{network}-{digest}" / f"seed-{seed}", needed)
 
 
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+def _beside(out: Path, name: str, experiment: Experiment, recipe: Recipe) -> dict[str, Path]:
+    """Where what each register without training does on the test pairs of the recipe is kept."""
+    data, images = _portable(recipe)["data"], _seen(recipe.data)
+    return {
+        register: out
+        / "runs"
+        / name.split("/", maxsplit=1)[0]
+        / f"{register.lower()}-{digest_of(as_data(how), data, images, as_data(recipe.metrics))}.csv"
+        for register, how in experiment.registers.items()
+    }
 
 
 def _seen(data: Dataset) -> object:
-    """Whose images, in which split and how large their files are: other images are another run, moved ones are not."""
+    """Who is in which split and how large the files are: other images or labels are another run, moved ones are not."""
     cases = {
         "train": data.train.cases,
         "validation": [case for pair in data.validation.pairs for case in pair],
         "test": [case for pair in data.test.pairs for case in pair],
     }
-    seen: dict[str, object] = {
-        split: sorted({(case.name, case.image.stat().st_size if isinstance(case, FileCase) else 0) for case in listed})
-        for split, listed in cases.items()
-    }
-    return seen if data.test.make is None else seen | {"made": as_data(data.test.make, brief=True)}
+    return {split: sorted({(case.name, *_sizes(case)) for case in listed}) for split, listed in cases.items()}
 
 
-def _portable(recipe: Recipe) -> object:
-    """The recipe, but for its words, its seed, where the images are, and what is as by default."""
+def _sizes(case: Case) -> tuple[int, ...]:
+    """Of its files in bytes; 0 for one that it does not have."""
+    files = (case.image, case.labels, case.mask) if isinstance(case, FileCase) else ()
+    return tuple(0 if path is None else path.stat().st_size for path in files)
+
+
+def _portable(recipe: Recipe) -> dict[str, object]:
+    """The recipe, but for its words, its seed and where the images are."""
     data = replace(recipe.data, root="") if isinstance(recipe.data, PairFolder | Learn2Reg) else recipe.data
     training = replace(recipe.training, seed=Training().seed)
-    return as_data(replace(recipe, about="", data=data, training=training), brief=True)
+    return as_data(replace(recipe, about="", data=data, training=training))
 
 
 def _run(planned: Planned, console: Console) -> None:
-    recipe, folder, device = planned.recipe, planned.folder, device_of()
+    recipe, folder = planned.recipe, planned.folder
     try:
-        network = run(recipe, folder, resume=True, console=console).to(device)
+        network = run(recipe, folder, resume=True, console=console).to(device_of())
     except Interrupted as error:
         raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
-    for register, path in ((unmoved, planned.before), (network, folder / TESTED)):
-        if not path.is_file():
-            write_csv(evaluate({"": register}, recipe.data.test, recipe.metrics, device, console)[""], path)
+    _measure(network, recipe, folder / TESTED, console)
+
+
+def _measure_beside(outcome: Outcome, console: Console) -> None:
+    """Its registers without training, but for those that cannot take its images."""
+    for name, path in outcome.beside.items():
+        try:
+            _measure(outcome.experiment.registers[name], outcome.recipe, path, console)
+        except InputError as error:
+            console.print(f"{outcome.name}: no row of {name}: {error}", highlight=False)
+
+
+def _measure(register: Register, recipe: Recipe, path: Path, console: Console) -> None:
+    """What the register does on the test pairs, unless it is known."""
+    if not path.is_file():
+        write_csv(evaluate({"": register}, recipe.data.test, recipe.metrics, device_of(), console)[""], path)

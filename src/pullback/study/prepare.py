@@ -94,7 +94,7 @@ def _splits(data: PairFolder) -> dict[str, str]:
 
 def _settings(preparation: Preparation) -> dict[str, Any]:
     """What makes the files and the splits what they are, flat; where the images are does not."""
-    tree = json.loads(json.dumps(as_data(preparation, brief=True)))
+    tree = json.loads(json.dumps(as_data(preparation)))
     data = {f"data.{key}": value for key, value in tree.pop("data").items() if key not in ("root", "part")}
     return data | {key: value for key, value in tree.items() if key != "part"}
 

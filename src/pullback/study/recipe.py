@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import inspect
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -163,23 +165,27 @@ def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def as_data(thing: Any, brief: bool = False) -> Any:
-    """As dicts, lists and scalars. `brief` leaves out what is as the code has it by default: a number that a part is
-    given in a later version changes nothing for those who do not set it."""
+def as_data(thing: Any) -> Any:
+    """As dicts, lists and scalars: every number, also those that are as the code has them by default."""
     if isinstance(thing, partial):
-        given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords).arguments
-        return {"partial": _path_of(thing.func), **{k: as_data(v, brief) for k, v in given.items()}}
+        given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords)
+        given.apply_defaults()
+        return {"partial": _path_of(thing.func), **{k: as_data(v) for k, v in given.arguments.items()}}
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        known = {f.name: (getattr(thing, f.name), f.default) for f in dataclasses.fields(thing)}
-        members = {
-            k: as_data(value, brief) for k, (value, default) in known.items() if not (brief and value == default)
-        }
+        members = {f.name: as_data(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
         return {"part": _path_of(type(thing)), **members}
+    if isinstance(thing, Mapping):
+        return {name: as_data(item) for name, item in thing.items()}
     if isinstance(thing, tuple):
-        return [as_data(item, brief) for item in thing]
+        return [as_data(item) for item in thing]
     if callable(thing):
         return {"name": _path_of(thing)}
     return thing
+
+
+def digest_of(*parts: object) -> str:
+    """Eight letters that stand for data: what names the folder of a run."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
 def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED) -> Any:

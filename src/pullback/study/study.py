@@ -1,6 +1,5 @@
 """Many runs, told as the tables and figures of a paper."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from pullback.alignment import Register
 from pullback.data import Dataset
 from pullback.files.rows import read_csv, write_csv
+from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.study.evaluate import unmoved
 from pullback.study.families import Family, Ranges
-from pullback.study.recipe import Recipe
+from pullback.study.recipe import Recipe, as_data, digest_of
 from pullback.study.run import load_run
 
 if TYPE_CHECKING:
@@ -46,11 +48,13 @@ class Experiment:
         arms: by name. All have the same data.
         reference: the arm that the others are compared with, pair by pair; "" for the first.
         sources: of the arms that need another run.
+        registers: by name, what needs no training and is measured beside them.
     """
 
     arms: Mapping[str, Recipe]
     reference: str = ""
     sources: Mapping[str, Source] = field(default_factory=dict)
+    registers: Mapping[str, Register] = field(default_factory=lambda: {"before": unmoved, "ConvexAdam": ConvexAdam()})
 
     @property
     def compared_with(self) -> str:
@@ -108,31 +112,35 @@ class Study:
 
 @dataclass(frozen=True)
 class Planned:
-    """A recipe, the folder of its run, the file that tells how things stood before any, and the run that it needs."""
+    """A recipe, the folder of its run, and the run that it needs."""
 
     recipe: Recipe
     folder: Path
-    before: Path
     source: "Planned | None" = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment and its runs, by arm and seed."""
+    """An experiment, its runs by arm and seed, and the files that tell of the registers beside them."""
 
     name: str
     experiment: Experiment
     runs: Mapping[str, Mapping[int, Planned]]
+    beside: Mapping[str, Path]
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
-        """What each arm's networks did on the test pairs: a row per seed and pair. First how things stood before."""
-        found = {
+        """What was done on the test pairs: by each register beside that can take them, a row per pair; by each arm, per
+        seed and pair."""
+        beside: dict[str, list[Row]] = {
+            name: [{"seed": "", **row} for row in read_csv(path)]
+            for name, path in self.beside.items()
+            if path.is_file()
+        }
+        return beside | {
             arm: [{"seed": str(seed), **row} for seed, run in runs.items() for row in read_csv(run.folder / TESTED)]
             for arm, runs in self.runs.items()
         }
-        any_run = next(iter(next(iter(self.runs.values())).values()))
-        return {"before": [{"seed": "", **row} for row in read_csv(any_run.before)], **found}
 
     @property
     def reference(self) -> str:
@@ -145,7 +153,7 @@ class Outcome:
     def measured(self, kind: str, measure: Callable[["Outcome"], list[Row]]) -> list[Row]:
         """What `measure` says of these runs; kept in a file beside them, and read from there the next time."""
         runs = [run.folder for by_seed in self.runs.values() for run in by_seed.values()]
-        digest = hashlib.sha256(" ".join(f"{run.parent.name}/{run.name}" for run in runs).encode()).hexdigest()[:8]
+        digest = digest_of(as_data(measure), [f"{run.parent.name}/{run.name}" for run in runs])
         path = runs[0].parent.parent / f"{kind}-{digest}.csv"
         if not path.is_file():
             write_csv(measure(self), path)
