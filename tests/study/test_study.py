@@ -17,15 +17,17 @@ from pullback import cli
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import write
-from pullback.files.rows import read_csv
+from pullback.files.rows import read_csv, write_csv
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.ddmr import Transferred
 from pullback.metrics import Dice
 from pullback.recipes.ofg import ENERGY, recipes
 from pullback.space import Grid, Image, Labels
 from pullback.studies import find
+from pullback.study.compare import short
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
+from pullback.study.figures import _logged
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
 from pullback.study.probes import descended, landscape, refined
@@ -132,7 +134,16 @@ def test_the_table_is_what_the_runs_say(outcomes):
     assert record["difference"] == pytest.approx(off.mean(), abs=1e-12)
     assert record["p"] == (None if not off.any() else pytest.approx(wilcoxon(off).pvalue))
     line = {row[""]: row for row in shown(records(outcome), Part("", "", {outcome.name: outcome.experiment}))}["guided"]
-    assert line["dice"].startswith(f"{dice['guided'].mean():.3f}")
+    over_pairs, over_seeds = dice["guided"].mean(0).std(ddof=1), dice["guided"].mean(1).std(ddof=1)
+    assert line["dice"] == f"{dice['guided'].mean():.3f} ± {over_pairs:.3f} [{short(over_seeds)}]"
+    assert (line["updates"], line["seeds"]) == ("4", "2")
+
+
+def test_the_log_of_a_run_in_two_halves_is_one(tmp_path):
+    write_csv([{"update": 2, "dice": 0.1}, {"update": 4, "dice": 0.2}], tmp_path / "first" / "validation.csv")
+    write_csv([{"update": 2, "dice": 0.3}, {"update": 4, "loss": 1.0}], tmp_path / "validation.csv")
+    assert _logged(tmp_path, "validation.csv", "dice") == ([2, 4, 6], [0.1, 0.2, 0.3])
+    assert _logged(tmp_path / "first", "validation.csv", "dice") == ([2, 4], [0.1, 0.2])
 
 
 def test_the_student_was_taught_by_the_unsupervised_run_of_its_seed(outcomes):

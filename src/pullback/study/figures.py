@@ -19,6 +19,7 @@ from pullback.study.tables import over_seeds, records
 
 INK = "#858585"
 COLOURS = ("#4f8fd6", "#e08a3c", "#4aa87a", "#b678d6", "#d8626c", "#a39a3f", "#46a9b8", "#c98aa5", "#8f8f8f", "#7f9a52")
+STYLES = tuple(itertools.product(("-", "--", ":"), COLOURS))
 MIDDLE = ListedColormap(colormaps["viridis"](np.linspace(0.3, 0.85, 256)))  # neither as dark nor as light as a page
 WIDTH, HEIGHT = 6.4, 3.4  # inches
 
@@ -49,9 +50,9 @@ def curves(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     """Validation over the updates: Dice and folding, a line per arm, the mean over seeds with each seed faint."""
     figure, axes = blank(2, 7.2)
     for one, measure, name in zip(axes, ("dice", "folding %"), ("validation Dice", "folding, %"), strict=True):
-        for (arm, runs), colour in zip(outcome.runs.items(), COLOURS, strict=False):
-            lines = [_logged(run.folder / "validation.csv", measure) for run in runs.values()]
-            _line(one, lines[0][0], [values for _, values in lines], colour, arm, "-")
+        for (arm, runs), (style, colour) in zip(outcome.runs.items(), STYLES, strict=False):
+            lines = [_logged(run.folder, "validation.csv", measure) for run in runs.values()]
+            _line(one, lines[0][0], [values for _, values in lines], colour, arm, style)
         one.set_xlabel("updates")
         one.set_ylabel(name)
     legend(figure, axes[0])
@@ -60,15 +61,21 @@ def curves(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 def weights(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     """What weight each loss has over the updates, a panel per arm whose weights learn, its first seed."""
-    logs = {arm: next(iter(runs.values())).folder / "training.csv" for arm, runs in outcome.runs.items()}
-    learned = {arm: [k for k in read_csv(log)[0] if k.startswith("weight/")] for arm, log in logs.items()}
+    first = {arm: next(iter(runs.values())).folder for arm, runs in outcome.runs.items()}
+    logged = {arm: read_csv(folder / "training.csv")[0] for arm, folder in first.items()}
+    learned = {arm: [name for name in row if name.startswith("weight/")] for arm, row in logged.items()}
     learned = {arm: names for arm, names in learned.items() if names}
     figure, axes = blank(max(len(learned), 1), 3.6 * max(len(learned), 1))
     losses = sorted({name for names in learned.values() for name in names})
     for one, (arm, names) in zip(axes, learned.items(), strict=False):
         for name, colour in zip(losses, COLOURS, strict=False):
             if name in names:
-                one.plot(*_logged(logs[arm], name), color=colour, linewidth=1.3, label=name.removeprefix("weight/"))
+                one.plot(
+                    *_logged(first[arm], "training.csv", name),
+                    color=colour,
+                    linewidth=1.3,
+                    label=name.removeprefix("weight/"),
+                )
         one.set_title(arm)
         one.set_xlabel("updates")
         one.set_ylabel("weight")
@@ -233,6 +240,9 @@ def legend(figure: Figure, axis: Axes) -> None:
     figure.legend(handles, names, loc="outside upper center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
 
 
-def _logged(path: Path, column: str) -> tuple[list[float], list[float]]:
-    rows = [row for row in read_csv(path) if column in row]
-    return [float(row["update"]) for row in rows], [float(row[column]) for row in rows]
+def _logged(run: Path, table: str, column: str) -> tuple[list[float], list[float]]:
+    """Updates and values; of a run in two halves the first is in a folder within, and comes before."""
+    at, values = _logged(run / "first", table, column) if (run / "first" / table).is_file() else ([], [])
+    before = at[-1] if at else 0.0
+    rows = [row for row in read_csv(run / table) if column in row]
+    return at + [before + float(row["update"]) for row in rows], values + [float(row[column]) for row in rows]

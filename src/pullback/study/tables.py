@@ -6,7 +6,7 @@ from typing import Any
 
 from pullback.study.compare import short, summary
 from pullback.study.families import compared
-from pullback.study.study import Outcome, Part, Row
+from pullback.study.study import Outcome, Part, Planned, Row
 from pullback.training import mean_of
 
 
@@ -32,8 +32,16 @@ def records(outcome: Outcome) -> list[dict[str, Any]]:
         means = [fmean(values) for values in by_seed.values()]
         spread = stdev(means) if len(means) > 1 else None
         arm = record.pop("register")
-        found.append({"experiment": outcome.name, "arm": arm, **record, "seeds": len(means), "sd of seeds": spread})
+        runs = outcome.runs.get(arm)
+        made = {} if runs is None else _made(next(iter(runs.values())))
+        counts = {"seeds": len(means), "sd of seeds": spread}
+        found.append({"experiment": outcome.name, "arm": arm, **record, **counts, **made})
     return found
+
+
+def _made(planned: Planned) -> dict[str, Any]:
+    """How long a run learned, and by which folder it is found."""
+    return {"updates": planned.recipe.training.updates, "run": planned.folder.parent.name}
 
 
 def contrasts(outcome: Outcome, part: Part) -> list[dict[str, Any]]:
@@ -49,7 +57,9 @@ def shown(rows: Sequence[Row], part: Part) -> list[dict[str, str]]:
     for name, experiment in part.experiments.items():
         known = {(str(row["arm"]), str(row["measure"])): row for row in rows if row["experiment"] == name}
         for arm in dict.fromkeys(arm for arm, _ in known):
+            made = next(row for (of, _), row in known.items() if of == arm)
             line = {"data, network": name.replace("/", ", "), "": arm}
+            line |= {count: f"{made[count]:g}" if "updates" in made else "" for count in ("updates", "seeds")}
             for measure in part.measures:
                 line[measure] = _mean(known[arm, measure]) if (arm, measure) in known else "·"
             lines.append(line | _against(known, arm, experiment.compared_with))
@@ -57,8 +67,10 @@ def shown(rows: Sequence[Row], part: Part) -> list[dict[str, str]]:
 
 
 def _mean(record: Row) -> str:
-    spread = record.get("sd of seeds")
-    return short(float(record["mean"])) + ("" if spread is None else f" ± {short(float(spread))}")
+    """Mean ± sd over the pairs, and in brackets the sd of the seeds' means."""
+    pairs, seeds = record.get("sd"), record.get("sd of seeds")
+    text = short(float(record["mean"])) + ("" if pairs is None else f" ± {short(float(pairs))}")
+    return text + ("" if seeds is None else f" [{short(float(seeds))}]")
 
 
 def _against(known: Mapping[tuple[str, str], Row], arm: str, reference: str) -> dict[str, str]:
