@@ -56,12 +56,19 @@ def test_weights_come_along_and_learn_on(tmp_path, frozen):
     assert not torch.equal(before["head.convolution.weight"], after["head.convolution.weight"])
 
 
+class Seen(list):
+    """The seeds of the pairs that are drawn, until there are so many."""
+
+    stop_at = None
+
+
 @pytest.fixture
-def seen(monkeypatch) -> list[int]:
-    """The seeds of the pairs that are drawn."""
-    seeds, draw = [], Train.draw
+def seen(monkeypatch) -> Seen:
+    seeds, draw = Seen(), Train.draw
 
     def counted(self, generator):
+        if len(seeds) == seeds.stop_at:
+            raise RuntimeError("broken off")
         seeds.append(generator.initial_seed())
         return draw(self, generator)
 
@@ -81,6 +88,25 @@ def test_in_two_steps_the_encoder_rests_in_the_first_and_both_draw_pairs_of_thei
     halfway = first.state_dict()
     assert all(torch.equal(halfway[k], before[k]) for k in halfway if k.startswith("encoder."))
     assert not torch.equal(halfway["head.convolution.weight"], before["head.convolution.weight"])
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_in_two_steps_it_is_guarded_and_gone_on_with_wherever_it_was_broken_off(tmp_path, seen, done):
+    """In the first half, between the halves, and in the second: what was drawn from is not drawn again."""
+    run(recipe(), tmp_path / "source", console=QUIET)
+    moved = recipe(OTHER, Transferred(str(tmp_path / "source"), ("encoder.",)))
+    whole = run(moved, tmp_path / "whole", console=QUIET).state_dict()
+    drawn = seen[-4:]
+    seen.stop_at = len(seen) + done
+    with pytest.raises(RuntimeError, match="broken off"):
+        run(moved, tmp_path / "parts", console=QUIET)
+    seen.stop_at = None
+    with pytest.raises(InputError, match="there is a run already"):
+        run(moved, tmp_path / "parts", console=QUIET)
+    seen.clear()
+    again = run(moved, tmp_path / "parts", resume=True, console=QUIET).state_dict()
+    assert seen == drawn[done:]
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
 
 
 def test_who_a_source_learned_from_is_known_of_all_that_go_on_from_it(tmp_path):

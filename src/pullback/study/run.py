@@ -71,8 +71,8 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
 
 
 def begun(out: Path) -> bool:
-    """Whether a run has left anything there to go on from."""
-    return any(out.glob("*.safetensors"))
+    """Whether a run, or a part of one, has left anything there to go on from."""
+    return any(out.rglob("*.safetensors"))
 
 
 def build(recipe: Recipe, number: int = 0) -> nn.Module:
