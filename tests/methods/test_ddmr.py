@@ -36,6 +36,12 @@ def test_images_of_any_size_get_a_field_of_theirs(shape):
     assert 0 < float(field.detach().abs().max()) < 0.1, "untrained it hardly moves anything"
 
 
+@pytest.mark.parametrize("wrong", [{"widths": ()}, {"widths": (4, 0)}, {"widths": (4,), "head": (0,)}])
+def test_a_network_of_nothing_is_refused(wrong):
+    with pytest.raises(InputError, match="one block or more"):
+        PooledUNet(3, **wrong)
+
+
 def test_the_network_of_the_paper_has_as_many_weights_as_its_blocks_say():
     """27 weights and a bias for each pair of channels that a block joins."""
     blocks = [(2, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1024)]

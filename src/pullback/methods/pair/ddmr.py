@@ -50,6 +50,11 @@ class PooledUNet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
+        if not widths or min(*widths, *head, channels) < 1:
+            raise InputError(
+                f"PooledUNet: one block or more expected, and channels of 1 or more, got widths {tuple(widths)} and "
+                f"head {tuple(head)}"
+            )
         self.pool = F.max_pool2d if ndim == 2 else F.max_pool3d
         down = (2 * channels, *widths)
         self.encoder = nn.ModuleList(Convolved(ndim, a, b, _leaky, bias=True) for a, b in pairwise(down))
