@@ -34,7 +34,7 @@ import logging
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,7 +52,7 @@ from pullback.files.beside import beside
 from pullback.files.manifest import forget_peak_memory, peak_memory_mb
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.metrics import STANDARD, numbers_of
+from pullback.metrics import STANDARD, Metric, numbers_of
 from pullback.space import Affine, Labels, pull
 from pullback.study.choices import classical
 from pullback.training import align
@@ -152,13 +152,15 @@ def loaded(files: Files) -> Pair:
     return Pair(read_image(files.fixed), read_image(files.moving), *labels)
 
 
-def measured(tool: Tool, files: Files, pair: Pair) -> tuple[dict[str, float], float | None]:
+def measured(
+    tool: Tool, files: Files, pair: Pair, metrics: Sequence[Metric] = STANDARD
+) -> tuple[dict[str, float], float | None]:
     """The numbers of an answer, and the Dice by the tool's own hand where it has one and there are labels."""
     with TemporaryDirectory() as folder:
         forget_peak_memory(CPU)
         answer = tool(files, Path(folder))
         costs = {"seconds": answer.seconds, "peak MB": peak_memory_mb(CPU)}
-        numbers = numbers_of(Alignment(pair, answer.transform), STANDARD) | costs
+        numbers = numbers_of(Alignment(pair, answer.transform), metrics) | costs
         if answer.pulled is None or files.moving_labels is None or pair.fixed_labels is None:
             return numbers, None
         moved = torch.from_numpy(answer.pulled(files.moving_labels).copy())[None, None]

@@ -3,7 +3,8 @@
     python benchmarks/learned.py RUN… --data FOLDER [--pairs 12] [--tools SyN balanced] [-o OUT.csv]
 
 Each pair is written as the networks see it (normalised, on one grid), so that all tools start from the same images;
-seconds are of the registration alone. Of many test pairs, `--pairs` are taken evenly.
+seconds are of the registration alone. Of many test pairs, `--pairs` are taken evenly. The metrics are those of the
+first run's recipe.
 """
 
 import argparse
@@ -13,17 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from classical import COLUMNS, TOOLS, installed, measured
+from classical import TOOLS, installed, measured
 from peers import Files
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from pullback.alignment import Pair
-from pullback.data import Test
 from pullback.files import write
 from pullback.files.rows import write_csv
-from pullback.metrics import STANDARD
 from pullback.study.run import load_run
 from pullback.training import measure
 
@@ -47,26 +46,27 @@ def main() -> None:
     given = options.parse_args()
     console = Console(width=110)
     loaded = {str(run): load_run(run) for run in given.runs}
-    data = next(iter(loaded.values()))[0].data
-    data = data if given.data is None else replace(data, root=str(given.data))
-    listed = data.test.pairs
-    few = Test([listed[round(i * len(listed) / given.pairs)] for i in range(min(given.pairs, len(listed)))])
+    recipe = next(recipe for recipe, _ in loaded.values())
+    data = recipe.data if given.data is None else replace(recipe.data, root=str(given.data))
+    few, metrics = data.test.some(given.pairs), recipe.metrics
     rows = []
     for pair in track(few, "pairs", len(few), console=console, transient=True):
         with TemporaryDirectory() as folder:
             files = written(pair, Path(folder))
             for name, tool in installed(given.tools, console).items():
-                rows.append({"register": name, "pair": pair.name, **measured(tool, files, pair)[0]})
+                rows.append({"register": name, "pair": pair.name, **measured(tool, files, pair, metrics)[0]})
         for name, (_, trained) in loaded.items():
-            (row,) = measure(trained.network, [pair], STANDARD, torch.device("cpu"))
+            (row,) = measure(trained.network, [pair], metrics, torch.device("cpu"))
             rows.append({"register": name, **row})
     if given.out is not None:
         write_csv(rows, given.out)
-    table = Table("", *COLUMNS, title=f"{len(few)} test pairs, {torch.get_num_threads()} threads")
+    columns = [
+        c for c in dict.fromkeys(c for row in rows for c in row) if c not in ("register", "pair") and "/" not in c
+    ]
+    table = Table("", *columns, title=f"{len(few)} test pairs, {torch.get_num_threads()} threads")
     for name in dict.fromkeys(row["register"] for row in rows):
-        columns = [[row[c] for row in rows if row["register"] == name and c in row] for c in COLUMNS]
-        shown = [f"{statistics.mean(c):.3g}" if c else "" for c in columns]
-        table.add_row(name, *shown)
+        values = [[row[c] for row in rows if row["register"] == name and c in row] for c in columns]
+        table.add_row(name, *(f"{statistics.mean(each):.3g}" if each else "" for each in values))
     console.print(table)
 
 

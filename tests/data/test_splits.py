@@ -110,6 +110,19 @@ def test_a_new_subject_moves_nobody_between_training_and_test(count, seed):
     assert set(after) == {*names, "sub-new"}
 
 
+@pytest.mark.parametrize("count", [9, 150, 800])
+def test_nobody_is_left_out_of_the_pairs(tmp_path, count):
+    """However many there are; few subjects make all their pairs, many one each or more."""
+    for n in range(count):
+        (tmp_path / f"sub-{n}.nii.gz").touch()
+    data = PairFolder(str(tmp_path))
+    for split, limit in (("validation", 20), ("test", 100)):
+        group, listed = data._groups[split], getattr(data, split)
+        assert listed.names == tuple(sorted(case.name for case in group))
+        assert {fixed.name for fixed, _ in listed.pairs} == set(listed.names)
+        assert len(listed) == len({*listed.pairs}) == min(max(limit, len(group)), len(group) * (len(group) - 1))
+
+
 def test_shares_are_about_what_was_asked_and_do_not_depend_on_the_machine():
     sizes = list(groups_of([f"sub-{n:03d}" for n in range(300)]).values())
     assert abs(sizes.count("test") - 45) < 15

@@ -312,6 +312,18 @@ def test_a_pair_that_is_made_depends_on_its_subject_alone():
         assert (a.name, bool(torch.equal(a.moving.data, b.moving.data))) == (b.name, True)
 
 
+@pytest.mark.parametrize("made", [None, MADE])
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_some_of_a_split_are_the_same_pairs(made, count):
+    whole = Cohort(**{**vars(SMALL), "synthetic": made}).test
+    known = {pair.name: pair for pair in whole}
+    few = whole.some(count)
+    assert type(few) is Test
+    assert len({pair.name for pair in few}) == len(few) == min(count, len(whole))
+    for pair in few:
+        assert torch.equal(pair.moving.data, known[pair.name].moving.data)
+
+
 def test_of_a_folder(tmp_path):
     chance = generator(0)
     for n in range(8):

@@ -67,6 +67,15 @@ def test_each_erosion_takes_off_what_scipy_says(shape):
     assert float(SoftHausdorff(3, 1.5)(seen(fixed, moving))) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("shape", "lost"), [(SHAPES[0], 7), (SHAPES[1], 8)], ids=["2D", "3D"])
+def test_a_plate_of_eight_voxels_is_gone_when_it_is_said_to_be(shape, lost):
+    fixed = torch.zeros(1, 1, *shape, dtype=torch.int32)
+    fixed[:, :, 2:10] = 1
+    view = seen(fixed, torch.zeros_like(fixed))
+    before, last, after = (float(SoftHausdorff(erosions)(view)) for erosions in (lost - 2, lost - 1, lost))
+    assert before < last == after
+
+
 @shapes
 def test_deep_errors_weigh_more_than_wide_ones(shape):
     """As many wrong voxels: in one block, and in a plate one voxel thick, which Dice cannot tell apart."""

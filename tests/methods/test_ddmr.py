@@ -7,12 +7,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from pullback.data import Cohort
+from pullback.data import Cohort, Train
 from pullback.errors import InputError
 from pullback.methods.pair.ddmr import PooledUNet, Transferred
+from pullback.methods.pair.self_training import SelfTraining
 from pullback.space import Grid, Image
 from pullback.study.recipe import Recipe
-from pullback.study.run import build, load_run, run
+from pullback.study.run import Run, build, learned_from, load_run, run
 from pullback.training import Training, Unsupervised, load_weights
 
 SOURCE = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2)
@@ -35,6 +36,12 @@ def test_images_of_any_size_get_a_field_of_theirs(shape):
     assert 0 < float(field.detach().abs().max()) < 0.1, "untrained it hardly moves anything"
 
 
+@pytest.mark.parametrize("wrong", [{"widths": ()}, {"widths": (4, 0)}, {"widths": (4,), "head": (0,)}])
+def test_a_network_of_nothing_is_refused(wrong):
+    with pytest.raises(InputError, match="one block or more"):
+        PooledUNet(3, **wrong)
+
+
 def test_the_network_of_the_paper_has_as_many_weights_as_its_blocks_say():
     """27 weights and a bias for each pair of channels that a block joins."""
     blocks = [(2, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1024)]
@@ -55,20 +62,72 @@ def test_weights_come_along_and_learn_on(tmp_path, frozen):
     assert not torch.equal(before["head.convolution.weight"], after["head.convolution.weight"])
 
 
-def test_in_two_steps_the_encoder_rests_in_the_first_and_it_can_be_gone_on_with(tmp_path):
+class Seen(list):
+    """The seeds of the pairs that are drawn, until there are so many."""
+
+    stop_at = None
+
+
+@pytest.fixture
+def seen(monkeypatch) -> Seen:
+    seeds, draw = Seen(), Train.draw
+
+    def counted(self, generator):
+        if len(seeds) == seeds.stop_at:
+            raise RuntimeError("broken off")
+        seeds.append(generator.initial_seed())
+        return draw(self, generator)
+
+    monkeypatch.setattr(Train, "draw", counted)
+    return seeds
+
+
+def test_in_two_steps_the_encoder_rests_in_the_first_and_both_draw_pairs_of_their_own(tmp_path, seen):
     run(recipe(), tmp_path / "source", console=QUIET)
     moved = recipe(OTHER, Transferred(str(tmp_path / "source"), ("encoder.",)))
-    whole = run(moved, tmp_path / "whole", console=QUIET).state_dict()
+    seen.clear()
+    run(moved, tmp_path / "whole", console=QUIET)
+    assert len(seen) == len(set(seen)) == 4
     before = load_run(tmp_path / "source")[1].network.state_dict()
     first = build(moved)
     load_weights(first, tmp_path / "whole" / "first" / "best.safetensors")
     halfway = first.state_dict()
     assert all(torch.equal(halfway[k], before[k]) for k in halfway if k.startswith("encoder."))
     assert not torch.equal(halfway["head.convolution.weight"], before["head.convolution.weight"])
-    for name in ("last.safetensors", "best.safetensors"):
-        (tmp_path / "whole" / name).unlink()  # as if killed between the halves
-    again = run(moved, tmp_path / "whole", resume=True, console=QUIET).state_dict()
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_in_two_steps_it_is_guarded_and_gone_on_with_wherever_it_was_broken_off(tmp_path, seen, done):
+    """In the first half, between the halves, and in the second: what was drawn from is not drawn again."""
+    run(recipe(), tmp_path / "source", console=QUIET)
+    moved = recipe(OTHER, Transferred(str(tmp_path / "source"), ("encoder.",)))
+    whole = run(moved, tmp_path / "whole", console=QUIET).state_dict()
+    drawn = seen[-4:]
+    seen.stop_at = len(seen) + done
+    with pytest.raises(RuntimeError, match="broken off"):
+        run(moved, tmp_path / "parts", console=QUIET)
+    seen.stop_at = None
+    with pytest.raises(InputError, match="there is a run already"):
+        run(moved, tmp_path / "parts", console=QUIET)
+    seen.clear()
+    again = run(moved, tmp_path / "parts", resume=True, console=QUIET).state_dict()
+    assert seen == drawn[done:]
     assert all(torch.equal(whole[k], again[k]) for k in whole)
+
+
+def test_who_a_source_learned_from_is_known_of_all_that_go_on_from_it(tmp_path):
+    """One after the other; a teacher's pupil too."""
+    few = replace(OTHER, train_subjects=2)
+    run(recipe(updates=1), tmp_path / "a", console=QUIET)
+    run(recipe(few, Transferred(str(tmp_path / "a")), updates=1), tmp_path / "b", console=QUIET)
+    run(recipe(few, Transferred(str(tmp_path / "b")), updates=1), tmp_path / "c", console=QUIET)
+    taught = replace(recipe(few, updates=1), supervision=SelfTraining(Run(str(tmp_path / "a"))))
+    run(taught, tmp_path / "pupil", console=QUIET)
+    run(recipe(few, updates=1), tmp_path / "alone", console=QUIET)
+    whole = {*SOURCE.train.names, *SOURCE.validation.names}
+    known = {name: learned_from(tmp_path / name) for name in ("a", "b", "c", "pupil", "alone")}
+    assert known == {"a": whole, "b": whole, "c": whole, "pupil": whole, "alone": whole - {"phantom-04"}}
+    assert few.test.names[0] == "phantom-04"
 
 
 def test_a_source_that_is_missing_or_other_is_told(tmp_path):

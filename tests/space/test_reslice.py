@@ -71,6 +71,17 @@ def test_stretched_both_grids_have_the_same_corners(oblique, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spacing", [None, 1.9, 2.1, 3.3])
+@pytest.mark.parametrize("edge", [40, 41])
+def test_middles_are_half_a_voxel_apart_at_most(oblique, shape, spacing, edge):
+    grid, d = oblique(shape, 12), len(shape)
+    out = fitted(noise(grid), spacing, (edge,) * d)
+    assert within(grid, out, 1e-5)
+    apart = out.to_voxels(grid.centre.view(1, -1, 1))[0, :, 0] - (edge - 1) / 2
+    assert float(apart.abs().max()) <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_with_a_shape_a_spacing_is_the_least(oblique, shape):
     grid, d = oblique(shape, 4), len(shape)
     needed = float(fitted(noise(grid), shape=(16,) * d).spacing[0])

@@ -1,5 +1,6 @@
 """Folders of scans: prepared once, read back by the same splits, and stopped or broken without harm."""
 
+import contextlib
 import csv
 import gzip
 import json
@@ -17,6 +18,7 @@ import torch
 from pullback.data import Learn2Reg, PairFolder
 from pullback.errors import InputError, Interrupted
 from pullback.files import Merge, read_image, read_labels, write
+from pullback.files.beside import beside
 from pullback.space import Affine, Image, Labels, pull
 from pullback.study import prepare as room
 from pullback.study.preparation import Preparation
@@ -155,7 +157,9 @@ def test_a_second_call_does_nothing_again(bids, tmp_path):
     plan, out = bids(), tmp_path / "out"
     prepare(plan, out)
     before = state(out)
-    (out / "imagesTr" / ".prepared_0003_0000.nii.gz.0123.nii.gz").write_text("half of what a killed process wrote")
+    with contextlib.suppress(KeyError), beside(out / "imagesTr" / "prepared_0003_0000.nii.gz") as left:
+        raise KeyError
+    left.write_text("half of what a killed process wrote")
     assert prepare(plan, out)["made"] == 0
     moved = tmp_path / "elsewhere"
     shutil.copytree(tmp_path / "scans", moved)  # the same bytes, at another place and time
@@ -211,6 +215,19 @@ def test_folders_of_something_else(bids, tmp_path):
     (tmp_path / "l2r" / "T_dataset.json").write_text("{}")
     with pytest.raises(InputError, match=r"T_dataset\.json: there is another data set already"):
         prepare(plan, tmp_path / "l2r")
+    others = [tmp_path / folder / "imagesTr" / ".DS_Store" for folder in ("l2r", "images")]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for folder in ("l2r", "images"):
+        with pytest.raises(InputError, match="there is another data set already"):
+            prepare(plan, tmp_path / folder)
+    out = tmp_path / "own"
+    prepare(plan, out)
+    others.append(out / "imagesTr" / ".DS_Store")
+    others[-1].touch()
+    prepare(plan, out)
+    assert all(path.exists() for path in others), "nothing hidden goes but what was half-written here"
     for text in ("{}", "[]", "no json"):
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / "run.json").write_text(text)

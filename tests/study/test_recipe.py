@@ -13,6 +13,7 @@ from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
 from pullback.methods.pair.cyclical import Cyclical
 from pullback.methods.pair.ddmr import PooledUNet
+from pullback.metrics import Correlation, Dice
 from pullback.recipes import find, names
 from pullback.space import Velocity
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
@@ -50,6 +51,13 @@ def distinct() -> list[str]:
         recipe = replace(solid(find(name)), about="", data=TINY, training=Training())
         seen.setdefault(to_yaml(replace(recipe, metrics=())), name)
     return list(seen.values())
+
+
+@pytest.mark.parametrize("name", [name for name in names() if "_unet_" in name])
+def test_labels_choose_the_weights_only_of_what_they_guide(name):
+    recipe = find(name)
+    assert isinstance(recipe.metrics[0], Dice if "SoftDice" in to_yaml(recipe) else Correlation)
+    assert set(recipe.metrics) == set(find("sgnd_unet_ixi").metrics)
 
 
 @pytest.mark.parametrize("name", distinct())

@@ -235,6 +235,12 @@ def test_numbers_that_cannot_be(numbers):
         Training(**numbers)
 
 
+@pytest.mark.parametrize("numbers", [{"factor": 0.0}, {"factor": 1.0}, {"factor": float("nan")}, {"patience": 0}])
+def test_plateaus_that_cannot_be(numbers):
+    with pytest.raises(InputError, match="plateau: a factor between 0 and 1 and a patience of 1"):
+        Plateau(**numbers)
+
+
 def test_a_checkpoint_of_another_network(tmp_path):
     with seeded(0):
         save_weights(SMALL(), tmp_path / "w.safetensors", {})

@@ -2,9 +2,9 @@
 
 from abc import ABC
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 
@@ -110,6 +110,17 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True)
+class _Renumbered:
+    """Makes pairs of a list of which some were taken: those at `numbers`."""
+
+    make: Maker
+    numbers: Sequence[int]
+
+    def __call__(self, case: Case, number: int) -> Pair:
+        return self.make(case, self.numbers[number])
+
+
+@dataclass(frozen=True)
 class _Listed(ABC):
     """Pairs that are the same each time, fixed ← moving; an `atlas` is none of the subjects.
 
@@ -126,6 +137,12 @@ class _Listed(ABC):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def some(self, count: int) -> Self:
+        """So many of its pairs, spread evenly, each the same as here; all, where there are no more."""
+        chosen = _spread(len(self), count)
+        pairs, make = [self.pairs[number] for number in chosen], self.make and _Renumbered(self.make, chosen)
+        return replace(self, pairs=pairs, make=make)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,6 +183,10 @@ Some = TypeVar("Some", bound=Case)
 def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple[Some, Some]]:
     """All ordered pairs of different cases, or `limit` of them, spread evenly."""
     pairs = [(a, b) for a in cases for b in cases if a is not b]
-    if limit is None or limit >= len(pairs):
-        return pairs
-    return [pairs[round(i * len(pairs) / limit)] for i in range(limit)]
+    return pairs if limit is None else [pairs[number] for number in _spread(len(pairs), limit)]
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """`count` places of a list, evenly, or all of them."""
+    count = min(count, length)
+    return [round(i * length / count) for i in range(count)]

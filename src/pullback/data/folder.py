@@ -25,6 +25,8 @@ class PairFolder:
     later change nothing for the others, except that in a small folder one may push another from test to validation or
     from validation to training: never towards test, and never from test to training at once.
 
+    Validation has 20 pairs and test 100, spread evenly over all there are; where it has more subjects, one of each.
+
     Attributes:
         root: the folder, or "" until one is given.
         images, labels, masks: patterns under `root`, such as `*_T1w.nii.gz` or `sub-*/anat/sub-*_T1w.nii.gz`: every `*`
@@ -184,8 +186,9 @@ class PairFolder:
         raise InputError(f"{self.root}: no atlas {self.atlas!r}; found {_some(case.name for case in self.cases)}")
 
     def _pairs(self, split: str, limit: int) -> list[tuple[FileCase, FileCase]]:
+        """About so many, but each subject is the fixed one of some."""
         cases, atlas = self._groups[split], self._atlas
-        return ordered_pairs(cases, limit) if atlas is None else [(case, atlas) for case in cases]
+        return ordered_pairs(cases, max(limit, len(cases))) if atlas is None else [(case, atlas) for case in cases]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -30,11 +30,12 @@ class SoftDice(Energy):
 class SoftHausdorff(Energy):
     """How deep the errors of the labels reach: Karimi & Salcudean 2019, eq. 8, by erosions.
 
-    What is wrong, (p − q)², is eroded again and again; what the k-th erosion leaves lies k voxels within the error and
-    counts kᵅ. Errors as deep as `erosions` voxels are told apart. An erosion is the mean over a voxel and its
-    neighbours along the axes, of which all above a half is kept and stretched to 0 … 1 again, so that it takes a layer
-    of one voxel off and gradients pass. The mean over labels and voxels. Each label is eroded within the box of its
-    errors alone, beyond which nothing is left.
+    What is wrong, (p − q)², is eroded again and again, and what the k-th erosion leaves counts kᵅ. An erosion is the
+    mean over a voxel and its neighbours along the axes, of which all above a half is kept and stretched to 0 … 1 again,
+    so that gradients pass. In 3D it takes half a voxel off a flat face, roughly, and in 2D 0.6, so k counts how thick
+    an error is: a plate of 8 voxels is gone after 8 erosions, a strip in 2D after 7. Errors as thick as `erosions`
+    voxels are told apart. The mean over labels and voxels. Each label is eroded within the box of its errors alone,
+    beyond which nothing is left.
 
     Attributes:
         erosions: how many.

@@ -1,12 +1,15 @@
 """Nothing half-written: write beside, then rename."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pullback.errors import InputError
+
+TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{16}(\.\w+){0,2}", re.DOTALL)
 
 
 @contextmanager
@@ -36,3 +39,8 @@ def beside(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path}: writing failed ({error.strerror or error}); nothing was left there") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def half_written(folder: Path) -> list[Path]:
+    """What a process that was killed within `beside` left in a folder."""
+    return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]

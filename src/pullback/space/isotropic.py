@@ -44,15 +44,15 @@ class Box:
         return self.high - self.low
 
     def lattice(self, shape: tuple[int, ...], spacing: Tensor) -> Grid:
-        """Voxels of `spacing` `(d,)` mm along its axes, middle on middle.
+        """Voxels of `spacing` `(d,)` mm along its axes, middle on middle, or to half a voxel where it is larger.
 
-        Where it is larger, it begins whole voxels before the box, so that voxels which were as large lie on their own.
+        There it begins whole voxels before the box, so that voxels which were as large lie on their own.
         """
         d = len(shape)
         affine = torch.eye(d + 1, dtype=torch.float64)
         affine[:d, :d] = self.axes * spacing
         before = (torch.tensor(shape, dtype=torch.float64) - 1 - self.edges / spacing) / 2
-        before = torch.where(before > 0, torch.floor(before + 1e-6), before)
+        before = torch.where(before > 0, torch.ceil(before - 0.5 - 1e-6), before)
         affine[:d, d] = self.axes @ (self.low - spacing * before)
         return Grid(shape, affine)
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,8 @@ from pullback.data import PairFolder, Subject, normalised
 from pullback.errors import InputError
 from pullback.files import Merge
 from pullback.space import Affine, Image, Labels, around, canonical, cropped, fitted, pull, resliced
+
+LARGEST = 4.0  # GB of an image in single precision, 1000 voxels along each of three axes
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Preparation:
         """A subject of whatever data, prepared; it is left as it is.
 
         Raises:
-            InputError: nothing to crop around, nothing of it left, or a shape of other axes.
+            InputError: nothing to crop around, nothing of it left, a shape of other axes, or too many voxels.
         """
         image, labels = canonical(subject.image), subject.labels and canonical(subject.labels)
         if labels is not None and self.merge is not None:
@@ -91,7 +94,10 @@ class Preparation:
             part = around(_wanted(image, labels, self.crop), image.grid, self.margin)
             image, labels = cropped(image, part), labels and cropped(labels, part)
         if self.spacing is not None or self.shape is not None:
-            grid = fitted(image, self.spacing, self._sizes(image.grid.ndim), self.stretch)
+            sizes = self._sizes(image.grid.ndim)
+            extent = image.grid.spacing * torch.tensor(image.grid.shape)
+            _refuse_large(sizes or (extent / (self.spacing or 0.0)).tolist())
+            grid = fitted(image, self.spacing, sizes, self.stretch)
             image = resliced(image, grid, self.spacing or 0.0)
             labels = labels and pull(labels, Affine.identity(grid.ndim), onto=grid)
         _refuse_nothing(image)
@@ -113,6 +119,16 @@ def _wanted(image: Image, labels: Labels | None, crop: str) -> torch.Tensor:
     if crop == "mask" and image.mask is not None:
         return image.mask
     raise InputError(f"there is nothing to crop around: it has no {crop}; add them, or take it out of the folder")
+
+
+def _refuse_large(sizes: Sequence[float]) -> None:
+    """Of a grid of about so many voxels along each axis."""
+    size = 4 * math.prod(sizes) / 1e9
+    if size > LARGEST:
+        raise InputError(
+            f"it would take {size:.3g} GB, and {LARGEST:g} at most are prepared: take a larger --spacing, a smaller "
+            f"--shape, or --crop it"
+        )
 
 
 def _refuse_nothing(image: Image) -> None:

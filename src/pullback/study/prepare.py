@@ -16,6 +16,7 @@ from rich.progress import track
 from pullback.data import FileCase, PairFolder, Subject, write_dataset
 from pullback.errors import InputError, Interrupted
 from pullback.files import read_image, read_labels, write_image
+from pullback.files.beside import half_written
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, write_json
 from pullback.files.merge import MOST
@@ -52,9 +53,9 @@ def prepare(preparation: Preparation, out: str | Path, console: Console | None =
     cases, splits = data.cases, _splits(data)
     settings = _settings(preparation)
     with alone_in(out):
-        for path in out.glob("*Tr/.*"):  # half-written by a process that was killed
-            path.unlink()
         rows = _rows(out, settings, {case.name for case in cases})
+        for path in (path for folder in FOLDERS.values() for path in half_written(out / folder)):
+            path.unlink()
         about = manifest() | {"data": data.root, "settings": settings, "subjects": len(cases)}
         with _recorded(about, out) as made, asked_to_stop("subject") as stopping:
             quiet = console is not None and not console.is_terminal

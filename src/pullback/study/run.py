@@ -15,7 +15,6 @@ from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Registered, Supervision
-from pullback.data import Dataset
 from pullback.errors import InputError, Interrupted
 from pullback.files.beside import beside
 from pullback.files.lock import alone_in
@@ -26,17 +25,19 @@ from pullback.study.trained import Trained
 from pullback.training import Once, Task, device_of, load_weights, seeded
 
 ADJUSTABLE = ("updates", "log_every", "validate_every", "save_every")  # what may change when a run is gone on with
+EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
 def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console | None = None) -> nn.Module:
     """Train by a recipe into the folder `out`; returns the network with the weights to use.
 
-    The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on),
+    The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
+    whom other runs that it names had learned from),
     `run.json` (versions, seed, timings, peak memory), the logs and the weights that `train` writes. With `resume` a
     folder in which the same recipe was interrupted is gone on with; how long and how often to log may have changed.
     """
     out = Path(out)
-    text, splits = to_yaml(recipe), _splits(recipe.data)
+    text, splits = to_yaml(recipe), _splits(recipe)
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
     supervision = _supervision(recipe)
     parameters = sum(p.numel() for p in build(recipe).parameters())
@@ -70,8 +71,8 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
 
 
 def begun(out: Path) -> bool:
-    """Whether a run has left anything there to go on from."""
-    return any(out.glob("*.safetensors"))
+    """Whether a run, or a part of one, has left anything there to go on from."""
+    return any(out.rglob("*.safetensors"))
 
 
 def build(recipe: Recipe, number: int = 0) -> nn.Module:
@@ -123,17 +124,23 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
 
 
 def learned_from(folder: str | Path) -> set[str]:
-    """The subjects that a run was trained on or its checkpoint chosen by; empty where it kept no record."""
+    """The subjects that a run, or one that it names, was trained on or chosen by; empty where it kept no record."""
     splits = _json(Path(folder) / "splits.json")
-    return {*splits.get("train", ()), *splits.get("validation", ())}
+    return {name for split in ("train", "validation", EARLIER) for name in splits.get(split, ())}
 
 
 def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _splits(data: Dataset) -> dict[str, list[str]]:
-    return {split: list(getattr(data, split).names) for split in ("train", "validation", "test")}
+def _splits(recipe: Recipe) -> dict[str, list[str]]:
+    """Subjects by split, and those of other runs that it names."""
+    splits = {split: list(getattr(recipe.data, split).names) for split in ("train", "validation", "test")}
+    parts = (recipe.supervision, recipe.procedure)
+    named = [getattr(part, name) for part in parts for name in getattr(part, "elsewhere", ())]
+    folders = [run.folder if isinstance(run, Run) else run for run in named]
+    earlier = {name for folder in folders if folder and isinstance(folder, str) for name in learned_from(folder)}
+    return splits | ({EARLIER: sorted(earlier)} if earlier else {})
 
 
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from pullback.errors import InputError
+
 
 @dataclass(frozen=True)
 class Cosine:
@@ -20,3 +22,10 @@ class Plateau:
 
     factor: float = 0.1
     patience: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1 or self.patience < 1:
+            raise InputError(
+                f"plateau: a factor between 0 and 1 and a patience of 1 or more expected, got {self.factor} and "
+                f"{self.patience}"
+            )

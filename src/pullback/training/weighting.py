@@ -13,18 +13,21 @@ from pullback.errors import InputError
 class UncertaintyWeighted(nn.Module):
     """The energies of the guess, in a weighted sum whose weights learn along.
 
-    Kendall et al. 2018: a loss Lᵢ of log variance sᵢ counts exp(−sᵢ) Lᵢ + sᵢ. Pérez de Frutos et al. 2023 (DDMR), eq.
-    1, ask that the weights ωᵢ of the losses add up to 1, and so do those of the regularisers, λⱼ. So here ω is the
-    softmax of −s, and the sum is Σ ωᵢ Lᵢ − Σ log ωᵢ, which has the same balance: at rest ωᵢ falls as Lᵢ is larger, and
-    no weight comes to 0. The paper begins with equal weights, and the one of its regulariser with 0.005, which cannot
-    be if λ adds up to 1: here the regularisers share `regularity` among them by a softmax of their own, of which a
-    single one has all.
+    Kendall et al. 2018: a loss Lᵢ of log variance sᵢ counts exp(−sᵢ) Lᵢ + sᵢ, at rest where its weight is 1 / Lᵢ. Pérez
+    de Frutos et al. 2023 (DDMR), eq. 1, ask that the weights ωᵢ of the losses add up to 1, and so do those of the
+    regularisers, λⱼ. So here ω is the softmax of −s, and to Σ ωᵢ Lᵢ is added −c Σ log ωᵢ, where c is the mean of the
+    ωᵢ Lᵢ, through which no gradient passes. At rest all ωᵢ Lᵢ are the same: weights are those of Kendall, ∝ 1 / Lᵢ,
+    brought to add up to 1. Without c they would hardly leave 1 / N, for −Σ log ω outweighs losses below 1.
+
+    The paper begins with equal weights, but for its one regulariser, with 0.005. If λ adds up to 1 one alone is 1 and
+    has nothing to learn; both cannot be. Here the regularisers share `regularity` among them by a softmax of their own,
+    so that a single one has all of it throughout, and no balance.
 
     Logged beside the losses are the weights, as `weight/…`.
 
     Args:
-        losses: at least one, each of one term.
-        regularisers: any number, each of one term.
+        losses: at least one, each of one term that is never below 0.
+        regularisers: any number, as the losses.
         regularity: what the weights of the regularisers add up to.
     """
 
@@ -46,9 +49,11 @@ class UncertaintyWeighted(nn.Module):
         balance = torch.zeros((), device=pair.fixed.data.device)
         for (energies, whole), uncertainty in zip(self.groups, self.uncertainty, strict=True):
             shares = (-uncertainty).log_softmax(0)
+            weighted = torch.zeros_like(balance)
             for energy, share in zip(energies, shares, strict=True):
                 for name, value in energy.terms(alignment).items():
                     found[name] = whole * share.exp() * value
+                    weighted = weighted + found[name].detach()
                     found[f"weight/{name}"] = whole * share.detach().exp()
-            balance = balance - whole * shares.sum()
+            balance = balance - weighted * shares.mean() if energies else balance
         return {**found, "balance": balance}

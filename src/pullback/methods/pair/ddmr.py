@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.networks import Convolved, FieldHead, padded, together
+from pullback.numerics.random import generator
 from pullback.space import Dense, Displacement, Grid, Image
 from pullback.training import Task, load_weights
 
@@ -49,6 +50,11 @@ class PooledUNet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
+        if not widths or min(*widths, *head, channels) < 1:
+            raise InputError(
+                f"PooledUNet: one block or more expected, and channels of 1 or more, got widths {tuple(widths)} and "
+                f"head {tuple(head)}"
+            )
         self.pool = F.max_pool2d if ndim == 2 else F.max_pool3d
         down = (2 * channels, *widths)
         self.encoder = nn.ModuleList(Convolved(ndim, a, b, _leaky, bias=True) for a, b in pairwise(down))
@@ -79,7 +85,7 @@ class Transferred:
     """The procedure: weights of another run, of other images, learn on; all of them, or the decoder alone first.
 
     Head and channels are kept. The paper's two steps have no lengths: here each has half of the updates, so that one
-    step and two are as long.
+    step and two are as long, and pairs of its own.
 
     Attributes:
         source: the folder of the run that they come from.
@@ -99,11 +105,14 @@ class Transferred:
         load_weights(network, Path(self.source) / "best.safetensors")
         if not self.frozen:
             return task.trained(network)
-        half = replace(task.training, updates=max(task.training.updates // 2, 1))
+        updates, seed = max(task.training.updates // 2, 1), task.training.seed
+        first, second = (
+            replace(task.training, updates=updates, seed=generator(seed, half).initial_seed()) for half in range(2)
+        )
         _rest(network, self.frozen)
-        network = task.part("first", half).trained(network)
+        network = task.part("first", first).trained(network)
         network.requires_grad_(True)
-        return replace(task, training=half).trained(network)
+        return replace(task, training=second).trained(network)
 
 
 def _rest(network: nn.Module, frozen: tuple[str, ...]) -> None:
