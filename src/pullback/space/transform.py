@@ -133,11 +133,15 @@ class Dense(Transform):
         return _in_steps(self.along(where), steps)
 
     def on(self, grid: Grid) -> Self:
-        """The same kind of transform, carried over to another grid with the same axes; its field is interpolated."""
+        """The same kind of transform, carried over to another grid with the same axes.
+
+        Its field is interpolated, and goes on as at its border.
+        """
         steps = _along_axes(grid, self.grid)
         if steps is None:
             raise ValueError(f"{type(self).__name__}.on: the grids' axes differ")
-        field = _tensor_product(linear_weights, [at for at, _ in steps], self.field)
+        where = [at.clamp(0, n - 1) for (at, _), n in zip(steps, self.grid.shape, strict=True)]
+        field = _tensor_product(linear_weights, where, self.field)
         return replace(self, field=_in_steps(field, steps), grid=grid)  # type: ignore[type-var]
 
     def _check(self) -> None:

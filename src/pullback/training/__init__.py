@@ -6,7 +6,7 @@ from pullback.training.device import device_of
 from pullback.training.measure import align, measure
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.rounds import easy_first, rounds
-from pullback.training.schedule import Cosine, Plateau
+from pullback.training.schedule import Cosine, Plateau, Poly
 from pullback.training.supervision import Told, Unsupervised
 from pullback.training.train import Drawn, Training, draw, mean_of, score, seeded, train
 from pullback.training.weighting import UncertaintyWeighted
@@ -17,6 +17,7 @@ __all__ = [
     "Drawn",
     "Once",
     "Plateau",
+    "Poly",
     "Procedure",
     "RandomAffine",
     "Task",

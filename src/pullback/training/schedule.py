@@ -17,6 +17,16 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Poly:
+    """From 1 down to 0 along (1 − progress)ᵖ: nearly a line. 0.9 is what TransMorph's authors and OFG's train by."""
+
+    power: float = 0.9
+
+    def __call__(self, progress: float) -> float:
+        return (1 - progress) ** self.power
+
+
+@dataclass(frozen=True)
 class Plateau:
     """Falls by `factor` whenever `patience` validations in a row were none better than the best before."""
 

@@ -5,7 +5,7 @@ is the method; `GuidedByNetworks` and `Sometimes` are what its section 4.3 compa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class Guided:
             network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is read as
             0.02 × `Diffusion` of the guess. `β * LNCC(9)` in it is the paper's blend α · guide + β · NCC.
         solver: ten steps of Adam at 0.1 voxel.
+        decay: of the step, as a function of progress, such as `Poly()`: the paper calls 0.1 the initial one. None keeps
+            it.
         weight: of the guide, the α of the blend.
         coarser: descends on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
             with an eighth of the parameters in 3D. The label is that field, interpolated to full size.
@@ -43,19 +45,21 @@ class Guided:
     solver: Descend = Descend(steps=10, step_size=0.1)
     weight: float = 1.0
     coarser: int = 1
+    decay: Callable[[float], float] | None = None
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
-        guide = squared(guess, self._label(pair, guess))
+        step = self.solver.step_size * (1.0 if self.decay is None else self.decay(progress))
+        guide = squared(guess, self._label(pair, guess, replace(self.solver, step_size=step)))
         return {"guide": self.weight * guide, **self.beside.terms(Alignment(pair, guess))}
 
-    def _label(self, pair: Pair, guess: Dense) -> Dense:
+    def _label(self, pair: Pair, guess: Dense, solver: Descend) -> Dense:
         if self.coarser == 1:
-            return self.solver(self.energy.on(pair), start=guess)
+            return solver(self.energy.on(pair), start=guess)
         small = Pair(_coarse(pair.fixed, self.coarser), _coarse(pair.moving, self.coarser))
         with torch.no_grad():
             start = guess.on(small.fixed.grid)
-        return self.solver(self.energy.on(small), start=start).on(guess.grid)
+        return solver(self.energy.on(small), start=start).on(guess.grid)
 
 
 class GuidedByNetworks(nn.Module):
