@@ -13,10 +13,11 @@ from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Descend
 from pullback.space import Affine, Displacement, Grid, Image, Velocity
-from pullback.training import Unsupervised, seeded
+from pullback.training import Poly, Unsupervised, seeded
 
 SHAPES = {2: (20, 24), 3: (12, 14, 16)}
 
@@ -175,6 +176,24 @@ def test_a_downsampled_label_is_a_field_of_half_the_size(ndim):
     energy = guided.energy.on(pair)
     still = Displacement(torch.zeros_like(label), pair.fixed.grid)
     assert energy(still.with_params(label)) < energy(still)
+
+
+@pytest.mark.parametrize("shape", [(24, 24, 24), (24, 25, 26), (24, 25)])
+def test_a_downsampled_label_of_no_steps_is_the_guess_to_the_border(shape):
+    """Constant, so that nothing is lost between the voxels."""
+    images = [Image(torch.rand(1, 1, *shape, generator=generator(n)), Grid.centred(shape)) for n in range(2)]
+    network = Constant(torch.full((1, len(shape), *shape), 3.0))
+    terms = Guided(coarser=2, solver=Descend(1, 1e-9))(network, Pair(*images), 0.0)
+    assert float(terms["guide"]) < 1e-10
+
+
+def test_the_step_decays_with_progress():
+    """Of one step of Adam each component's length is the step's size, whatever the gradient's."""
+    pair = make_pair(2)
+    network = Constant(torch.zeros(1, 2, *SHAPES[2]))
+    guided = Guided(LNCC(9), 0.0 * Diffusion(), Descend(1, 0.4), decay=Poly(0.5))
+    root = [float(guided(network, pair, progress)["guide"]) ** 0.5 for progress in (0.0, 0.75)]
+    assert root[1] / root[0] == pytest.approx(0.5, rel=1e-4)
 
 
 def test_networks_that_make_labels_learn_along_and_the_guided_one_hears_only_the_label():

@@ -53,3 +53,10 @@ def test_one_patch_is_too_little_to_train_on():
     with pytest.raises(InputError, match="32 voxels"):
         ViTVNet(2)(*images((30, 32)))
     assert ViTVNet(2).eval()(*images((30, 32))).transform.field.shape == (1, 2, 30, 32)
+
+
+def test_no_two_blocks_of_attention_begin_alike():
+    """As the copies of `nn.TransformerEncoder` do."""
+    weights = [w for name, w in ViTVNet(2).named_parameters() if name.endswith(("in_proj_weight", "linear1.weight"))]
+    assert len(weights) == 2 * 12
+    assert not any(torch.equal(a, b) for n, a in enumerate(weights) for b in weights[:n])

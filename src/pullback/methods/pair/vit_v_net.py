@@ -64,13 +64,9 @@ class ViTVNet(nn.Module):
         self.embed = convolution(ndim, encoder[-1], hidden, PATCH, stride=PATCH)
         self.positions = nn.Parameter(torch.zeros(1, hidden, *(positions or ((6, 7) if ndim == 2 else (5, 6, 7)))))
         self.dropout = nn.Dropout(dropout)
-        block = nn.TransformerEncoderLayer(
-            hidden, heads, mlp, dropout, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+        self.transformer = nn.Sequential(
+            *(_block(hidden, heads, mlp, dropout) for _ in range(blocks)), nn.LayerNorm(hidden, eps=1e-6)
         )
-        block.self_attn.dropout = 0.0
-        block.dropout1 = nn.Identity()  # type: ignore[assignment]
-        norm = nn.LayerNorm(hidden, eps=1e-6)
-        self.transformer = nn.TransformerEncoder(block, blocks, norm, enable_nested_tensor=False)
         self.bottom = Convolved(ndim, hidden, bottom, _finish(ndim))
         skips = [encoder[-1], encoder[-1], *reversed(encoder)]
         before = [bottom, *decoder]
@@ -100,6 +96,16 @@ class ViTVNet(nn.Module):
         positions = F.interpolate(self.positions, patches.shape[2:], mode=self.mode, align_corners=False)
         tokens = self.dropout((patches + positions).flatten(2).mT)
         return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])
+
+
+def _block(hidden: int, heads: int, mlp: int, dropout: float) -> nn.Module:
+    """A block of attention whose attention drops nothing."""
+    block = nn.TransformerEncoderLayer(
+        hidden, heads, mlp, dropout, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    )
+    block.self_attn.dropout = 0.0
+    block.dropout1 = nn.Identity()  # type: ignore[assignment]
+    return block
 
 
 def _rectified(channels: int) -> nn.Module:
