@@ -85,3 +85,19 @@ def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
     first, second = (case.split(".")[0] for case in cases[:2])
     assert names == [f"{first} ← {second}", f"{second} ← {first}"]
     assert not set(data.test.names) & {*data.train.names, *data.validation.names}
+
+
+def test_the_abdomen_of_learn2reg_is_learned_from_what_is_labelled_and_listed_for_training(tmp_path):
+    """30 cases with labels, of which the last ten make the 45 pairs of validation; 20 whose labels are kept back."""
+    training = [
+        {"image": f"./imagesTr/A_{n:04d}_0000.nii.gz", "label": f"./labelsTr/A_{n:04d}_0000.nii.gz"} for n in range(30)
+    ]
+    hidden = [{"image": f"./imagesTs/A_{n:04d}_0000.nii.gz"} for n in range(30, 50)]
+    val = [entry["image"] for entry in training[20:]]
+    pairs = [{"fixed": a, "moving": b} for n, a in enumerate(val) for b in val[:n]]
+    layout = {"training": training, "test": hidden, "registration_val": pairs}
+    (tmp_path / "AbdomenCTCT_dataset.json").write_text(json.dumps(layout))
+    data = rooted("cyclical_correlated_abdomen", tmp_path)
+    assert (len(data.test), len(data.train.cases), len(data.validation.names)) == (45, 17, 3)
+    assert all(case.labels is not None for pair in data.validation.pairs for case in pair)
+    assert len(rooted("ofg_voxelmorph_abdomen", tmp_path).test) == 90

@@ -18,8 +18,8 @@ class Learn2Reg:
 
     The test split is `registration_test` where the file has one, unless its labels are kept back while those of
     `registration_val` are at hand; else it is `registration_val`. The validation split, on which checkpoints are
-    chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` cases that are in no
-    test pair. The rest is for training.
+    chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` training cases that
+    are in no test pair. The other training cases are learned from; of images listed for testing nothing is learned.
 
     Attributes:
         root: the folder, or "" until one is given.
@@ -49,8 +49,9 @@ class Learn2Reg:
             )
         try:
             layout = json.loads(files[0].read_text())
-            entries = [*layout["training"], *(e for e in layout.get("test", []) if isinstance(e, dict))]
-            cases = {_key(e["image"]): self._case(root, e) for e in entries}
+            training = {_key(e["image"]): self._case(root, e) for e in layout["training"]}
+            tested = [e for e in layout.get("test", []) if isinstance(e, dict)]
+            cases = training | {_key(e["image"]): self._case(root, e) for e in tested}
             wanted = [layout.get("registration_test") or [], layout.get("registration_val") or []]
             splits = [[(cases[_key(p["fixed"])], cases[_key(p["moving"])]) for p in pairs] for pairs in wanted]
             if self.both_ways:
@@ -63,7 +64,7 @@ class Learn2Reg:
         if not test:
             raise InputError(f"{files[0]}: lists neither registration_val nor registration_test pairs to evaluate on")
         used = {case.name for pairs in (test, validation) for pair in pairs for case in pair}
-        rest = [case for case in cases.values() if case.name not in used]
+        rest = [case for case in training.values() if case.name not in used]
         if not validation:
             held, rest = rest[-self.held_out :], rest[: -self.held_out]
             validation = ordered_pairs(held, self.validation_pairs)

@@ -92,7 +92,7 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
         "abdomen": (
             "Abdomen CT-CT (Learn2Reg 2020)",
             3,
-            Learn2Reg(both_ways=True),
+            Learn2Reg(both_ways=True, held_out=3),
             replace(FULL, updates=EPOCHS * 30),
         ),
     }
