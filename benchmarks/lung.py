@@ -22,6 +22,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ Displace = Callable[[Tensor], Tensor]
 
 
 def trained(row: str, pairs: Sequence[LungPair], given: argparse.Namespace, told: Told) -> Iterator[nn.Module]:
-    """The network of a row; of `cyclical` one after each round."""
+    """The network of a row; of `cyclical` one after each round. The others learn as long as all rounds together."""
     clouds = [clouds_of(pair) for pair in pairs]
     learning = Learning(epochs=given.epochs, batch=given.batch)
     if row == "cyclical":
@@ -65,7 +66,7 @@ def trained(row: str, pairs: Sequence[LungPair], given: argparse.Namespace, told
             "metric": lambda: Metric(clouds, points=given.points),
             "landmarks": lambda: Labelled(clouds, list(marked), points=given.points),
         }[row]()
-        learning(network, lesson, (given.seed,), len(clouds), told=told)
+        replace(learning, epochs=given.rounds * given.epochs)(network, lesson, (given.seed,), len(clouds), told=told)
     yield network
 
 
@@ -187,7 +188,7 @@ def main() -> None:
     options.add_argument("-o", "--out", type=Path, required=True)
     options.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     options.add_argument("--folds", nargs="+", type=int, choices=range(len(FOLDS)), default=range(len(FOLDS)))
-    options.add_argument("--epochs", type=int, default=60, help="of a training, or of a round")
+    options.add_argument("--epochs", type=int, default=60, help="of a round; the others learn as long as all rounds")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--batch", type=int, default=4)
     options.add_argument("--points", type=int, default=400, help="fixed points in an update")
@@ -195,13 +196,13 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     console = Console(width=150)
-    settings = {name: getattr(given, name) for name in ("epochs", "rounds", "batch", "points", "views", "seed")}
+    settings = {name: getattr(given, name) for name in ("rounds", "batch", "points", "views", "seed")}
+    settings |= {"epochs in all": given.rounds * given.epochs}
     results: dict[str, list[dict[str, float]]] = {}
     with Progress(console=console) as progress:
         for row in given.rows:
-            epochs = given.epochs * (given.rounds if row == "cyclical" else 1)
             for fold in given.folds:
-                task = progress.add_task(f"{row}, fold {fold}", total=epochs)
+                task = progress.add_task(f"{row}, fold {fold}", total=given.rounds * given.epochs)
 
                 def told(loss: float, task=task, name=f"{row}, fold {fold}") -> None:
                     progress.update(task, advance=1, description=f"{name}: loss {loss:.2f}")
