@@ -45,9 +45,10 @@ def _made(planned: Planned) -> dict[str, Any]:
 
 
 def contrasts(outcome: Outcome, part: Part) -> list[dict[str, Any]]:
-    """One record per contrast that the part asks for, of the means over seeds."""
+    """One record per contrast that the part asks for, of the means over seeds; of no family that lacks a register."""
     averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
-    found = compared(averaged, part.tested, part.tests)
+    absent = outcome.experiment.registers.keys() - averaged.keys()
+    found = compared(averaged, part.tested, [family for family in part.tests if not absent & set(family.groups)])
     return [{"experiment": outcome.name, **record} for record in found]
 
 
