@@ -314,7 +314,6 @@ def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_pat
     sources = {arm: Source("scratch", "procedure.source", other, "large/voxelmorph") for arm in moved}
     asked = Family("benefit of transfer", mann_whitney, [(arm, "scratch") for arm in moved], "greater")
     registers = {"before": unmoved, "small": ConvexAdam(spacing=3), "too large": ConvexAdam(spacing=30)}
-    missing = Family("of what is left out", mann_whitney, [("whole", "too large")])
     part = Part(
         "transfer",
         "none",
