@@ -13,12 +13,14 @@ from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
 from pullback.methods.pair.cyclical import Cyclical
 from pullback.methods.pair.ddmr import PooledUNet
+from pullback.methods.pair.ofg import Guided
 from pullback.metrics import Correlation, Dice
 from pullback.recipes import find, names
 from pullback.space import Velocity
+from pullback.studies import ofg
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.run import build
-from pullback.training import Task, Training
+from pullback.training import Poly, Task, Training
 
 NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
@@ -225,3 +227,15 @@ def test_a_recipe_of_ones_own(tmp_path):
     path.write_text("x = 1\n")
     with pytest.raises(InputError, match="must define `recipe"):
         find(str(path))
+
+
+def test_where_the_paper_says_initial_both_rates_fall():
+    """In every arm of every part: else one would learn by other steps than the rest."""
+    for part in ofg.study.parts.values():
+        for name, experiment in part.experiments.items():
+            full = name.split("/")[0] in ("ixi", "oasis", "lpba40", "abdomen")
+            for recipe in experiment.arms.values():
+                assert (recipe.training.schedule == Poly()) == full
+                guided = getattr(recipe.supervision, "guided", recipe.supervision)
+                if isinstance(guided, Guided):
+                    assert guided.decay == recipe.training.schedule

@@ -9,7 +9,7 @@ from pullback.alignment import Supervision
 from pullback.energies import MSE, Diffusion
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
-from pullback.recipes.ofg import ENERGY, NETWORKS, recipes
+from pullback.recipes.ofg import ENERGY, NETWORKS, fading, recipes
 from pullback.solvers import Descend, summed_sgd
 from pullback.study.figures import boxes, contours, curves, dots, progress, refinement
 from pullback.study.probes import descended, landscape, refined
@@ -32,7 +32,9 @@ def _experiment(
 ) -> Experiment:
     """Unsupervised and guided, and whatever else, with one network on one set of images."""
     plain, guided = (recipes[f"{way}_{network}_{data}"] for way in ("unsupervised", "ofg"))
-    more = {name: replace(guided, supervision=supervision) for name, supervision in ways.items()}
+    more = {
+        name: replace(guided, supervision=fading(supervision, guided.training)) for name, supervision in ways.items()
+    }
     taught = Source("unsupervised", "supervision.teacher.folder")
     sources = {name: taught for name, way in ways.items() if isinstance(way, SelfTraining)}
     return Experiment({"unsupervised": plain, "guided": guided, **more}, reference, sources)
