@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pullback.energies import lncc
+from pullback.alignment import Alignment, Pair
+from pullback.energies import LNCC, Diffusion, lncc
 from pullback.energies.lncc import EPS
 from pullback.numerics.smooth import gaussian
+from pullback.space import Displacement, Grid, Image
 
 SHAPES = [(13, 11), (9, 8, 10)]
 
@@ -191,3 +193,29 @@ def test_only_the_wanted_gradients_are_made():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="one shape"):
         lncc(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 6))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("batches", [(1, 1), (1, 3), (3, 3)])
+def test_what_is_known_of_the_fixed_image_changes_nothing(masked, batches):
+    """Value and gradient to the bit, and the fixed image's share is made once."""
+    shape = (9, 8, 10)
+    grid = Grid.centred(shape)
+    mask = random_mask(shape) if masked else None
+    fixed = Image(noise(batches[0], 2, *shape, seed=1), grid, mask)
+    moving = Image(noise(batches[1], 2, *shape, seed=2), grid)
+    pair = Pair(fixed, moving)
+    energy = LNCC(5, 0.1) + 0.5 * Diffusion()
+    ready = energy.ready(pair)
+    assert ready != energy
+    answers = []
+    for one in (energy, ready, ready):
+        field = (0.3 * noise(batches[1], 3, *shape, seed=3)).requires_grad_()
+        value = one(Alignment(pair, Displacement(field, grid)))
+        value.backward()
+        answers.append((value.detach(), field.grad))
+    for value, gradient in answers[1:]:
+        assert torch.equal(value, answers[0][0])
+        assert torch.equal(gradient, answers[0][1])
+    seen = LNCC().ready(Pair(fixed, Image(moving.data, grid, torch.ones(1, 1, *shape, dtype=torch.bool))))
+    assert seen == LNCC(), "where the moving mask comes to lie is not known"

@@ -1,12 +1,13 @@
 """Local normalised cross-correlation: the hot spot of the field."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.alignment import Alignment
+from pullback.alignment import Alignment, Pair
 from pullback.energies.energy import Energy
 from pullback.errors import InputError
 from pullback.numerics.smooth import box_sum
@@ -35,36 +36,82 @@ class LNCC(Energy):
             raise InputError(f"LNCC: the window is an odd number of voxels from 3 on, got {self.window}")
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return self.compared(alignment, ())
+
+    def ready(self, pair: Pair) -> Energy:
+        if pair.moving.mask is not None:
+            return self  # what is compared depends on where that mask comes to lie
+        fixed, mask = pair.fixed.data, pair.fixed.mask
+        mask = None if mask is None else mask.to(fixed.dtype)
+        with torch.no_grad():
+            return _Ready(self, tuple(_known(*one, self.window, self.noise) for one in _each(fixed, mask)))
+
+    def compared(self, alignment: Alignment, known: "Sequence[_Known]") -> dict[str, Tensor]:
+        """With what is known of the fixed images, or nothing."""
         fixed, moved = alignment.pair.fixed.data, alignment.moved.data
-        return {"lncc": 1 - lncc(fixed, moved, self.window, alignment.mask, self.noise)}
+        return {"lncc": 1 - lncc(fixed, moved, self.window, alignment.mask, self.noise, known)}
 
 
-def lncc(fixed: Tensor, moved: Tensor, window: int = 9, mask: Tensor | None = None, noise: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class _Ready(Energy):
+    """`LNCC` of pairs of whose fixed images this is known."""
+
+    energy: LNCC
+    known: "tuple[_Known, ...]"
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return self.energy.compared(alignment, self.known)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What windows hold of an image alone, all `(1, 1, *spatial)`: it is half of a correlation.
+
+    Attributes:
+        values: less their mean, 0 outside the mask.
+        n: how many voxels of each window count.
+        mean: in each window.
+        variance: Σ (x − x̄)² + n noise².
+    """
+
+    values: Tensor
+    n: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def lncc(
+    fixed: Tensor,
+    moved: Tensor,
+    window: int = 9,
+    mask: Tensor | None = None,
+    noise: float = 0.0,
+    known: Sequence[_Known] = (),
+) -> Tensor:
     """The mean squared local correlation of `(B, C, *spatial)` images over `mask` `(B, 1, *spatial)`, 0 … 1, a scalar.
 
     The gradient is made during the forward pass, so that one tensor per image that wants one is all that is kept; it
-    cannot be differentiated again.
+    cannot be differentiated again. What is `known` of the fixed images, if it is, is not computed anew.
     """
     if fixed.shape[2:] != moved.shape[2:]:
         raise ValueError(f"lncc: images of one shape expected, got {tuple(fixed.shape)} and {tuple(moved.shape)}")
-    return _LNCC.apply(fixed, moved, window, None if mask is None else mask.to(moved.dtype), noise)
+    return _LNCC.apply(fixed, moved, window, None if mask is None else mask.to(moved.dtype), noise, known)
 
 
 class _LNCC(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, fixed, moved, window, mask, noise):
+    def forward(ctx, fixed, moved, window, mask, noise, known):
         wanted = ctx.needs_input_grad[:2]
         batch = max(fixed.shape[0], moved.shape[0])
         value = moved.new_zeros(())
         gradients: tuple[list, list] = ([], [])
-        for b in range(batch):  # one image at a time: window sums of one volume stay in the cache
-            for c in range(moved.shape[1]):
-                i, j = (t[min(b, t.shape[0] - 1), c][None, None] for t in (fixed, moved))
-                m = None if mask is None else mask[min(b, mask.shape[0] - 1)][None]
-                part, *pieces = _correlation(i, j, window, m, noise, wanted)
-                value = value + part
-                for kept, piece in zip(gradients, pieces, strict=True):
-                    kept.append(piece)
+        pairs = zip(_each(fixed, mask, batch), _each(moved, mask, batch), strict=True)
+        for number, (one, two) in enumerate(pairs):  # one image at a time: window sums of one volume stay in the cache
+            here = known[number % len(known)] if known else _known(*one, window, noise)
+            part, *pieces = _correlation(here, _known(*two, window, noise, here.n), window, two[1], wanted)
+            value = value + part
+            for kept, piece in zip(gradients, pieces, strict=True):
+                kept.append(piece)
         count = batch * moved.shape[1]
         ctx.save_for_backward(
             *(
@@ -82,37 +129,43 @@ class _LNCC(torch.autograd.Function):
             None if g is None else (upstream * g).sum_to_size(s)
             for g, s in zip(ctx.saved_tensors, ctx.shapes, strict=True)
         )
-        return *grads, None, None, None
+        return *grads, None, None, None, None
 
 
-def _correlation(i: Tensor, j: Tensor, window: int, mask: Tensor | None, noise: float, wanted: tuple[bool, bool]):
+def _each(values: Tensor, mask: Tensor | None, batch: int = 1) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The channels of all images, `(1, 1, *spatial)` each with its mask; one image serves a whole batch."""
+    for b in range(max(batch, values.shape[0])):
+        for channel in values[min(b, values.shape[0] - 1)]:
+            yield channel[None, None], None if mask is None else mask[min(b, mask.shape[0] - 1)][None]
+
+
+def _known(values: Tensor, mask: Tensor | None, window: int, noise: float, n: Tensor | None = None) -> _Known:
+    inside = torch.ones_like(values) if mask is None else mask
+    n = box_sum(inside, window).clamp_(min=1) if n is None else n
+    values = values - (values * inside).sum() / inside.sum().clamp(min=1)  # small numbers, before they are squared
+    values = values if mask is None else values.mul_(mask)
+    mean = box_sum(values, window).div_(n)
+    return _Known(values, n, mean, _variance(values, mean, n, window).add_(n, alpha=noise**2))
+
+
+def _correlation(fixed: _Known, moved: _Known, window: int, mask: Tensor | None, wanted: tuple[bool, bool]):
     """Value and gradients for one image, `(1, 1, *spatial)`: means over the window, then covariance and variances.
 
     With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)² + n noise², w = Σ(j−j̄)² + n noise² over a window of n voxels, the value is the
     mean of c² / (vw + ε). Volumes are let go, or written over, as soon as they have served: this is where registration
     peaks in memory.
     """
-    inside = torch.ones_like(i) if mask is None else mask
-    n, voxels = box_sum(inside, window).clamp_(min=1), inside.sum().clamp(min=1)
-    i, j = (t - (t * inside).sum() / voxels for t in (i, j))  # small numbers, before they are squared
-    if mask is None:
-        del inside
-    else:
-        i, j = i.mul_(mask), j.mul_(mask)
-    i_mean, j_mean = (box_sum(t, window).div_(n) for t in (i, j))
-    v, w = (_variance(*t, n, window).add_(n, alpha=noise**2) for t in ((i, i_mean), (j, j_mean)))
-    c = box_sum(i * j, window).addcmul_(n.mul_(i_mean), j_mean, value=-1)
-    del n
+    i, j, v, w = fixed.values, moved.values, fixed.variance, moved.variance
+    voxels = i.numel() if mask is None else mask.sum().clamp(min=1)
+    c = box_sum(i * j, window).addcmul_(fixed.n * fixed.mean, moved.mean, value=-1)
     a = torch.addcmul(v.new_tensor(EPS), v, w).reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)
     if mask is not None:
         a = a.mul_(mask)
     value = c.mul_(a).sum() / voxels  # d value / dc is 2a, and d value / dw is −a² v
     del c
-    if not wanted[0]:
-        del w
     gradients = (
-        _gradient(i, j, i_mean, j_mean, a, w, window) if wanted[0] else None,
-        _gradient(j, i, j_mean, i_mean, a, v, window) if wanted[1] else None,
+        _gradient(i, j, fixed.mean, moved.mean, a, w, window) if wanted[0] else None,
+        _gradient(j, i, moved.mean, fixed.mean, a, v, window) if wanted[1] else None,
     )
     return value, *(g if g is None else g.mul_(2 / voxels if mask is None else mask * (2 / voxels)) for g in gradients)
 
