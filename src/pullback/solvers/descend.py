@@ -17,6 +17,11 @@ Some = TypeVar("Some", bound=Transform)
 PATIENCE = 3  # windows that a descent may take to gain anything at all
 
 
+def adam(parameters: Iterable[Tensor], lr: float) -> Adam:
+    """Adam in one pass over the parameters, which saves a tenth of a step on a field or on a large network."""
+    return Adam(parameters, lr=lr, fused=True)
+
+
 @dataclass(frozen=True)
 class Settled:
     """Whether a descent has come to rest: its least value has fallen too little of late.
@@ -57,7 +62,7 @@ class Descend:
     steps: int = 10
     step_size: float = 0.1
     last: float = 1.0
-    optimiser: Callable[..., Optimizer] = Adam
+    optimiser: Callable[..., Optimizer] = adam
     until: Callable[[Sequence[float]], bool] | None = None
 
     def __call__(self, objective: Objective, start: Some) -> Some:

@@ -12,13 +12,14 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from pullback.alignment import Pair, Registered, Supervision
 from pullback.data import Validation
 from pullback.errors import InputError, Interrupted
 from pullback.metrics import STANDARD, Metric
 from pullback.numerics.random import generator
+from pullback.solvers import adam
 from pullback.space import Image
 from pullback.training.checkpoint import load_state, load_weights, save_state, save_weights
 from pullback.training.device import device_of
@@ -29,11 +30,6 @@ from pullback.training.schedule import Plateau
 
 Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
-
-
-def adam(parameters: Iterable[Tensor], lr: float) -> Adam:
-    """Adam in one pass over the weights, which saves a tenth of an update of a large network."""
-    return Adam(parameters, lr=lr, fused=True)
 
 
 class Drawn(Protocol):
