@@ -111,7 +111,9 @@ def test_prepare_by_all_its_options(pullback, tmp_path):
     code, out, err = pullback(*words)
     assert (code, err) == (0, "")
     settings = json.loads(out)["settings"]
-    assert {key: value for key, value in settings.items() if key != "merge"} == {
+    unset = {f"data.{key}": None for key in ("masks", "shape", "atlas", "synthetic")}
+    shares = {f"data.{key}": 0.15 for key in ("validation_split", "test_split")}
+    assert {key: value for key, value in settings.items() if key != "merge"} == unset | shares | {
         "data.images": "*_T1w.nii.gz",
         "data.labels": "*_dseg.nii.gz",
         "data.seed": 3,
