@@ -23,11 +23,11 @@ from pullback.numerics.random import generator
 from pullback.numerics.rotation import uniform
 from pullback.space import Affine, Grid, Image
 
-QUICK = replace(  # the pictures below are small: little blur
+QUICK = replace(  # the pictures below are small: little blur, fewer rotations; with 500 at first, chance decides
     SMALL,
     blur=(2.5, 2.5, 2.0, 1.5, 1.5, 1.0),
     downsampling=(3, 3, 2, 2, 2, 1),
-    rotations=(500, 300, 100, 60, 40, 0),
+    rotations=(1000, 300, 100, 60, 40, 0),
     kept=(20, 10, 3, 2, 1),
     voxels=80_000,
 )
