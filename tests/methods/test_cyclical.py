@@ -31,7 +31,7 @@ TRAINING = Training(updates=3, batch=2, lr=1e-3, save_every=1)
 
 def made(number: int = 0, refinement: Refinement = QUICK) -> Correlated:
     with seeded(5, number):
-        return Correlated(3, widths=(8, 16), features=8, refinement=refinement)
+        return Correlated(3, widths=(8, 16), strides=(2, 2), features=8, refinement=refinement)
 
 
 def error(register, pair) -> float:
@@ -209,7 +209,7 @@ def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
 
 
 def test_the_length_of_a_round_may_not_change_on_the_way(tmp_path):
-    recipe = Recipe("a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), features=8), Told(), TRAINING)
+    recipe = Recipe("a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), strides=(2, 2), features=8), Told(), TRAINING)
     recipe = replace(recipe, procedure=Cyclical(rounds=1, pairs=2), metrics=(EndPointError(),))
     run(recipe, tmp_path / "run")
     longer = replace(recipe, training=replace(TRAINING, updates=6))

@@ -1,38 +1,53 @@
 """Features of one image."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from pullback.errors import InputError
 from pullback.networks.unet import convolution
 from pullback.networks.up import Convolved, Finish
 
 
 class FeatureNet(nn.Module):
-    """Pairs of 3ᵈ convolutions, the second of each halving, and 1ᵈ convolutions to features at two sizes.
+    """Pairs of 3ᵈ convolutions, the second of each with a stride, and 1ᵈ convolutions to features at two sizes.
 
-    Bigalke et al. 2023, section 2.3.1: six convolutions, batch normalisation and ReLU after each.
+    Bigalke et al. 2023, section 2.3.1: six convolutions, batch normalisation and ReLU after each, all strides 2.
 
     Args:
         ndim: 2 or 3.
         channels: of the image.
-        widths: channels of each pair; with three of them the size falls to an eighth.
+        widths: channels of each pair, two pairs at least.
+        strides: of each pair.
         features: channels of the answers.
+
+    Attributes:
+        stride: voxels of the image from one coarse feature to the next: after the last pair.
+        fine_stride: the same of the fine features, after the last pair but one.
     """
 
-    def __init__(self, ndim: int, channels: int, widths: tuple[int, ...], features: int) -> None:
+    def __init__(
+        self, ndim: int, channels: int, widths: Sequence[int], strides: Sequence[int], features: int
+    ) -> None:
         super().__init__()
+        if len(widths) != len(strides) or len(widths) < 2 or min(*widths, *strides) < 1:
+            raise InputError(
+                f"FeatureNet: as many widths as strides, two or more, each at least 1; got {widths}, {strides}"
+            )
         finish = _finish(ndim)
         before = [channels, *widths]
         self.stages = nn.ModuleList(
-            nn.Sequential(Convolved(ndim, a, b, finish), Convolved(ndim, b, b, finish, stride=2))
-            for a, b in zip(before, widths, strict=False)
+            nn.Sequential(Convolved(ndim, a, b, finish), Convolved(ndim, b, b, finish, stride=stride))
+            for a, b, stride in zip(before[:-1], widths, strides, strict=True)
         )
-        self.stride = 2 ** len(widths)
+        self.stride, self.fine_stride = math.prod(strides), math.prod(strides[:-1])
         self.coarse = convolution(ndim, widths[-1], features, 1)
         self.fine = convolution(ndim, widths[-2], features, 1)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, channels, *spatial)` to features at every `stride`-th voxel, and at every `stride / 2`-th."""
+        """`(B, channels, *spatial)` to features at every `stride`-th voxel, and at every `fine_stride`-th."""
         sizes = []
         for stage in self.stages:
             values = stage(values)

@@ -75,8 +75,8 @@ class Correlated(nn.Module):
 
     Args:
         ndim: 2 or 3.
-        widths, features: of the network.
-        convex: the optimiser in training; 125 displacements in 3D, of whole steps of 8 voxels.
+        widths, strides, features: of the network.
+        convex: the optimiser in training; 125 displacements in 3D, of whole steps of 8 voxels with the paper's strides.
         refinement: in evaluation.
         channels: of one image.
     """
@@ -85,13 +85,14 @@ class Correlated(nn.Module):
         self,
         ndim: int,
         widths: tuple[int, ...] = (32, 64, 128),
+        strides: tuple[int, ...] = (2, 2, 2),
         features: int = 16,
         convex: CoupledConvex = CoupledConvex(half_width=2, temperature=1.0, blur=0),
         refinement: Refinement = Refinement(),
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.network = FeatureNet(ndim, channels, widths, features)
+        self.network = FeatureNet(ndim, channels, widths, strides, features)
         self.convex = convex
         self.refinement = refinement
 
@@ -123,7 +124,7 @@ class Correlated(nn.Module):
             found = compose(found, self._whole(step, fixed))
         if how.descent is None:
             return found
-        stride = self.network.stride // 2
+        stride = self.network.fine_stride
         one, two = (self.network(image)[1] for image in (fixed, moving))
         start = found / stride
         for axis in range(2, found.ndim):
