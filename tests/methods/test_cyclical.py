@@ -209,7 +209,9 @@ def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
 
 
 def test_the_length_of_a_round_may_not_change_on_the_way(tmp_path):
-    recipe = Recipe("a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), strides=(2, 2), features=8), Told(), TRAINING)
+    recipe = Recipe(
+        "a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), strides=(2, 2), features=8), Told(), TRAINING
+    )
     recipe = replace(recipe, procedure=Cyclical(rounds=1, pairs=2), metrics=(EndPointError(),))
     run(recipe, tmp_path / "run")
     longer = replace(recipe, training=replace(TRAINING, updates=6))

@@ -4,8 +4,10 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -21,21 +23,22 @@ from pullback.files.rows import read_csv, write_csv
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.ddmr import Transferred
 from pullback.metrics import Dice
+from pullback.recipes import cyclical as cyclical_recipes
 from pullback.recipes.ofg import ENERGY, recipes
 from pullback.space import Grid, Image, Labels
 from pullback.studies import find
-from pullback.study.compare import short
+from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
-from pullback.study.figures import _logged
+from pullback.study.figures import _logged, by_round, refinement
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
-from pullback.study.probes import descended, landscape, refined
+from pullback.study.probes import by_rounds, descended, landscape, refined
 from pullback.study.recipe import changed
 from pullback.study.run import run
 from pullback.study.statistics import mann_whitney
-from pullback.study.study import Experiment, Part, Source, Study
-from pullback.study.tables import records, shown
+from pullback.study.study import Drawing, Experiment, Outcome, Part, Planned, Source, Study
+from pullback.study.tables import by_setting, records, shown
 
 SYNTHETIC = "pullback.data.synthesis.Synthetic"
 
@@ -234,6 +237,57 @@ def test_a_table_keeps_what_earlier_calls_measured_of_other_images(done, tmp_pat
     assert lines == [(name.replace("/", ", "), arm) for name in (other.name, one.name) for arm in arms]
     runs = json.loads((out / "study.json").read_text())["runs"]
     assert set(runs) == {f"table/{each.name}/{arm}" for each in (one, other) for arm in one.experiment.arms}
+
+
+def test_what_a_figure_was_measured_for_is_a_table_too(done, tmp_path):
+    """Refinement by no steps is what the test pairs had; the seeds' deviation stands beside their mean."""
+    out = shutil.copytree(done, tmp_path / "studies")
+    (one,) = again(out)["table1"]
+    measured = Drawing(refinement, partial(refined, energy=ENERGY, steps=(0, 1)), ("arm", "steps"))
+    study = Study("a test", {"table": Part("", "", {one.name: one.experiment}, {"further": measured})})
+    tables = write_study(study, {"table": [one]}, out, Console(quiet=True))
+    lines = {line[""]: line for line in tables["table-further"]}
+    assert list(lines) == [f"{arm}, steps {n}" for arm in one.runs for n in (0, 1)]
+    for arm, runs in one.runs.items():
+        by_seed = [fmean(float(row["dice"]) for row in read_csv(run.folder / "test.csv")) for run in runs.values()]
+        assert lines[f"{arm}, steps 0"]["dice"] == f"{short(fmean(by_seed))} [{short(stdev(by_seed))}]"
+        assert lines[f"{arm}, steps 0"] != lines[f"{arm}, steps 1"]
+    assert "further" in (out / "index.html").read_text()
+    assert {row["experiment"] for row in read_csv(out / "table-further.csv")} == {one.name}
+
+
+def test_rounds_are_told_from_where_they_began(tmp_path):
+    runs = {
+        seed: Planned(cyclical_recipes.recipes["cyclical_correlated_phantom"], tmp_path / "cyclical" / str(seed))
+        for seed in (0, 1)
+    }
+    for seed, planned in runs.items():
+        rows = [{"round": n, "dice": 0.5 + 0.1 * n + 0.2 * seed, "sdlogj": 0.1} for n in range(3)]
+        write_csv(rows, planned.folder / "rounds.csv")
+    outcome = Outcome("phantom/correlated", Experiment({"cyclical": runs[0].recipe}), {"cyclical": runs}, {})
+    rows = by_rounds(outcome)
+    lines = by_setting([{"experiment": outcome.name, **row} for row in rows], ("arm", "round"))
+    assert [line[""] for line in lines] == ["cyclical, round 0", "cyclical, round 1", "cyclical, round 2"]
+    assert [line["dice"] for line in lines] == ["0.600 [0.141]", "0.700 [0.141]", "0.800 [0.141]"]
+    left, right = by_round(outcome, rows).axes
+    assert left.lines[-1].get_ydata() == pytest.approx([0.6, 0.7, 0.8])
+    assert right.lines[-1].get_xdata() == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.parametrize("width", [120, 160])
+def test_no_number_of_a_table_is_broken_over_lines(width):
+    row = dict.fromkeys(("dice", "folding %", "sdlogj"), "0.653 ± 0.110") | {"Δ dice": "+0.030 (p 0.0001)"}
+    lines = [
+        {"data, network": f"{data}, voxelmorph", "": arm, "updates": "2000", "seeds": "1", **row, "Δ folding": "-91 %"}
+        for data in ("hippocampus", "brains")
+        for arm in ("unsupervised", "guided")
+    ]
+    console = Console(file=StringIO(), width=width)
+    console.print(printed("A part", lines))
+    text = console.file.getvalue()
+    assert text.count("0.653 ± 0.110") == 3 * 4
+    assert text.count("voxelmorph") == 2
+    assert "…" not in text
 
 
 def folder_of_brains(folder, offset):

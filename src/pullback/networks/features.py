@@ -28,9 +28,7 @@ class FeatureNet(nn.Module):
         fine_stride: the same of the fine features, after the last pair but one.
     """
 
-    def __init__(
-        self, ndim: int, channels: int, widths: Sequence[int], strides: Sequence[int], features: int
-    ) -> None:
+    def __init__(self, ndim: int, channels: int, widths: Sequence[int], strides: Sequence[int], features: int) -> None:
         super().__init__()
         if len(widths) != len(strides) or len(widths) < 2 or min(*widths, *strides) < 1:
             raise InputError(

@@ -35,7 +35,12 @@ _SETS: Mapping[str, tuple[str, tuple[int, ...], Training, Cyclical]] = MappingPr
     {
         "phantom": ("the built-in cohort", QUARTER, replace(FULL, updates=150), Cyclical(rounds=3, pairs=40)),
         "folder": ("your own folder of images", QUARTER, SMALL, Cyclical(rounds=5, pairs=100)),
-        "hippocampus": ("hippocampus MR (Learn2Reg)", QUARTER, replace(FULL, updates=500), Cyclical(rounds=5, pairs=60)),
+        "hippocampus": (
+            "hippocampus MR (Learn2Reg)",
+            QUARTER,
+            replace(FULL, updates=500),
+            Cyclical(rounds=5, pairs=60),
+        ),
         "brains": ("whole brains on one grid", QUARTER, replace(FULL, updates=160), Cyclical(rounds=4, pairs=30)),
         "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", EIGHTH, FULL, Cyclical(rounds=8, pairs=190)),
     }

@@ -8,7 +8,7 @@ from pullback.methods.pair.cyclical import Cyclical, Refinement
 from pullback.recipes.cyclical import recipes
 from pullback.recipes.ofg import recipes as guided
 from pullback.study.figures import by_round, dots, settings
-from pullback.study.probes import reconfigured
+from pullback.study.probes import by_rounds, reconfigured
 from pullback.study.study import Drawing, Experiment, Part, Study
 
 SETS = ("phantom", "hippocampus", "brains", "abdomen")
@@ -55,13 +55,13 @@ study = Study(
             "Table 1, abdomen CT: Dice 51.1 %, and 48.8 without augmentation, 48.8 without refinement of the labels, "
             "50.1 without weighted sampling; 25.9 before. Dice rises from round to round, most in the first ones.",
             _everywhere("correlated", _ablation),
-            {"rounds": Drawing(by_round)},
+            {"rounds": Drawing(by_round, by_rounds, ("arm", "round"))},
         ),
         "at-test": Part(
             "What is done at test time",
             "Table 1: Dice 38.6 % with one warp and no descent, 49.6 with descent; 41.1 and 51.1 with two warps.",
             _everywhere("correlated", lambda data: Experiment({"cyclical": recipes[f"cyclical_correlated_{data}"]})),
-            {"at-test": Drawing(settings, partial(reconfigured, refinements=AT_TEST))},
+            {"at-test": Drawing(settings, partial(reconfigured, refinements=AT_TEST), ("setting",))},
         ),
         "metrics": Part(
             "Against the same network that learns by a metric",

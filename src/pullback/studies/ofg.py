@@ -120,13 +120,13 @@ study = Study(
             "What the networks' answers become by 10 and 50 steps of descent",
             "This is not shown; a network that learned from refined answers should be a better start for refinement.",
             {f"{data}/{network}": _experiment(data, network) for data in SETS for network in NETWORKS},
-            {"refinement": Drawing(refinement, partial(refined, energy=ENERGY))},
+            {"refinement": Drawing(refinement, partial(refined, energy=ENERGY), ("arm", "steps"))},
         ),
         "optimiser": Part(
             "The optimiser alone, from an untrained network and from random parameters",
             "Figure 6: Dice 0.426 to 0.544 from a network with random weights, and to 0.510 from random parameters.",
             {f"{data}/voxelmorph": _experiment(data, "voxelmorph") for data in SETS},
-            {"optimiser": Drawing(progress, partial(descended, energy=ENERGY))},
+            {"optimiser": Drawing(progress, partial(descended, energy=ENERGY), ("start", "steps"))},
         ),
         "landscape": Part(
             "The loss around the weights",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from pullback.files.rows import write_csv
@@ -90,12 +91,18 @@ def _cell(record: dict[str, Any] | None) -> str:
 
 
 def printed(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
-    """For a terminal, rows of words that have the same columns; the first two are names."""
+    """For a terminal, rows of words that have the same columns; the first is a heading over the rows that share it."""
+    heading, _, *numbers = rows[0]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for n, column in enumerate(rows[0]):
-        table.add_column(column, justify="left" if n < 2 else "right")
-    for row in rows:
-        table.add_row(*row.values())
+    table.add_column(heading, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    above: str | None = None
+    for first, name, *values in (row.values() for row in rows):
+        if first != above:
+            table.add_row(f"[bold]{escape(first)}[/bold]")
+        above = first
+        table.add_row(f"  {escape(name)}", *values)
     return table
 
 

@@ -130,7 +130,7 @@ def _groups(results: Mapping[str, Rows], measure: str, names: Sequence[str]) -> 
 
 
 def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What `compared` found, in words: a row per contrast."""
+    """What `compared` found, in words: a row per contrast; of an experiment, where the record names one."""
     lines = []
     for record in records:
         n = dict.fromkeys(f"{record[f'n of {group}']:g}" for group in "ab")
@@ -138,7 +138,7 @@ def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         effect = "·" if record.get("effect") is None else f"{record['effect']:+.2f}, {record['effect size']}"
         lines.append(
             {
-                "": record["family"],
+                "": ", ".join([*str(record.get("experiment", "")).split("/"), record["family"]]).removeprefix(", "),
                 "asked": f"{record['a']} {SIGNS[record['side']]} {record['b']}",
                 "measure": record["measure"],
                 "test": record["test"],

@@ -142,34 +142,13 @@ def settings(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 
 def by_round(outcome: Outcome, rows: Sequence[Row]) -> Figure:
-    """Of runs in rounds: validation Dice and SDlogJ after each, a line per arm, seeds faint; 0 is before any."""
-    figure, axes = blank(2, 7.2)
-    for one, measure, name in zip(axes, ("dice", "sdlogj"), ("validation Dice", "SDlogJ"), strict=True):
-        for (arm, runs), colour in zip(outcome.runs.items(), COLOURS, strict=False):
-            tables = [read_csv(run.folder / "rounds.csv") for run in runs.values()]
-            lines = [[float(row[measure]) for row in table] for table in tables]
-            count = range(len(lines[0]))
-            _line(one, count, lines, colour, arm, "o-")
-        one.set_xlabel("round")
-        one.set_xticks(count)
-        one.set_ylabel(name)
-    legend(figure, axes[0])
-    return figure
+    """Of `probes.by_rounds`: validation Dice and SDlogJ after each round, a line per arm, seeds faint."""
+    return _by_number(outcome, rows, "round", {"dice": "validation Dice", "sdlogj": "SDlogJ"}, "round")
 
 
 def refinement(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     """Of `probes.refined`: Dice and folding over the steps of refinement, a line per arm, seeds faint."""
-    figure, axes = blank(2, 7.2)
-    for one, measure, name in zip(axes, ("dice", "folding %"), ("Dice", "folding, %"), strict=True):
-        for arm, colour in zip(outcome.runs, COLOURS, strict=False):
-            mine = [row for row in rows if row["arm"] == arm]
-            steps = sorted({float(row["steps"]) for row in mine})
-            by_step = [[float(row[measure]) for row in mine if row["steps"] == n] for n in steps]
-            _line(one, steps, list(zip(*by_step, strict=True)), colour, arm, "o-")
-        one.set_xlabel("steps of refinement")
-        one.set_ylabel(name)
-    legend(figure, axes[0])
-    return figure
+    return _by_number(outcome, rows, "steps", {"dice": "Dice", "folding %": "folding, %"}, "steps of refinement")
 
 
 def progress(outcome: Outcome, rows: Sequence[Row]) -> Figure:
@@ -208,6 +187,22 @@ def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     bar.set_label("energy above that", color=INK)
     bar.ax.tick_params(colors=INK, labelcolor=INK)
     bar.outline.set_visible(False)
+    return figure
+
+
+def _by_number(outcome: Outcome, rows: Sequence[Row], number: str, measures: Mapping[str, str], label: str) -> Figure:
+    """Axes per measure, and in them a line per arm over the column `number`, seeds faint."""
+    figure, axes = blank(len(measures), 7.2)
+    for one, (measure, name) in zip(axes, measures.items(), strict=True):
+        for arm, colour in zip(outcome.runs, COLOURS, strict=False):
+            mine = [row for row in rows if row["arm"] == arm]
+            places = sorted({float(row[number]) for row in mine})
+            by_place = [[float(row[measure]) for row in mine if row[number] == place] for place in places]
+            _line(one, places, list(zip(*by_place, strict=True)), colour, arm, "o-")
+        one.set_xlabel(label)
+        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+        one.set_ylabel(name)
+    legend(figure, axes[0])
     return figure
 
 

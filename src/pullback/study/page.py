@@ -18,35 +18,38 @@ from pullback.study.compare import printed
 from pullback.study.figures import write_figure
 from pullback.study.report import tabular
 from pullback.study.study import Outcome, Part, Study
-from pullback.study.tables import contrasts, records, shown
+from pullback.study.tables import by_setting, contrasts, records, shown
+
+TESTS = "tests"
 
 
 def write_study(
     study: Study, outcomes: Mapping[str, Sequence[Outcome]], out: Path, console: Console
 ) -> dict[str, list[dict[str, str]]]:
-    """`<part>.csv` with every mean, spread and test; `<part>-tests.csv` where a part asks more; `figures/`;
-    `study.json`, which names the folder of each run; and `index.html`. What earlier calls left there of other parts,
-    and of other experiments of these, stays in all of them. The tables also on the console.
+    """`<part>.csv` with every mean, spread and test; `<part>-tests.csv` where a part asks more; `<part>-<figure>.csv`
+    where a figure had to be measured; `figures/`; `study.json`, which names the folder of each run; and `index.html`.
+    What earlier calls left there of other parts, and of other experiments of these, stays in all of them. The tables
+    also on the console.
 
     Returns:
-        the tables as shown, by part.
+        the tables as shown, by the names of their files.
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, listed in outcomes.items():
         part = study.parts[name]
         _keep([record for outcome in listed for record in records(outcome)], part, out / f"{name}.csv")
-        _keep([contrast for outcome in listed for contrast in contrasts(outcome, part)], part, _tests(out, name))
+        tests = [contrast for outcome in listed for contrast in contrasts(outcome, part)]
+        _keep(tests, part, _beside(out, name, TESTS))
         for outcome in listed:
             for kind, drawing in part.figures.items():
                 rows = [] if drawing.measure is None else outcome.measured(kind, drawing.measure)
+                _keep([{"experiment": outcome.name, **row} for row in rows], part, _beside(out, name, kind))
                 write_figure(drawing.draw(outcome, rows), _figure(out, name, outcome.name, kind))
     tables = {}
     for name in outcomes:
-        part = study.parts[name]
-        tables[name] = shown(read_csv(out / f"{name}.csv"), part)
-        console.print(printed(part.title, tables[name]))
-        if _tests(out, name).is_file():
-            console.print(printed("Tests", families.shown(read_csv(_tests(out, name)))))
+        for stem, (title, lines) in _tables(name, study.parts[name], out).items():
+            tables[stem] = lines
+            console.print(printed(title, lines))
     known = [name for name in study.parts if (out / f"{name}.csv").is_file()]
     sections = "\n".join(_section(name, study.parts[name], out) for name in known)
     template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
@@ -67,8 +70,21 @@ def _keep(found: Sequence[Mapping[str, Any]], part: Part, path: Path) -> None:
     write_csv([row for name in part.experiments for row in rows if row["experiment"] == name], path)
 
 
-def _tests(out: Path, part: str) -> Path:
-    return out / f"{part}-tests.csv"
+def _tables(name: str, part: Part, out: Path) -> dict[str, tuple[str, list[dict[str, str]]]]:
+    """Of a part, all that is in the folder: title and lines, by the names of the files."""
+    found = {name: (part.title, shown(read_csv(out / f"{name}.csv"), part))}
+    tests = _beside(out, name, TESTS)
+    if tests.is_file():
+        found[tests.stem] = ("Tests", families.shown(read_csv(tests)))
+    for kind, drawing in part.figures.items():
+        path = _beside(out, name, kind)
+        if drawing.by and path.is_file():
+            found[path.stem] = (kind.capitalize(), by_setting(read_csv(path), drawing.by))
+    return found
+
+
+def _beside(out: Path, part: str, kind: str) -> Path:
+    return out / f"{part}-{kind}.csv"
 
 
 def _figure(out: Path, part: str, experiment: str, kind: str) -> Path:
@@ -86,9 +102,7 @@ def _section(name: str, part: Part, out: Path) -> str:
                 figures.append(
                     f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
                 )
-    tables = [shown(read_csv(out / f"{name}.csv"), part)]
-    if _tests(out, name).is_file():
-        tables.append(families.shown(read_csv(_tests(out, name))))
+    tables = (lines for _, lines in _tables(name, part, out).values())
     scrolled = "".join(f"<div class=scroll>{tabular(table)}</div>" for table in tables)
     return (
         f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"

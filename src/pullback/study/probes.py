@@ -1,4 +1,4 @@
-"""What is measured of trained networks beside their answers: refinement, the loss around the weights, the optimiser."""
+"""What is measured of runs beside their answers: rounds, refinement, the loss around the weights, the optimiser."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import Energy
+from pullback.files.rows import read_csv
 from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
 from pullback.numerics.random import generator
 from pullback.solvers import Descend
@@ -39,6 +40,16 @@ def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50)
                     found[n].append({**numbers_of(Alignment(pair, transform), METRICS)})
             rows += [{"arm": arm, "seed": seed, "steps": n, **mean_of(each)} for n, each in found.items()]
     return rows
+
+
+def by_rounds(outcome: Outcome) -> list[Row]:
+    """Of runs in rounds, validation after each: one row per arm, seed and round, of which 0 is before any."""
+    return [
+        {"arm": arm, "seed": seed, **row}
+        for arm, runs in outcome.runs.items()
+        for seed, run in runs.items()
+        for row in read_csv(run.folder / "rounds.csv")
+    ]
 
 
 def reconfigured(outcome: Outcome, refinements: Mapping[str, object]) -> list[Row]:

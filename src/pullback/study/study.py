@@ -96,10 +96,12 @@ class Drawing:
     Attributes:
         draw: from the outcome and what was measured for it.
         measure: what must be measured first, as rows that are kept; None where the runs tell enough.
+        by: the columns of those rows that name the rows of a table, of means over seeds; without any there is none.
     """
 
     draw: Callable[["Outcome", Sequence[Row]], "Figure"]
     measure: Callable[["Outcome"], list[Row]] | None = None
+    by: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
