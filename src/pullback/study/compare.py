@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,10 @@ def printed(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
     table.add_column(heading, overflow="fold")
     for column in numbers:
         table.add_column(column, justify="right")
-    above: str | None = None
-    for first, name, *values in (row.values() for row in rows):
-        if first != above:
-            table.add_row(f"[bold]{escape(first)}[/bold]")
-        above = first
-        table.add_row(f"  {escape(name)}", *values)
+    for name, group in groupby(rows, lambda row: row[heading]):
+        table.add_row(f"[bold]{escape(name)}[/bold]")
+        for _, row, *values in (line.values() for line in group):
+            table.add_row(f"  {escape(row)}", *values)
     return table
 
 

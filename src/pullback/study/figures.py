@@ -200,7 +200,7 @@ def _by_number(outcome: Outcome, rows: Sequence[Row], number: str, measures: Map
             by_place = [[float(row[measure]) for row in mine if row[number] == place] for place in places]
             _line(one, places, list(zip(*by_place, strict=True)), colour, arm, "o-")
         one.set_xlabel(label)
-        one.xaxis.set_major_locator(MaxNLocator(integer=True))
+        one.set_xticks(places)
         one.set_ylabel(name)
     legend(figure, axes[0])
     return figure

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -16,7 +17,6 @@ from pullback.files.rows import read_csv, write_csv
 from pullback.study import families
 from pullback.study.compare import printed
 from pullback.study.figures import write_figure
-from pullback.study.report import tabular
 from pullback.study.study import Outcome, Part, Study
 from pullback.study.tables import by_setting, contrasts, records, shown
 
@@ -102,12 +102,24 @@ def _section(name: str, part: Part, out: Path) -> str:
                 figures.append(
                     f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
                 )
-    tables = (lines for _, lines in _tables(name, part, out).values())
-    scrolled = "".join(f"<div class=scroll>{tabular(table)}</div>" for table in tables)
+    (_, first), *others = _tables(name, part, out).values()
+    tables = _tabular(first) + "".join(f"<h3>{escape(title)}</h3>{_tabular(lines)}" for title, lines in others)
     return (
         f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"
-        f"{scrolled}<div class=figures>{''.join(figures)}</div></section>"
+        f"{tables}<div class=figures>{''.join(figures)}</div></section>"
     )
+
+
+def _tabular(lines: Sequence[Mapping[str, str]]) -> str:
+    """As `printed` has them on a terminal: the first column is a heading over the rows that share it."""
+    heading, _, *numbers = lines[0]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (heading, *numbers))
+    body = ""
+    for name, group in groupby(lines, lambda line: line[heading]):
+        body += f'<tr><th scope="rowgroup" colspan="{len(numbers) + 1}">{escape(name)}</th></tr>'
+        for _, row, *cells in (map(escape, line.values()) for line in group):
+            body += f'<tr><th scope="row">{row}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _runs(outcomes: Mapping[str, Sequence[Outcome]], out: Path) -> dict[str, Any]:
