@@ -158,7 +158,7 @@ def test_the_full_hausdorff_distance_of_shifted_boxes_as_itk(shape, spacing):
     fixed[(slice(3, 9),) * d] = 4
     moving[tuple(slice(3 + n, 9 + n) for n in (5, 3, 2)[:d])] = 4
     known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
-    answer = HausdorffDistance(100)(on(grid, **known))
+    answer = HausdorffDistance((100,))(on(grid, **known))
     expected = by_itk(fixed == 4, moving == 4, spacing)
     assert expected == pytest.approx(np.linalg.norm(np.array((5, 3, 2)[:d]) * spacing))
     assert answer == {"hd mm": pytest.approx(expected), "hd mm/4": pytest.approx(expected)}
@@ -178,7 +178,7 @@ def test_the_full_hausdorff_distance_of_ellipsoids_as_itk(spacing):
     expected = by_itk(fixed, moving, spacing)
     known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
     assert expected > 3
-    assert HausdorffDistance(100)(on(grid, **known))["hd mm"] == pytest.approx(expected, abs=np.linalg.norm(spacing))
+    assert HausdorffDistance((100,))(on(grid, **known))["hd mm"] == pytest.approx(expected, abs=np.linalg.norm(spacing))
 
 
 def test_the_full_hausdorff_distance_sees_one_far_voxel():
@@ -189,21 +189,22 @@ def test_the_full_hausdorff_distance_sees_one_far_voxel():
     moving[25, 8, 8] = 1
     known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
     swapped = {"fixed_labels": known["moving_labels"], "moving_labels": known["fixed_labels"]}
-    far = HausdorffDistance(100)(on(grid, **known))["hd mm"]
+    far = HausdorffDistance((100,))(on(grid, **known))["hd mm"]
     assert far == pytest.approx((25 - 11) * 2)
-    assert far == HausdorffDistance(100)(on(grid, **swapped))["hd mm"]
+    assert far == HausdorffDistance((100,))(on(grid, **swapped))["hd mm"]
     assert HausdorffDistance()(on(grid, **known))["hd95 mm"] == 0
-    percents = [HausdorffDistance(p)(on(grid, **known)) for p in (50, 95, 99, 99.9, 100)]
-    rising = [next(iter(answer.values())) for answer in percents]
+    several = (50, 95, 99, 99.9, 100)
+    apart = [HausdorffDistance((percent,))(on(grid, **known)) for percent in several]
+    rising = [next(iter(answer.values())) for answer in apart]
     assert rising == sorted(rising)
+    assert HausdorffDistance(several)(on(grid, **known)) == {k: v for answer in apart for k, v in answer.items()}
 
 
 def test_a_hausdorff_distance_is_named_by_its_percentile():
-    assert [HausdorffDistance(p).name for p in (95, 99.5, 100)] == ["hd95 mm", "hd99.5 mm", "hd mm"]
-    assert HausdorffDistance() == HausdorffDistance(95.0)
-    for percent in (0, -5, 101, math.nan):
-        with pytest.raises(InputError, match="percentile above 0 and up to 100"):
-            HausdorffDistance(percent)
+    assert [HausdorffDistance((p,)).name for p in (95, 99.5, 100)] == ["hd95 mm", "hd99.5 mm", "hd mm"]
+    for percents in ((0,), (-5,), (95, 101), (math.nan,), ()):
+        with pytest.raises(InputError, match="percentiles above 0 and up to 100"):
+            HausdorffDistance(percents)
 
 
 # Folding

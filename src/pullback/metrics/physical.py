@@ -1,5 +1,6 @@
 """The measures to trust: millimetres, plain log det, true foldings. `learn2reg` has the challenge's own definitions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,44 +36,50 @@ class Dice:
 class HausdorffDistance:
     """The distance between the surfaces of each label, in mm, and its mean over the labels.
 
-    A percentile of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100 for the
+    Percentiles of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100 for the
     greatest of all, the Hausdorff distance itself ("hd mm"). Surface elements are weighted by their area (DeepMind's
     `surface-distance`); labels absent from either are left out.
     """
 
-    percent: float = 95.0
+    percents: tuple[float, ...] = (95.0,)
     higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.percent <= 100:
+        if not self.percents or not all(0 < percent <= 100 for percent in self.percents):
             raise InputError(
-                f"HausdorffDistance: a percentile above 0 and up to 100 expected, got {self.percent}; 95 is common, "
+                f"HausdorffDistance: percentiles above 0 and up to 100 expected, got {self.percents}; 95 is common, "
                 "100 is the greatest distance"
             )
 
     @property
     def name(self) -> str:
-        return "hd mm" if self.percent == 100 else f"hd{self.percent:g} mm"
+        return self._named(self.percents[0])
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
         labels = pair.fixed_labels
-        return with_mean(self.name, hausdorff(labels.data, moved.data, labels.grid.spacing.tolist(), self.percent))
+        found = hausdorff(labels.data, moved.data, labels.grid.spacing.tolist(), self.percents)
+        return {k: v for percent in self.percents for k, v in with_mean(self._named(percent), found[percent]).items()}
+
+    @staticmethod
+    def _named(percent: float) -> str:
+        return "hd mm" if percent == 100 else f"hd{percent:g} mm"
 
 
 def hausdorff(
-    fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percent: float = 95.0
-) -> dict[int, float]:
-    """The percentile of surface distances per label present in both of `(1, 1, *spatial)`, in the unit of `spacing`."""
-    each = {}
+    fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percents: Sequence[float] = (95.0,)
+) -> dict[float, dict[int, float]]:
+    """By percentile, the surface distance per label present in both of `(1, 1, *spatial)`, in the unit of `spacing`."""
+    found: dict[float, dict[int, float]] = {percent: {} for percent in percents}
     a, b = fixed[0, 0].cpu().numpy(), moved[0, 0].cpu().numpy()
     for value in label_values(fixed):
         if (b == value).any():
             distances = compute_surface_distances(a == value, b == value, spacing)
-            each[value] = float(compute_robust_hausdorff(distances, percent))
-    return each
+            for percent in percents:
+                found[percent][value] = float(compute_robust_hausdorff(distances, percent))
+    return found
 
 
 @dataclass(frozen=True)
