@@ -266,8 +266,9 @@ def test_rounds_are_told_from_where_they_began(tmp_path):
         write_csv(rows, planned.folder / "rounds.csv")
     outcome = Outcome("phantom/correlated", Experiment({"cyclical": runs[0].recipe}), {"cyclical": runs}, {})
     rows = by_rounds(outcome)
-    lines = by_setting([{"experiment": outcome.name, **row} for row in rows], ("arm", "round"))
+    lines = by_setting([{"experiment": outcome.name, **row} for row in rows], ("arm", "round"), ("dice", "seconds"))
     assert [line[""] for line in lines] == ["cyclical, round 0", "cyclical, round 1", "cyclical, round 2"]
+    assert {line["seconds"] for line in lines} == {"·"}
     assert [line["dice"] for line in lines] == ["0.600 [0.141]", "0.700 [0.141]", "0.800 [0.141]"]
     left, right = by_round(outcome, rows).axes
     assert left.lines[-1].get_ydata() == pytest.approx([0.6, 0.7, 0.8])

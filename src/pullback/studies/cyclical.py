@@ -62,6 +62,7 @@ study = Study(
             "Table 1: Dice 38.6 % with one warp and no descent, 49.6 with descent; 41.1 and 51.1 with two warps.",
             _everywhere("correlated", lambda data: Experiment({"cyclical": recipes[f"cyclical_correlated_{data}"]})),
             {"at-test": Drawing(settings, partial(reconfigured, refinements=AT_TEST), ("setting",))},
+            ("dice", "folding %", "sdlogj", "seconds"),
         ),
         "metrics": Part(
             "Against the same network that learns by a metric",

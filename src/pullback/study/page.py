@@ -79,7 +79,7 @@ def _tables(name: str, part: Part, out: Path) -> dict[str, tuple[str, list[dict[
     for kind, drawing in part.figures.items():
         path = _beside(out, name, kind)
         if drawing.by and path.is_file():
-            found[path.stem] = (kind.capitalize(), by_setting(read_csv(path), drawing.by))
+            found[path.stem] = (kind.capitalize(), by_setting(read_csv(path), drawing.by, part.measures))
     return found
 
 

@@ -67,13 +67,12 @@ def shown(rows: Sequence[Row], part: Part) -> list[dict[str, str]]:
     return lines
 
 
-def by_setting(rows: Sequence[Row], by: Sequence[str]) -> list[dict[str, str]]:
+def by_setting(rows: Sequence[Row], by: Sequence[str], measures: Sequence[str]) -> list[dict[str, str]]:
     """What a figure was measured for, in words: a row per experiment and values of the columns `by`, the means over
     the seeds, and in brackets their deviation."""
     grouped: dict[tuple[float | str, ...], list[Row]] = {}
     for row in rows:
         grouped.setdefault((row["experiment"], *(row[name] for name in by)), []).append(row)
-    measures = [name for name in rows[0] if name not in ("experiment", "seed", *by) and "/" not in name]
     lines = []
     for (experiment, *values), seeds in grouped.items():
         name = ", ".join(v if isinstance(v, str) else f"{key} {v:g}" for key, v in zip(by, values, strict=True))
