@@ -79,8 +79,8 @@ def by_setting(rows: Sequence[Row], by: Sequence[str], measures: Sequence[str]) 
         line = {"data, network": str(experiment).replace("/", ", "), "": name}
         for measure in measures:
             each = [float(row[measure]) for row in seeds if measure in row]
-            spread = f" [{short(stdev(each))}]" if len(each) > 1 else ""
-            line[measure] = f"{short(fmean(each))}{spread}" if each else "·"
+            spread = {"sd of seeds": stdev(each)} if len(each) > 1 else {}
+            line[measure] = _mean({"mean": fmean(each), **spread}) if each else "·"
         lines.append(line)
     return lines
 
