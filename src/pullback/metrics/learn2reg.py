@@ -76,7 +76,8 @@ class HausdorffDistance:
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
         fixed = pair.fixed_labels
-        return with_mean(self.name, hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim)[95.0])
+        found = hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim, (95.0,))
+        return with_mean(self.name, found[95.0])
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class HausdorffDistance:
 
 
 def hausdorff(
-    fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percents: Sequence[float] = (95.0,)
+    fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percents: Sequence[float]
 ) -> dict[float, dict[int, float]]:
     """By percentile, the surface distance per label present in both of `(1, 1, *spatial)`, in the unit of `spacing`."""
     found: dict[float, dict[int, float]] = {percent: {} for percent in percents}

@@ -134,11 +134,12 @@ def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     lines = []
     for record in records:
         n = dict.fromkeys(f"{record[f'n of {group}']:g}" for group in "ab")
+        family = filter(None, (*str(record.get("experiment", "")).split("/"), record["family"]))
         interval = "" if record.get("low") is None else f" [{record['low']:+.3g}, {record['high']:+.3g}]"
         effect = "·" if record.get("effect") is None else f"{record['effect']:+.2f}, {record['effect size']}"
         lines.append(
             {
-                "": ", ".join([*str(record.get("experiment", "")).split("/"), record["family"]]).removeprefix(", "),
+                "": ", ".join(family),
                 "asked": f"{record['a']} {SIGNS[record['side']]} {record['b']}",
                 "measure": record["measure"],
                 "test": record["test"],
