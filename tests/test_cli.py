@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import nibabel as nib
 import numpy as np
@@ -362,3 +363,7 @@ def test_ctrl_c_in_training_and_back_again(pullback, tmp_path):
     assert "--resume" in error
     assert "Traceback" not in error
     assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+def test_the_version(pullback):
+    assert pullback("--version") == (0, f"pullback {version('pullback')}\n", "")

@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from pullback.networks import convolve
+from pullback.methods.pair.ddmr import PooledUNet
+from pullback.methods.pair.vit_v_net import ViTVNet
+from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.networks import FieldHead, channels_last, convolve
 from pullback.networks.convolve import SMALL
+from pullback.space import Grid, Image
 
 
 @pytest.mark.parametrize("depth", [4, 7, 8, 13])
@@ -44,3 +48,37 @@ def test_2d_batches_and_large_volumes_go_the_straight_way():
     for layer, shape in ((flat, (1, 2, 9, 8)), (solid, (2, 1, 9, 8, 7)), (solid, (1, 1, 160, SMALL // 160 + 1, 4))):
         values = torch.rand(shape, generator=generator)
         assert torch.equal(convolve(layer, values), layer(values))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 3, 8, 9, 7)])
+def test_channels_last_is_the_same_values_in_another_order(shape):
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    laid_out = channels_last(values)
+    assert torch.equal(laid_out, values)
+    assert laid_out.stride(1) == 1
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize(
+    "make",
+    [
+        VoxelMorph,
+        lambda ndim: PooledUNet(ndim, (4, 4)),
+        lambda ndim: ViTVNet(ndim, hidden=12, mlp=12, blocks=1, heads=2),
+    ],
+    ids=["VoxelMorph", "PooledUNet", "ViTVNet"],
+)
+def test_no_layer_of_a_convolutional_network_undoes_the_layout(make, ndim):
+    """One that did would have it made anew at every convolution after it."""
+    network, seen = make(ndim).eval(), []
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d | nn.Conv3d) and part.in_channels > 1:
+            part.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    (head,) = (part for part in network.modules() if isinstance(part, FieldHead))
+    head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    shape = (64,) * ndim
+    data = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+    image = Image(data, Grid(shape, torch.eye(ndim + 1, dtype=torch.float64)))
+    network(image, image)
+    assert seen
+    assert all(values.stride(1) == 1 for values in seen)

@@ -9,7 +9,7 @@ import torch
 
 from pullback.alignment import Alignment
 from pullback.data import Cohort
-from pullback.energies import MSE, NCC, SSIM, Bending, Diffusion, Energy
+from pullback.energies import MI, MSE, NCC, SSIM, Bending, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.space import Displacement
@@ -88,6 +88,15 @@ def test_a_run_logs_the_weights_and_resumes_to_the_same_bits(tmp_path):
         assert float(row["weight/ncc"]) + float(row["weight/ssim"]) == pytest.approx(1, abs=1e-5)
         summed = sum(float(row[name]) for name in ("ncc", "ssim", "diffusion", "balance"))
         assert float(row["loss"]) == pytest.approx(summed, rel=1e-4), "weights are told, not summed"
+
+
+def test_a_loss_below_0_is_refused():
+    """Its weight would grow and grow: there is no 1 / L to rest at."""
+    pair = next(iter(COHORT.validation))
+    with pytest.raises(InputError, match=r"mi is -.*such as NCC"):
+        UncertaintyWeighted((NCC(), MI()))(still, pair, 0.0)
+    same = replace(pair, moving=pair.fixed)
+    UncertaintyWeighted((NCC(), SSIM(), MSE()))(still, same, 0.0)
 
 
 def test_nothing_to_weigh_is_refused():

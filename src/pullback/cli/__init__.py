@@ -3,6 +3,8 @@
 import json
 import sys
 import warnings
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -16,6 +18,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pullback {version('pullback')}")
+        raise typer.Exit
+
+
+@app.callback()
+def pullback(
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell the version, and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 for command in (demo, prepare, train, register, evaluate, apply, convert, doctor, study, recipes):
     app.command()(command)
 

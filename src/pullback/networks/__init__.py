@@ -1,6 +1,6 @@
 """Bricks of networks."""
 
-from pullback.networks.convolve import convolve
+from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.features import FeatureNet
 from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.head import FieldHead, together
@@ -18,6 +18,7 @@ __all__ = [
     "Swin",
     "UNet",
     "Up",
+    "channels_last",
     "convolution",
     "convolve",
     "padded",

@@ -1,4 +1,4 @@
-"""Convolutions of one small volume on a CPU."""
+"""Convolutions on a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -8,19 +8,31 @@ SMALL = 20480  # batch × channels × the first two axes, up to which torch leav
 
 
 def convolve(layer: nn.Module, values: Tensor) -> Tensor:
-    """`layer(values)`, in a fraction of the time where torch would take its slow path.
+    """`layer(values)`, in the layout of the values, and in a fraction of the time where torch would take its slow path.
 
     For one small float32 volume and stride 1, torch on the CPU leaves oneDNN for a convolution of its own,
     which takes some five times as long (`benchmarks/convolution.py`). A batch of two goes to oneDNN: the volume is cut
     in two along its first axis, with a margin of one.
     """
     if not (isinstance(layer, nn.Conv3d) and _slow(layer, values)):
-        return layer(values)
+        out = layer(values)
+        return channels_last(out) if values.stride(1) == 1 else out
     n = values.shape[2]
     half, whole = (n + 1) // 2, F.pad(values, [1] * 6)
     halves = torch.cat([whole[:, :, : half + 2], whole[:, :, n - half :]])
     first, second = F.conv3d(halves, layer.weight, layer.bias).split(1)
     return torch.cat([first, second[:, :, 2 * half - n :]], 2)
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """The same `(B, C, *spatial)`, on a CPU laid out in memory as large convolutions there are fastest.
+
+    `convolve` answers in the same layout, and so do pooling, upsampling and batch normalisation; instance normalisation
+    does not, and where it stands between convolutions the layout costs more than it saves.
+    """
+    if values.device.type != "cpu":
+        return values
+    return values.contiguous(memory_format=torch.channels_last_3d if values.ndim == 5 else torch.channels_last)
 
 
 def _slow(layer: nn.Conv3d, values: Tensor) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pullback.errors import InputError
+from pullback.networks.convolve import channels_last
 from pullback.networks.unet import convolution
 from pullback.networks.up import Convolved, Finish
 
@@ -46,7 +47,7 @@ class FeatureNet(nn.Module):
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, channels, *spatial)` to features at every `stride`-th voxel, and at every `fine_stride`-th."""
-        sizes = []
+        sizes, values = [], channels_last(values)
         for stage in self.stages:
             values = stage(values)
             sizes.append(values)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.networks.convolve import convolve
+from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.unet import convolution
 from pullback.space import Affine, Dense, Grid, Image, pull
 
@@ -39,5 +39,5 @@ class FieldHead(nn.Module):
     def forward(self, features: Tensor, fixed: Image, moving: Image) -> Alignment:
         """`(B, channels, *fixed.grid.shape)` to the images' alignment."""
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would round the field to 1/64 voxel
-            field = convolve(self.convolution, features.float())
+            field = convolve(self.convolution, channels_last(features.float()))
         return Alignment(Pair(fixed, moving), self.transform(field, fixed.grid))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pullback.networks.convolve import convolve
+from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.pad import padded
 
 
@@ -50,7 +50,7 @@ class UNet(nn.Module):
         return padded(self._forward, values, self.stride)
 
     def _forward(self, values: Tensor) -> Tensor:
-        skips = [values]
+        skips = [channels_last(values)]
         for stage in self.down:
             skips.append(_activate(convolve(stage, skips[-1])))
         out, depth = skips.pop(), len(self.down)

@@ -9,6 +9,8 @@ from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import Diffusion, Energy
 from pullback.errors import InputError
 
+ROUNDED = -1e-4  # how far below 0 rounding takes a loss of equal images
+
 
 class UncertaintyWeighted(nn.Module):
     """The energies of the guess, in a weighted sum whose weights learn along.
@@ -26,7 +28,7 @@ class UncertaintyWeighted(nn.Module):
     Logged beside the losses are the weights, as `weight/…`.
 
     Args:
-        losses: at least one, each of one term that is never below 0.
+        losses: at least one, each of one term that is never below 0: InputError where it is, as of `MI`.
         regularisers: any number, as the losses.
         regularity: what the weights of the regularisers add up to.
     """
@@ -52,6 +54,11 @@ class UncertaintyWeighted(nn.Module):
             weighted = torch.zeros_like(balance)
             for energy, share in zip(energies, shares, strict=True):
                 for name, value in energy.terms(alignment).items():
+                    if value.detach() < ROUNDED:
+                        raise InputError(
+                            f"UncertaintyWeighted: {name} is {float(value.detach()):.3g}; a loss that can be below 0 "
+                            f"has no such weight; use one that is 0 where images agree, such as NCC"
+                        )
                     found[name] = whole * share.exp() * value
                     weighted = weighted + found[name].detach()
                     found[f"weight/{name}"] = whole * share.detach().exp()

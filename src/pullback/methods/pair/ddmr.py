@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
-from pullback.networks import Convolved, FieldHead, padded, together
+from pullback.networks import Convolved, FieldHead, channels_last, padded, together
 from pullback.numerics.random import generator
 from pullback.space import Dense, Displacement, Grid, Image
 from pullback.training import Task, load_weights
@@ -70,7 +70,7 @@ class PooledUNet(nn.Module):
         return self.head(features, fixed, moving)
 
     def _features(self, values: Tensor) -> Tensor:
-        skips = []
+        skips, values = [], channels_last(values)
         for block in self.encoder:
             skips.append(block(values))
             values = self.pool(skips[-1], 2)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
-from pullback.networks import Convolved, FieldHead, Up, convolution, padded, together
+from pullback.networks import Convolved, FieldHead, Up, channels_last, convolution, padded, together
 from pullback.space import Dense, Displacement, Grid, Image
 
 PATCH = 8
@@ -83,6 +83,7 @@ class ViTVNet(nn.Module):
 
     def _features(self, values: Tensor) -> Tensor:
         skips: list[Tensor] = []
+        values = channels_last(values)
         for stage in self.down:
             values = stage(values if not skips else self.pool(values, 2))
             skips.append(values)
