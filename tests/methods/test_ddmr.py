@@ -36,6 +36,19 @@ def test_images_of_any_size_get_a_field_of_theirs(shape):
     assert 0 < float(field.detach().abs().max()) < 0.1, "untrained it hardly moves anything"
 
 
+@pytest.mark.parametrize("shape", [(64, 48), (64, 48, 32)])
+def test_the_deepest_block_sees_as_much_as_the_first(shape):
+    """And no less comes back up: an untrained network neither fades nor bursts."""
+    torch.manual_seed(0)
+    network, seen = PooledUNet(len(shape), widths=(16,) * 5), []
+    for block in (*network.encoder, *network.decoder):
+        block.register_forward_hook(lambda _, given, out: seen.append(float(out.detach().square().mean().sqrt())))
+    grid = Grid.centred(shape)
+    network(*(Image(torch.randn(1, 1, *shape), grid) for _ in range(2)))
+    assert len(seen) == 10
+    assert all(0.5 < each < 4 for each in seen), seen
+
+
 @pytest.mark.parametrize("wrong", [{"widths": ()}, {"widths": (4, 0)}, {"widths": (4,), "head": (0,)}])
 def test_a_network_of_nothing_is_refused(wrong):
     with pytest.raises(InputError, match="one block or more"):

@@ -71,27 +71,35 @@ class _Images:
 
 
 FULL = Training(updates=20_000, batch=8, lr=1e-3, plateau=Plateau(0.1, 10), log_every=50, validate_every=500)
-SMALL = Training(updates=400, lr=1e-3, plateau=Plateau(0.1, 10), validate_every=100)
+SMALL = Training(updates=3000, lr=5e-4, plateau=Plateau(0.1, 10), validate_every=250)  # a batch is one pair, not eight
 NARROW = (16, 32, 32, 64)
-NEAR = Synthesis(displacement=2.0, translation=6.0)  # the hippocampus is cut out with some mm around it
+COARSE = Synthesis(shape=(28, 32, 38))  # some 6 mm a voxel: thousands of updates in minutes
+NEAR = Synthesis(displacement=2.0, translation=6.0, shape=(24, 32, 24))  # cut out with some mm around it
 
 _SETS: Mapping[str, _Images] = MappingProxyType(
     {
         "phantom": _Images(
-            "the built-in cohort", Cohort(spacing=5.0), Synthesis(), (8, 16, 16), replace(SMALL, updates=200), 5
+            "the built-in cohort",
+            Cohort(spacing=5.0),
+            Synthesis(),
+            (8, 16, 16),
+            replace(SMALL, updates=200, validate_every=100),
+            5,
         ),
         "folder": _Images(
             "your own folder of images",
             guided["ofg_voxelmorph_folder"].data,
             Synthesis(),
             NARROW,
-            replace(SMALL, updates=5000, validate_every=250),
+            replace(SMALL, updates=5000),
         ),
-        "brains": _Images(
-            "whole brains on one grid", guided["ofg_voxelmorph_brains"].data, Synthesis(), NARROW, SMALL, 5
-        ),
+        "brains": _Images("whole brains on one grid", guided["ofg_voxelmorph_brains"].data, COARSE, NARROW, SMALL, 5),
         "hippocampus": _Images(
-            "hippocampus MR (Learn2Reg)", guided["ofg_voxelmorph_hippocampus"].data, NEAR, NARROW, SMALL
+            "hippocampus MR (Learn2Reg)",
+            guided["ofg_voxelmorph_hippocampus"].data,
+            NEAR,
+            NARROW,
+            replace(SMALL, updates=1500),
         ),
         "ixi": _Images("IXI, prepared", Learn2Reg(), Synthesis(), WIDTHS, FULL),
         "comet": _Images("Oslo-CoMet, prepared", Learn2Reg(), Synthesis(), WIDTHS, FULL),
