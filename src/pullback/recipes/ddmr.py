@@ -4,7 +4,7 @@ Networks learn on moving images that are made on the fly, and are tested on such
 paper. `ixi` and `comet` have its numbers, for folders that `pullback prepare --spacing 1 --shape 128` made of IXI
 (`--task ixi`) and of Oslo-CoMet (`--task comet --crop labels`): voxels stay isotropic, so what is measured needs no
 resampling back, and subjects have names of their own, by which `evaluate` tells whom a network had seen before it was
-transferred. The others are for smaller machines.
+transferred. The others are for smaller machines, and measure on the coarse grids on which they learn.
 
 The paper lowers the learning rate where the validation loss plateaus, and keeps the network whose validation loss is
 lowest. Here the first metric decides both: Dice where a design sees labels, and correlation where it sees intensities
