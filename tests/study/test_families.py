@@ -95,7 +95,7 @@ def test_in_words(results):
     assert lines[0]["asked"] == "BL-N ≠ SG-NSD"
     assert lines[3]["n"] == "11"
     console = Console(file=io.StringIO(), width=250)
-    console.print(printed("Contrasts", lines))
+    console.print(printed("Contrasts", lines, console))
     text = console.file.getvalue()
     for record in records:
         assert f"{record['difference']:+.3g} [{record['low']:+.3g}, {record['high']:+.3g}]" in text

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from pullback.files.rows import write_csv
 from pullback.numerics.random import generator
 from pullback.study.statistics import paired
 
+WIDE = 10_000  # characters, in which any table fits
 COSTS = ("seconds", "peak MB")  # what is not a property of the alignment
 
 Rows = Sequence[Mapping[str, float | str]]
@@ -91,17 +93,34 @@ def _cell(record: dict[str, Any] | None) -> str:
     return text
 
 
-def printed(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
-    """For a terminal, rows of words that have the same columns; the first is a heading over the rows that share it."""
-    heading, _, *numbers = rows[0]
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(heading, overflow="fold")
+def printed(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> Group:
+    """For a terminal, rows of words that have the same columns; the first is a heading over the rows that share it.
+
+    What is wider than the terminal becomes several tables, one below the other, so that no number is broken.
+    """
+    _, _, *left = rows[0]
+    tables, endless = [], console.options.update_width(WIDE)
+    while left:
+        trials = [_table(title, rows, left[:n], console.width // 2) for n in range(1, len(left) + 1)]
+        fitting = [table for table in trials if console.measure(table, options=endless).maximum <= console.width]
+        tables.append((fitting or trials[:1])[-1])
+        left = left[len(tables[-1].columns) - 1 :]
+        title = ""
+    return Group(*tables)
+
+
+def _table(title: str, rows: Sequence[Mapping[str, str]], numbers: Sequence[str], longest: int) -> Table:
+    """Some columns of it; names longer than so many characters are folded."""
+    heading = next(iter(rows[0]))
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(heading, overflow="fold", max_width=longest)
     for column in numbers:
         table.add_column(column, justify="right")
     for name, group in groupby(rows, lambda row: row[heading]):
         table.add_row(f"[bold]{escape(name)}[/bold]")
-        for _, row, *values in (line.values() for line in group):
-            table.add_row(f"  {escape(row)}", *values)
+        for line in group:
+            _, row, *_ = line.values()
+            table.add_row(f"  {escape(row)}", *(line[column] for column in numbers))
     return table
 
 

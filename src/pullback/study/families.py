@@ -4,7 +4,7 @@ BENEFIT = Family("benefit of guidance", mann_whitney, [("guided", "unsupervised"
 DESIGNS = Ranges("contrasts between designs", ["unsupervised", "guided", "self-training"])
 records = compared(results, "tre mm", [DESIGNS, BENEFIT])
 write_csv(records, out / "tests.csv")
-console.print(printed("Contrasts", shown(records)))
+console.print(printed("Contrasts", shown(records), console))
 """
 
 from collections.abc import Mapping, Sequence

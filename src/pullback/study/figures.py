@@ -1,6 +1,7 @@
 """Outcomes of a study as figures: vectors, without a ground of their own, in tones that show on white and on black."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def write_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="svg", transparent=True, metadata={"Date": None})
 
 
-def blank(columns: int = 1, width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes beside each other."""
+def blank(columns: int = 1, width: float = WIDTH, height: float = HEIGHT, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes beside each other, and so many rows of them."""
     figure = Figure((width, height), layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(1, columns)))
+    axes = list(np.ravel(figure.subplots(rows, columns)))
     for one in axes:
         one.tick_params(colors=INK, labelcolor=INK)
         one.spines[["top", "right"]].set_visible(False)
@@ -60,12 +61,16 @@ def curves(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 
 def weights(outcome: Outcome, rows: Sequence[Row]) -> Figure:
-    """What weight each loss has over the updates, a panel per arm whose weights learn, its first seed."""
+    """What weight each loss has over the updates, a panel per arm whose weights learn, its first seed; two a row."""
     first = {arm: next(iter(runs.values())).folder for arm, runs in outcome.runs.items()}
     logged = {arm: read_csv(folder / "training.csv")[0] for arm, folder in first.items()}
     learned = {arm: [name for name in row if name.startswith("weight/")] for arm, row in logged.items()}
     learned = {arm: names for arm, names in learned.items() if names}
-    figure, axes = blank(max(len(learned), 1), 3.6 * max(len(learned), 1))
+    panels = max(len(learned), 1)
+    across, down = min(panels, 2), math.ceil(panels / 2)
+    figure, axes = blank(across, 3.6 * across, HEIGHT * down, down)
+    for spare in axes[panels:]:
+        spare.remove()
     losses = sorted({name for names in learned.values() for name in names})
     for one, (arm, names) in zip(axes, learned.items(), strict=False):
         for name, colour in zip(losses, COLOURS, strict=False):
@@ -79,7 +84,7 @@ def weights(outcome: Outcome, rows: Sequence[Row]) -> Figure:
         one.set_title(arm)
         one.set_xlabel("updates")
         one.set_ylabel("weight")
-    legend(figure, axes[-1])
+    legend(figure, axes[panels - 1])
     return figure
 
 

@@ -49,7 +49,7 @@ def write_study(
     for name in outcomes:
         for stem, (title, lines) in _tables(name, study.parts[name], out).items():
             tables[stem] = lines
-            console.print(printed(title, lines))
+            console.print(printed(title, lines, console))
     known = [name for name in study.parts if (out / f"{name}.csv").is_file()]
     sections = "\n".join(_section(name, study.parts[name], out) for name in known)
     template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
