@@ -78,7 +78,7 @@ def test_no_layer_of_a_convolutional_network_undoes_the_layout(make, ndim):
     head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     shape = (64,) * ndim
     data = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
-    image = Image(data, Grid(shape, torch.eye(ndim + 1, dtype=torch.float64)))
+    image = Image(data, Grid.centred(shape))
     network(image, image)
     assert seen
     assert all(values.stride(1) == 1 for values in seen)

@@ -275,7 +275,7 @@ def test_rounds_are_told_from_where_they_began(tmp_path):
     assert right.lines[-1].get_xdata() == pytest.approx([0, 1, 2])
 
 
-@pytest.mark.parametrize(("width", "tables"), [(60, 3), (80, 2), (130, 1)])
+@pytest.mark.parametrize(("width", "tables"), [(60, 3), (80, 2), (120, 2), (130, 1), (160, 1)])
 def test_no_number_of_a_table_is_broken_over_lines(width, tables):
     row = dict.fromkeys(("dice", "folding %", "sdlogj"), "0.653 ± 0.110") | {"Δ dice": "+0.030 (p 0.0001)"}
     lines = [
