@@ -4,6 +4,7 @@ from pullback.training.augment import Apart, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
 from pullback.training.measure import align, measure
+from pullback.training.memory import keep_freed_memory
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.rounds import easy_first, rounds
 from pullback.training.schedule import Cosine, Plateau, Poly
@@ -29,6 +30,7 @@ __all__ = [
     "device_of",
     "draw",
     "easy_first",
+    "keep_freed_memory",
     "load_tensors",
     "load_weights",
     "mean_of",

@@ -26,6 +26,7 @@ from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.log import Log
 from pullback.training.measure import measure
+from pullback.training.memory import keep_freed_memory
 from pullback.training.schedule import Plateau
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -112,6 +113,8 @@ def train(
     folder = None if out is None else Path(out)
     fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     learning = _Step(network.train(), supervision, fabric.autocast)
     optimiser = training.optimiser(learning.parameters(), lr=training.lr)
     step, optimiser = fabric.setup(learning, optimiser)
