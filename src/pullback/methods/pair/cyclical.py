@@ -102,7 +102,7 @@ class Correlated(nn.Module):
     def guess(self, fixed: Image, moving: Image) -> Alignment:
         """Not refined, whatever the mode."""
         one, two = together(fixed, moving).chunk(2, 1)
-        features = self._coarse(one, two)
+        features = self.network(torch.cat([one, two]))[0].chunk(2)
         with torch.autocast(one.device.type, enabled=False):  # bfloat16 would round the field
             found = self._whole(self.convex(*features), one)
         return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
@@ -114,10 +114,12 @@ class Correlated(nn.Module):
         return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
 
     def _refined(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        how, found = self.refinement, torch.zeros_like(voxels(tuple(fixed.shape[2:]), fixed))[None]
-        for _ in range(how.warps):
-            where = voxels(tuple(fixed.shape[2:]), fixed) + found
-            one, two = self._coarse(fixed, sample(moving, where))
+        how, grid = self.refinement, voxels(tuple(fixed.shape[2:]), fixed)
+        found = torch.zeros_like(grid)[None]
+        (one, two), fine = (each.chunk(2) for each in self.network(torch.cat([fixed, moving])))
+        for number in range(how.warps):
+            if number:
+                two = self.network(sample(moving, grid + found))[0]
             step = self.convex(one, two)
             if how.both_ways:
                 step = consistent(step, self.convex(two, one))[0]
@@ -125,14 +127,10 @@ class Correlated(nn.Module):
         if how.descent is None:
             return found
         stride = self.network.fine_stride
-        one, two = (self.network(image)[1] for image in (fixed, moving))
         start = found / stride
         for axis in range(2, found.ndim):
             start = start.index_select(axis, torch.arange(0, found.shape[axis], stride, device=found.device))
-        return unpooled(how.descent(one, two, start), stride, fixed.shape[2:], strided=True)
-
-    def _coarse(self, fixed: Tensor, moving: Tensor) -> list[Tensor]:
-        return list(self.network(torch.cat([fixed, moving]))[0].chunk(2))
+        return unpooled(how.descent(*fine, start), stride, fixed.shape[2:], strided=True)
 
     def _whole(self, field: Tensor, image: Tensor) -> Tensor:
         return unpooled(field, self.network.stride, image.shape[2:], strided=True)
