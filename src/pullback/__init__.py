@@ -26,6 +26,7 @@ _HOME = {
     "pullback.methods.pair.transmorph": ("TransMorph",),
     "pullback.methods.pair.vit_v_net": ("ViTVNet",),
     "pullback.methods.pair.voxelmorph": ("VoxelMorph",),
+    "pullback.methods.points.matched": ("match_points",),
     "pullback.methods.pose.cross_ngf": ("CrossNGF",),
     "pullback.methods.pose.initialise": ("Initialise",),
     "pullback.metrics": (
@@ -50,6 +51,7 @@ _HOME = {
         "Labels",
         "Motion",
         "Points",
+        "ThinPlate",
         "Velocity",
         "pull",
         "push",

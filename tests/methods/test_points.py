@@ -5,12 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pullback.errors import InputError
 from pullback.methods.points.cyclical import Cyclical, untrained
 from pullback.methods.points.geometric import Match, Register, overlaid
 from pullback.methods.points.learn import Affines, Cloud, Learning
 from pullback.methods.points.lessons import Labelled, Metric, RandomField, Rigid, Synthetic, from_landmarks
+from pullback.methods.points.matched import match_points
 from pullback.numerics.random import generator
 from pullback.solvers import Propagate
+from pullback.space import Points
 
 QUICK = Match(Propagate(8, 5, 3, sharpness=0.5))
 REGISTER = Register((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0, settle=None)
@@ -157,3 +160,30 @@ def test_a_random_field_has_its_size_and_a_rigid_map_keeps_distances():
     moved = RandomField(size=8.0)(points, generator(2)) - points
     assert float(moved.square().mean().sqrt()) == pytest.approx(8, rel=1e-4)
     torch.testing.assert_close(torch.pdist(Rigid()(points, generator(3))), torch.pdist(points), atol=1e-3, rtol=1e-4)
+
+
+def test_the_unit_and_the_place_of_clouds_do_not_matter():
+    """A mouse's clouds in m about a far origin: the same map, in that unit."""
+    cloud = clouds()[0]
+    anywhere = 60 * torch.rand(1, 20, 3, generator=generator(9)).double()
+
+    def matched(unit, shift):
+        ends = (Points(unit * each[None].double() + shift) for each in (cloud.fixed, cloud.moving))
+        return (match_points(*ends, register=REGISTER)(unit * anywhere + shift) - shift) / unit
+
+    here, there = matched(1.0, 0.0), matched(1e-3, -4.0)
+    torch.testing.assert_close(there, here, atol=0.05, rtol=0)
+    assert (here - anywhere - truth(anywhere)).norm(dim=2).mean() < 0.3 * truth(anywhere).norm(dim=2).mean()
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [
+        (torch.rand(1, 19, 3), "at least 20 points in 3-D expected, got 19"),
+        (torch.rand(1, 50, 2), "got 50, 2-D"),
+        (torch.zeros(1, 50, 3), "lie in pairs"),
+    ],
+)
+def test_clouds_that_cannot_be_matched_are_refused(points, what):
+    with pytest.raises(InputError, match=what):
+        match_points(Points(torch.rand(1, 40, 3)), Points(points))

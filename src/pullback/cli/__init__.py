@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pullback.cli.learning import demo, evaluate, prepare, recipes, study, train
-from pullback.cli.pairs import apply, convert, doctor, register
+from pullback.cli.pairs import apply, convert, doctor, match, register
 
 app = typer.Typer(
     help="Align medical images in 2D and 3D, and teach networks to, without labels.",
@@ -36,7 +36,7 @@ def pullback(
     """What stands before a command."""
 
 
-for command in (demo, prepare, train, register, evaluate, apply, convert, doctor, study, recipes):
+for command in (demo, prepare, train, register, match, evaluate, apply, convert, doctor, study, recipes):
     app.command()(command)
 
 

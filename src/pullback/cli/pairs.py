@@ -81,6 +81,31 @@ def register(
         raise typer.Exit(3)
 
 
+def match(
+    fixed: Annotated[Path, typer.Option("-f", "--fixed", help="Points that stay: .csv .fcsv, or a surface.")],
+    moving: Annotated[Path, typer.Option("-m", "--moving", help="Points that they are brought onto.")],
+    out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    matched: Annotated[bool, typer.Option("--matched", help="Points of a number belong together.")] = False,
+    smoothing: Annotated[float, typer.Option(help="Of matched points, mm; 0 meets each.")] = 0.0,
+    fixed_mask: Annotated[Path | None, typer.Option(help="The organ, whose surface helps.")] = None,
+    moving_mask: Annotated[Path | None, typer.Option(help="The organ, whose surface helps.")] = None,
+    fixed_points: Annotated[Path | None, typer.Option(help="More points to push to moving.")] = None,
+    space: Annotated[str | None, typer.Option(help="World of points that name none.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Align two clouds of points: transforms both ways, both clouds moved, a picture.
+
+    Nobody needs to know which points belong together: keypoints of two scans of
+    a lung, say. With --matched they do, as landmarks that were set by hand.
+    """
+    from pullback.study.match import match_files, summary
+
+    with working(terminal(True), "matching"):
+        masks = (fixed_mask, moving_mask)
+        content = match_files(fixed, moving, out, matched, smoothing, masks, fixed_points, space)
+    say(as_json, content, summary(content, out))
+
+
 def apply(
     given: Annotated[Path, typer.Option("-i", "--input", help="Image, labels, points (.csv .fcsv) or surface.")],
     transforms: Annotated[

@@ -7,12 +7,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.nifti import load, stored_voxels
-from pullback.numerics.random import generator
+from pullback.space import Grid, Labels, outline
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud
 SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the moving one needs to be without gaps
@@ -67,10 +66,10 @@ def read_lung(folder: str | Path, case: int) -> LungPair:
         raise InputError(f"{path}: as many landmarks at exhale as at inhale expected, got {[*map(len, landmarks)]}")
     sizes = tuple(int(n) for n in shape.tolist())
     masks = (Path(folder) / "masks" / f"case_{case:02d}_{breath}_mask.nii.gz" for breath in ("exp", "insp"))
-    clouds += [_surface(mask, sizes, count) for mask, count in zip(masks, SURFACE, strict=True)]
-    fixed, moving, fixed_surface, moving_surface = ((points * nominal).float() for points in clouds)
+    surfaces = [_surface(mask, sizes, nominal, count).float() for mask, count in zip(masks, SURFACE, strict=True)]
+    fixed, moving = ((points * nominal).float() for points in clouds)
     first, second = (points * nominal for points in landmarks)
-    return LungPair(case, fixed, moving, fixed_surface, moving_surface, first, second, nominal, true, sizes)
+    return LungPair(case, fixed, moving, surfaces[0], surfaces[1], first, second, nominal, true, sizes)
 
 
 def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
@@ -84,15 +83,16 @@ def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
     return tuple(case for case in CASES if case not in FOLDS[fold]), FOLDS[fold]
 
 
-def _surface(path: Path, shape: tuple[int, ...], count: int) -> Tensor:
-    """Voxels `(count, 3)` at the surface of a mask, drawn by chance; its header, which is wrong, is not heeded."""
+def _surface(path: Path, shape: tuple[int, ...], nominal: Tensor, count: int) -> Tensor:
+    """Points `(count, 3)` of the surface of a mask, in nominal mm; its header, which is wrong, is not heeded."""
     inside = stored_voxels(load(path), path) > 0
     if inside.shape != shape:
         raise InputError(f"{path}: a mask of {shape} voxels expected, like its keypoints, got {inside.shape}")
-    voxels = torch.from_numpy(np.argwhere(inside & ~ndimage.binary_erosion(inside))).double()
-    if len(voxels) < count:
-        raise InputError(f"{path}: at least {count} voxels of surface expected, got {len(voxels)}")
-    return voxels[torch.randperm(len(voxels), generator=generator(0))[:count]]
+    affine = torch.diag(torch.cat([nominal, torch.ones(1, dtype=torch.float64)]))
+    points = outline(Labels(torch.from_numpy(inside)[None, None], Grid(shape, affine)), count).data[0]
+    if len(points) < count:
+        raise InputError(f"{path}: at least {count} voxels of surface expected, got {len(points)}")
+    return points
 
 
 def _points(stored: np.lib.npyio.NpzFile, name: str, path: Path) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.nifti import read_field, refuse_not_finite, refuse_sheared, write_field
-from pullback.space import Affine, Composite, Dense, Displacement, Grid, Inverse, Linear, Transform, Velocity
+from pullback.space import Affine, Composite, Dense, Displacement, Grid, Inverse, Linear, ThinPlate, Transform, Velocity
 
 FIELDS = (".nii", ".nii.gz")
 HDF5 = (".h5", ".hdf5")
@@ -90,6 +90,8 @@ def dimensions(transform: Transform) -> int:
         return first.grid.ndim
     if isinstance(first, Inverse):
         return first.field.grid.ndim
+    if isinstance(first, ThinPlate):
+        return first.points.shape[1]
     raise ValueError(f"dimensions: a {type(first).__name__} is neither linear nor a field")
 
 

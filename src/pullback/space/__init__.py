@@ -5,10 +5,12 @@ from pullback.space.image import Image, Labels, around, canonical, centred, crop
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
 from pullback.space.linear import Motion
+from pullback.space.outline import outline
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
+from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, BSpline, Composite, Dense, Displacement, Linear, Transform, Velocity
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Linear",
     "Motion",
     "Points",
+    "ThinPlate",
     "Transform",
     "Velocity",
     "around",
@@ -34,6 +37,7 @@ __all__ = [
     "fitted",
     "inverted",
     "isotropic",
+    "outline",
     "pull",
     "push",
     "resampled",

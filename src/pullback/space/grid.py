@@ -118,4 +118,4 @@ def transform_channels(matrix: Tensor, where: Tensor) -> Tensor:
     flat = where.flatten(2)
     linear, shift = matrix[..., :-1, :-1], matrix[..., :-1, -1:]
     moved = linear @ flat + shift
-    return moved.reshape(-1, *where.shape[1:])
+    return moved.unflatten(2, where.shape[2:])

@@ -17,6 +17,7 @@ from pullback.files.ants import write_ants
 from pullback.space import Image, Transform, push
 
 RECORD = "run.json"
+PUSHED = "fixed_points_in_moving"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def write_all(
     if after.moved_labels is not None:
         write_image(after.moved_labels, folder / "moved_labels.nii.gz")
     if table is not None:
-        write_points(table.moved(push(table.points, after.transform)), folder / _pushed(points))
+        write_points(table.moved(push(table.points, after.transform)), folder / pushed_name(PUSHED, points))
     if wanted.jacobian:
         write_image(Image(after.jacobian, fixed), folder / "jacobian.nii.gz")
     if wanted.ants is not None:
@@ -95,14 +96,15 @@ def write_all(
     return sorted(path.name for path in folder.iterdir())
 
 
-def _pushed(points: str | Path | None) -> str:
-    """The name of the pushed points, ending as the file they come from."""
+def pushed_name(stem: str, points: str | Path | None) -> str:
+    """The name of pushed points, ending as the file they come from."""
     name = Path(str(points)).name
     ending = ".surf.gii" if name.endswith(".surf.gii") else Path(name).suffix
-    return f"fixed_points_in_moving{ending}"
+    return f"{stem}{ending}"
 
 
 def about_points(table: PointTable | Surface | None, points: str | Path | None) -> list[str]:
     if table is None:
         return []
-    return [f"{_pushed(points)}: the fixed points where they lie in the moving image, in the space of their file."]
+    name = pushed_name(PUSHED, points)
+    return [f"{name}: the fixed points where they lie in the moving image, in the space of their file."]

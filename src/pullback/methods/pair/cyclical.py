@@ -116,7 +116,7 @@ class Correlated(nn.Module):
     def _refined(self, fixed: Tensor, moving: Tensor) -> Tensor:
         how, grid = self.refinement, voxels(tuple(fixed.shape[2:]), fixed)
         found = torch.zeros_like(grid)[None]
-        (one, two), fine = (each.chunk(2) for each in self.network(torch.cat([fixed, moving])))
+        (one, two), (first, second) = (each.chunk(2) for each in self.network(torch.cat([fixed, moving])))
         for number in range(how.warps):
             if number:
                 two = self.network(sample(moving, grid + found))[0]
@@ -130,7 +130,7 @@ class Correlated(nn.Module):
         start = found / stride
         for axis in range(2, found.ndim):
             start = start.index_select(axis, torch.arange(0, found.shape[axis], stride, device=found.device))
-        return unpooled(how.descent(*fine, start), stride, fixed.shape[2:], strided=True)
+        return unpooled(how.descent(first, second, start), stride, fixed.shape[2:], strided=True)
 
     def _whole(self, field: Tensor, image: Tensor) -> Tensor:
         return unpooled(field, self.network.stride, image.shape[2:], strided=True)

@@ -1,0 +1,70 @@
+"""A map known at scattered points."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import Tensor
+
+from pullback.errors import InputError
+from pullback.numerics.spline import Spline, spline
+from pullback.space.points import Points
+from pullback.space.transform import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class ThinPlate(Transform):
+    """φ(x) = x + s(x), s the thin-plate spline of displacements that are known at some points (Bookstein 1989).
+
+    Attributes:
+        points: `(N, d)` in RAS mm.
+        weights: `(N + 1 + d, d)`: of the spline's kernels, then of 1 and the coordinates.
+    """
+
+    points: Tensor
+    weights: Tensor
+
+    @classmethod
+    def between(cls, fixed: Points, moving: Points, smoothing: float = 0.0) -> "ThinPlate":
+        """The smoothest map that takes each fixed point to the moving point of the same number: landmarks.
+
+        Args:
+            fixed, moving: `(1, N, d)`, matched; more than d of them, not all in one plane (2-D: line).
+            smoothing: 0 meets every point; more, in mm (2-D: mm²), comes nearer to an affine map.
+
+        Raises:
+            InputError: another number of points in one than in the other, too few, in one plane, or two that are one.
+        """
+        here, there = (points.data[0].double() for points in (fixed, moving))
+        if here.shape != there.shape:
+            raise InputError(f"matched points: as many of both expected, got {len(here)} and {len(there)}")
+        try:
+            return cls.of(spline(here, there - here, smoothing))
+        except (ValueError, RuntimeError) as error:
+            said = "two of the fixed points coincide" if isinstance(error, RuntimeError) else error
+            raise InputError(f"matched points: {said}") from error
+
+    @classmethod
+    def of(cls, displacement: Spline) -> "ThinPlate":
+        """A displacement in mm as a map."""
+        return cls(displacement.points, displacement.weights)
+
+    @cached_property
+    def spline(self) -> Spline:
+        return Spline(self.points, self.weights)
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        return (self.weights,)
+
+    def with_params(self, *params: Tensor) -> "ThinPlate":
+        return replace(self, weights=params[0])
+
+    def at(self, where: Tensor) -> Tensor:
+        flat = where.movedim(1, -1)
+        moved = self.spline(flat.reshape(-1, flat.shape[-1]).to(self.points)).view(flat.shape).movedim(-1, 1)
+        return where + moved.to(where)
+
+    def inverse(self) -> "ThinPlate":
+        """The spline that takes the points back: exact at them, and near the inverse elsewhere."""
+        moved = self.points + self.spline(self.points)
+        return ThinPlate.of(spline(moved, self.points - moved))

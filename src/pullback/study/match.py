@@ -1,0 +1,229 @@
+"""Two files of points, brought onto each other, and the map between them as other tools read it."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pullback.errors import InputError
+from pullback.files import PointTable, Surface, read_labels, read_points, write_points, write_transform
+from pullback.files.beside import beside
+from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.methods.points.matched import gap_of, match_points
+from pullback.numerics.difference import determinant, jacobian
+from pullback.numerics.graph import nearest
+from pullback.space import Affine, Composite, Displacement, Grid, Labels, Points, ThinPlate, outline, push
+from pullback.study.outputs import PUSHED, RECORD, about_points, pushed_name, whole
+from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
+
+SURFACE = (400, 4000)  # points of the fixed and of the moving surface: the moving one needs to be without gaps
+MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
+FINE = 0.4  # voxels of the written field in gaps between points
+MOST = 2_000_000  # voxels of it
+NOTES = (
+    "fixed_in_moving is the fixed cloud where the moving one lies, moving_in_fixed the other way round.",
+    "fixed_to_moving.h5 takes points of the fixed world to the moving world, and brings images of the moving world "
+    "onto grids of the fixed one; moving_to_fixed.h5 is its inverse. Far from all points only an affine map is left.",
+)
+
+
+def match_files(
+    fixed: str | Path,
+    moving: str | Path,
+    out: str | Path,
+    matched: bool = False,
+    smoothing: float = 0.0,
+    masks: Sequence[str | Path | None] = (None, None),
+    points: str | Path | None = None,
+    space: str | None = None,
+) -> dict[str, Any]:
+    """Find the map between two files of points and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both
+    clouds where the other lies, `clouds.png`, `run.json`, and more points of the fixed world where they are given.
+
+    Args:
+        fixed, moving: tables or surfaces, as `read_points` knows them.
+        matched: the points of a number belong together: landmarks. Else nothing is known of who is whose partner.
+        smoothing: of matched points, as `ThinPlate.between` has it.
+        masks: of the fixed and of the moving organ, whose surfaces then take part; of both or of neither.
+        points: more points of the fixed world, pushed to the moving one.
+        space: of all points, where their files do not say.
+
+    Returns:
+        what `run.json` holds.
+
+    Raises:
+        InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
+    """
+    here, there = (read_points(path, space) for path in (fixed, moving))
+    table = None if points is None else read_points(points, space)
+    _check(fixed, moving, here, there, matched, smoothing, masks)
+    surfaces = None if masks[0] is None or masks[1] is None else _surfaces(masks)
+    with whole(Path(out)) as folder:
+        cpu, clock = torch.device("cpu"), time.perf_counter()
+        forget_peak_memory(cpu)
+        if matched:
+            found = ThinPlate.between(here.points, there.points, smoothing)
+        else:
+            found = match_points(here.points, there.points, surfaces)
+        seconds = time.perf_counter() - clock
+        ends = [here.points, *(surfaces or ())][:2]
+        transform = gridded(found, _grid(torch.cat([each.data[0] for each in ends]), gap_of(here.points.data[0])))
+        names = _write(folder, found, transform, (here, fixed), (there, moving), (table, points))
+        moved = push(here.points, found)
+        before, after = (_apart(p, there.points, matched) for p in (here.points, moved))
+        rough = float((push(here.points, transform).data - moved.data).norm(dim=2).mean())
+        content: dict[str, Any] = manifest() | {
+            "fixed": str(fixed),
+            "moving": str(moving),
+            "points": [here.points.data.shape[1], there.points.data.shape[1]],
+            "matched": matched,
+            "surfaces": [str(path) for path in masks if path is not None],
+            "direction": list(NOTES) + about_points(table, points),
+            "numbers": {"before": before, "after": after | _volume(transform) | {"mm off as written": rough}},
+            "seconds": round(seconds, 3),
+            "peak memory MB": round(peak_memory_mb(cpu), 1),
+            "files": [*names, RECORD],
+        }
+        write_json(content, folder / RECORD)
+    return content
+
+
+def gridded(transform: ThinPlate, grid: Grid) -> Composite:
+    """The map as other tools hold it: A ∘ ψ, A the affine map nearest to it at its points, ψ a displacement on `grid`,
+    which beyond the grid is none."""
+    here = transform.points
+    known = torch.cat([here, torch.ones_like(here[:, :1])], 1)
+    rows = torch.linalg.lstsq(known, transform(here)).solution.mT
+    affine = Affine.identity(here.shape[1]).with_params(rows)
+    rest = affine.inverse() @ transform
+    return Composite(affine, Displacement(rest.displacement(grid), grid))
+
+
+def summary(content: Mapping[str, Any], out: str | Path) -> str:
+    """What a person reads in the end, from what `match_files` returned."""
+    before, after = content["numbers"]["before"], content["numbers"]["after"]
+    lines = [f"{content['points'][0]} fixed and {content['points'][1]} moving points, {content['seconds']:.1f} seconds"]
+    lines += [f"{name}: {before[name]:.4g} → {after[name]:.4g}" for name in before]
+    lines += [f"{name}: {value:.4g}" for name, value in after.items() if name not in before]
+    lines.append("points go fixed → moving by fixed_to_moving.h5, images moving → fixed by the same file")
+    return "\n".join([*lines, f"Look at {Path(out) / 'clouds.png'}"])
+
+
+def _check(
+    fixed: str | Path,
+    moving: str | Path,
+    here: PointTable | Surface,
+    there: PointTable | Surface,
+    matched: bool,
+    smoothing: float,
+    masks: Sequence[str | Path | None],
+) -> None:
+    one, two = (thing.points.data.shape[1:] for thing in (here, there))
+    if one[1] != two[1]:
+        raise InputError(f"{fixed}: points in {one[1]}-D, but {moving}: in {two[1]}-D; both must be alike")
+    if matched and one[0] != two[0]:
+        raise InputError(f"{fixed}: {one[0]} points, but {moving}: {two[0]}; matched points are as many in both")
+    if matched and masks != (None, None):
+        raise InputError("--fixed-mask, --moving-mask: surfaces help clouds whose points are not matched")
+    if not smoothing >= 0:
+        raise InputError(f"--smoothing {smoothing}: 0 or more expected; 0 meets every point")
+    if not matched and smoothing:
+        raise InputError("--smoothing: is for --matched points; others are smoothed as far as they lack partners")
+    if (masks[0] is None) != (masks[1] is None):
+        raise InputError(
+            "--fixed-mask and --moving-mask: give both; the surface of one organ is brought to the other's"
+        )
+
+
+def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:
+    found = []
+    for path, most in zip(masks, SURFACE, strict=True):
+        mask = read_labels(str(path))
+        if not bool(mask.data.any()):
+            raise InputError(f"{path}: the mask is empty; it marks the organ that the points are of")
+        found.append(outline(Labels(mask.data, mask.grid), most))
+    return found[0], found[1]
+
+
+def _grid(points: Tensor, gap: float) -> Grid:
+    """About all points and a margin; fine enough for what can be between them."""
+    low, high = points.amin(0), points.amax(0)
+    margin = torch.clamp(MARGIN * (high - low), min=2 * gap)
+    low, extent = low - margin, high - low + 2 * margin
+    edge = max(FINE * gap, float(extent.prod() / MOST) ** (1 / len(extent)))
+    affine = torch.diag(torch.tensor([edge] * len(extent) + [1.0], dtype=torch.float64))
+    affine[:-1, -1] = low
+    return Grid(tuple(math.ceil(n / edge) + 1 for n in extent.tolist()), affine)
+
+
+def _apart(points: Points, moving: Points, matched: bool) -> dict[str, float]:
+    """How far the points are from their partners, or from what is nearest; mm."""
+    here, there = points.data[0], moving.data[0]
+    if matched:
+        return {"mm between matched points": float((here - there).norm(dim=1).mean())}
+    return {"mm to the nearest moving point": float(nearest(here, there, 1)[0].mean())}
+
+
+def _volume(transform: Composite) -> dict[str, float]:
+    """Of the map on the grid that is written: how much folds, and the least and the most of its volume change."""
+    assert isinstance(transform.inner, Displacement)
+    det = determinant(jacobian(transform.inner.field)) * float(torch.linalg.det(transform.outer.params[0][:, :-1]))
+    return {
+        "folding %": 100 * float((det <= 0).double().mean()),
+        "least volume": float(det.min()),
+        "most volume": float(det.max()),
+    }
+
+
+def _write(
+    folder: Path,
+    found: ThinPlate,
+    transform: Composite,
+    fixed: tuple[PointTable | Surface, str | Path],
+    moving: tuple[PointTable | Surface, str | Path],
+    more: tuple[PointTable | Surface | None, str | Path | None],
+) -> list[str]:
+    inverse = transform.inverse()
+    write_transform(transform, folder / "fixed_to_moving.h5")
+    write_transform(inverse, folder / "moving_to_fixed.h5")
+    (here, from_here), (there, from_there), (table, points) = fixed, moving, more
+    there_now, here_now = push(here.points, found), push(there.points, inverse)
+    write_points(here.moved(there_now), folder / pushed_name("fixed_in_moving", from_here))
+    write_points(there.moved(here_now), folder / pushed_name("moving_in_fixed", from_there))
+    if table is not None:
+        write_points(table.moved(push(table.points, found)), folder / pushed_name(PUSHED, points))
+    _picture(here.points, there_now, there.points, folder / "clouds.png")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:
+    """The fixed cloud over the moving one, before and after, seen along each axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    views = PLANES if fixed.data.shape[2] == 3 else (("", 0, 1),)
+    figure = Figure(figsize=(3.4 * len(views), 6.6), dpi=140, facecolor="#14171b", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(views), squeeze=False, sharex="col", sharey="col")
+    for row, (cloud, when) in zip(axes, ((fixed, "before"), (moved, "after")), strict=True):
+        for axis, (name, right, up) in zip(row, views, strict=True):
+            for points, colour, label in ((moving, MOVED, "moving"), (cloud, FIXED, "fixed")):
+                where = points.data[0].cpu()
+                axis.scatter(where[:, right], where[:, up], s=3, color=colour, linewidths=0, label=label)
+            axis.set_aspect("equal")
+            axis.set_facecolor("#14171b")
+            axis.tick_params(colors="#9aa3ad", labelsize=7)
+            for spine in axis.spines.values():
+                spine.set_color("#3a4149")
+            axis.set_title(f"{name}, {when}" if name else when, color="#d9dde2", size=10)
+            if name:
+                axis.set_xlabel(" → ".join(ENDS[right]), color="#9aa3ad", size=8)
+                axis.set_ylabel(" → ".join(ENDS[up]), color="#9aa3ad", size=8)
+    shown, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(shown, names, loc="outside lower center", ncols=2, frameon=False, labelcolor="#d9dde2", markerscale=3)
+    with beside(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())

@@ -1,0 +1,71 @@
+"""Maps known at points: what they meet, what they leave straight, and the way back."""
+
+import pytest
+import torch
+from scipy import ndimage
+
+from pullback.errors import InputError
+from pullback.numerics.random import generator
+from pullback.space import Grid, Labels, Points, ThinPlate, outline, push
+
+
+def drawn(n, ndim, seed=0, reach=50.0):
+    return Points(reach * torch.randn(1, n, ndim, dtype=torch.float64, generator=generator(seed)))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_every_landmark_is_met_and_its_way_back(ndim):
+    fixed = drawn(30, ndim)
+    moving = Points(fixed.data + drawn(30, ndim, 1, 3.0).data)
+    transform = ThinPlate.between(fixed, moving)
+    torch.testing.assert_close(push(fixed, transform).data, moving.data, atol=1e-6, rtol=0)
+    torch.testing.assert_close(push(moving, transform.inverse()).data, fixed.data, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("ndim", "smoothing"), [(2, 0.0), (3, 0.0), (3, 100.0)])
+def test_an_affine_map_is_met_everywhere(ndim, smoothing):
+    linear = torch.eye(ndim, dtype=torch.float64) + 0.1 * torch.randn(ndim, ndim, generator=generator(2)).double()
+    fixed, anywhere = drawn(20, ndim), drawn(40, ndim, 3, 200.0)
+    transform = ThinPlate.between(fixed, Points(fixed.data @ linear + 7), smoothing)
+    torch.testing.assert_close(transform(anywhere.data), anywhere.data @ linear + 7, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (7, 6, 5)])
+def test_on_a_grid_it_is_what_it_is_at_its_voxels(oblique, shape):
+    fixed = drawn(20, len(shape))
+    transform = ThinPlate.between(fixed, Points(fixed.data + drawn(20, len(shape), 1, 2.0).data))
+    grid = oblique(shape, seed=1)
+    where = grid.voxels(fixed.data)[None]
+    moved = grid.to_world(where + transform.displacement(grid)).flatten(2).mT
+    torch.testing.assert_close(moved, transform(grid.to_world(where).flatten(2).mT))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "what"),
+    [
+        (drawn(9, 3), drawn(8, 3), "got 9 and 8"),
+        (drawn(3, 3), drawn(3, 3), "at least four points"),
+        (Points(torch.ones(1, 9, 3).double()), drawn(9, 3), "four points that do not lie in one plane"),
+        (Points(drawn(9, 3).data.repeat(1, 2, 1)), drawn(18, 3), "two of the fixed points coincide"),
+    ],
+)
+def test_landmarks_that_make_no_map_are_refused(fixed, moving, what):
+    with pytest.raises(InputError, match=what):
+        ThinPlate.between(fixed, moving)
+
+
+@pytest.mark.parametrize("shape", [(20, 18), (12, 14, 11)])
+def test_an_outline_is_what_scipys_erosion_takes_away(oblique, shape):
+    chance = generator(4)
+    inside = torch.from_numpy(ndimage.gaussian_filter(torch.randn(shape, generator=chance).numpy(), 1.5)) > 0
+    grid = oblique(shape, seed=3)
+    wanted = inside.numpy() & ~ndimage.binary_erosion(inside.numpy())
+    found = outline(Labels(inside[None, None].to(torch.uint8), grid), 10**6)
+    voxels = grid.to_voxels(found.data.mT)[0].round().long()
+    assert found.data.shape[1] == wanted.sum()
+    assert wanted[tuple(voxels.numpy())].all()
+    few = outline(Labels(inside[None, None].to(torch.uint8), grid), 10)
+    assert few.data.shape[1] == 10
+    assert torch.equal(few.data, found.data[:, :10])
+    nothing = Labels(torch.zeros(1, 1, *shape, dtype=torch.uint8), Grid.centred(shape))
+    assert outline(nothing, 10).data.shape[1] == 0

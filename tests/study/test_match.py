@@ -1,0 +1,117 @@
+"""Two files of points: what `pullback match` writes, and what it refuses."""
+
+import json
+
+import pytest
+import SimpleITK as sitk
+import torch
+
+from pullback.errors import InputError
+from pullback.files import read_points, write_image
+from pullback.numerics.random import generator
+from pullback.space import Grid, Labels
+from pullback.study.match import match_files
+
+AXES = {2: "L,P", 3: "L,P,S"}
+
+
+def written(path, points):
+    """In the space of ITK, whose word stands against ours."""
+    names = AXES[points.shape[1]]
+    path.write_text("\n".join([names, *(",".join(f"{x:.6f}" for x in row) for row in points.tolist())]) + "\n")
+    return path
+
+
+def drawn(n, ndim=3, seed=0, reach=60.0):
+    return reach * torch.rand(n, ndim, dtype=torch.float64, generator=generator(seed))
+
+
+def bent(points):
+    """A smooth map."""
+    return points * 1.1 + 5 + 2 * torch.sin(points.roll(1, 1) / 15)
+
+
+@pytest.fixture
+def landmarks(tmp_path):
+    fixed = drawn(60)
+    return written(tmp_path / "fixed.csv", fixed), written(tmp_path / "moving.csv", bent(fixed)), fixed
+
+
+def itks(path, points):
+    transform = sitk.ReadTransform(str(path))
+    return torch.tensor([transform.TransformPoint(row) for row in points.tolist()], dtype=torch.float64)
+
+
+def test_itk_takes_matched_points_both_ways_by_what_is_written(landmarks, tmp_path):
+    fixed, moving, points = landmarks
+    content = match_files(fixed, moving, tmp_path / "out", matched=True)
+    off = content["numbers"]["after"]["mm off as written"]
+    assert off < 0.3
+    assert content["numbers"]["after"]["mm between matched points"] < 1e-3
+    assert content["numbers"]["before"]["mm between matched points"] > 5
+    there = itks(tmp_path / "out" / "fixed_to_moving.h5", points)
+    assert abs(float((there - bent(points)).norm(dim=1).mean()) - off) < 1e-3
+    back = itks(tmp_path / "out" / "moving_to_fixed.h5", there)
+    assert float((back - points).norm(dim=1).mean()) < 0.05
+
+
+def test_clouds_in_files_that_know_each_other(landmarks, tmp_path):
+    fixed, moving, points = landmarks
+    content = match_files(fixed, moving, tmp_path / "out", matched=True, points=written(tmp_path / "more.csv", points))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(content["files"])
+    for name in ("fixed_in_moving.csv", "fixed_points_in_moving.csv"):
+        moved = read_points(tmp_path / "out" / name).points.data
+        torch.testing.assert_close(moved, read_points(moving).points.data, atol=1e-3, rtol=0)
+    home = read_points(tmp_path / "out" / "moving_in_fixed.csv").points.data
+    assert float((home - read_points(fixed).points.data).norm(dim=2).mean()) < 0.5
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["points"] == [60, 60]
+
+
+def test_slides_have_landmarks_too(tmp_path):
+    fixed = drawn(40, 2)
+    one, two = written(tmp_path / "fixed.csv", fixed), written(tmp_path / "moving.csv", bent(fixed))
+    content = match_files(one, two, tmp_path / "out", matched=True)
+    assert content["numbers"]["after"]["mm between matched points"] < 1e-3
+
+
+def test_clouds_without_partners_find_each_other(tmp_path):
+    """Each lacks a tenth of the points, in another order: a regular motion much longer than the gaps between them."""
+    whole = drawn(400, seed=1)
+    moved = whole * 1.08 + 9
+    chance = generator(2)
+    some = [torch.randperm(400, generator=chance)[:360] for _ in range(2)]
+    one = written(tmp_path / "fixed.csv", whole[some[0]])
+    two = written(tmp_path / "moving.csv", moved[some[1]])
+    match_files(one, two, tmp_path / "out", points=written(tmp_path / "more.csv", whole))
+    pushed = read_points(tmp_path / "out" / "fixed_points_in_moving.csv").points.data[0] * torch.tensor([-1, -1, 1])
+    assert float((pushed - moved).norm(dim=1).mean()) < 0.1 * float((whole - moved).norm(dim=1).mean())
+
+
+@pytest.fixture
+def mask(tmp_path):
+    def made(name, values):
+        path = tmp_path / name
+        write_image(Labels(values[None, None].to(torch.uint8), Grid.centred((12, 12, 12), 6.0)), path)
+        return path
+
+    return made
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_written(landmarks, mask, tmp_path):
+    fixed, moving, points = landmarks
+    fewer = written(tmp_path / "fewer.csv", points[:50])
+    flat = written(tmp_path / "flat.csv", points[:, :2])
+    whole, empty = mask("whole.nii.gz", torch.ones(12, 12, 12)), mask("empty.nii.gz", torch.zeros(12, 12, 12))
+    out = tmp_path / "out"
+    for arguments, what in (
+        ({"moving": fewer, "matched": True}, "60 points, but .*fewer.csv: 50"),
+        ({"moving": flat}, "in 3-D, but .*flat.csv: in 2-D"),
+        ({"smoothing": 3.0}, "is for --matched points"),
+        ({"matched": True, "smoothing": -3.0}, "0 or more"),
+        ({"masks": (whole, None)}, "give both"),
+        ({"matched": True, "masks": (whole, whole)}, "not matched"),
+        ({"masks": (whole, empty)}, "empty.nii.gz: the mask is empty"),
+    ):
+        with pytest.raises(InputError, match=what):
+            match_files(**{"fixed": fixed, "moving": moving, "out": out} | arguments)
+        assert not out.exists()
