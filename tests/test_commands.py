@@ -47,7 +47,7 @@ def name_of(stem):
     return f"{stem}.nii.gz"
 
 
-@pytest.mark.parametrize("command", ["apply", "convert", "doctor"])
+@pytest.mark.parametrize("command", ["apply", "convert", "doctor", "match"])
 def test_help_fits_a_screen(pullback, command):
     code, out, _ = pullback(command, "--help")
     assert code == 0

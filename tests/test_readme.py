@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pullback import cli
 from pullback.data import Cohort, Learn2Reg, PairFolder
 from pullback.files import write
+from pullback.numerics.random import generator
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -57,7 +59,7 @@ def test_the_commands(scans, monkeypatch):
     for line in commands():  # the first of each kind; the ones that made the figures take their hours
         words.setdefault(" ".join(line[1 : 4 if line[1] == "apply" else 2]), line)
     images, points = "apply -i moving.nii.gz", "apply -i landmarks.csv"
-    assert set(words) == {"register", images, points, "train", "study", "evaluate", "prepare"}
+    assert set(words) == {"register", "match", images, points, "train", "study", "evaluate", "prepare"}
     words["train"] = [w.replace("updates=5000", "updates=2") for w in words["train"]]
     learn2reg(scans / "hippocampus")
     few = ("training.updates=2", "data.held_out=2", "network.encoder=[4, 4]", "network.decoder=[4, 4, 4, 4]")
@@ -65,13 +67,17 @@ def test_the_commands(scans, monkeypatch):
     words["study"] += ["--seed", "0", *(word for setting in few for word in ("--set", setting))]
     words["refined"] = [*words["register"], "--network", "runs/mine", "--refine", "2"]
     (scans / "landmarks.csv").write_text("R,A,S\n0,0,0\n10,-5,20\n")
-    for name in ("register", images, points, "train", "study", "evaluate", "refined", "prepare"):
+    for n, name in enumerate(("exhale.csv", "inhale.csv")):
+        cloud = 60 * torch.rand(80, 3, generator=generator(n))
+        (scans / name).write_text("R,A,S\n" + "".join(f"{x},{y},{z}\n" for x, y, z in cloud.tolist()))
+    for name in ("register", "match", images, points, "train", "study", "evaluate", "refined", "prepare"):
         monkeypatch.setattr(sys, "argv", words[name])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code
     assert {p.name for p in (scans / "out").iterdir()} >= {"moved.nii.gz", "fixed_to_moving.h5", "report.html"}
     assert (scans / "landmarks_in_moving.csv").is_file()
+    assert (scans / "matched" / "fixed_points_in_moving.csv").is_file()
     assert len(Learn2Reg("prepared").train.names) == len(PairFolder("scans", "*_T1w.nii.gz").train.names)
     assert (scans / "studies" / "ofg" / "index.html").is_file()
 

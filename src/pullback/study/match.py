@@ -128,7 +128,7 @@ def _check(
     if matched and one[0] != two[0]:
         raise InputError(f"{fixed}: {one[0]} points, but {moving}: {two[0]}; matched points are as many in both")
     if matched and masks != (None, None):
-        raise InputError("--fixed-mask, --moving-mask: surfaces help clouds whose points are not matched")
+        raise InputError("--fixed-mask, --moving-mask: surfaces take part where points are not matched")
     if not smoothing >= 0:
         raise InputError(f"--smoothing {smoothing}: 0 or more expected; 0 meets every point")
     if not matched and smoothing:
