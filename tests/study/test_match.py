@@ -101,11 +101,13 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(landmarks, mask, tm
     fixed, moving, points = landmarks
     fewer = written(tmp_path / "fewer.csv", points[:50])
     flat = written(tmp_path / "flat.csv", points[:, :2])
+    plane = written(tmp_path / "plane.csv", points * torch.tensor([1.0, 1.0, 0.0]))
     whole, empty = mask("whole.nii.gz", torch.ones(12, 12, 12)), mask("empty.nii.gz", torch.zeros(12, 12, 12))
     out = tmp_path / "out"
     for arguments, what in (
         ({"moving": fewer, "matched": True}, "60 points, but .*fewer.csv: 50"),
         ({"moving": flat}, "in 3-D, but .*flat.csv: in 2-D"),
+        ({"moving": plane, "matched": True}, "into one plane"),
         ({"smoothing": 3.0}, "is for --matched points"),
         ({"matched": True, "smoothing": -3.0}, "0 or more"),
         ({"masks": (whole, None)}, "give both"),

@@ -16,7 +16,7 @@ from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb
 from pullback.methods.points.matched import gap_of, match_points
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
-from pullback.space import Affine, Composite, Displacement, Grid, Labels, Points, ThinPlate, outline, push
+from pullback.space import Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.outputs import PUSHED, RECORD, about_points, pushed_name, whole
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 
@@ -72,8 +72,15 @@ def match_files(
         seconds = time.perf_counter() - clock
         ends = [here.points, *(surfaces or ())][:2]
         transform = gridded(found, _grid(torch.cat([each.data[0] for each in ends]), gap_of(here.points.data[0])))
-        names = _write(folder, found, transform, (here, fixed), (there, moving), (table, points))
-        moved = push(here.points, found)
+        inverse, moved = transform.inverse(), push(here.points, found)
+        sent = {"fixed_in_moving": (here, fixed, found), "moving_in_fixed": (there, moving, inverse)}
+        if table is not None and points is not None:
+            sent[PUSHED] = (table, points, found)
+        for name, (thing, path, way) in sent.items():
+            write_points(thing.moved(push(thing.points, way)), folder / pushed_name(name, path))
+        write_transform(transform, folder / "fixed_to_moving.h5")
+        write_transform(inverse, folder / "moving_to_fixed.h5")
+        _picture(here.points, moved, there.points, folder / "clouds.png")
         before, after = (_apart(p, there.points, matched) for p in (here.points, moved))
         rough = float((push(here.points, transform).data - moved.data).norm(dim=2).mean())
         content: dict[str, Any] = manifest() | {
@@ -86,7 +93,7 @@ def match_files(
             "numbers": {"before": before, "after": after | _volume(transform) | {"mm off as written": rough}},
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
-            "files": [*names, RECORD],
+            "files": [*sorted(path.name for path in folder.iterdir()), RECORD],
         }
         write_json(content, folder / RECORD)
     return content
@@ -94,11 +101,17 @@ def match_files(
 
 def gridded(transform: ThinPlate, grid: Grid) -> Composite:
     """The map as other tools hold it: A ∘ ψ, A the affine map nearest to it at its points, ψ a displacement on `grid`,
-    which beyond the grid is none."""
+    which beyond the grid is none.
+
+    Raises:
+        InputError: A has no inverse.
+    """
     here = transform.points
     known = torch.cat([here, torch.ones_like(here[:, :1])], 1)
     rows = torch.linalg.lstsq(known, transform(here)).solution.mT
     affine = Affine.identity(here.shape[1]).with_params(rows)
+    if int(torch.linalg.matrix_rank(rows[:, :-1])) < len(rows):
+        raise InputError("the points are brought into one plane, and there is no way back; do they belong together?")
     rest = affine.inverse() @ transform
     return Composite(affine, Displacement(rest.displacement(grid), grid))
 
@@ -142,10 +155,9 @@ def _check(
 def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:
     found = []
     for path, most in zip(masks, SURFACE, strict=True):
-        mask = read_labels(str(path))
-        if not bool(mask.data.any()):
+        found.append(outline(read_labels(str(path)), most))
+        if not found[-1].data.numel():
             raise InputError(f"{path}: the mask is empty; it marks the organ that the points are of")
-        found.append(outline(Labels(mask.data, mask.grid), most))
     return found[0], found[1]
 
 
@@ -177,27 +189,6 @@ def _volume(transform: Composite) -> dict[str, float]:
         "least volume": float(det.min()),
         "most volume": float(det.max()),
     }
-
-
-def _write(
-    folder: Path,
-    found: ThinPlate,
-    transform: Composite,
-    fixed: tuple[PointTable | Surface, str | Path],
-    moving: tuple[PointTable | Surface, str | Path],
-    more: tuple[PointTable | Surface | None, str | Path | None],
-) -> list[str]:
-    inverse = transform.inverse()
-    write_transform(transform, folder / "fixed_to_moving.h5")
-    write_transform(inverse, folder / "moving_to_fixed.h5")
-    (here, from_here), (there, from_there), (table, points) = fixed, moving, more
-    there_now, here_now = push(here.points, found), push(there.points, inverse)
-    write_points(here.moved(there_now), folder / pushed_name("fixed_in_moving", from_here))
-    write_points(there.moved(here_now), folder / pushed_name("moving_in_fixed", from_there))
-    if table is not None:
-        write_points(table.moved(push(table.points, found)), folder / pushed_name(PUSHED, points))
-    _picture(here.points, there_now, there.points, folder / "clouds.png")
-    return sorted(path.name for path in folder.iterdir())
 
 
 def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:
