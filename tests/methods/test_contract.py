@@ -14,7 +14,8 @@ from pullback.alignment import Pair
 from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.cyclical import Correlated, Descending
+from pullback.methods.pair.correlated import Correlated
+from pullback.methods.pair.cyclical import Descending
 from pullback.methods.pair.ofg import Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph

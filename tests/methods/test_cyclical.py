@@ -14,7 +14,8 @@ from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.methods.pair import cyclical
-from pullback.methods.pair.cyclical import Correlated, Cyclical, Descending, Labelled, Refinement, accustomed
+from pullback.methods.pair.correlated import Correlated, Refinement
+from pullback.methods.pair.cyclical import Cyclical, Descending, Labelled, accustomed
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import EndPointError
 from pullback.numerics.random import generator

@@ -16,7 +16,8 @@ from typing import Any
 from pullback.alignment import Supervision
 from pullback.data import Dataset, Learn2Reg
 from pullback.energies import LNCC, MIND, Diffusion
-from pullback.methods.pair.cyclical import Correlated, Cyclical, Descending, Refinement
+from pullback.methods.pair.correlated import Correlated, Refinement
+from pullback.methods.pair.cyclical import Cyclical, Descending
 from pullback.recipes.ofg import ENERGY
 from pullback.recipes.ofg import recipes as guided
 from pullback.solvers import Descend, FeatureDescent, Optimised

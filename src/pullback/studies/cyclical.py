@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from pullback.methods.pair.cyclical import Cyclical, Refinement
+from pullback.methods.pair.correlated import Refinement
+from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes.cyclical import recipes
 from pullback.recipes.ofg import recipes as guided
 from pullback.study.figures import by_round, dots, settings
