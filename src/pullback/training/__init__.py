@@ -3,13 +3,13 @@
 from pullback.training.augment import Apart, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
-from pullback.training.measure import align, measure
+from pullback.training.measure import align, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.rounds import easy_first, rounds
 from pullback.training.schedule import Cosine, Plateau, Poly
 from pullback.training.supervision import Told, Unsupervised
-from pullback.training.train import Drawn, Training, draw, mean_of, score, seeded, train
+from pullback.training.train import Drawn, Training, draw, seeded, train
 from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [

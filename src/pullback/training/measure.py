@@ -1,5 +1,6 @@
 """A register over pairs."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from pullback.alignment import Alignment, Pair, Register
+from pullback.errors import InputError
 from pullback.metrics import Metric, numbers_of
 
 
@@ -35,3 +37,21 @@ def measure(
             torch.accelerator.synchronize()
         seconds = time.perf_counter() - start
         yield {"pair": known.name, **numbers_of(alignment, metrics), "seconds": seconds}
+
+
+def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
+    """Column means of what `measure` yields; a number that is missing from a row is left out of its mean."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if not isinstance(value, str):
+                columns.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in columns.items()}
+
+
+def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
+    """The number of the first metric that answered, turned so that more is better."""
+    for metric in metrics:
+        if metric.name in values:
+            return values[metric.name] if metric.higher_is_better else -values[metric.name]
+    raise InputError("no metric answers on the validation pairs: they lack labels, landmarks or a known truth")

@@ -25,7 +25,7 @@ from pullback.training.checkpoint import load_state, load_weights, save_state, s
 from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.log import Log
-from pullback.training.measure import measure
+from pullback.training.measure import mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
 from pullback.training.schedule import Plateau
 
@@ -180,16 +180,6 @@ def seeded(seed: int, *index: int) -> Iterator[None]:
         yield
 
 
-def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
-    """Column means of what `measure` yields; a number that is missing from a row is left out of its mean."""
-    columns: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if not isinstance(value, str):
-                columns.setdefault(name, []).append(value)
-    return {name: math.fsum(values) / len(values) for name, values in columns.items()}
-
-
 class _Step(nn.Module):
     """Network and supervision as one forward, which is what Fabric wraps, on one device or on many.
 
@@ -289,14 +279,6 @@ class _Keeper:
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
-
-
-def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
-    """The number of the first metric that answered, turned so that more is better."""
-    for metric in metrics:
-        if metric.name in values:
-            return values[metric.name] if metric.higher_is_better else -values[metric.name]
-    raise InputError("no metric answers on the validation pairs: they lack labels, landmarks or a known truth")
 
 
 @contextmanager
