@@ -13,9 +13,11 @@ from pullback.networks.up import Convolved, Finish
 
 
 class FeatureNet(nn.Module):
-    """Pairs of 3ᵈ convolutions, the second of each with a stride, and 1ᵈ convolutions to features at two sizes.
+    """Pairs of 3ᵈ convolutions, the first of each with a stride, and 1ᵈ convolutions to features at two sizes.
 
-    Bigalke et al. 2023, section 2.3.1: six convolutions, batch normalisation and ReLU after each, all strides 2.
+    Bigalke et al. 2023, section 2.3.1: six convolutions, batch normalisation and ReLU after each, all strides 2. The
+    paper leaves open which of two has the stride, and which block the fine features come after; in the authors' code
+    (github.com/multimodallearning/reg-cyclical-self-train) the first has it, and they come after two convolutions.
 
     Args:
         ndim: 2 or 3.
@@ -26,7 +28,7 @@ class FeatureNet(nn.Module):
 
     Attributes:
         stride: voxels of the image from one coarse feature to the next: after the last pair.
-        fine_stride: the same of the fine features, after the last pair but one.
+        fine_stride: the same of the fine features, after the first pair.
     """
 
     def __init__(self, ndim: int, channels: int, widths: Sequence[int], strides: Sequence[int], features: int) -> None:
@@ -38,12 +40,12 @@ class FeatureNet(nn.Module):
         finish = _finish(ndim)
         before = [channels, *widths]
         self.stages = nn.ModuleList(
-            nn.Sequential(Convolved(ndim, a, b, finish), Convolved(ndim, b, b, finish, stride=stride))
+            nn.Sequential(Convolved(ndim, a, b, finish, stride=stride), Convolved(ndim, b, b, finish))
             for a, b, stride in zip(before[:-1], widths, strides, strict=True)
         )
-        self.stride, self.fine_stride = math.prod(strides), math.prod(strides[:-1])
+        self.stride, self.fine_stride = math.prod(strides), strides[0]
         self.coarse = convolution(ndim, widths[-1], features, 1)
-        self.fine = convolution(ndim, widths[-2], features, 1)
+        self.fine = convolution(ndim, widths[0], features, 1)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, channels, *spatial)` to features at every `stride`-th voxel, and at every `fine_stride`-th."""
@@ -52,7 +54,7 @@ class FeatureNet(nn.Module):
             values = stage(values)
             sizes.append(values)
         with torch.autocast(values.device.type, enabled=False):  # costs are compared to their last bit
-            return self.coarse(sizes[-1].float()), self.fine(sizes[-2].float())
+            return self.coarse(sizes[-1].float()), self.fine(sizes[0].float())
 
 
 def _finish(ndim: int) -> Finish:
