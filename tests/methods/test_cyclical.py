@@ -39,6 +39,20 @@ def error(register, pair) -> float:
     return EndPointError()(Alignment(pair, align(register, pair).transform))["epe mm"]
 
 
+def test_labels_are_less_regular_than_answers():
+    """And as regular, to the bit, where their part of the weight is all of it."""
+    pair = next(iter(DATA.validation))
+
+    def roughness(labels: float) -> list[float]:
+        register = made(refinement=replace(Refinement(), labels=labels)).eval()
+        return [float(Diffusion()(a)) for a in (register.refined(pair.fixed, pair.moving), align(register, pair))]
+
+    label, answer = roughness(0.1)
+    assert label > 1.2 * answer
+    label, answer = roughness(1.0)
+    assert label == answer
+
+
 def test_refinement_is_for_evaluation_and_each_part_of_it_tells():
     pair = next(iter(DATA.validation))
     network = made()
