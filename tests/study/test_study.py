@@ -21,10 +21,12 @@ from pullback.errors import InputError
 from pullback.files import write
 from pullback.files.rows import read_csv, write_csv
 from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.methods.pair.correlated import Refinement
 from pullback.methods.pair.ddmr import Transferred
 from pullback.metrics import Dice
 from pullback.recipes import cyclical as cyclical_recipes
 from pullback.recipes.ofg import ENERGY, recipes
+from pullback.solvers import Descend, FeatureDescent
 from pullback.space import Grid, Image, Labels
 from pullback.studies import find
 from pullback.study.compare import printed, short
@@ -273,6 +275,25 @@ def test_rounds_are_told_from_where_they_began(tmp_path):
     left, right = by_round(outcome, rows).axes
     assert left.lines[-1].get_ydata() == pytest.approx([0.6, 0.7, 0.8])
     assert right.lines[-1].get_xdata() == pytest.approx([0, 1, 2])
+
+
+def test_settings_at_test_time_change_what_the_recipe_says_and_nothing_else(tmp_path):
+    """The last is the recipe's own, and so what the test pairs had."""
+    study = find("cyclical")
+    wanted = chosen(study, ["at-test/phantom/correlated"], {})
+    few = {name: TINY[name] for name in TINY if name.startswith("data.")}
+    few |= {"training.updates": "2", "procedure.rounds": "1", "procedure.pairs": "2", "network.widths": "[4, 4, 4]"}
+    how = Refinement(descent=FeatureDescent(9.0, Descend(steps=5, step_size=1.0)))
+    for name, one in wanted["at-test"].items():
+        (recipe,) = one.arms.values()
+        own = replace(recipe, network=partial(recipe.network, refinement=how))
+        wanted["at-test"][name] = replace(one, arms={"cyclical": own}, registers={})
+    (outcome,) = run_study(study, wanted, tmp_path, (0,), few, Console(quiet=True))["at-test"]
+    drawing = study.parts["at-test"].figures["at-test"]
+    rows = {row["setting"]: float(row["dice"]) for row in drawing.measure(outcome)}
+    own = fmean(float(row["dice"]) for row in outcome.rows["cyclical"])
+    assert rows["2 warps, descent"] == pytest.approx(own, abs=1e-9)
+    assert rows["2 warps"] != rows["2 warps, descent"] != rows["1 warp, descent"]
 
 
 @pytest.mark.parametrize(("width", "tables"), [(60, 3), (80, 2), (120, 2), (130, 1), (160, 1)])

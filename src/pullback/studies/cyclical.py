@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from pullback.methods.pair.correlated import Refinement
 from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes.cyclical import recipes
 from pullback.recipes.ofg import recipes as guided
@@ -13,11 +12,11 @@ from pullback.study.probes import by_rounds, reconfigured
 from pullback.study.study import Drawing, Experiment, Part, Study
 
 SETS = ("phantom", "hippocampus", "brains", "abdomen")
-AT_TEST: Mapping[str, Refinement] = {
-    "1 warp": replace(Refinement(), warps=1, descent=None),
-    "1 warp, descent": replace(Refinement(), warps=1),
-    "2 warps": replace(Refinement(), descent=None),
-    "2 warps, descent": Refinement(),
+AT_TEST: Mapping[str, Mapping[str, object]] = {
+    "1 warp": {"warps": 1, "descent": None},
+    "1 warp, descent": {"warps": 1},
+    "2 warps": {"descent": None},
+    "2 warps, descent": {},
 }
 
 
@@ -62,7 +61,7 @@ study = Study(
             "What is done at test time",
             "Table 1: Dice 38.6 % with one warp and no descent, 49.6 with descent; 41.1 and 51.1 with two warps.",
             _everywhere("correlated", lambda data: Experiment({"cyclical": recipes[f"cyclical_correlated_{data}"]})),
-            {"at-test": Drawing(settings, partial(reconfigured, refinements=AT_TEST), ("setting",))},
+            {"at-test": Drawing(settings, partial(reconfigured, changes=AT_TEST), ("setting",))},
             ("dice", "folding %", "sdlogj", "seconds"),
         ),
         "metrics": Part(

@@ -1,6 +1,7 @@
 """What is measured of runs beside their answers: rounds, refinement, the loss around the weights, the optimiser."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -52,14 +53,14 @@ def by_rounds(outcome: Outcome) -> list[Row]:
     ]
 
 
-def reconfigured(outcome: Outcome, refinements: Mapping[str, object]) -> list[Row]:
-    """The reference's networks with each of these refinements at test time: one row per seed and refinement, the means
-    over the test pairs, with seconds."""
+def reconfigured(outcome: Outcome, changes: Mapping[str, Mapping[str, object]]) -> list[Row]:
+    """The reference's networks with each of these changes to their refinement at test time: one row per seed and
+    change, the means over the test pairs, with seconds."""
     rows: list[Row] = []
     for seed in outcome.seeds:
-        for name, refinement in refinements.items():
+        for name, change in changes.items():
             network = outcome.network(outcome.reference, seed)
-            network.refinement = refinement  # type: ignore[assignment]
+            network.refinement = replace(network.refinement, **change)  # type: ignore[type-var]
             test = outcome.recipe.data.test
             measured = measure(network.to(device_of()), test, METRICS, device_of())
             rows.append({"setting": name, "seed": seed, **mean_of(track(measured, name, len(test), transient=True))})
