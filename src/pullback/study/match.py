@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_labels, read_points, write_points, write_transform
@@ -70,19 +69,16 @@ def match_files(
         else:
             found = match_points(here.points, there.points, surfaces)
         seconds = time.perf_counter() - clock
-        ends = [here.points, *(surfaces or ())][:2]
-        transform = gridded(found, _grid(torch.cat([each.data[0] for each in ends]), gap_of(here.points.data[0])))
-        inverse, moved = transform.inverse(), push(here.points, found)
+        transform = gridded(found, _grid(here.points, surfaces))
+        inverse = transform.inverse()
+        write_transform(transform, folder / "fixed_to_moving.h5")
+        write_transform(inverse, folder / "moving_to_fixed.h5")
         sent = {"fixed_in_moving": (here, fixed, found), "moving_in_fixed": (there, moving, inverse)}
         if table is not None and points is not None:
             sent[PUSHED] = (table, points, found)
         for name, (thing, path, way) in sent.items():
             write_points(thing.moved(push(thing.points, way)), folder / pushed_name(name, path))
-        write_transform(transform, folder / "fixed_to_moving.h5")
-        write_transform(inverse, folder / "moving_to_fixed.h5")
-        _picture(here.points, moved, there.points, folder / "clouds.png")
-        before, after = (_apart(p, there.points, matched) for p in (here.points, moved))
-        rough = float((push(here.points, transform).data - moved.data).norm(dim=2).mean())
+        _picture(here.points, push(here.points, found), there.points, folder / "clouds.png")
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
             "moving": str(moving),
@@ -90,7 +86,7 @@ def match_files(
             "matched": matched,
             "surfaces": [str(path) for path in masks if path is not None],
             "direction": list(NOTES) + about_points(table, points),
-            "numbers": {"before": before, "after": after | _volume(transform) | {"mm off as written": rough}},
+            "numbers": _numbers(here.points, there.points, matched, found, transform),
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
             "files": [*sorted(path.name for path in folder.iterdir()), RECORD],
@@ -161,8 +157,10 @@ def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:
     return found[0], found[1]
 
 
-def _grid(points: Tensor, gap: float) -> Grid:
-    """About all points and a margin; fine enough for what can be between them."""
+def _grid(fixed: Points, surfaces: tuple[Points, Points] | None) -> Grid:
+    """About the fixed points, their organ and a margin; fine enough for what can be between points."""
+    gap = gap_of(fixed.data[0])
+    points = fixed.data[0] if surfaces is None else torch.cat([fixed.data[0], surfaces[0].data[0]])
     low, high = points.amin(0), points.amax(0)
     margin = torch.clamp(MARGIN * (high - low), min=2 * gap)
     low, extent = low - margin, high - low + 2 * margin
@@ -172,23 +170,32 @@ def _grid(points: Tensor, gap: float) -> Grid:
     return Grid(tuple(math.ceil(n / edge) + 1 for n in extent.tolist()), affine)
 
 
+def _numbers(
+    fixed: Points, moving: Points, matched: bool, found: ThinPlate, written: Composite
+) -> dict[str, dict[str, float]]:
+    """Before and after: how far apart the clouds are, mm; how much folds of what is written, and the least and the most
+    of its volume change; and how far it is from what was found, mm."""
+    assert isinstance(written.inner, Displacement)
+    moved = push(fixed, found)
+    det = determinant(jacobian(written.inner.field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
+    return {
+        "before": _apart(fixed, moving, matched),
+        "after": _apart(moved, moving, matched)
+        | {
+            "folding %": 100 * float((det <= 0).double().mean()),
+            "least volume": float(det.min()),
+            "most volume": float(det.max()),
+            "mm off as written": float((push(fixed, written).data - moved.data).norm(dim=2).mean()),
+        },
+    }
+
+
 def _apart(points: Points, moving: Points, matched: bool) -> dict[str, float]:
     """How far the points are from their partners, or from what is nearest; mm."""
     here, there = points.data[0], moving.data[0]
     if matched:
         return {"mm between matched points": float((here - there).norm(dim=1).mean())}
     return {"mm to the nearest moving point": float(nearest(here, there, 1)[0].mean())}
-
-
-def _volume(transform: Composite) -> dict[str, float]:
-    """Of the map on the grid that is written: how much folds, and the least and the most of its volume change."""
-    assert isinstance(transform.inner, Displacement)
-    det = determinant(jacobian(transform.inner.field)) * float(torch.linalg.det(transform.outer.params[0][:, :-1]))
-    return {
-        "folding %": 100 * float((det <= 0).double().mean()),
-        "least volume": float(det.min()),
-        "most volume": float(det.max()),
-    }
 
 
 def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:
