@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pullback.data.lung import SURFACE
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_labels, read_points, write_points, write_transform
 from pullback.files.beside import beside
@@ -19,7 +20,6 @@ from pullback.space import Affine, Composite, Displacement, Grid, Points, ThinPl
 from pullback.study.outputs import PUSHED, RECORD, about_points, pushed_name, whole
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 
-SURFACE = (400, 4000)  # points of the fixed and of the moving surface: the moving one needs to be without gaps
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 FINE = 0.4  # voxels of the written field in gaps between points
 MOST = 2_000_000  # voxels of it
@@ -73,12 +73,16 @@ def match_files(
         inverse = transform.inverse()
         write_transform(transform, folder / "fixed_to_moving.h5")
         write_transform(inverse, folder / "moving_to_fixed.h5")
-        sent = {"fixed_in_moving": (here, fixed, found), "moving_in_fixed": (there, moving, inverse)}
+        moved = push(here.points, found)
+        sent = {
+            "fixed_in_moving": (here, fixed, moved),
+            "moving_in_fixed": (there, moving, push(there.points, inverse)),
+        }
         if table is not None and points is not None:
-            sent[PUSHED] = (table, points, found)
-        for name, (thing, path, way) in sent.items():
-            write_points(thing.moved(push(thing.points, way)), folder / pushed_name(name, path))
-        _picture(here.points, push(here.points, found), there.points, folder / "clouds.png")
+            sent[PUSHED] = (table, points, push(table.points, found))
+        for name, (thing, path, where) in sent.items():
+            write_points(thing.moved(where), folder / pushed_name(name, path))
+        _picture(here.points, moved, there.points, folder / "clouds.png")
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
             "moving": str(moving),
@@ -86,7 +90,7 @@ def match_files(
             "matched": matched,
             "surfaces": [str(path) for path in masks if path is not None],
             "direction": list(NOTES) + about_points(table, points),
-            "numbers": _numbers(here.points, there.points, matched, found, transform),
+            "numbers": _numbers(here.points, moved, there.points, matched, transform),
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
             "files": [*sorted(path.name for path in folder.iterdir()), RECORD],
@@ -171,12 +175,11 @@ def _grid(fixed: Points, surfaces: tuple[Points, Points] | None) -> Grid:
 
 
 def _numbers(
-    fixed: Points, moving: Points, matched: bool, found: ThinPlate, written: Composite
+    fixed: Points, moved: Points, moving: Points, matched: bool, written: Composite
 ) -> dict[str, dict[str, float]]:
     """Before and after: how far apart the clouds are, mm; how much folds of what is written, and the least and the most
     of its volume change; and how far it is from what was found, mm."""
     assert isinstance(written.inner, Displacement)
-    moved = push(fixed, found)
     det = determinant(jacobian(written.inner.field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
     return {
         "before": _apart(fixed, moving, matched),
