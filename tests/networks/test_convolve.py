@@ -50,6 +50,30 @@ def test_2d_batches_and_large_volumes_go_the_straight_way():
         assert torch.equal(convolve(layer, values), layer(values))
 
 
+@pytest.mark.parametrize("laid_out", [channels_last, torch.clone], ids=["channels last", "channels first"])
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (nn.Conv3d(16, 16, 3, padding=1), (2, 2, 2)),
+        (nn.Conv3d(16, 16, 3, padding=1), (2, 3, 5)),
+        (nn.Conv3d(16, 16, 3, padding=1, stride=2), (4, 3, 3)),
+        (nn.Conv3d(16, 16, 4, stride=4), (4, 4, 4)),
+        (nn.Conv2d(16, 16, 3, padding=1, stride=2), (7, 1)),
+    ],
+)
+def test_bfloat16_is_right_on_a_few_voxels_too(layer, shape, laid_out):
+    values = laid_out(torch.randn(1, 16, *shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    known = layer.double()(values.double())
+    weight = torch.randn(known.shape, generator=torch.Generator().manual_seed(1))
+    parts = (values, layer.weight)
+    expected = torch.autograd.grad((known * weight).sum(), parts)
+    layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolve(layer, values)
+    for a, b in zip((out, *torch.autograd.grad((out * weight).sum(), (values, layer.weight))), (known, *expected)):
+        assert (a - b).norm() < 0.01 * b.norm()
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 3, 8, 9, 7)])
 def test_channels_last_is_the_same_values_in_another_order(shape):
     values = torch.rand(shape, generator=torch.Generator().manual_seed(0))

@@ -1,9 +1,10 @@
-"""Convolutions on a CPU."""
+"""Convolutions on a CPU, where torch's own choice is slow, or wrong."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+THIN = 2  # voxels along an axis of the answer, up to which oneDNN gets bfloat16 wrong
 SMALL = 20480  # batch × channels × the first two axes, up to which torch leaves oneDNN (ATen/native/Convolution.cpp)
 
 
@@ -13,7 +14,13 @@ def convolve(layer: nn.Module, values: Tensor) -> Tensor:
     For one small float32 volume and stride 1, torch on the CPU leaves oneDNN for a convolution of its own,
     which takes some five times as long (`benchmarks/convolution.py`). A batch of two goes to oneDNN: the volume is cut
     in two along its first axis, with a margin of one.
+
+    In bfloat16 the oneDNN of torch 2.13 reads and writes beyond its memory where an axis of the answer has one voxel or
+    two: gradients of the weights are noise or infinite, and now and then the process dies. Autocast is off there.
     """
+    if _misread(layer, values):
+        with torch.autocast("cpu", enabled=False):
+            return convolve(layer, values.float())
     if not (isinstance(layer, nn.Conv3d) and _slow(layer, values)):
         out = layer(values)
         return channels_last(out) if values.stride(1) == 1 else out
@@ -33,6 +40,13 @@ def channels_last(values: Tensor) -> Tensor:
     if values.device.type != "cpu":
         return values
     return values.contiguous(memory_format=torch.channels_last_3d if values.ndim == 5 else torch.channels_last)
+
+
+def _misread(layer: nn.Module, values: Tensor) -> bool:
+    if values.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    assert isinstance(layer, nn.Conv2d | nn.Conv3d)
+    return min(n // step for n, step in zip(values.shape[2:], layer.stride, strict=True)) <= THIN
 
 
 def _slow(layer: nn.Conv3d, values: Tensor) -> bool:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pullback.networks.convolve import convolve
 from pullback.networks.unet import convolution
 
 FAR = -100.0  # added to the score of a token that is not to be looked at, before the softmax
@@ -63,7 +64,7 @@ class Swin(nn.Module):
 
     def forward(self, values: Tensor) -> list[Tensor]:
         """`(B, channels, *spatial)` to the features of each stage, `(B, embed 2ⁿ, *⌈spatial / patch / 2ⁿ⌉)`."""
-        tokens = self.embed_norm(self.embed(_filled(values, self.patch, 2)).movedim(1, -1))
+        tokens = self.embed_norm(convolve(self.embed, _filled(values, self.patch, 2)).movedim(1, -1))
         features = []
         for n, (blocks, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             tokens = blocks(tokens)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
-from pullback.networks import Convolved, FieldHead, Up, channels_last, convolution, padded, together
+from pullback.networks import Convolved, FieldHead, Up, channels_last, convolution, convolve, padded, together
 from pullback.space import Dense, Displacement, Grid, Image
 
 PATCH = 8
@@ -88,7 +88,7 @@ class ViTVNet(nn.Module):
             values = stage(values if not skips else self.pool(values, 2))
             skips.append(values)
         skips += [self.pool(values, 2), self.pool(values, 4)]
-        values = self.bottom(self._attended(self.embed(values)))
+        values = self.bottom(self._attended(convolve(self.embed, values)))
         for up, skip in zip(self.up, reversed(skips), strict=True):
             values = up(values, skip)
         return values
