@@ -28,6 +28,13 @@ def test_consequences(oblique, smooth_field, shape):
     assert alignment.moved is alignment.moved  # computed once
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_folding_is_told_where_the_images_lie(shape):
+    """Which an affine, made on the CPU, need not: what is beside the networks in every table."""
+    image = Image(torch.zeros(1, 1, *shape, device="meta"), Grid.centred(shape))
+    assert Alignment(Pair(image, image), Affine.identity(len(shape))).jacobian.device.type == "meta"
+
+
 def test_what_a_pair_lacks_is_none():
     grid = Grid.centred((5, 6))
     image = Image(torch.zeros(1, 1, 5, 6), grid)

@@ -93,7 +93,8 @@ class Alignment:
     @cached_property
     def jacobian(self) -> Tensor:
         """det ∇φ on the fixed grid, `(B, 1, *spatial)`."""
-        return determinant(jacobian(self.transform.displacement(self.pair.fixed.grid)))
+        fixed = self.pair.fixed
+        return determinant(jacobian(self.transform.displacement(fixed.grid).to(fixed.data.device)))
 
     @cached_property
     def mask(self) -> Tensor | None:

@@ -1,5 +1,7 @@
 """What a person can put right: wrong files, wrong settings. The command line shows these without a traceback."""
 
+from collections.abc import Mapping
+
 
 class InputError(ValueError):
     """Something given from outside is not usable. The message names it, says what is wrong, and what to do."""
@@ -7,3 +9,14 @@ class InputError(ValueError):
 
 class Interrupted(Exception):
     """The work was asked to stop and has saved its state."""
+
+
+def refuse(given: Mapping[str, object], why: str) -> None:
+    """Options that were given and would change nothing.
+
+    Raises:
+        InputError: there is one.
+    """
+    idle = [option for option, value in given.items() if value is not None]
+    if idle:
+        raise InputError(f"{', '.join(idle)}: {why}; leave it out")

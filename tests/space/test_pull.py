@@ -190,6 +190,27 @@ def test_the_mask_travels_and_what_comes_from_beyond_leaves_it(shape):
     assert pull(Image(data, grid), Affine(shift), grid).mask is None
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_beyond_an_image_is_its_air(shape, mode):
+    """A CT begins where its numbers do not matter: its unit's zero is water, and may lie anywhere."""
+    grid, shift = Grid.centred(shape), torch.eye(len(shape) + 1, dtype=torch.float64)
+    shift[:-1, -1] = 4
+    away = Affine(shift)
+    air = torch.rand(1, 2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    air[(..., 0)] = 0
+    known = pull(Image(air, grid), away, grid, mode).data
+    assert (known[(..., -3, -3)] == 0).all()
+    for unit in (0.0, -1000.0):
+        torch.testing.assert_close(pull(Image(air + unit, grid), away, grid, mode).data, known + unit)
+    signed = air - 0.5
+    for axis in range(len(shape)):
+        for at in (0, -1):
+            signed.select(axis + 2, at).zero_()
+    assert (pull(Image(signed, grid), away, grid, mode).data[(..., -3, -3)] == 0).all()
+    assert (pull(Image(air, grid), away, grid, mode, outside=7.0).data[(..., -3, -3)] == 7).all()
+
+
 def test_batches_and_channels_are_pulled_each_by_its_own(smooth_field):
     shape = (8, 9)
     grid = Grid.centred(shape)
@@ -225,3 +246,14 @@ def test_dimensions_must_agree():
     image = Image(torch.zeros(1, 1, 4, 5), Grid.centred((4, 5)))
     with pytest.raises(ValueError, match="2-D image cannot be pulled onto a 3-D grid"):
         pull(image, Affine.identity(2), Grid.centred((4, 5, 6)))
+
+
+@pytest.mark.parametrize("thing", [Image, Labels])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_answer_lies_where_the_image_lies(shape, thing):
+    """As on a GPU, whatever device the transform was made on; there is always the device that holds no numbers."""
+    grid, ndim = Grid.centred(shape), len(shape)
+    away = thing(torch.zeros(1, 1, *shape, dtype=torch.float32 if thing is Image else torch.uint8, device="meta"), grid)
+    field = Displacement(torch.zeros(1, ndim, *shape), grid)
+    for transform in (Affine.identity(ndim), field, Affine.identity(ndim) @ field):
+        assert pull(away, transform, Grid.centred(shape, 2.0)).data.device.type == "meta"

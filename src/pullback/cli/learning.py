@@ -62,7 +62,8 @@ def prepare(
 
     from pullback.data import PairFolder
     from pullback.files import read_merge
-    from pullback.study.choices import refuse, whole_numbers
+    from pullback.errors import refuse
+    from pullback.study.choices import whole_numbers
     from pullback.study.preparation import Preparation
     from pullback.study.prepare import prepare, summary
     from pullback.study.recipe import changed

@@ -40,9 +40,10 @@ def register(
 ) -> None:
     """Align two images: moved image, transforms both ways, report. Exit code 3: done, but it looks failed."""
     from pullback.alignment import Register
+    from pullback.errors import refuse
     from pullback.files import read_transform
     from pullback.solvers import Refine
-    from pullback.study.choices import classical, learned, refuse
+    from pullback.study.choices import classical, learned
     from pullback.study.inputs import Files
     from pullback.study.outputs import Wanted
     from pullback.study.register import register_files, summary
@@ -118,9 +119,8 @@ def apply(
     invert: Annotated[bool, typer.Option("--invert", help="Go the other way, by the inverse of all.")] = False,
     mode: Annotated[str, typer.Option("-n", "--interpolation", help="linear | cubic | nearest.")] = "linear",
     labels: Annotated[bool, typer.Option("--labels", help="Labels: nearest, and whole numbers stay.")] = False,
-    space: Annotated[
-        str | None, typer.Option(help="ras, or the initials of left, posterior, superior: where x, y, z point.")
-    ] = None,
+    outside: Annotated[float | None, typer.Option(help="Value where the image ends; else 0, or its air.")] = None,
+    space: Annotated[str | None, typer.Option(help="World of points that name none, as ras.")] = None,
     as_json: Json = False,
 ) -> None:
     """Move an image or points by transforms that are on disk, resampled once; a 4-D image frame by frame.
@@ -133,7 +133,7 @@ def apply(
     """
     from pullback.study.apply import apply_files, read_transforms
 
-    applied = apply_files(given, read_transforms(transforms, invert), out, reference, mode, labels, space)
+    applied = apply_files(given, read_transforms(transforms, invert), out, reference, mode, labels, space, outside)
     if applied.doubt:
         typer.echo(f"pullback: careful: {applied.doubt}", err=True)
     content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}

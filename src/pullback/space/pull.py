@@ -14,17 +14,23 @@ from pullback.space.transform import Linear, Transform
 
 
 @overload
-def pull(image: Image, transform: Transform, onto: Grid | Image | Labels, mode: str = ...) -> Image: ...
+def pull(
+    image: Image, transform: Transform, onto: Grid | Image | Labels, mode: str = ..., outside: float | None = ...
+) -> Image: ...
 @overload
 def pull(image: Labels, transform: Transform, onto: Grid | Image | Labels, mode: str = ...) -> Labels: ...
-def pull(image, transform, onto, mode="linear"):
-    """The image of `transform`: at each x of `onto`, the value of `image` at `transform(x)`; 0 where there is none.
+def pull(image, transform, onto, mode="linear", outside=None):
+    """The image of `transform`: at each x of `onto`, the value of `image` at `transform(x)`.
+
+    Where there is none: 0, for labels too; or `outside`; or, of an image whose border goes below 0, as the air about a
+    CT does, the least value there.
 
     Args:
         image: an `Image` (interpolated by `mode`: `"linear"`, `"cubic"` or `"nearest"`; its mask travels with it, and
             voxels from beyond the image leave it) or `Labels` (always nearest, dtype kept).
         transform: takes points of `onto` to points of `image`.
         onto: the grid of the answer, or something that lies on it.
+        outside: of an image, the value beyond it.
     """
     grid = onto if isinstance(onto, Grid) else onto.grid
     if grid.ndim != image.grid.ndim:
@@ -33,12 +39,23 @@ def pull(image, transform, onto, mode="linear"):
     if isinstance(image, Labels):
         return Labels(sample(image.data, where, "nearest"), grid)
     mask = None if image.mask is None else sample(image.mask, where, "nearest")
-    return replace(image, data=sample(image.data, where.to(image.data), mode), grid=grid, mask=mask)
+    beyond = _least_at_border(image.data) if outside is None else outside
+    data = sample(image.data - beyond, where.to(image.data), mode) + beyond
+    return replace(image, data=data, grid=grid, mask=mask)
+
+
+def _least_at_border(data: Tensor) -> Tensor:
+    """Of each channel, `(B, C, 1, …)`; 0 where that is more."""
+    axes = range(2, data.ndim)
+    sides = [data.detach().narrow(axis, at, 1).flatten(2).amin(2) for axis in axes for at in (0, data.shape[axis] - 1)]
+    return torch.stack(sides).amin(0).clamp(max=0)[(...,) + (None,) * len(axes)]
 
 
 def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
     """Voxel coordinates of `image` for each voxel of `grid`. On one shared grid nothing leaves voxels."""
-    like = image.data if image.data.is_floating_point() else transform.params[0]
+    like = image.data
+    if not like.is_floating_point():
+        like = torch.empty(0, dtype=transform.params[0].dtype, device=like.device)
     to_image = torch.linalg.inv(image.grid.affine) @ grid.affine
     if isinstance(transform, Linear):  # one matrix in float64, instead of three roundings in float32
         frames = torch.linalg.inv(image.grid.affine) @ transform.matrix.to(torch.float64) @ grid.affine

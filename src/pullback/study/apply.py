@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pullback.errors import InputError
+from pullback.errors import InputError, refuse
 from pullback.files import (
     Series,
     is_series,
@@ -58,25 +58,32 @@ def apply_files(
     mode: str = "linear",
     labels: bool = False,
     space: str | None = None,
+    outside: float | None = None,
 ) -> Applied:
     """The image or the points of a file, moved and written.
 
-    An image is pulled onto the grid of `reference`, by `mode`; of a 4-D one each frame; labels by nearest neighbours,
-    as integers. Points and surfaces, known by the file's ending, are pushed; `space` is theirs, where the file does not
-    say. So the transform that brings a moving image onto the fixed grid carries points of the fixed image to the moving
-    one.
+    An image is pulled onto the grid of `reference`, by `mode`, with `outside` or what `pull` takes beyond it; of a 4-D
+    one each frame; labels by nearest neighbours, as integers. Points and surfaces, known by the file's ending, are
+    pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto the fixed
+    grid carries points of the fixed image to the moving one.
 
     Raises:
-        InputError: a file that cannot be read or written, no reference for an image, an unknown mode, or dimensions
-            that differ.
+        InputError: a file that cannot be read or written, no reference for an image, an unknown mode, an argument that
+            is of other kinds of files, or dimensions that differ.
     """
     if mode not in MODES:
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
     if str(given).endswith(POINTS):
+        idle = {f"-n {mode}": None if mode == "linear" else mode, "--outside": outside, "--labels": labels or None}
+        refuse(idle, "points are pushed, and need none")
         return _push(given, transform, out, space)
     if reference is None:
         raise InputError(f"{given}: an image needs a grid to be resampled on; give the fixed image with -r")
-    return _pull(given, transform, out, reference, mode, labels)
+    refuse({"--space": space}, "is of points; an image says where it is")
+    if labels:
+        refuse({"-n cubic": None if mode != "cubic" else mode}, "labels come from the nearest voxel")
+        refuse({"--outside": outside}, "labels are 0 beyond their image")
+    return _pull(given, transform, out, reference, labels, mode, outside)
 
 
 def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None) -> Applied:
@@ -90,24 +97,36 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
 
 
 def _pull(
-    given: str | Path, transform: Transform, out: str | Path, reference: str | Path, mode: str, labels: bool
+    given: str | Path,
+    transform: Transform,
+    out: str | Path,
+    reference: str | Path,
+    labels: bool,
+    mode: str,
+    outside: float | None,
 ) -> Applied:
     thing = _read(given, labels)
     onto = read_grid(reference)
     _alike(given, thing.grid.ndim, transform)
     _alike(reference, onto.ndim, transform)
     with torch.no_grad():
-        moved = _each(thing, transform, onto, mode) if isinstance(thing, Series) else pull(thing, transform, onto, mode)
+        if isinstance(thing, Series):
+            moved = _each(thing, transform, onto, mode, outside)
+        elif isinstance(thing, Labels):
+            moved = pull(thing, transform, onto)
+        else:
+            moved = pull(thing, transform, onto, mode, outside)
     write(moved, out)
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
     what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
-    if moved.data.any() or not thing.data.any():
+    value = moved.data.min()
+    if value < moved.data.max() or value == thing.data.min() == thing.data.max():
         return Applied(what)
     return Applied(
         what,
-        f"{out} is 0 everywhere: nothing of {given} lies within the view of {reference}. Check which image the "
-        f"transforms lead to (--invert) and their order",
+        f"{out} is {float(value):g} everywhere: nothing of {given} lies within the view of {reference}. Check "
+        f"which image the transforms lead to (--invert) and their order",
     )
 
 
@@ -117,12 +136,12 @@ def _read(given: str | Path, labels: bool) -> Image | Labels | Series:
     return read_series(given) if is_series(given) else read_scalar(given)
 
 
-def _each(series: Series, transform: Transform, onto: Grid, mode: str) -> Series:
+def _each(series: Series, transform: Transform, onto: Grid, mode: str, outside: float | None) -> Series:
     """Every frame, by a transform that is evaluated once."""
     there = Displacement(transform.displacement(onto), onto)
     values = np.empty((*onto.shape, len(series)), np.float32)
     for n, frame in enumerate(series.frames()):
-        values[..., n] = pull(frame, there, onto, mode).data[0, 0].numpy()
+        values[..., n] = pull(frame, there, onto, mode, outside).data[0, 0].numpy()
     return replace(series, data=values, grid=onto)
 
 

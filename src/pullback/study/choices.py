@@ -1,5 +1,6 @@
 """What the names on the command line stand for."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
 from pullback.energies.energy import parts
-from pullback.errors import InputError
+from pullback.errors import InputError, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pose.initialise import Initialise
 from pullback.solvers import Chain, Deformed, Descend, chain
@@ -139,17 +140,6 @@ def learned(
     return chain(network, Classical(initialise=None, linear=(), deformable=deformable))
 
 
-def refuse(given: Mapping[str, object], why: str) -> None:
-    """Options that were given and would change nothing.
-
-    Raises:
-        InputError: there is one.
-    """
-    idle = [option for option, value in given.items() if value is not None]
-    if idle:
-        raise InputError(f"{', '.join(idle)}: {why}; leave it out")
-
-
 def whole_numbers(text: str, option: str) -> int | tuple[int, ...]:
     """`128`, or `160,192,224`.
 
@@ -175,7 +165,7 @@ def named(name: str, known: Mapping[str, Thing], option: str) -> Thing:
 
 
 def _of_kind(register: Deformed, kind: Kind, smoothness: float) -> Deformed:
-    if not smoothness >= 0:
+    if not 0 <= smoothness < math.inf:
         raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
     factor = kind.stiffness * smoothness
     coarse = None if register.coarse is None else _regular(register.coarse, factor)
