@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
-from pullback.solvers import Descend, Settled
+from pullback.solvers import Descend, Settled, summed_sgd
 from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = [(12, 11), (9, 8, 10)]
@@ -51,6 +51,21 @@ def test_another_optimiser_is_another_optimiser(waves):
     field = start.field.clone().requires_grad_()
     (slope,) = torch.autograd.grad(MSE()(Alignment(pair, Displacement(field, pair.fixed.grid))), field)
     torch.testing.assert_close(ours.field, -3.0 * slope)
+
+
+@pytest.mark.parametrize("last", [1.0, 0.1])
+def test_summed_gradient_descent_by_hand(waves, last):
+    """The optimiser's own rates are kept: here so many times the step as there are components."""
+    pair, energy = pair_of(waves, SHAPES[0]), MSE() + 0.02 * Diffusion()
+    grid, steps, rate = pair.fixed.grid, 3, 0.1
+    x = start = 0.1 * torch.randn(1, 2, *grid.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for step in range(steps):
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(energy(Alignment(pair, Displacement(x, grid))), x)
+        x = x - rate * x.numel() * (1 - (1 - last) * step / (steps - 1)) * slope
+    found = Descend(steps, rate, last, summed_sgd)(energy.on(pair), Displacement(start, grid))
+    torch.testing.assert_close(found.field, x.detach())
+    assert (found.field - start).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("shape", SHAPES)

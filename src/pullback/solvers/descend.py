@@ -72,6 +72,7 @@ class Descend:
         """
         params = [p.detach().clone().requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
+        rates = [group["lr"] for group in optimiser.param_groups]  # the optimiser's own, where its groups differ
         values: list[float] = []
         best: Sequence[Tensor] = params
         with torch.enable_grad():
@@ -85,8 +86,9 @@ class Descend:
                         break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
                     param.grad = grad
-                for group in optimiser.param_groups:
-                    group["lr"] = self.step_size * (1 - (1 - self.last) * step / max(self.steps - 1, 1))
+                share = 1 - (1 - self.last) * step / max(self.steps - 1, 1)
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = rate * share
                 optimiser.step()
         return start.with_params(*(p.detach() for p in best))
 
