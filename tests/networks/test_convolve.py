@@ -52,7 +52,7 @@ def test_2d_batches_and_large_volumes_go_the_straight_way():
 
 @pytest.mark.parametrize("laid_out", [channels_last, torch.clone], ids=["channels last", "channels first"])
 @pytest.mark.parametrize(
-    "layer, shape",
+    ("layer", "shape"),
     [
         (nn.Conv3d(16, 16, 3, padding=1), (2, 2, 2)),
         (nn.Conv3d(16, 16, 3, padding=1), (2, 3, 5)),
@@ -70,7 +70,9 @@ def test_bfloat16_is_right_on_a_few_voxels_too(layer, shape, laid_out):
     layer.float()
     with torch.autocast("cpu", torch.bfloat16):
         out = convolve(layer, values)
-    for a, b in zip((out, *torch.autograd.grad((out * weight).sum(), (values, layer.weight))), (known, *expected)):
+    for a, b in zip(
+        (out, *torch.autograd.grad((out * weight).sum(), (values, layer.weight))), (known, *expected), strict=True
+    ):
         assert (a - b).norm() < 0.01 * b.norm()
 
 

@@ -61,8 +61,8 @@ def prepare(
     from dataclasses import replace
 
     from pullback.data import PairFolder
-    from pullback.files import read_merge
     from pullback.errors import refuse
+    from pullback.files import read_merge
     from pullback.study.choices import whole_numbers
     from pullback.study.preparation import Preparation
     from pullback.study.prepare import prepare, summary

@@ -142,7 +142,9 @@ class EndPointError:
         if alignment.pair.truth is None:
             return {}
         fixed, grid = alignment.pair.fixed.data, alignment.pair.fixed.grid
-        found, known = (each.displacement(grid).to(fixed.device) for each in (alignment.transform, alignment.pair.truth))
+        found, known = (
+            each.displacement(grid).to(fixed.device) for each in (alignment.transform, alignment.pair.truth)
+        )
         off = (found - known).double()
         mm = torch.einsum("ab,nb...->na...", grid.affine[:-1, :-1].to(off), off).norm(dim=1, keepdim=True)
         return {"epe mm": float(mm[foreground(alignment)].mean())}

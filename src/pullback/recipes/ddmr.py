@@ -1,10 +1,12 @@
 """DDMR (Pérez de Frutos et al. 2023): six designs of the loss, on a large set of images and on a small one.
 
 Networks learn on moving images that are made on the fly, and are tested on such that are made in advance, as in the
-paper. `ixi` and `comet` have its numbers, for folders that `pullback prepare --spacing 1 --shape 128` made of IXI
-(`--task ixi`) and of Oslo-CoMet (`--task comet --crop labels`): voxels stay isotropic, so what is measured needs no
-resampling back, and subjects have names of their own, by which `evaluate` tells whom a network had seen before it was
-transferred. The others are for smaller machines, and measure on the coarse grids on which they learn.
+paper. `ixi` and `comet` have its network, batches and rates, and validate about once an epoch, as which its patience of
+10 is read; how long they train is ours, for it does not say. They are for folders that
+`pullback prepare --spacing 1 --shape 128` made of IXI (`--task ixi`) and of Oslo-CoMet (`--task comet --crop labels`):
+voxels stay isotropic, so what is measured needs no resampling back, and subjects have names of their own, by which
+`evaluate` tells whom a network had seen before it was transferred. The others are for smaller machines, and measure on
+the coarse grids on which they learn.
 
 The paper lowers the learning rate where the validation loss plateaus, and keeps the network whose validation loss is
 lowest. Here the first metric decides both: Dice where a design sees labels, and correlation where it sees intensities
@@ -70,8 +72,8 @@ class _Images:
     per_subject: int = 1
 
 
-FULL = Training(updates=20_000, batch=8, lr=1e-3, plateau=Plateau(0.1, 10), log_every=50, validate_every=500)
-SMALL = Training(updates=3000, lr=5e-4, plateau=Plateau(0.1, 10), validate_every=250)  # a batch is one pair, not eight
+FULL = Training(updates=20_000, batch=8, lr=1e-3, plateau=Plateau(0.1, 10), log_every=50, validate_every=50)
+SMALL = Training(updates=3000, lr=5e-4, validate_every=250)  # a batch is one pair, not eight; too short for a plateau
 NARROW = (16, 32, 32, 64)
 COARSE = Synthesis(shape=(28, 32, 38))  # some 6 mm a voxel: thousands of updates in minutes
 NEAR = Synthesis(displacement=2.0, translation=6.0, shape=(24, 32, 24))  # cut out with some mm around it
@@ -102,7 +104,7 @@ _SETS: Mapping[str, _Images] = MappingProxyType(
             replace(SMALL, updates=1500),
         ),
         "ixi": _Images("IXI, prepared", Learn2Reg(), Synthesis(), WIDTHS, FULL),
-        "comet": _Images("Oslo-CoMet, prepared", Learn2Reg(), Synthesis(), WIDTHS, FULL),
+        "comet": _Images("Oslo-CoMet, prepared", Learn2Reg(), Synthesis(), WIDTHS, replace(FULL, validate_every=5)),
     }
 )
 

@@ -15,6 +15,7 @@ from pullback.alignment import Supervision
 from pullback.data import Cohort, Dataset, Learn2Reg, PairFolder
 from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.ofg import Guided, Sometimes
+from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -106,7 +107,9 @@ def fading(supervision: Way, training: Training) -> Way:
     """The step by which labels are made falls as the network's learning rate does."""
     if isinstance(supervision, Sometimes):
         return replace(supervision, guided=fading(supervision.guided, training))
-    return replace(supervision, decay=training.schedule) if isinstance(supervision, Guided) else supervision
+    if isinstance(supervision, Guided | SelfTraining):
+        return replace(supervision, decay=training.schedule)
+    return supervision
 
 
 def _metrics(data: Dataset) -> tuple[Metric, ...]:

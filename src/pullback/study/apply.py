@@ -110,12 +110,7 @@ def _pull(
     _alike(given, thing.grid.ndim, transform)
     _alike(reference, onto.ndim, transform)
     with torch.no_grad():
-        if isinstance(thing, Series):
-            moved = _each(thing, transform, onto, mode, outside)
-        elif isinstance(thing, Labels):
-            moved = pull(thing, transform, onto)
-        else:
-            moved = pull(thing, transform, onto, mode, outside)
+        moved = _moved(thing, transform, onto, mode, outside)
     write(moved, out)
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
@@ -134,6 +129,16 @@ def _read(given: str | Path, labels: bool) -> Image | Labels | Series:
     if labels:
         return read_labels(given)
     return read_series(given) if is_series(given) else read_scalar(given)
+
+
+def _moved(
+    thing: Image | Labels | Series, transform: Transform, onto: Grid, mode: str, outside: float | None
+) -> Image | Labels | Series:
+    if isinstance(thing, Labels):
+        return pull(thing, transform, onto)
+    if isinstance(thing, Image):
+        return pull(thing, transform, onto, mode, outside)
+    return _each(thing, transform, onto, mode, outside)
 
 
 def _each(series: Series, transform: Transform, onto: Grid, mode: str, outside: float | None) -> Series:

@@ -24,7 +24,7 @@ from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
 from pullback.training import Once, Task, device_of, load_weights, seeded
 
-ADJUSTABLE = ("updates", "log_every", "validate_every", "save_every")  # what may change when a run is gone on with
+OFTEN = ("log_every", "validate_every", "save_every")  # what may change when a run is gone on with
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
@@ -146,7 +146,9 @@ def _splits(recipe: Recipe) -> dict[str, list[str]]:
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
     if not resume:
         raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    free = ADJUSTABLE if isinstance(recipe.procedure, Once) else ADJUSTABLE[1:]
+    paced = recipe.training.schedule is not None or getattr(recipe.supervision, "paced", False)
+    whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
+    free = OFTEN if whole else ("updates", *OFTEN)
     before, now = (_fixed(known, free) for known in (read_recipe(out / "recipe.yaml", trusted=("",)), recipe))
     if before != now:
         raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")

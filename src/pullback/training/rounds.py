@@ -32,13 +32,10 @@ def rounds(
             the round, and answers with what has learned.
         count: of rounds.
     """
-    labels = label(make(0))
-    network = make(1)
+    labelling, network = make(0), make(1)
     for number in range(count):
-        network = learn(network, labels, number)
+        network = labelling = learn(network, label(labelling), number)  # the labels live as long as they are needed
         yield network
-        if number < count - 1:
-            labels = label(network)
 
 
 def easy_first(differences: Sequence[float]) -> Tensor:

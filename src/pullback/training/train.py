@@ -30,7 +30,7 @@ from pullback.training.memory import keep_freed_memory
 from pullback.training.schedule import Plateau
 
 Network = TypeVar("Network", bound=nn.Module)
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class Drawn(Protocol):
@@ -57,7 +57,7 @@ class Training:
         precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
             processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
         log_every, validate_every, save_every: in updates. Each also happens after the last update.
-        deterministic: refuse, where torch can, kernels whose result depends on timing.
+        deterministic: avoid kernels whose result depends on timing; of those that torch has no other for, it warns.
     """
 
     updates: int = 1000
@@ -104,7 +104,8 @@ def train(
     that resuming needs) and, with `validation`, `best.safetensors`, chosen by the first metric that answers.
 
     Returns:
-        the network with its best weights where there was a validation and an `out`, else with its last, on the CPU.
+        the network with its best weights where there was a validation and an `out`, else with its last, on the CPU and
+        no longer in training mode.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
@@ -155,7 +156,7 @@ def train(
     fabric.barrier()
     if folder is not None and state.best is not None:
         load_weights(network, folder / "best.safetensors")
-    return network.cpu()
+    return network.cpu().eval()
 
 
 def draw(pairs: Drawn, seed: int, index: int) -> Pair:

@@ -162,7 +162,7 @@ class Cyclical:
                     save_weights(network, out / "best.safetensors", {"round": len(rows) - 1, **means})
         if out is not None:
             load_weights(network, out / "best.safetensors")
-        return network.cpu()
+        return network.cpu().eval()
 
     def _labelled(
         self,

@@ -6,12 +6,14 @@ is the method; `GuidedByNetworks` and `Sometimes` are what its section 4.3 compa
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair, Register, Supervision
 from pullback.energies import LNCC, Diffusion, Energy
+from pullback.errors import InputError
 from pullback.numerics.random import generator
 from pullback.solvers import Descend
 from pullback.space import Dense, Displacement, Image, pull, resampled
@@ -49,9 +51,13 @@ class Guided:
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
-        step = self.solver.step_size * (1.0 if self.decay is None else self.decay(progress))
-        guide = squared(guess, self._label(pair, guess, replace(self.solver, step_size=step)))
+        guide = squared(guess, self._label(pair, guess, decayed(self.solver, self.decay, progress)))
         return {"guide": self.weight * guide, **self.beside.terms(Alignment(pair, guess))}
+
+    @property
+    def paced(self) -> bool:
+        """Whether it changes with progress, and so with how many updates there are in all."""
+        return self.decay is not None
 
     def _label(self, pair: Pair, guess: Dense, solver: Descend) -> Dense:
         if self.coarser == 1:
@@ -111,6 +117,12 @@ class Sometimes:
     guided: Supervision
     when: Callable[[float], bool]
     otherwise: Supervision = Unsupervised()
+    paced: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for part in (self.guided, self.otherwise):
+            if isinstance(part, nn.Module):
+                raise InputError(f"Sometimes: {type(part).__name__} has weights of its own, which learn by every pair")
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         return (self.guided if self.when(progress) else self.otherwise)(register, pair, progress)
@@ -137,6 +149,11 @@ class Portion:
     def __call__(self, progress: float) -> bool:
         chance = generator(self.seed, round(progress * 2**31))
         return float(torch.rand((), generator=chance)) < self.probability
+
+
+def decayed(solver: Descend, decay: Callable[[float], float] | None, progress: float) -> Descend:
+    """With steps that have fallen as far as this progress has it."""
+    return solver if decay is None else replace(solver, step_size=solver.step_size * decay(progress))
 
 
 def field_of(register: Register, pair: Pair) -> Dense:

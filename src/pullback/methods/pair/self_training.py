@@ -4,15 +4,16 @@ Xin et al. 2024 (arXiv:2308.15216), section 4.2 and figure 3: "Self-training use
 as pseudo labels; optimized self-training enhances this with extra optimization steps."
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
-from pullback.methods.pair.ofg import field_of, squared
+from pullback.methods.pair.ofg import decayed, field_of, squared
 from pullback.solvers import Descend
 
 
@@ -28,6 +29,7 @@ class SelfTraining:
         solver: improves the teacher's answer first: optimised self-training; None takes it as it is.
         energy: what that descends, as in `Guided`.
         beside: energy of the guess that is added to the loss, as in `Guided`.
+        decay: of the solver's step, as in `Guided`.
         elsewhere: what names another run, which may move until this one is resumed.
     """
 
@@ -35,12 +37,20 @@ class SelfTraining:
     solver: Descend | None = None
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
     beside: Energy = 0.02 * Diffusion()
+    decay: Callable[[float], float] | None = None
     elsewhere: ClassVar[tuple[str, ...]] = ("teacher",)
 
+    @property
+    def paced(self) -> bool:
+        """As of `Guided`."""
+        return self.solver is not None and self.decay is not None
+
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        if isinstance(self.teacher, nn.Module):
+            self.teacher.eval().to(pair.fixed.data.device)
         with torch.no_grad():
             label = field_of(self.teacher, pair)
         if self.solver is not None:
-            label = self.solver(self.energy.on(pair), start=label)
+            label = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
         guess = field_of(register, pair)
         return {"guide": squared(guess, label), **self.beside.terms(Alignment(pair, guess))}
