@@ -10,6 +10,7 @@ from torch import nn
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion
+from pullback.errors import InputError
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -233,6 +234,31 @@ def test_sometimes_is_one_or_the_other():
         {"guide", "diffusion"},
         {"lncc", "diffusion"},
     ] * 2
+
+
+def test_networks_that_make_labels_learn_on_every_pair():
+    with pytest.raises(InputError, match="GuidedByNetworks has weights of its own"):
+        Sometimes(GuidedByNetworks(partial(VoxelMorph, ndim=2)), Portion(0.5))
+
+
+def test_a_teacher_answers_as_it_would_when_asked():
+    """Not as in its own training, by chance."""
+
+    class Hesitant(Constant):
+        def forward(self, fixed, moving):
+            return Alignment(Pair(fixed, moving), Displacement(F.dropout(self.field, 0.5, self.training), fixed.grid))
+
+    pair, teacher = make_pair(2), Hesitant(torch.ones(1, 2, *SHAPES[2])).train()
+    student = Constant(torch.zeros(1, 2, *SHAPES[2]))
+    assert SelfTraining(teacher, beside=0.0 * Diffusion())(student, pair, 0.0)["guide"].item() == 1.0
+
+
+def test_the_steps_of_optimised_self_training_fall_with_progress():
+    pair, teacher = make_pair(2), Constant(torch.zeros(1, 2, *SHAPES[2]))
+    falling = SelfTraining(teacher, Descend(10, 0.1), decay=lambda progress: 1 - progress)
+    smaller = SelfTraining(teacher, Descend(10, 0.05))
+    assert torch.equal(falling(teacher, pair, 0.5)["guide"], smaller(teacher, pair, 0.5)["guide"])
+    assert falling.paced and not smaller.paced
 
 
 def test_self_training_learns_the_teachers_answer_and_the_optimised_one_a_better_one():

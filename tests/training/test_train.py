@@ -20,6 +20,7 @@ from torch.optim import SGD
 from pullback.data import Cohort, Synthesis, Synthetic, Validation
 from pullback.errors import InputError
 from pullback.files.lock import alone_in
+from pullback.methods.pair.ofg import Guided
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding
 from pullback.study.recipe import Recipe, to_yaml
@@ -198,6 +199,25 @@ def test_a_finished_folder_is_not_overwritten_but_may_be_gone_on_with(tmp_path):
     run(recipe(updates=4), tmp_path / "run", resume=True)
     run(recipe(updates=4), tmp_path / "whole")
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("paced", [{"schedule": Cosine()}, {"supervision": Guided(decay=Cosine())}])
+def test_what_is_paced_by_its_length_keeps_it(tmp_path, paced):
+    """Half of a descent to a small rate is not half of a longer one."""
+    training, supervision = recipe(updates=2).training, paced.get("supervision", Unsupervised())
+    first = replace(recipe(), training=replace(training, schedule=paced.get("schedule")), supervision=supervision)
+    run(first, tmp_path)
+    longer = replace(first, training=replace(first.training, updates=4))
+    with pytest.raises(InputError, match="another recipe"):
+        run(longer, tmp_path, resume=True)
+    run(replace(first, training=replace(first.training, log_every=1)), tmp_path, resume=True)
+
+
+def test_what_was_trained_is_ready_to_answer():
+    """Without dropout, and leaving its statistics alone."""
+    network = build(recipe())
+    made = train(network, COHORT.train, Unsupervised(), Training(updates=1))
+    assert not any(part.training for part in made.modules())
 
 
 def test_a_run_of_other_subjects_is_not_resumed(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from pullback.errors import InputError
 from pullback.space import Image
 
 
@@ -12,6 +13,9 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
 
     Percentiles are of the voxels above the image's minimum, within its mask where it has one, so that an empty
     background does not decide; each image and channel by itself, since scanners share no unit.
+
+    Raises:
+        InputError: the image is constant there.
     """
     data = image.data.clone()
     for index in torch.cartesian_prod(torch.arange(data.shape[0]), torch.arange(data.shape[1])):
@@ -19,7 +23,7 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
         seen = values[image.mask[index[0], 0]] if image.mask is not None and image.mask[index[0]].any() else values
         lit = seen[seen > seen.min()]
         if not len(lit):
-            raise ValueError("normalised: the image is constant where it may be looked at")
+            raise InputError("normalised: the image is constant where it may be looked at; look at another part of it")
         ordered = lit.flatten().sort().values  # torch.quantile refuses volumes of more than 2²⁴ voxels
         bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
         if low > 0 and bottom == top:

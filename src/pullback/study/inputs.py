@@ -53,13 +53,23 @@ def read_pair(fixed: Files, moving: Files) -> Pair:
 def _image(files: Files) -> Image:
     """The channels, masked by what is to be looked at and not left out."""
     image = read_channels(files.images, files.mask)
-    if files.exclude is None:
+    if files.exclude is not None:
+        kept = read_labels(files.exclude, on=image.grid).data == 0
+        kept = kept if image.mask is None else kept & image.mask
+        if not kept.any():
+            raise InputError(f"{files.exclude}: leaves nothing of the image to look at; it marks what is to be left out")
+        image = replace(image, mask=kept)
+    if image.mask is None:
         return image
-    kept = read_labels(files.exclude, on=image.grid).data == 0
-    kept = kept if image.mask is None else kept & image.mask
-    if not kept.any():
-        raise InputError(f"{files.exclude}: leaves nothing of the image to look at; it marks what is to be left out")
-    return replace(image, mask=kept)
+    for path, channel in zip(files.images, image.data[0], strict=True):
+        seen = channel[image.mask[0, 0]]
+        if seen.min() == seen.max():
+            by = " and ".join(str(each) for each in (files.mask, files.exclude) if each is not None)
+            raise InputError(
+                f"{by}: {path} is {float(seen.min()):g} everywhere that is left to look at; a mask marks where to look, "
+                f"an exclude where not to: are they meant the other way round?"
+            )
+    return image
 
 
 def headers(fixed: Files, moving: Files) -> list[dict[str, str]]:

@@ -128,7 +128,7 @@ class Initialise:
         gains = [share * (score - float(chance.mean())) for share, score in zip(shares, scores, strict=True)]
         most = max(gains)
         first = next(n for n, gain in enumerate(gains) if gain >= most - (1 - AS_GOOD) * abs(most))
-        return Begun(moved[first][1], moved[first][0], gains[first] / float(chance.std()))
+        return Begun(moved[first][1], moved[first][0], gains[first] / max(float(chance.std()), 1e-6))
 
     def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
         """The preferred one and the best as they are, in their order; of guesses that are the same, the first."""
