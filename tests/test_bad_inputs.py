@@ -63,6 +63,7 @@ def files(tmp_path_factory):
         "empty.csv": "",
         "twice.csv": "label,merged\n1,2\n1,3\n",
         "half.csv": "label,name\n1,one\n",
+        "plane.csv": "R,A,S\n" + "".join(f"{x},{y},5\n" for x in range(5) for y in range(5)),
         "mesh.vtk": "no mesh at all\n",
         "mesh.gii": "<GIFTI>",
     }.items():
@@ -85,6 +86,10 @@ def _images(folder):
     saved(folder / "inf.nii.gz", np.where(np.isnan(holes), np.float32(np.inf), holes))
     saved(folder / "constant.nii.gz", np.full(SHAPE, 7, np.float32))
     saved(folder / "nothing.nii.gz", np.zeros(SHAPE, np.uint8))
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[3:9, 3:10, 3:8] = 1
+    saved(folder / "inside.nii.gz", inside)
+    saved(folder / "organ.nii.gz", noise() * inside)
     saved(folder / "elsewhere.nii.gz", np.ones((6, 7, 5), np.uint8))
     saved(folder / "far.nii.gz", affine=FAR)
     saved(folder / "rgb.nii.gz", np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]))
@@ -144,6 +149,10 @@ def convert(given, out, *more):
     return ["convert", given, f"OUT/{out}", *more]
 
 
+def match(fixed, moving, *more):
+    return ["match", "-f", fixed, "-m", moving, "-o", "OUT/result", *more]
+
+
 def prepare(*more, labels="dseg", images="T1w", data="scans"):
     patterns = {"images": images, "labels": labels}
     settings = [f"data.{key}=*_{kind}.nii.gz" for key, kind in patterns.items() if kind]
@@ -193,6 +202,10 @@ ROWS = {  # the command, and what its one line on stderr must say
     "affine that flattens": (apply(t="flat.txt"), ["flat.txt", "inverted"]),
     "broken bracket": (apply(t="[good.h5,2]"), ["[good.h5,2]", "[NAME,1]"]),
     "unknown interpolation": ([*apply(), "-n", "sinc"], ["sinc", "linear, cubic, nearest"]),
+    "labels between voxels": ([*apply(i="labels.nii.gz"), "--labels", "-n", "cubic"], ["-n cubic", "nearest"]),
+    "labels beyond": ([*apply(i="labels.nii.gz"), "--labels", "--outside", "7"], ["--outside", "labels are 0"]),
+    "points between voxels": ([*apply(i="good.csv", o="OUT/p.csv"), "-n", "cubic"], ["-n cubic", "points are pushed"]),
+    "an image's space": ([*apply(), "--space", "ras"], ["--space", "of points"]),
     "unknown ending": (apply(o="OUT/moved.dcm"), ["moved.dcm", ".nii.gz"]),
     "output in a file": (apply(o="OUT/file/moved.nii.gz"), ["moved.nii.gz", "cannot write"]),
     "output is a folder": (apply(o="OUT/folder.nii.gz"), ["folder.nii.gz", "directory"]),
@@ -216,6 +229,8 @@ ROWS = {  # the command, and what its one line on stderr must say
     "no grid for ANTs": (convert("good.h5", "ours_", "--to", "ants"), ["ours_", "--fixed"]),
     "affine as a field": (convert("good.h5", "warp.nii.gz"), ["warp.nii.gz", "fixed"]),
     "field as a matrix": (convert("warp.nii.gz", "a.mat", "--to", "fsl", *GRIDS), ["a.mat", ".nii.gz"]),
+    "deformation as a matrix": (convert("warp.nii.gz", "a.mat", "--to", "itk"), ["a.mat", "deforms", ".h5"]),
+    "grid of a slice": (convert("good.h5", "w.nii.gz", "--fixed", "slice.nii.gz"), ["w.nii.gz", "3-D", "2-D"]),
     "no arrays": (convert("bad.npz", "a.h5", *GRIDS), ["bad.npz", "floating point"]),
     "another shape": (convert("disp.npz", "a.h5", *GRIDS), ["disp.npz", "(4, 4, 4, 3)", "(12, 14, 10, 3)"]),
     "singular FLIRT": (convert("flirt.mat", "a.h5", "--from", "fsl", *GRIDS), ["flirt.mat"]),
@@ -267,6 +282,36 @@ ROWS = {  # the command, and what its one line on stderr must say
         register("good.nii.gz", "good.nii.gz", "--fixed-mask", "nothing.nii.gz"),
         ["nothing.nii.gz", "0 everywhere"],
     ),
+    "register with a mask for an exclude": (
+        register("organ.nii.gz", "good.nii.gz", "--fixed-exclude", "inside.nii.gz"),
+        ["inside.nii.gz", "organ.nii.gz is 0 everywhere", "other way round"],
+    ),
+    "register with labels of nothing": (
+        register("good.nii.gz", "good.nii.gz", "--moving-labels", "nothing.nii.gz"),
+        ["nothing.nii.gz", "0 everywhere"],
+    ),
+    "register with labels of one": (
+        register("good.nii.gz", "good.nii.gz", "--fixed-labels", "labels.nii.gz"),
+        ["--fixed-labels", "--moving-labels"],
+    ),
+    "register from two starts": (
+        register("good.nii.gz", "good.nii.gz", "--initial", "good.h5", "--init", "global"),
+        ["--init global", "--initial"],
+    ),
+    "register without an end": (
+        register("good.nii.gz", "good.nii.gz", "--smoothness", "inf"),
+        ["--smoothness inf", "factor"],
+    ),
+    "register in a space of nothing": (
+        register("good.nii.gz", "good.nii.gz", "--space", "ras"),
+        ["--space", "--fixed-points"],
+    ),
+    "match a plane": (match("plane.csv", "plane.csv"), ["fixed cloud", "one plane"]),
+    "match in 2-D and 3-D": (match("plane.csv", "absent.csv"), ["plane.csv", "absent.csv", "3-D", "2-D"]),
+    "match and push in 2-D": (
+        match("plane.csv", "plane.csv", "--matched", "--fixed-points", "absent.csv"),
+        ["plane.csv", "absent.csv", "3-D", "2-D"],
+    ),
     "register with another grid's mask": (
         register("good.nii.gz", "good.nii.gz", "--fixed-mask", "elsewhere.nii.gz"),
         ["elsewhere.nii.gz", "another grid", "resample"],
@@ -314,7 +359,14 @@ def run(files, tmp_path, monkeypatch, capfd):
 def test_the_table_is_long():
     assert len(ROWS) >= 60
     assert len(SICK) >= 12
-    assert {command[0] for command, _ in ROWS.values()} == {"apply", "convert", "doctor", "prepare", "register"}
+    assert {command[0] for command, _ in ROWS.values()} == {
+        "apply",
+        "convert",
+        "doctor",
+        "match",
+        "prepare",
+        "register",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:.*sheared.nii.gz. here, as in nibabel")

@@ -12,6 +12,7 @@ from importlib.metadata import version
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from pullback import cli
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -188,6 +189,12 @@ def test_evaluate(pullback, run_folder, tmp_path):
     assert {p.name for p in (tmp_path / "eval").iterdir()} == {"pairs.csv", "summary.csv"}
 
 
+def test_a_run_called_before_is_not_taken_for_what_was_before(pullback, run_folder, tmp_path, monkeypatch):
+    shutil.copytree(run_folder, tmp_path / "before")
+    monkeypatch.chdir(tmp_path)
+    assert "rename the folder" in complaint(pullback, "evaluate", "before", "-o", tmp_path / "eval")
+
+
 def test_train_resume_of_a_finished_run_changes_nothing(pullback, run_folder):
     before = (run_folder / "last.safetensors").read_bytes()
     code, _, err = pullback("train", "ofg_voxelmorph_phantom", "-o", run_folder, "--resume", *SETTINGS)
@@ -295,6 +302,8 @@ def test_labels_on_another_grid(pullback, run_folder, tmp_path):
         tmp_path / "o",
         "--fixed-labels",
         labels,
+        "--moving-labels",
+        labels,
     )
     error = complaint(pullback, *words, clean=tmp_path / "o")
     assert "labels.nii.gz: the labels lie on another grid" in error
@@ -363,6 +372,37 @@ def test_ctrl_c_in_training_and_back_again(pullback, tmp_path):
     assert "--resume" in error
     assert "Traceback" not in error
     assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+def test_a_scheduler_that_ends_a_registration_finds_nothing_left(tmp_path):
+    values = np.random.default_rng(0).random((72, 72, 72)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "image.nii.gz")
+    files = ["-f", tmp_path / "image.nii.gz", "-m", tmp_path / "image.nii.gz", "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "pullback.cli", "register", *files, "--preset", "accurate"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("out/.pullback.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, [path.name for path in tmp_path.iterdir()]) == (143, ["image.nii.gz"])
+    assert "Traceback" not in error
+
+
+def test_a_terminal_without_arrows(tmp_path):
+    (tmp_path / "points.csv").write_text("R,A,S\n1,2,3\n")
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "still.tfm"))
+    command = [sys.executable, "-m", "pullback.cli", "apply", "-i", "points.csv", "-t", "still.tfm", "-o", "moved.csv"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        encoding="cp1252",
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fixed ? moving" in " ".join(done.stdout.split())
 
 
 def test_the_version(pullback):

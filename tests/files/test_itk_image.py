@@ -1,5 +1,7 @@
 """ITK's image formats lie where ITK lays them, and hold what it holds."""
 
+import struct
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -63,6 +65,21 @@ def test_grey_pictures_are_read_with_a_note(tmp_path, dtype):
     assert read.grid.spacing.tolist() == [1, 1]
     (finding,) = [f for f in audit(tmp_path / "grey.png") if "picture" in f.what]
     assert finding.severity is Severity.NOTE
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_dots_per_inch_are_no_size(tmp_path, ending):
+    """Slides carry the resolution of some print; all pictures are a millimetre a pixel, so that they fit each other."""
+    path, pixels = tmp_path / f"grey.{ending}", np.random.default_rng(0).integers(0, 255, (20, 30)).astype(np.uint8)
+    picture = sitk.GetImageFromArray(pixels)
+    picture.SetSpacing((0.35, 0.35))
+    sitk.WriteImage(picture, str(path))
+    if ending == "jpg":  # which ITK reads and does not write: 72 dots per inch
+        content = bytearray(path.read_bytes())
+        content[13:18] = struct.pack(">BHH", 1, 72, 72)
+        path.write_bytes(content)
+    assert sitk.ReadImage(str(path)).GetSpacing()[0] != 1  # it is written there
+    assert torch.equal(read_image(path).grid.affine, torch.diag(torch.tensor([-1.0, -1.0, 1.0])).double())
 
 
 @pytest.mark.parametrize(("count", "says"), [(3, "colours"), (4, "colours"), (2, "5-D")])

@@ -87,6 +87,22 @@ def test_clouds_without_partners_find_each_other(tmp_path):
     assert float((pushed - moved).norm(dim=1).mean()) < 0.1 * float((whole - moved).norm(dim=1).mean())
 
 
+def test_a_map_that_tears_is_not_believed(landmarks, tmp_path):
+    """Clouds that have nothing in common, and one in another unit; the true partners are believed."""
+    fixed, moving, points = landmarks
+    stranger = written(tmp_path / "stranger.csv", drawn(60, seed=5))
+    metres = written(tmp_path / "metres.csv", bent(points) / 1000)
+    for name, other, matched, passed in (
+        ("friend", moving, True, True),
+        ("stranger", stranger, True, False),
+        ("metres", metres, True, False),
+        ("any", stranger, False, False),
+    ):
+        content = match_files(fixed, other, tmp_path / name, matched=matched)
+        assert (name, content["quality"]["passed"]) == (name, passed)
+        assert bool(content["quality"]["reasons"]) is not passed
+
+
 @pytest.fixture
 def mask(tmp_path):
     def made(name, values):
@@ -107,7 +123,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(landmarks, mask, tm
     for arguments, what in (
         ({"moving": fewer, "matched": True}, "60 points, but .*fewer.csv: 50"),
         ({"moving": flat}, "in 3-D, but .*flat.csv: in 2-D"),
-        ({"moving": plane, "matched": True}, "into one plane"),
+        ({"moving": plane, "matched": True}, "into one place"),
         ({"smoothing": 3.0}, "is for --matched points"),
         ({"matched": True, "smoothing": -3.0}, "0 or more"),
         ({"masks": (whole, None)}, "give both"),

@@ -24,7 +24,7 @@ from pullback.solvers import Deformed, Descend, Levels, Posed
 from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, Motion, pull
 from pullback.study.choices import learned
 from pullback.study.inputs import Files
-from pullback.study.outputs import Wanted
+from pullback.study.outputs import Wanted, whole
 from pullback.study.recipe import to_yaml
 from pullback.study.register import register_files, round_trip, settings_of
 from pullback.study.run import build, load_run
@@ -200,6 +200,20 @@ def test_a_trained_network_works_in_the_voxel_size_of_its_training(world):
     one, two = (register(*images).transform.displacement(coarse[0].grid) for images in (coarse, fine))
     inner = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     assert float((one - two)[inner].norm(dim=1).mean()) < 0.35 * float(one[inner].norm(dim=1).mean())
+
+
+def test_a_trained_network_does_not_see_what_a_mask_hides(world):
+    register = load_run(world / "run")[1]
+    fixed, moving = (read_image(world / f"{name}.nii.gz") for name in ("fixed", "moving"))
+    hidden = torch.zeros_like(fixed.data, dtype=torch.bool)
+    hidden[(..., *[slice(8, 12)] * 3)] = True
+    answers = {}
+    for level in (0.0, 9.0):
+        lesioned = replace(fixed, data=torch.where(hidden, level, fixed.data))
+        for name, mask in (("masked", ~hidden), ("seen", None)):
+            answers[name, level] = register(replace(lesioned, mask=mask), moving).transform.field
+    assert torch.equal(answers["masked", 0.0], answers["masked", 9.0])
+    assert not torch.equal(answers["seen", 0.0], answers["seen", 9.0])
 
 
 def test_a_network_is_refined_step_by_step(world, tmp_path):
@@ -408,6 +422,23 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(scene, tmp_path
     with pytest.raises(InputError, match="cannot write there"):
         register_files(*sides(scene), never, tmp_path / where)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_read_is_not_replaced(tmp_path):
+    """Neither what an earlier run left there, before any work, nor what has the name of a new file."""
+    with whole(tmp_path) as folder:
+        (folder / "moved.nii.gz").write_text("moved")
+        (folder / "run.json").write_text('{"files": ["moved.nii.gz", "run.json"]}')
+    with pytest.raises(InputError, match="is read here"), whole(tmp_path, [tmp_path / "moved.nii.gz"]):
+        raise AssertionError("the work began")
+    (tmp_path / "own.nii.gz").write_text("own")
+    with (
+        pytest.raises(InputError, match="is read here"),
+        whole(tmp_path, [tmp_path / "own.nii.gz"]) as folder,
+    ):
+        (folder / "own.nii.gz").write_text("new")
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert (texts["own.nii.gz"], texts["moved.nii.gz"], len(texts)) == ("own", "moved", 3)
 
 
 def test_work_that_fails_leaves_nothing(scene, tmp_path):

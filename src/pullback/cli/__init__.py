@@ -1,6 +1,8 @@
 """The commands. Heavy imports wait inside them, so that `--help` answers at once."""
 
+import io
 import json
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -41,9 +43,14 @@ for command in (demo, prepare, train, register, match, evaluate, apply, convert,
 
 
 def main() -> None:
-    """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C."""
+    """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C, 143 after
+    SIGTERM, and nothing half-written after either."""
     from pullback.errors import InputError, Interrupted
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks our arrows
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"pullback: careful: {message}", err=True)
     try:
         app()

@@ -120,6 +120,7 @@ def evaluate(
 ) -> None:
     """Measure runs on the test pairs of the first one's data: mean ± sd, paired differences, seconds, memory."""
     from pullback.alignment import Register
+    from pullback.errors import InputError
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, unmoved
     from pullback.study.run import learned_from, load_run
@@ -130,6 +131,8 @@ def evaluate(
     console = terminal(as_json)
     where = device_of(device)
     networks = {name: trained.network.to(where) for name, (_, trained) in loaded.items()}
+    if "before" in networks:
+        raise InputError("before: is what the unmoved images are called; rename the folder of this run")
     registers: dict[str, Register] = {"before": unmoved, **networks}
     for run in runs:
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))

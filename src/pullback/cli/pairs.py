@@ -41,7 +41,6 @@ def register(
     """Align two images: moved image, transforms both ways, report. Exit code 3: done, but it looks failed."""
     from pullback.alignment import Register
     from pullback.errors import refuse
-    from pullback.files import read_transform
     from pullback.solvers import Refine
     from pullback.study.choices import classical, learned
     from pullback.study.inputs import Files
@@ -51,7 +50,14 @@ def register(
     from pullback.training import device_of
 
     where, weight = device_of(device), 1.0 if smoothness is None else smoothness
+    if fixed_points is None:
+        refuse({"--space": space}, "is of --fixed-points, and there are none")
+    if moving_labels is None:
+        refuse({"--fixed-labels": fixed_labels}, "are measured against --moving-labels, and there are none")
+    if initial is not None:
+        refuse({f"--init {init}": None if init == "auto" else init}, "--initial is where to begin")
     if network is None:
+        refuse({"--trust": trust}, "is of a network's parts, and there is no --network")
         refuse({"--refine": refine}, "refines a network's answer, and there is no --network")
         chosen: Register | Refine = classical(
             preset or "balanced", transform or "velocity", energy, weight, init, seed, aligned
@@ -72,7 +78,7 @@ def register(
             out,
             fixed_points,
             space,
-            None if initial is None else read_transform(initial),
+            initial,
             Wanted(jacobian, ants_prefix),
             where,
             {"seed": seed, "network": network and str(network), "initial": str(initial or init)},
@@ -94,7 +100,7 @@ def match(
     space: Annotated[str | None, typer.Option(help="World of points that name none.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Align two clouds of points: transforms both ways, both clouds moved, a picture.
+    """Align two clouds of points: transforms both ways, both clouds moved, a picture. Exit code 3: looks failed.
 
     Nobody needs to know which points belong together: keypoints of two scans of
     a lung, say. With --matched they do, as landmarks that were set by hand.
@@ -105,6 +111,8 @@ def match(
         masks = (fixed_mask, moving_mask)
         content = match_files(fixed, moving, out, matched, smoothing, masks, fixed_points, space)
     say(as_json, content, summary(content, out))
+    if not content["quality"]["passed"]:
+        raise typer.Exit(3)
 
 
 def apply(

@@ -5,7 +5,7 @@ from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungPair, lung_fold, read_lung
-from pullback.data.normalise import normalised
+from pullback.data.normalise import normalised, shown
 from pullback.data.synthesis import Synthesis, Synthetic
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "ordered_pairs",
     "pair_of",
     "read_lung",
+    "shown",
     "write_dataset",
 ]

@@ -30,3 +30,20 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
             bottom, top = seen.min(), seen.max()
         data[tuple(index)] = ((values - bottom) / (top - bottom)).clamp(0, 1)
     return replace(image, data=data)
+
+
+def shown(image: Image) -> Image:
+    """Intensities 0 … 1 (`normalised`), and what the mask hides at the mean of what it shows.
+
+    Raises:
+        InputError: the mask is empty, or the image constant within it.
+    """
+    if image.mask is not None and not image.mask.any():
+        raise InputError("the mask is empty, so there is nothing to align; leave it out, or mark where to look")
+    bright = normalised(image)
+    if image.mask is None:
+        return bright
+    seen = image.mask.expand_as(bright.data)
+    axes = tuple(range(2, bright.data.ndim))
+    mean = torch.where(seen, bright.data, 0).sum(axes, keepdim=True) / seen.sum(axes, keepdim=True)
+    return replace(bright, data=torch.where(seen, bright.data, mean))

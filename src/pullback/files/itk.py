@@ -16,6 +16,7 @@ from pullback.space import Affine, Composite, Dense, Displacement, Grid, Inverse
 FIELDS = (".nii", ".nii.gz")
 HDF5 = (".h5", ".hdf5")
 STORED = (Displacement, Velocity)  # files hold their displacement; it is linear between voxels
+FLAT = 1e-12  # determinant of an affine, up to which it has no inverse
 TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
 
 
@@ -139,6 +140,8 @@ def _refuse_cut(path: str | Path) -> None:
 
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
     """ITK applies the transform added last first. In HDF5 all are composites: nitransforms reads nothing else."""
+    if str(path).endswith(".mat") and not all(isinstance(part, Linear) for part in chain(transform)):
+        raise InputError(f"{path}: .mat holds an affine, and this transform deforms; write it as .h5")
     parts = [_part_to_itk(part, path) for part in chain(transform)]
     return parts[0] if len(parts) == 1 and not str(path).endswith(HDF5) else sitk.CompositeTransform(parts)
 
@@ -190,7 +193,7 @@ def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
         columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
         matrix = np.eye(ndim + 1)
         matrix[:-1, :-1], matrix[:-1, -1] = np.stack(columns, 1), origin
-        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < FLAT:
             raise InputError(f"{path}: the affine cannot be inverted, it flattens the image; estimate it anew")
         return Affine(torch.from_numpy(_flip(ndim) @ matrix @ _flip(ndim)))
     raise InputError(f"{path}: a {transform.GetName()} is not read; affine, displacement field and composites are")

@@ -8,7 +8,7 @@ from pullback.alignment import Pair
 from pullback.errors import InputError
 from pullback.files import Finding, audit, audit_pair, read_channels, read_labels
 from pullback.files.nifti import refuse_sheared
-from pullback.space import Image
+from pullback.space import Image, Labels
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Files:
     exclude: str | Path | None = None
     labels: str | Path | None = None
 
+    @property
+    def paths(self) -> tuple[str | Path, ...]:
+        """All of them."""
+        more = (self.mask, self.exclude, self.labels)
+        return (*self.images, *(path for path in more if path is not None))
+
 
 def read_pair(fixed: Files, moving: Files) -> Pair:
     """Images, masks and labels.
@@ -44,10 +50,19 @@ def read_pair(fixed: Files, moving: Files) -> Pair:
     return Pair(
         one,
         two,
-        fixed_labels=None if fixed.labels is None else read_labels(fixed.labels, on=one.grid),
-        moving_labels=None if moving.labels is None else read_labels(moving.labels, on=two.grid),
+        fixed_labels=_labels(fixed, one),
+        moving_labels=_labels(moving, two),
         name=f"{fixed.images[0]} ← {moving.images[0]}",
     )
+
+
+def _labels(files: Files, image: Image) -> Labels | None:
+    if files.labels is None:
+        return None
+    labels = read_labels(files.labels, on=image.grid)
+    if not labels.data.any():
+        raise InputError(f"{files.labels}: the labels are 0 everywhere; leave them out")
+    return labels
 
 
 def _image(files: Files) -> Image:
@@ -57,7 +72,7 @@ def _image(files: Files) -> Image:
         kept = read_labels(files.exclude, on=image.grid).data == 0
         kept = kept if image.mask is None else kept & image.mask
         if not kept.any():
-            raise InputError(f"{files.exclude}: leaves nothing of the image to look at; it marks what is to be left out")
+            raise InputError(f"{files.exclude}: leaves nothing of the image to look at; it marks what to leave out")
         image = replace(image, mask=kept)
     if image.mask is None:
         return image
@@ -66,8 +81,8 @@ def _image(files: Files) -> Image:
         if seen.min() == seen.max():
             by = " and ".join(str(each) for each in (files.mask, files.exclude) if each is not None)
             raise InputError(
-                f"{by}: {path} is {float(seen.min()):g} everywhere that is left to look at; a mask marks where to look, "
-                f"an exclude where not to: are they meant the other way round?"
+                f"{by}: {path} is {float(seen.min()):g} everywhere that is left to look at; a mask marks where to "
+                f"look, an exclude where not to: are they meant the other way round?"
             )
     return image
 

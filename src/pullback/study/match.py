@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pullback.data.lung import SURFACE
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_labels, read_points, write_points, write_transform
 from pullback.files.beside import beside
+from pullback.files.itk import FLAT
 from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.methods.points.matched import gap_of, match_points
 from pullback.numerics.difference import determinant, jacobian
@@ -21,6 +23,8 @@ from pullback.study.outputs import PUSHED, RECORD, about_points, pushed_name, wh
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
+MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed
+LARGEST = 30.0  # change of volume, either way, that tissue may go through
 FINE = 0.4  # voxels of the written field in gaps between points
 MOST = 2_000_000  # voxels of it
 NOTES = (
@@ -52,7 +56,7 @@ def match_files(
         space: of all points, where their files do not say.
 
     Returns:
-        what `run.json` holds.
+        what `run.json` holds; under `quality` whether the map can be believed.
 
     Raises:
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
@@ -60,8 +64,11 @@ def match_files(
     here, there = (read_points(path, space) for path in (fixed, moving))
     table = None if points is None else read_points(points, space)
     _check(fixed, moving, here, there, matched, smoothing, masks)
+    if table is not None and points is not None:
+        _alike(fixed, here, points, table)
     surfaces = None if masks[0] is None or masks[1] is None else _surfaces(masks)
-    with whole(Path(out)) as folder:
+    given = [path for path in (fixed, moving, points, *masks) if path is not None]
+    with whole(Path(out), given) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
         if matched:
@@ -83,6 +90,7 @@ def match_files(
         for name, (thing, path, where) in sent.items():
             write_points(thing.moved(where), folder / pushed_name(name, path))
         _picture(here.points, moved, there.points, folder / "clouds.png")
+        volumes = _volumes(transform)
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
             "moving": str(moving),
@@ -90,7 +98,8 @@ def match_files(
             "matched": matched,
             "surfaces": [str(path) for path in masks if path is not None],
             "direction": list(NOTES) + about_points(table, points),
-            "numbers": _numbers(here.points, moved, there.points, matched, transform),
+            "numbers": _numbers(here.points, moved, there.points, matched, transform, volumes),
+            "quality": _judged(volumes),
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
             "files": [*sorted(path.name for path in folder.iterdir()), RECORD],
@@ -110,8 +119,8 @@ def gridded(transform: ThinPlate, grid: Grid) -> Composite:
     known = torch.cat([here, torch.ones_like(here[:, :1])], 1)
     rows = torch.linalg.lstsq(known, transform(here)).solution.mT
     affine = Affine.identity(here.shape[1]).with_params(rows)
-    if int(torch.linalg.matrix_rank(rows[:, :-1])) < len(rows):
-        raise InputError("the points are brought into one plane, and there is no way back; do they belong together?")
+    if abs(float(torch.linalg.det(rows[:, :-1]))) < FLAT:
+        raise InputError("the points are brought into one place, and there is no way back; do they belong together?")
     rest = affine.inverse() @ transform
     return Composite(affine, Displacement(rest.displacement(grid), grid))
 
@@ -122,6 +131,9 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     lines = [f"{content['points'][0]} fixed and {content['points'][1]} moving points, {content['seconds']:.1f} seconds"]
     lines += [f"{name}: {before[name]:.4g} → {after[name]:.4g}" for name in before]
     lines += [f"{name}: {value:.4g}" for name, value in after.items() if name not in before]
+    judged = content["quality"]
+    lines += ["quality: sound"] if judged["passed"] else ["quality: looks FAILED (exit code 3)"]
+    lines += [f"  {reason}" for reason in judged["reasons"]]
     lines.append("points go fixed → moving by fixed_to_moving.h5, images moving → fixed by the same file")
     return "\n".join([*lines, f"Look at {Path(out) / 'clouds.png'}"])
 
@@ -135,11 +147,10 @@ def _check(
     smoothing: float,
     masks: Sequence[str | Path | None],
 ) -> None:
-    one, two = (thing.points.data.shape[1:] for thing in (here, there))
-    if one[1] != two[1]:
-        raise InputError(f"{fixed}: points in {one[1]}-D, but {moving}: in {two[1]}-D; both must be alike")
-    if matched and one[0] != two[0]:
-        raise InputError(f"{fixed}: {one[0]} points, but {moving}: {two[0]}; matched points are as many in both")
+    _alike(fixed, here, moving, there)
+    one, two = (thing.points.data.shape[1] for thing in (here, there))
+    if matched and one != two:
+        raise InputError(f"{fixed}: {one} points, but {moving}: {two}; matched points are as many in both")
     if matched and masks != (None, None):
         raise InputError("--fixed-mask, --moving-mask: surfaces take part where points are not matched")
     if not smoothing >= 0:
@@ -150,6 +161,12 @@ def _check(
         raise InputError(
             "--fixed-mask and --moving-mask: give both; the surface of one organ is brought to the other's"
         )
+
+
+def _alike(path: str | Path, here: PointTable | Surface, other: str | Path, there: PointTable | Surface) -> None:
+    one, two = (thing.points.data.shape[2] for thing in (here, there))
+    if one != two:
+        raise InputError(f"{path}: points in {one}-D, but {other}: in {two}-D; both must be alike")
 
 
 def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:
@@ -174,20 +191,33 @@ def _grid(fixed: Points, surfaces: tuple[Points, Points] | None) -> Grid:
     return Grid(tuple(math.ceil(n / edge) + 1 for n in extent.tolist()), affine)
 
 
+def _volumes(written: Composite) -> Tensor:
+    """By how much each voxel of the written field changes its volume."""
+    assert isinstance(written.inner, Displacement)
+    return determinant(jacobian(written.inner.field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
+
+
+def _judged(volumes: Tensor) -> dict[str, Any]:
+    torn = float(((volumes < 1 / LARGEST) | (volumes > LARGEST)).double().mean())
+    reason = (
+        f"{100 * torn:.0f} % of the space about the points folds, or changes its volume more than {LARGEST:g} times; "
+        f"{100 * MAY_TEAR:g} % are allowed. Do the clouds belong together, and are both in mm?"
+    )
+    return {"passed": torn <= MAY_TEAR, "reasons": [] if torn <= MAY_TEAR else [reason]}
+
+
 def _numbers(
-    fixed: Points, moved: Points, moving: Points, matched: bool, written: Composite
+    fixed: Points, moved: Points, moving: Points, matched: bool, written: Composite, volumes: Tensor
 ) -> dict[str, dict[str, float]]:
     """Before and after: how far apart the clouds are, mm; how much folds of what is written, and the least and the most
     of its volume change; and how far it is from what was found, mm."""
-    assert isinstance(written.inner, Displacement)
-    det = determinant(jacobian(written.inner.field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
     return {
         "before": _apart(fixed, moving, matched),
         "after": _apart(moved, moving, matched)
         | {
-            "folding %": 100 * float((det <= 0).double().mean()),
-            "least volume": float(det.min()),
-            "most volume": float(det.max()),
+            "folding %": 100 * float((volumes <= 0).double().mean()),
+            "least volume": float(volumes.min()),
+            "most volume": float(volumes.max()),
             "mm off as written": float((push(fixed, written).data - moved.data).norm(dim=2).mean()),
         },
     }

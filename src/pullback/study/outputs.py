@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,12 @@ class Wanted:
 
 
 @contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all went well; else nothing has changed there."""
+def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
+    """A folder whose files move to `out` when all went well; else nothing has changed there.
+
+    What an earlier run left there goes. `given` are the files that the work reads: none of them may be lost so.
+    """
+    _spare(out, _written(out), given)
     new = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -44,6 +48,7 @@ def whole(out: Path) -> Iterator[Path]:
         raise InputError(f"{out}: cannot write there: {error.strerror or error}; name another folder by -o") from error
     try:
         yield folder
+        _spare(out, {path.name for path in folder.iterdir()}, given)
         old = _written(out)
         for path in sorted(folder.iterdir()):
             os.replace(path, out / path.name)
@@ -59,6 +64,12 @@ def whole(out: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # not empty: it is wanted
             for path in new:
                 path.rmdir()
+
+
+def _spare(out: Path, names: Collection[str], given: Sequence[str | Path]) -> None:
+    lost = sorted({(out / name).resolve() for name in names} & {Path(path).resolve() for path in given})
+    if lost:
+        raise InputError(f"{lost[0]}: is read here, and would be replaced; name another folder by -o")
 
 
 def _written(out: Path) -> set[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.errors import InputError
-from pullback.files import PointTable, Surface, read_points
+from pullback.files import PointTable, Surface, read_points, read_transform
 from pullback.files.itk import affine_and_field, chain, dimensions
 from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.methods.pair.classical import Classical, Solved, Stage
@@ -66,7 +66,7 @@ def register_files(
     out: str | Path,
     points: str | Path | None = None,
     space: str | None = None,
-    start: Transform | None = None,
+    start: Transform | str | Path | None = None,
     wanted: Wanted = Wanted(),
     device: torch.device = torch.device("cpu"),
     about: Mapping[str, Any] | None = None,
@@ -83,7 +83,7 @@ def register_files(
         out: the folder.
         points: in the fixed world, pushed to the moving one; in the format they come in.
         space: of those points, as `read_points` knows it, where the file does not say.
-        start: fixed → moving, where to go on from.
+        start: fixed → moving, where to go on from: a transform, or the file of one.
         wanted: what else to write.
         device: where to compute.
         about: more to keep in `run.json`, such as the seed.
@@ -96,9 +96,13 @@ def register_files(
     """
     pair = read_pair(fixed, moving).to(device)
     table = None if points is None else read_points(points, space)
+    given = [*fixed.paths, *moving.paths, *([] if points is None else [points])]
+    if isinstance(start, str | Path):
+        given.append(start)
+        start = read_transform(start)
     _check(pair, register, table, start, wanted)
     found = headers(fixed, moving)
-    with whole(Path(out)) as folder:
+    with whole(Path(out), given) as folder:
         forget_peak_memory(device)
         answer = _answer(pair, register, start)
         names = write_all(answer.after, answer.inverse, folder, table, points, wanted)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pullback.alignment import Pair
-from pullback.data import normalised
+from pullback.data import shown
 from pullback.errors import InputError
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Displacement, Grid, Image, canonical, pull
@@ -24,9 +24,9 @@ class Placed:
 class Trained:
     """Shows a network images as it was trained to see them, and answers in the world.
 
-    The images' intensities are normalised, and both are laid on a grid that covers the fixed image, its axes as nearly
-    along R, A, S as storage allows, with the training's voxel size (left alone within 5 %). The answer is one
-    displacement on the fixed image's own grid.
+    The images' intensities are normalised, and what their masks hide is at the mean of the rest. Both are laid on a
+    grid that covers the fixed image, its axes as nearly along R, A, S as storage allows, with the training's voxel size
+    (left alone within 5 %). The answer is one displacement on the fixed image's own grid.
 
     Attributes:
         network: a register of normalised images on one grid.
@@ -53,7 +53,7 @@ class Trained:
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
         begin, grid = self.begin(fixed, moving), self._grid(fixed)
         still = Affine.identity(grid.ndim)
-        seen = Pair(_laid(normalised(fixed), still, grid), _laid(normalised(moving), begin, grid))
+        seen = Pair(_laid(shown(fixed), still, grid), _laid(shown(moving), begin, grid))
         found = begin @ align(self.network, seen).transform
         field = found.displacement(fixed.grid).to(fixed.data.dtype)
         return Placed(Displacement(field, fixed.grid))

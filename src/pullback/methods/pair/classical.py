@@ -9,12 +9,9 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-import torch
-
 from pullback.alignment import Alignment, Pair
-from pullback.data import normalised
+from pullback.data import shown
 from pullback.energies import LNCC, Diffusion, Energy
-from pullback.errors import InputError
 from pullback.methods.pose.initialise import Begun, Initialise
 from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
 from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity, inverted
@@ -59,8 +56,8 @@ class Solved:
 class Classical:
     """The register of any two images: initialise → rigid → affine → deformable; each stage may be None or left out.
 
-    Intensities are brought to 0 … 1 (`normalised`), and what the masks hide is replaced by the mean of the rest, so
-    that it has no influence on any stage.
+    Intensities are brought to 0 … 1, and what the masks hide is replaced by the mean of the rest (`shown`), so that it
+    has no influence on any stage.
 
     Attributes:
         initialise: finds a rough start; None begins where the headers put the images.
@@ -81,7 +78,7 @@ class Classical:
             start: where to go on from. A linear one replaces the initialisation; with a field, such as a network's
                 answer, only the deformable stage follows, which refines it.
         """
-        one, two = _prepared(fixed), _prepared(moving)
+        one, two = shown(fixed), shown(moving)
         stages: list[Stage] = []
         clock = time.perf_counter()
 
@@ -105,19 +102,6 @@ class Classical:
             found = self.deformable(one, two, found).transform
             done("deformable")
         return Solved(Pair(fixed, moving), found, tuple(stages), begun)
-
-
-def _prepared(image: Image) -> Image:
-    """Intensities 0 … 1, and what the mask hides at the mean of what it shows."""
-    if image.mask is not None and not image.mask.any():
-        raise InputError("the mask is empty, so there is nothing to align; leave it out, or mark where to look")
-    bright = normalised(image)
-    if image.mask is None:
-        return bright
-    shown = image.mask.expand_as(bright.data)
-    axes = tuple(range(2, bright.data.ndim))
-    mean = torch.where(shown, bright.data, 0).sum(axes, keepdim=True) / shown.sum(axes, keepdim=True)
-    return replace(bright, data=torch.where(shown, bright.data, mean))
 
 
 CONTRAST = LNCC(5, noise=0.1)

@@ -36,7 +36,7 @@ def match_points(
         network: points `(N, 3)` to features `(N, C)`.
 
     Raises:
-        InputError: clouds in 2-D, too few points, or all in one place.
+        InputError: clouds in 2-D, too few points, or all in one plane or place.
     """
     gap = max(_gap(points, name) for points, name in ((fixed, "fixed"), (moving, "moving")))
     middle, scale = fixed.data[0].double().mean(0), GAP / gap
@@ -64,6 +64,8 @@ def _gap(points: Points, name: str) -> float:
         raise InputError(
             f"the {name} cloud: at least {LEAST} points in 3-D expected, got {len(data)}, {data.shape[1]}-D"
         )
+    if int(torch.linalg.matrix_rank(data - data.mean(0))) < 3:
+        raise InputError(f"the {name} cloud: all its points lie in one plane; points of a body are expected")
     gap = gap_of(data)
     if not gap > 0:
         raise InputError(f"the {name} cloud: its points lie in pairs on one another; leave each out but one")
