@@ -97,7 +97,7 @@ def _images(folder):
     saved(folder / "complex.nii.gz", noise().astype(np.complex64))
     saved(folder / "huge.nii.gz", (noise() * 2).astype(np.int64) * 2**40)
     saved(folder / "frames.nii.gz", noise(*SHAPE, 3))
-    saved(folder / "thin.nii.gz", noise(12, 1, 10))
+    saved(folder / "thin.nii.gz", noise(12, 1, 1))
     saved(folder / "sheared.nii.gz", affine=SHEARED)
 
 
@@ -179,8 +179,8 @@ ROWS = {  # the command, and what its one line on stderr must say
     "a colour picture": (apply(i="rgb.png"), ["rgb.png", "colours", "grey"]),
     "complex": (apply(i="complex.nii.gz"), ["complex.nii.gz", "complex", "magnitude"]),
     "frames of labels": ([*apply(i="frames.nii.gz"), "--labels"], ["frames.nii.gz", "4-D", "one frame"]),
-    "one voxel thick": (apply(i="thin.nii.gz"), ["thin.nii.gz", "(12, 1, 10)", "two voxels"]),
-    "thick reference": (apply(r="thin.nii.gz"), ["thin.nii.gz", "(12, 1, 10)", "two voxels"]),
+    "one voxel thick": (apply(i="thin.nii.gz"), ["thin.nii.gz", "(12, 1)", "two voxels"]),
+    "thick reference": (apply(r="thin.nii.gz"), ["thin.nii.gz", "(12, 1)", "two voxels"]),
     "float labels": ([*apply(), "--labels"], ["good.nii.gz", "whole numbers"]),
     "labels beyond 32 bits": ([*apply(i="huge.nii.gz"), "--labels"], ["moved.nii.gz", "32 bits", "number them anew"]),
     "slice against volume": (apply(i="slice.nii.gz"), ["slice.nii.gz", "2-D", "3"]),
@@ -230,7 +230,10 @@ ROWS = {  # the command, and what its one line on stderr must say
     "affine as a field": (convert("good.h5", "warp.nii.gz"), ["warp.nii.gz", "fixed"]),
     "field as a matrix": (convert("warp.nii.gz", "a.mat", "--to", "fsl", *GRIDS), ["a.mat", ".nii.gz"]),
     "deformation as a matrix": (convert("warp.nii.gz", "a.mat", "--to", "itk"), ["a.mat", "deforms", ".h5"]),
-    "grid of a slice": (convert("good.h5", "w.nii.gz", "--fixed", "slice.nii.gz"), ["w.nii.gz", "3-D", "2-D"]),
+    "grid of a slice": (
+        convert("good.h5", "w.nii.gz", "--fixed", "slice.nii.gz"),
+        ["good.h5", "3-D", "slice.nii.gz is 2-D"],
+    ),
     "no arrays": (convert("bad.npz", "a.h5", *GRIDS), ["bad.npz", "floating point"]),
     "another shape": (convert("disp.npz", "a.h5", *GRIDS), ["disp.npz", "(4, 4, 4, 3)", "(12, 14, 10, 3)"]),
     "singular FLIRT": (convert("flirt.mat", "a.h5", "--from", "fsl", *GRIDS), ["flirt.mat"]),

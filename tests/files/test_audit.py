@@ -90,7 +90,7 @@ FAULTS = {
         ["slope nan"],
     ),
     "narrow": (lambda p: saved(p, noise(20, 22, 4)), WARNING, ["4 voxels wide"]),
-    "flat": (lambda p: saved(p, noise(20, 1, 22)), ERROR, ["fewer than two"]),
+    "flat": (lambda p: saved(p, noise(20, 1, 1)), ERROR, ["fewer than two"]),
     "small": (lambda p: saved(p, affine=affine(np.eye(3) * 0.1)), WARNING, ["2 × 2.2 × 2 mm"]),
 }
 
@@ -177,6 +177,13 @@ def test_slices_of_one_plane_overlap_in_it(tmp_path):
     assert boxes(tmp_path, shifted(2.0, 0, 0, 0), shifted(2.0, 0, 0, 100), shapes) == ()
     (finding,) = boxes(tmp_path, shifted(2.0, 0, 0, 0), shifted(2.0, 30, 0, 0), shapes)
     assert abs(float(finding.what.split(" %")[0]) - 25) <= 100 / 50
+
+
+def test_slices_of_different_planes_have_nothing_in_common(tmp_path):
+    coronal = shifted(2.0, 0, 0, 0)[:, [0, 2, 1, 3]]
+    (finding,) = boxes(tmp_path, shifted(2.0, 0, 0, 0), coronal, ((20, 20), (20, 20)))
+    assert finding.severity is WARNING
+    assert "planes 90° apart" in finding.what
 
 
 def test_dimensions_must_agree(tmp_path):

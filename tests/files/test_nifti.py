@@ -7,7 +7,7 @@ import SimpleITK as sitk
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.files.nifti import read_field, read_image, read_labels, write_field, write_image
+from pullback.files.nifti import read_field, read_grid, read_image, read_labels, write_field, write_image
 from pullback.metrics.physical import Dice, HausdorffDistance
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Velocity, pull
 
@@ -175,6 +175,25 @@ def test_slices_of_one_plane_lie_to_each_other_as_in_the_world(tmp_path, name):
         grids.append(read_image(tmp_path / f"{n}.nii").grid.affine)
     between = torch.linalg.solve(grids[0], grids[1])
     np.testing.assert_allclose(between, (np.linalg.inv(one) @ two)[np.ix_([0, 1, 3], [0, 1, 3])], atol=1e-5)
+
+
+@pytest.mark.parametrize("thin", [0, 1, 2])
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_is_a_slice_whatever_axis_it_is_thin_along(tmp_path, name, thin):
+    """As cut out of a volume; and what is written on its grid lies where it lay, stored alike."""
+    affine = nib.affines.from_matvec(SLICES[name] @ np.diag([2.0, 3, 5]), [7, -8, 9])
+    shape = tuple(np.insert((4, 5), thin, 1))
+    values = np.arange(20, dtype=np.float32).reshape(shape)
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "slice.nii")
+    last = [*(axis for axis in range(3) if axis != thin), thin, 3]
+    nib.save(nib.Nifti1Image(values.reshape(4, 5, 1), affine[:, last]), tmp_path / "last.nii")
+    image = read_image(tmp_path / "slice.nii")
+    assert image.grid == read_image(tmp_path / "last.nii").grid == read_grid(tmp_path / "slice.nii")
+    np.testing.assert_array_equal(image.data[0, 0], values.reshape(4, 5))
+    write_image(image, tmp_path / "again.nii", like=tmp_path / "slice.nii")
+    again = nib.load(tmp_path / "again.nii")
+    np.testing.assert_array_equal(again.get_fdata(), values)
+    np.testing.assert_allclose(again.affine, nib.load(tmp_path / "slice.nii").affine)
 
 
 def test_real_slices_along_x_and_y_are_read_as_they_are_stored(shared):

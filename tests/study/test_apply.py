@@ -193,6 +193,20 @@ def test_a_reference_lends_its_grid_alone(tmp_path):
         assert nib.load(tmp_path / "out.nii.gz").shape == (5, 6, 4)
 
 
+def test_a_slice_comes_where_its_reference_lies(tmp_path):
+    """A coronal one, as it is cut out of a volume."""
+    coronal = nib.Nifti1Image(np.random.default_rng(0).random((8, 1, 9), np.float32), np.diag([2.0, 4.0, 2.0, 1.0]))
+    coronal.header.set_xyzt_units("mm")
+    nib.save(coronal, tmp_path / "coronal.nii.gz")
+    write_transform(Affine.identity(2), tmp_path / "still.tfm")
+    still = read_transforms([str(tmp_path / "still.tfm")])
+    apply_files(tmp_path / "coronal.nii.gz", still, tmp_path / "out.nii.gz", tmp_path / "coronal.nii.gz")
+    out = nib.load(tmp_path / "out.nii.gz")
+    assert out.shape == (8, 1, 9)
+    np.testing.assert_allclose(out.affine, coronal.affine)
+    np.testing.assert_allclose(out.get_fdata(), coronal.get_fdata(), atol=1e-6)
+
+
 def test_surfaces_are_pushed(tmp_path):
     vertices = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     arrays = [

@@ -165,12 +165,18 @@ def convert(
     of 5 axes, as ITK's; disp_* and .npz as Learn2Reg's; .x5; to read, the
     prefix of ANTs' pieces. Others want --from or --to.
     """
+    from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any
+    from pullback.files.itk import dimensions
 
     grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
     kind = _kind("--to", target)
     what = meaning(out, kind)
-    written = write_any(read_any(given, _kind("--from", source), *grids), out, kind, *grids)
+    transform = read_any(given, _kind("--from", source), *grids)
+    for path, grid in zip((fixed, moving), grids, strict=True):
+        if grid is not None and grid.ndim != dimensions(transform):
+            raise InputError(f"{given}: moves points in {dimensions(transform)}-D, and {path} is {grid.ndim}-D")
+    written = write_any(transform, out, kind, *grids)
     names = ", ".join(map(str, written))
     say(as_json, {"output": [*map(str, written)], "what": what}, f"Written: {names}: {what}")
 

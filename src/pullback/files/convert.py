@@ -6,7 +6,7 @@ from pathlib import Path
 from pullback.errors import InputError
 from pullback.files.ants import AFFINE, WARP, read_prefix, write_ants
 from pullback.files.fsl import read_fsl, write_fsl
-from pullback.files.itk import FIELDS, STORED, chain, dimensions, read_transform, write_transform
+from pullback.files.itk import FIELDS, STORED, chain, read_transform, write_transform
 from pullback.files.learn2reg import read_learn2reg, write_learn2reg
 from pullback.files.nifti import load
 from pullback.files.x5 import read_x5, write_x5
@@ -68,8 +68,6 @@ def write_any(
         InputError: a name that fits several kinds, a grid that is missing, or a file that cannot hold the transform.
     """
     kind = _kind_to_write(path, kind)
-    if fixed is not None and fixed.ndim != dimensions(transform):
-        raise InputError(f"{path}: the transform moves points in {dimensions(transform)}-D, --fixed is {fixed.ndim}-D")
     if kind is Kind.ITK:
         write_transform(transform, path, on=None if _held(transform, path) else fixed)
     elif kind is Kind.X5:

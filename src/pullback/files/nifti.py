@@ -95,8 +95,11 @@ def read_labels(path: str | Path, on: Grid | None = None) -> Labels:
     raise InputError(f"{path}: labels from {low:g} to {high:g} do not fit 64 bits; number them anew")
 
 
-def write_image(thing: Image | Labels, path: str | Path) -> None:
+def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
     """The first image of the batch and its first channel: float32, or the smallest integers that hold the labels.
+
+    A slice is laid where the slice in the file `like` is, on whose grid it lies, and stored as that one; without, in
+    the plane of world x and y.
 
     Raises:
         InputError: the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
@@ -112,7 +115,11 @@ def write_image(thing: Image | Labels, path: str | Path) -> None:
     else:
         data = data.astype(np.float32)
     refuse_sheared(thing.grid, path)
-    save(nib.Nifti1Image(data, affine3(thing.grid.affine)), path)
+    affine = affine3(thing.grid.affine)
+    if like is not None and thing.grid.ndim == 2:
+        lent = load(like)
+        data, affine = data.reshape(lent.shape[:3]), lent.affine
+    save(nib.Nifti1Image(data, affine), path)
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
@@ -215,7 +222,7 @@ def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
 
 
 def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
-    """A 2-D or 3-D array, stored axes of length one at the end dropped, and its grid."""
+    """A 2-D or 3-D array, as `spatial` has its shape, and its grid."""
     image = load(path)
     shape = spatial(image)
     if len(shape) not in (2, 3):
@@ -235,10 +242,12 @@ def _thick(shape: tuple[int, ...], path: str | Path) -> tuple[int, ...]:
 
 
 def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
-    """The stored shape without the axes of length one at its end, at least two axes."""
+    """The stored shape without axes of length one at its end, and of a slice without the one it is thin along."""
     shape = tuple(image.shape)
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
+    if len(shape) == 3 and shape.count(1) == 1:
+        return tuple(n for n in shape if n > 1)
     return shape
 
 

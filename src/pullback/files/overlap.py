@@ -9,7 +9,7 @@ import numpy as np
 
 from pullback.files.audit import Finding, Severity, times
 from pullback.files.nifti import load, spatial
-from pullback.files.placement import in_plane
+from pullback.files.placement import in_plane, thin_axis
 
 
 def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
@@ -30,9 +30,10 @@ def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
     boxes = [_box(image) for image in images]
     if any(abs(np.linalg.det(box)) < 1e-12 for box in boxes):
         return ()
-    counts = [np.prod(image.shape[: len(box) - 1]) for image, box in zip(images, boxes, strict=True)]
+    counts = [np.prod(spatial(image)) for image in images]
     sizes = [(abs(np.linalg.det(b)) / n) ** (1 / (len(b) - 1)) for b, n in zip(boxes, counts, strict=True)]
     found = [
+        *_planes(fixed, moving, images),
         *_extents(fixed, moving, boxes),
         *_voxel_sizes(fixed, moving, *sizes),
         *_overlap(fixed, moving, boxes),
@@ -42,9 +43,25 @@ def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
 
 def _box(image: nib.Nifti1Pair) -> np.ndarray:
     """The affine `(d+1, d+1)` that takes the unit cube to the field of view, voxels' edges included."""
-    affine = in_plane(image.affine) if len(spatial(image)) == 2 else image.affine
-    d = len(affine) - 1
-    return affine @ nib.affines.from_matvec(np.diag(image.shape[:d]).astype(float), [-0.5] * d)
+    shape = spatial(image)
+    affine = in_plane(image.affine, thin_axis(image)) if len(shape) == 2 else image.affine
+    d = len(shape)
+    return affine @ nib.affines.from_matvec(np.diag(shape).astype(float), [-0.5] * d)
+
+
+def _planes(fixed: str | Path, moving: str | Path, images: list[nib.Nifti1Pair]) -> Iterator[Finding]:
+    """Of two slices: whether they could show the same."""
+    if len(spatial(images[0])) == 3:
+        return
+    normals = [np.cross(*np.delete(image.affine[:3, :3], thin_axis(image), axis=1).T) for image in images]
+    cosine = abs(normals[0] @ normals[1]) / np.prod([np.linalg.norm(normal) for normal in normals])
+    angle = float(np.degrees(np.arccos(np.clip(cosine, 0, 1))))
+    if angle > 30:
+        yield Finding(
+            Severity.WARNING,
+            f"{fixed} and {moving} are slices of planes {angle:.0f}° apart, such as axial and coronal.",
+            "Take the slice of the same plane, or nothing in them belongs together.",
+        )
 
 
 def _extents(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> Iterator[Finding]:

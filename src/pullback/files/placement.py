@@ -18,7 +18,7 @@ def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path)
     """Where the voxels are: the sform, else the qform, as nibabel chooses; warns where other tools may differ."""
     affine = np.array(image.affine, dtype=np.float64)
     try:
-        grid = Grid(shape, torch.from_numpy(in_plane(affine) if len(shape) == 2 else affine))
+        grid = Grid(shape, torch.from_numpy(in_plane(affine, thin_axis(image)) if len(shape) == 2 else affine))
         doubt = where_itk_differs(image)
     except ValueError as error:
         raise InputError(
@@ -30,21 +30,29 @@ def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path)
     return grid
 
 
-def in_plane(affine: np.ndarray) -> np.ndarray:
+def thin_axis(image: nib.Nifti1Pair) -> int:
+    """Along which a slice is stored as one voxel: the third, unless it is another."""
+    return next((axis for axis, n in enumerate(image.shape[:3]) if n == 1), 2)
+
+
+def in_plane(affine: np.ndarray, thin: int = 2) -> np.ndarray:
     """The `(3, 3)` affine of a slice, whose spacing is the length of its edges in the world, in mm.
+
+    It is one voxel thick along the axis `thin` of `affine`, `(4, 4)`.
 
     A slice along world x and y lies in them. Any other is given the orthonormal axes of its plane nearest to the two
     world axes that the plane is least inclined to: x and z for a coronal slice, y and z for a sagittal one. They
     depend on the plane alone, so that slices of one plane lie to each other as in the world.
     """
+    affine = np.delete(affine, thin, axis=1)
     columns = affine[:3, :2]
     if np.abs(columns[2]).max() <= 1e-3 * np.abs(columns).max():
-        return affine[np.ix_([0, 1, 3], [0, 1, 3])]
+        return affine[[0, 1, 3]]
     basis = np.linalg.qr(columns)[0]
     normal = np.abs(np.cross(basis[:, 0], basis[:, 1])).round(6)  # rounded: a plane at 45° has one answer
     left, _, right = np.linalg.svd(np.delete(basis, normal.argmax(), axis=0).T)
     out = np.eye(3)
-    out[:2] = (basis @ left @ right).T @ affine[:3, [0, 1, 3]]
+    out[:2] = (basis @ left @ right).T @ affine[:3]
     return out
 
 

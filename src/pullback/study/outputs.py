@@ -85,23 +85,24 @@ def write_all(
     after: Alignment,
     inverse: Transform,
     folder: Path,
+    like: str | Path,
     table: PointTable | Surface | None,
     points: str | Path | None,
     wanted: Wanted,
 ) -> list[str]:
-    """All but the report and the record; returns the names."""
+    """All but the report and the record, on the grid of the fixed image, the file `like`; returns the names."""
     fixed = after.pair.fixed.grid
     for channel in range(after.moved.data.shape[1]):
         name = "moved.nii.gz" if channel == 0 else f"moved_channel_{channel + 1}.nii.gz"
-        write_image(Image(after.moved.data[:, channel : channel + 1], fixed), folder / name)
+        write_image(Image(after.moved.data[:, channel : channel + 1], fixed), folder / name, like)
     write_transform(after.transform, folder / "fixed_to_moving.h5", on=fixed)
     write_transform(inverse, folder / "moving_to_fixed.h5")
     if after.moved_labels is not None:
-        write_image(after.moved_labels, folder / "moved_labels.nii.gz")
+        write_image(after.moved_labels, folder / "moved_labels.nii.gz", like)
     if table is not None:
         write_points(table.moved(push(table.points, after.transform)), folder / pushed_name(PUSHED, points))
     if wanted.jacobian:
-        write_image(Image(after.jacobian, fixed), folder / "jacobian.nii.gz")
+        write_image(Image(after.jacobian, fixed), folder / "jacobian.nii.gz", like)
     if wanted.ants is not None:
         write_ants(after.transform, folder / wanted.ants, fixed)
     return sorted(path.name for path in folder.iterdir())

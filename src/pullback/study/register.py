@@ -105,7 +105,7 @@ def register_files(
     with whole(Path(out), given) as folder:
         forget_peak_memory(device)
         answer = _answer(pair, register, start)
-        names = write_all(answer.after, answer.inverse, folder, table, points, wanted)
+        names = write_all(answer.after, answer.inverse, folder, fixed.images[0], table, points, wanted)
         numbers = {side: numbers_of(a, STANDARD) for side, a in (("before", answer.before), ("after", answer.after))}
         content: dict[str, Any] = manifest() | {
             "fixed": [str(path) for path in fixed.images],
