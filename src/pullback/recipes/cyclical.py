@@ -63,10 +63,11 @@ def _data(name: str) -> Dataset:
 def _voxelmorph(name: str) -> Recipe:
     """In as many updates as On-the-Fly Guidance has on the same images, in five rounds.
 
-    What belongs to cyclical self-training stays with it: cosine restarts, augmentation, and pairs that are drawn once.
+    What belongs to cyclical self-training stays with it: cosine restarts, augmentation, pairs that are drawn once, and
+    50 steps of descent at a voxel each, after which a label may be far from the guess; the network sees few of them.
     """
     base, rounds = guided[f"ofg_voxelmorph_{name}"], 5
-    refine = Optimised(ENERGY, Descend(steps=10, step_size=0.1))
+    refine = Optimised(ENERGY, Descend(steps=50, step_size=1.0))
     return replace(
         base,
         about=f"VoxelMorph, cyclical self-training, {_SETS[name][0]}: beside Xin et al. 2024, table 3",
