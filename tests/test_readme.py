@@ -67,8 +67,8 @@ def test_the_commands(scans, monkeypatch):
     words["study"] += ["--seed", "0", *(word for setting in few for word in ("--set", setting))]
     words["refined"] = [*words["register"], "--network", "runs/mine", "--refine", "2"]
     (scans / "landmarks.csv").write_text("R,A,S\n0,0,0\n10,-5,20\n")
-    for n, name in enumerate(("exhale.csv", "inhale.csv")):
-        cloud = 60 * torch.rand(80, 3, generator=generator(n))
+    exhale = 60 * torch.rand(80, 3, generator=generator(0))
+    for name, cloud in (("exhale.csv", exhale), ("inhale.csv", 1.1 * exhale + 3)):
         (scans / name).write_text("R,A,S\n" + "".join(f"{x},{y},{z}\n" for x, y, z in cloud.tolist()))
     for name in ("register", "match", images, points, "train", "study", "evaluate", "refined", "prepare"):
         monkeypatch.setattr(sys, "argv", words[name])

@@ -39,15 +39,20 @@ def pull(image, transform, onto, mode="linear", outside=None):
     if isinstance(image, Labels):
         return Labels(sample(image.data, where, "nearest"), grid)
     mask = None if image.mask is None else sample(image.mask, where, "nearest")
-    beyond = _least_at_border(image.data) if outside is None else outside
+    beyond = _least_at_border(image) if outside is None else outside
     data = sample(image.data - beyond, where.to(image.data), mode) + beyond
     return replace(image, data=data, grid=grid, mask=mask)
 
 
-def _least_at_border(data: Tensor) -> Tensor:
-    """Of each channel, `(B, C, 1, …)`; 0 where that is more."""
-    axes = range(2, data.ndim)
-    sides = [data.detach().narrow(axis, at, 1).flatten(2).amin(2) for axis in axes for at in (0, data.shape[axis] - 1)]
+def _least_at_border(image: Image) -> Tensor:
+    """Of each channel, where the mask shows it, `(B, C, 1, …)`; 0 where that is more."""
+    axes = range(2, image.data.ndim)
+    sides = []
+    for axis in axes:
+        for at in (0, image.data.shape[axis] - 1):
+            side = image.data.detach().narrow(axis, at, 1)
+            side = side if image.mask is None else side * image.mask.narrow(axis, at, 1)
+            sides.append(side.flatten(2).amin(2))
     return torch.stack(sides).amin(0).clamp(max=0)[(...,) + (None,) * len(axes)]
 
 

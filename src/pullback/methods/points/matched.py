@@ -64,9 +64,9 @@ def _gap(points: Points, name: str) -> float:
         raise InputError(
             f"the {name} cloud: at least {LEAST} points in 3-D expected, got {len(data)}, {data.shape[1]}-D"
         )
-    if int(torch.linalg.matrix_rank(data - data.mean(0))) < 3:
-        raise InputError(f"the {name} cloud: all its points lie in one plane; points of a body are expected")
     gap = gap_of(data)
     if not gap > 0:
         raise InputError(f"the {name} cloud: its points lie in pairs on one another; leave each out but one")
+    if int(torch.linalg.matrix_rank(data - data.mean(0))) < 3:
+        raise InputError(f"the {name} cloud: all its points lie in one plane; points of a body are expected")
     return gap

@@ -1,0 +1,260 @@
+"""All that works on images works on another device too.
+
+A GPU is not needed: the tensors here say that they are elsewhere, hold their values on the CPU, and refuse to meet
+those that are there, as CUDA's do.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from pullback.alignment import Alignment, Pair
+from pullback.data import Cohort, Synthesis
+from pullback.energies import LNCC, MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, SoftDice, SoftHausdorff
+from pullback.methods.pair.classical import BALANCED, FAST
+from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.methods.pair.correlated import Correlated
+from pullback.methods.pair.cyclical import Cyclical
+from pullback.methods.pair.ddmr import PooledUNet
+from pullback.methods.pair.ofg import Guided, GuidedByNetworks
+from pullback.methods.pair.self_training import SelfTraining
+from pullback.methods.pair.transmorph import TransMorph
+from pullback.methods.pair.vit_v_net import ViTVNet
+from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.metrics import (
+    STANDARD,
+    CentroidError,
+    EndPointError,
+    HausdorffDistance,
+    StructuralSimilarity,
+    numbers_of,
+)
+from pullback.numerics.random import generator
+from pullback.solvers import Descend, chain
+from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.study.evaluate import unmoved
+from pullback.study.quality import verdict
+from pullback.study.trained import Trained
+from pullback.training import Told, UncertaintyWeighted, Unsupervised, seeded
+
+ELSEWHERE = torch.device("meta")  # the one that torch knows everywhere
+aten = torch.ops.aten
+MOVES = {aten._to_copy.default, aten.copy_.default}
+INDEXED = {aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default}  # by indices of the CPU as well
+
+
+class Far(Tensor):
+    """A tensor that says it is elsewhere; `held` is what it holds."""
+
+    @staticmethod
+    def __new__(cls, held):
+        about = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        return Tensor._make_wrapper_subclass(cls, held.shape, **about, device=ELSEWHERE)
+
+    def __init__(self, held):
+        self.held = held
+
+    def new_tensor(self, data, *, dtype=None):
+        return torch.tensor(data, dtype=dtype or self.dtype, device=ELSEWHERE)
+
+    def tolist(self):
+        return self.held.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
+        return done(operation, args, kwargs or {})
+
+
+class Apart(TorchDispatchMode):
+    """Of operations that make tensors too."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        return done(operation, args, kwargs or {})
+
+
+def done(operation, args, kwargs):
+    parts, form = tree_flatten((args, kwargs))
+    far = [part for part in parts if isinstance(part, Far)]
+    near = [part for part in parts if isinstance(part, Tensor) and not isinstance(part, Far) and part.ndim > 0]
+    allowed = operation in MOVES or (operation in INDEXED and isinstance(args[0], Far))
+    if far and near and not allowed:
+        shapes = [[tuple(part.shape) for part in side] for side in (far, near)]
+        raise RuntimeError(f"{operation}: {shapes[0]} are elsewhere and {shapes[1]} on the CPU")
+    asked = kwargs.get("device")
+    answers_far = bool(far) if asked is None else torch.device(asked) == ELSEWHERE
+    if operation is aten.copy_.default:
+        answers_far = isinstance(args[0], Far)
+    known = {id(part.held): part for part in far}
+    args, kwargs = tree_unflatten([_held(part) for part in parts], form)
+    answer = operation(*args, **kwargs)
+    if not answers_far:
+        return answer
+    return tree_map(lambda part: _far(part, known), answer)
+
+
+def _held(part):
+    if isinstance(part, Far):
+        return part.held
+    return torch.device("cpu") if isinstance(part, torch.device) and part == ELSEWHERE else part
+
+
+def _far(part, known):
+    if not isinstance(part, Tensor):
+        return part
+    return known[id(part)] if id(part) in known else Far(part)
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """Within it there is such a device."""
+
+    class Autocast(torch.autocast):
+        def __init__(self, device_type, *args, **kwargs):
+            super().__init__("cpu" if device_type == ELSEWHERE.type else device_type, *args, **kwargs)
+
+    def moving(make):
+        def made(*args, device=None, **kwargs):
+            answer = make(*args, **kwargs)
+            return answer if device is None else answer.to(device)
+
+        return made
+
+    with (
+        Apart(),
+        mock.patch.object(torch, "autocast", Autocast),
+        mock.patch.object(torch, "tensor", moving(torch.tensor)),
+        mock.patch.object(torch, "as_tensor", moving(torch.as_tensor)),
+        mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=["cpu", "meta"]),
+    ):
+        yield
+
+
+def learned(make, supervision, pair: Pair) -> float:
+    """One loss of a network, whose gradients lie where it does."""
+    device = pair.fixed.data.device
+    with seeded(0):
+        network = make().to(device)
+        supervision = supervision() if isinstance(supervision, partial) else supervision
+        if isinstance(supervision, nn.Module):
+            supervision.to(device)
+        loss = sum(value for name, value in supervision(network, pair, 0.3).items() if "/" not in name)
+        loss.backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.device == device for gradient in gradients)
+    return float(loss.detach())
+
+
+def correlated(pair: Pair) -> float:
+    with seeded(0):
+        network = Correlated(ndim=3, widths=(8, 8, 8), strides=(2, 2, 1), features=4).to(pair.fixed.data.device).eval()
+    with torch.no_grad():
+        return moved_by(network.refined(pair.fixed, pair.moving), pair)
+
+
+def moved_by(answer, pair: Pair) -> float:
+    """How far, in voxels."""
+    return float(answer.transform.displacement(pair.fixed.grid).detach().norm(dim=1).mean())
+
+
+def still(pair: Pair) -> Displacement:
+    return Displacement(torch.zeros(1, 3, *pair.fixed.grid.shape, device=pair.fixed.data.device), pair.fixed.grid)
+
+
+def measured(transform, pair: Pair) -> float:
+    alignment = Alignment(pair, transform)
+    more = (HausdorffDistance((95.0,)), CentroidError(), StructuralSimilarity(), EndPointError())
+    judged = verdict(Alignment(pair, Affine.identity(3)), alignment)
+    return sum(numbers_of(alignment, (*STANDARD, *more)).values()) + judged.score
+
+
+def answered(register, pair: Pair) -> float:
+    return moved_by(register(pair.fixed, pair.moving), pair)
+
+
+def small(**options) -> VoxelMorph:
+    return VoxelMorph(ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4), **options)
+
+
+def trained(pair: Pair) -> Trained:
+    with seeded(0):
+        return Trained(small().to(pair.fixed.data.device))
+
+
+ENERGIES = (
+    MSE(),
+    NCC(),
+    MI(),
+    NMI(),
+    NGF(),
+    MIND(),
+    SSIM(),
+    LNCC(5, noise=0.1),
+    Bending(),
+    SoftDice(),
+    SoftHausdorff(),
+)
+WORK = {
+    "measures of what is unmoved": lambda pair: measured(unmoved(pair.fixed, pair.moving).transform, pair),
+    "measures of an affine and a field": lambda pair: measured(Affine.identity(3) @ still(pair), pair),
+    "fast": partial(answered, FAST),
+    "ConvexAdam": partial(answered, ConvexAdam()),
+    "a trained network": lambda pair: answered(trained(pair), pair),
+    "one refined": lambda pair: answered(chain(trained(pair), replace(BALANCED, initialise=None, linear=())), pair),
+    "features": correlated,
+    "augmentation": lambda pair: float(Cyclical().augment(pair, generator(0)).moving.data.sum()),
+    "synthesis": lambda pair: float(Synthesis()(pair, generator(0)).moving.data.sum()),
+    "synthesis on another grid": lambda pair: float(
+        Synthesis(shape=(14, 16, 18))(pair, generator(0)).moving.data.sum()
+    ),
+    **{type(e).__name__: partial(learned, small, Unsupervised(e + 0.1 * Diffusion())) for e in ENERGIES},
+    "guided": partial(learned, small, Guided()),
+    "guided velocity": partial(learned, partial(small, transform=Velocity), Guided()),
+    "guided coarsely": partial(learned, small, Guided(coarser=2)),
+    "guided by networks": partial(learned, small, partial(GuidedByNetworks, small)),
+    "self-training": partial(learned, small, partial(SelfTraining, small(), Descend(2, 0.1))),
+    "told": partial(learned, small, Told()),
+    "weighted": partial(learned, small, partial(UncertaintyWeighted, (NCC(), SSIM(), SoftDice()))),
+    "TransMorph": partial(learned, partial(TransMorph, ndim=3, embed=24), Guided()),
+    "DDMR": partial(learned, partial(PooledUNet, ndim=3, widths=(4, 8)), Unsupervised()),
+}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return next(iter(Cohort(spacing=9.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_it_works_elsewhere_as_it_does_here(pair, name):
+    here = WORK[name](pair)
+    with elsewhere():
+        there = WORK[name](pair.to(ELSEWHERE))
+    assert there == pytest.approx(here, rel=2e-3)
+
+
+def test_vit_v_net_elsewhere():
+    grid = Grid.centred((40, 36))
+    images = [Image(torch.rand(1, 1, 40, 36, generator=generator(n)), grid) for n in range(2)]
+    make = partial(ViTVNet, ndim=2, hidden=24, mlp=24, blocks=1, heads=2, dropout=0.0)
+    here = learned(make, Guided(), Pair(*images))
+    with elsewhere():
+        there = learned(make, Guided(), Pair(*images).to(ELSEWHERE))
+    assert there == pytest.approx(here, rel=2e-3)
+
+
+def test_what_is_elsewhere_does_not_meet_what_is_here():
+    with elsewhere():
+        far = torch.ones(3).to(ELSEWHERE)
+        assert float((far * 2 + torch.tensor(1.0)).sum()) == 9
+        with pytest.raises(RuntimeError, match="elsewhere"):
+            far + torch.ones(3)
+        assert torch.equal(far.cpu() + torch.ones(3), torch.full((3,), 2.0))
