@@ -73,7 +73,7 @@ study = Study(
         "voxelmorph": Part(
             "Cyclical self-training and On-the-Fly Guidance of VoxelMorph",
             "Xin et al. 2024, table 3, LPBA40: guidance has 3.8 points of Dice more and half the folding. "
-            "Here as many updates; augmentation and restarts of the rate belong to cyclical self-training.",
+            "Here as many updates; restarts of the rate, and on the abdomen augmentation, belong to self-training.",
             _everywhere("voxelmorph", _voxelmorph),
             {"voxelmorph": Drawing(dots)},
         ),
