@@ -17,9 +17,13 @@ from pullback.files.tables import PointTable
 from pullback.space import Image, Labels, Transform
 
 
-def write(thing: Image | Labels | Series | Transform | PointTable | Surface, path: str | Path) -> None:
+def write(
+    thing: Image | Labels | Series | Transform | PointTable | Surface,
+    path: str | Path,
+    like: str | Path | None = None,
+) -> None:
     """By the name's end: images, labels and series as NIfTI; a transform as an ITK file or, where it is one field, as
-    NIfTI; points as they were read.
+    NIfTI; points as they were read. A slice lies where the slice in the file `like` does, as `write_image` has it.
     """
     if isinstance(thing, Transform):
         write_transform(thing, path)
@@ -28,7 +32,7 @@ def write(thing: Image | Labels | Series | Transform | PointTable | Surface, pat
     elif isinstance(thing, Series):
         write_series(thing, path)
     else:
-        write_image(thing, path)
+        write_image(thing, path, like)
 
 
 __all__ = [

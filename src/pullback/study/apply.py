@@ -19,7 +19,6 @@ from pullback.files import (
     read_scalar,
     read_series,
     write,
-    write_image,
 )
 from pullback.files.itk import dimensions
 from pullback.space import Displacement, Grid, Image, Labels, Transform, inverted, pull, push
@@ -112,10 +111,7 @@ def _pull(
     _alike(reference, onto.ndim, transform)
     with torch.no_grad():
         moved = _moved(thing, transform, onto, mode, outside)
-    if isinstance(moved, Series):
-        write(moved, out)
-    else:
-        write_image(moved, out, like=reference)
+    write(moved, out, like=reference)
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
     what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
