@@ -6,6 +6,8 @@ import torch
 from pullback.errors import InputError
 from pullback.methods.pair.transmorph import LARGE, SMALL, TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
+from pullback.networks import Up
+from pullback.networks.swin import SwinBlock
 from pullback.space import Grid, Image
 from pullback.training import seeded
 
@@ -21,10 +23,14 @@ def images(shape):
 
 
 def test_as_many_parameters_as_the_authors_networks():
-    """TransMorph: 46.77 million in its paper (table 3). ViT-V-Net: 31,560,079 in its authors' code."""
+    """TransMorph: 46.77 million in its paper (table 3). ViT-V-Net: 31,560,079 in its authors' code. The
+    variants' counts, which widths and depths decide, and the default heads, which change none, are held as they are."""
     assert count(TransMorph(3)) == pytest.approx(46.77e6, rel=1e-3)
     assert count(ViTVNet(3)) == 31_560_079
-    assert count(TransMorph(3, **SMALL)) < 12e6 < 100e6 < count(TransMorph(3, **LARGE))
+    assert count(TransMorph(3, **SMALL)) == 11_757_195
+    assert count(TransMorph(3, **LARGE)) == 108_343_907
+    heads = {n: block.heads for n, block in enumerate(b for b in TransMorph(3).modules() if isinstance(b, SwinBlock))}
+    assert list(heads.values()) == [4] * 4 + [8] * 6
 
 
 @pytest.mark.parametrize("shape", [(37, 50), (40, 31), (33, 20, 26)])
@@ -36,6 +42,16 @@ def test_any_size(kind, shape):
     assert transform.field.shape == (1, len(shape), *shape)
     transform.field.square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("size", [6, 5])
+def test_what_was_filled_up_moves_nothing_in_the_decoder(size):
+    """A ramp over three tokens goes on as one over six, and over the five of them that there are."""
+    up = Up(2, 1, 1, 1, lambda channels: torch.nn.Identity())
+    up.first, up.second = torch.nn.Identity(), torch.nn.Identity()
+    ramp = torch.arange(3.0).view(1, 1, 3, 1).expand(1, 1, 3, 3)
+    doubled, _ = up(ramp, torch.zeros(1, 1, size, size))[0]
+    assert torch.allclose(doubled[1:5, 0], (torch.arange(1, 5) - 0.5) / 2)
 
 
 @pytest.mark.parametrize("kind", [TransMorph, ViTVNet])

@@ -50,6 +50,8 @@ class Up(nn.Module):
         self.second = Convolved(ndim, after, after, finish)
 
     def forward(self, values: Tensor, skip: Tensor) -> Tensor:
-        """`(B, before, *n)` and `(B, skip, *2n)` to `(B, after, *2n)`."""
-        values = F.interpolate(values, skip.shape[2:], mode=self.mode, align_corners=False)
+        """`(B, before, *n)` and `(B, skip, *2n)` to `(B, after, *2n)`; or 2n − 1, of which the last was filled up."""
+        values = F.interpolate(values, scale_factor=2, mode=self.mode, align_corners=False)
+        for axis, n in enumerate(skip.shape[2:], start=2):
+            values = values.narrow(axis, 0, n)
         return self.second(self.first(torch.cat([values, skip], 1)))

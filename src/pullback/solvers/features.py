@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pullback.alignment import Pair
-from pullback.energies import MSE, Diffusion
+from pullback.energies import Diffusion
+from pullback.numerics.sample import sample, voxels
 from pullback.numerics.unfold import box_mean
 from pullback.solvers.descend import Descend
 from pullback.space import Displacement, Grid, Image, Transform
@@ -17,7 +19,8 @@ class FeatureDescent:
     """From a displacement on, makes features of two images alike: the second stage of ConvexAdam.
 
     The squared difference of features, summed over channels, and λ times that of neighbouring displacements, summed
-    over axes; means over voxels. The displacement is a spline: means of its parameters, three times over.
+    over axes; means over voxels. Beyond its border the moving image has no features: 0. The displacement is a spline:
+    means of its parameters, three times over.
 
     Attributes:
         regularity: λ.
@@ -31,11 +34,17 @@ class FeatureDescent:
 
     def __call__(self, fixed: Tensor, moving: Tensor, field: Tensor) -> Tensor:
         """Features `(B, C, *spatial)` on one grid, and a displacement in its voxels, `(B, d, *spatial)`, to another."""
-        grid = Grid.centred(tuple(fixed.shape[2:]))
-        energy = fixed.shape[1] * MSE() + grid.ndim * self.regularity * Diffusion()
-        objective = energy.on(Pair(Image(fixed.detach(), grid), Image(moving.detach(), grid)))
+        fixed, moving, grid = fixed.detach(), moving.detach(), Grid.centred(tuple(fixed.shape[2:]))
+        rough = (grid.ndim * self.regularity * Diffusion()).on(Pair(Image(fixed, grid), Image(moving, grid)))
+        still = voxels(grid.shape, field)[None]
+
+        def objective(transform: Transform) -> Tensor:
+            smooth = self._smooth(transform)
+            moved = sample(moving, still + smooth.params[0])
+            return fixed.shape[1] * F.mse_loss(moved, fixed) + rough(smooth)
+
         with torch.enable_grad():
-            found = self.solver(lambda transform: objective(self._smooth(transform)), Displacement(field, grid))
+            found = self.solver(objective, Displacement(field, grid))
         return self._smooth(found).params[0]
 
     def _smooth(self, transform: Transform) -> Transform:

@@ -1,0 +1,40 @@
+"""Descent between features: against its closed form, and at the border."""
+
+import torch
+
+from pullback.numerics.sample import sample, voxels
+from pullback.solvers import Descend, FeatureDescent
+
+
+def waves(shape, shift=0.0):
+    """Two channels, of which one goes below 0, moved by `shift` voxels along the first axis."""
+    x, y = (torch.arange(n, dtype=torch.float32) for n in shape)
+    x = (x + shift)[:, None]
+    return torch.stack([torch.sin(x / 3) + 0 * y, torch.cos(x / 4) * torch.sin(y / 3) - 1])[None]
+
+
+def test_features_that_were_moved_are_found():
+    shape = (24, 20)
+    found = FeatureDescent(0.01, Descend(150, 0.2))(waves(shape), waves(shape, -1.5), torch.zeros(1, 2, *shape))
+    inner = found[:, :, 4:-4, 4:-4]
+    assert float((inner[:, 0] - 1.5).abs().mean()) < 0.1
+    assert float(inner[:, 1].abs().mean()) < 0.1
+
+
+def test_beyond_the_border_there_are_no_features():
+    """No step: what is differentiated is the squared difference to features that are 0 beyond the border, as with the
+    public package of ConvexAdam, whose `grid_sample` pads with zeros; also where all features are below 0."""
+    shape, seen = (12, 10), []
+    fixed, moving = waves(shape) - 1, waves(shape, 2.0) - 1
+    field = torch.full((1, 2, *shape), 5.0)
+
+    class Look(Descend):
+        def __call__(self, objective, start):
+            seen.append(float(objective(start)))
+            return start
+
+    FeatureDescent(0.0, Look(), smoothing=1)(fixed, moving, field)
+    moved = sample(moving, voxels(shape, field)[None] + field)
+    assert float(moved[..., -4:, -4:].abs().max()) == 0
+    expected = float((moved - fixed).square().sum(1).mean())
+    assert abs(seen[0] - expected) < 1e-5 * expected
