@@ -21,7 +21,7 @@ def offsets(half_width: int, ndim: int, like: Tensor) -> Tensor:
 def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:
     """Squared differences, summed over channels, of `fixed` at x and `moving` at x + d: `(B, K, *spatial)`.
 
-    Takes `cost_volume_bytes` of memory. Beyond its border `moving` is 0.
+    Holds `cost_volume_bytes` when it is done, and twice that while it is put together. Beyond its border `moving` is 0.
 
     Args:
         fixed, moving: features `(B, C, *spatial)` on one grid.

@@ -26,8 +26,8 @@ class CoupledConvex:
             weights exp(−cost / T) (softmin), which is differentiable and comes to the same as T → 0.
         smoothing: window of the means over neighbours, in voxels.
         blur: how often the costs are averaged over that window first.
-        memory: bytes that the costs may take; where they would take more, they are computed anew, a part at a time, in
-            every iteration.
+        memory: bytes that the search may take, all copies of the costs together; where it would take more, costs are
+            computed anew, a part of the displacements at a time, in every iteration.
     """
 
     half_width: int = 4
@@ -41,10 +41,10 @@ class CoupledConvex:
         """Features `(B, C, *spatial)` to the displacement, fixed → moving, `(B, d, *spatial)` in voxels.
 
         Raises:
-            InputError: costs of a softmin would take more memory than is allowed.
+            InputError: a softmin would take more memory than is allowed.
         """
         where = offsets(self.half_width, fixed.ndim - 2, fixed)
-        needed = cost_volume_bytes(fixed, where)
+        needed = self.copies(fixed.shape[1]) * cost_volume_bytes(fixed, where)
         if needed > self.memory:
             if self.temperature is not None:
                 raise InputError(
@@ -57,6 +57,11 @@ class CoupledConvex:
             )
         costs = self._blurred(fixed, moving, where)
         return self._solved(lambda field, c: self._chosen(costs, where, field, c))
+
+    def copies(self, channels: int) -> int:
+        """How many times the costs are held at most: while they are averaged and coupled; and for the gradient of a
+        softmin the differences in each channel, and the weights by each coupling."""
+        return 10 if self.temperature is None else 5 + channels + 2 * len(self.couplings)
 
     def _solved(self, choose: Callable[[Tensor | None, float], Tensor]) -> Tensor:
         field = box_mean(choose(None, 0.0), self.smoothing)
@@ -102,6 +107,7 @@ def _best(blocks: Iterator[tuple[Tensor, Tensor]], field: Tensor | None, couplin
     chosen: Tensor | None = None
     for costs, where in blocks:
         value, index = _coupled(costs, where, field, coupling).min(1)
+        del costs  # before the next part is made
         found = where[index].movedim(-1, 1)
         if least is None or chosen is None:
             least, chosen = value, found
