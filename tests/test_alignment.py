@@ -103,3 +103,10 @@ def test_the_mask_is_where_both_may_be_looked_at():
     ):
         pair = Pair(Image(data, grid, fixed), Image(data, grid, moving))
         assert torch.equal(Alignment(pair, Affine(step)).mask, expected)
+
+
+def test_images_of_a_pair_have_as_many_channels():
+    grid = Grid.centred((6, 7))
+    one, two = (Image(torch.zeros(1, channels, 6, 7), grid) for channels in (1, 2))
+    with pytest.raises(ValueError, match="the fixed image has 1 channels, the moving one 2"):
+        Pair(one, two)

@@ -16,7 +16,8 @@ from pullback.space import Image, Labels, Points, Transform, pull, push
 class Pair:
     """Two images to align, and what is known of them. `truth`, where known, maps fixed → moving.
 
-    Both images are 2-D or both 3-D, and labels lie on their image's grid (as an `Image` has it of its mask).
+    Both images are 2-D or both 3-D, of as many channels, and labels lie on their image's grid (as an `Image` has it of
+    its mask).
     """
 
     fixed: Image
@@ -33,6 +34,11 @@ class Pair:
         if fixed.ndim != moving.ndim:
             raise ValueError(
                 f"the fixed image is {fixed.ndim}-D and the moving one {moving.ndim}-D; both must be alike"
+            )
+        channels = [image.data.shape[1] for image in (self.fixed, self.moving)]
+        if channels[0] != channels[1]:
+            raise ValueError(
+                f"the fixed image has {channels[0]} channels, the moving one {channels[1]}; both need as many"
             )
         for side, grid, labels in (("fixed", fixed, self.fixed_labels), ("moving", moving, self.moving_labels)):
             if labels is not None and labels.grid != grid:

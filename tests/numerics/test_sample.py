@@ -134,3 +134,8 @@ def test_float32_coordinates_lose_little_at_real_size():
 def test_errors_say_what_was_expected(arguments, says):
     with pytest.raises(ValueError, match=says):
         sample(*arguments)
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
+def test_nowhere_to_look_gives_no_values(mode):
+    assert sample(torch.rand(1, 2, 4, 5), torch.zeros(1, 2, 0), mode).shape == (1, 2, 0)

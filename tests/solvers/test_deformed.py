@@ -8,7 +8,7 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.numerics.random import generator
-from pullback.solvers import Deformed, Descend, Levels, Settled, placed
+from pullback.solvers import Deformed, Descend, Levels, Optimised, Settled, placed
 from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = {2: (36, 34), 3: (28, 30, 26)}
@@ -192,3 +192,17 @@ def test_a_descent_that_has_settled_ends(scene):
     answer = quick(steps=(200,), solver=solver)(fixed, fixed)
     assert len(calls) <= 2 * 31, "two levels of identical images: nothing to gain, three windows each"
     assert float(answer.transform.displacement(fixed.grid).abs().max()) < 0.05
+
+
+def test_pairs_of_a_batch_move_by_themselves():
+    """Two pairs, moved to either side: each has its own field, as if it were alone."""
+    x = torch.arange(24.0)
+    blob = torch.exp(-((x[:, None] - 11.5) ** 2 + (x[None] - 11.5) ** 2) / 18)[None, None]
+    grid = Grid.centred((24, 24))
+    fixed = Image(torch.cat([blob, blob]), grid)
+    moving = Image(torch.cat([blob.roll(2, 2), blob.roll(-2, 2)]), grid)
+    solver = Optimised(MSE() + 0.001 * Diffusion(), Descend(60, 0.1))
+    for register in (solver, Deformed(MSE() + 0.001 * Diffusion(), kind=Displacement)):
+        field = register(fixed, moving).transform.displacement(grid)
+        assert field.shape == (2, 2, 24, 24)
+        assert [float(each[0, 11:13, 11:13].mean()) for each in field] == pytest.approx([2, -2], abs=0.7)

@@ -377,7 +377,7 @@ def test_a_start_is_gone_on_with_and_rigid_stays_rigid(scene, tmp_path):
     again = read_transform(tmp_path / "still" / "fixed_to_moving.h5")
     torch.testing.assert_close(again.matrix, found.matrix)
     grid = read_image(scene / "fixed0.nii.gz").grid
-    field = Displacement.identity(grid, torch.zeros(()))
+    field = Displacement.identity(grid, torch.zeros(1))
     with pytest.raises(InputError, match="this one has a field"):
         register_files(*sides(scene), rigid, tmp_path / "no", start=field)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from pullback.errors import InputError
 from pullback.files.lock import alone_in
 from pullback.methods.pair.ofg import Guided
 from pullback.methods.pair.voxelmorph import VoxelMorph
-from pullback.metrics import Dice, Folding
+from pullback.metrics import Dice, Folding, SDLogJ
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import build, load_run, run
 from pullback.training import (
@@ -34,6 +35,7 @@ from pullback.training import (
     draw,
     load_weights,
     save_weights,
+    score,
     seeded,
     train,
 )
@@ -404,3 +406,32 @@ def test_a_batch_is_the_mean_of_its_pairs(tmp_path):
     for name, step in both.items():
         torch.testing.assert_close(step, (first[name] + second[name]) / 2, rtol=1e-3, atol=2e-8)  # weights are float32
     assert max(float(step.abs().max()) for step in both.values()) > 1e-5
+
+
+def test_another_run_is_not_written_over(tmp_path):
+    network = SMALL()
+    train(network, COHORT.train, Unsupervised(), Training(updates=1), out=tmp_path)
+    before = weights(tmp_path)
+    with pytest.raises(InputError, match=r"there is a run already; go on with it \(resume\)"):
+        train(network, COHORT.train, Unsupervised(), Training(updates=2), out=tmp_path)
+    assert_same(weights(tmp_path), before)
+
+
+def test_a_schedule_keeps_what_groups_of_parameters_have_of_their_own():
+    rates = []
+
+    class Look(SGD):
+        def __init__(self, parameters, lr):
+            first, *others = parameters
+            super().__init__([{"params": [first], "lr": 1e-5}, {"params": others}], lr=lr)
+
+        def step(self, closure=None):
+            rates.append([group["lr"] for group in self.param_groups])
+
+    train(SMALL(), COHORT.train, Unsupervised(), Training(updates=2, lr=0.1, optimiser=Look, schedule=Cosine()))
+    assert rates == [pytest.approx([1e-5, 0.1]), pytest.approx([0.5e-5, 0.05])]
+
+
+def test_a_score_that_is_no_number_is_no_best():
+    assert score({"dice": float("nan")}, [Dice()]) == -math.inf
+    assert score({"sdlogj": float("nan")}, [SDLogJ()]) == -math.inf < score({"sdlogj": 9.0}, [SDLogJ()])

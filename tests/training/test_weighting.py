@@ -102,3 +102,11 @@ def test_a_loss_below_0_is_refused():
 def test_nothing_to_weigh_is_refused():
     with pytest.raises(InputError, match="at least one loss"):
         UncertaintyWeighted(())
+
+
+def test_two_losses_of_one_name_both_count():
+    """The second has a number; each has a weight of its own."""
+    pair = next(iter(COHORT.validation))
+    terms = UncertaintyWeighted((Constant("a", 2.0), Constant("a", 4.0)), ())(still, pair, 0.0)
+    assert weights(terms, ("a", "a 2")) == [0.5, 0.5]
+    assert [terms[name].item() for name in ("a", "a 2")] == [1.0, 2.0]

@@ -43,8 +43,8 @@ for command in (demo, prepare, train, register, match, evaluate, apply, convert,
 
 
 def main() -> None:
-    """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C, 143 after
-    SIGTERM, and nothing half-written after either."""
+    """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C and wherever a
+    training was asked to stop, 143 after SIGTERM else; nothing is half-written after any."""
     from pullback.errors import InputError, Interrupted
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

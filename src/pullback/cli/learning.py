@@ -103,7 +103,7 @@ def train(
 
     out = out or Path("runs") / Path(recipe).stem
     started = resume and begun(out)
-    known = read_recipe(out / "recipe.yaml", trust or ()) if started else find(recipe)
+    known = read_recipe(out / "recipe.yaml", trust or ()) if started else find(recipe, trust or ())
     run(_resolved(known, data, setting), out, resume, terminal(as_json))
     say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")
 

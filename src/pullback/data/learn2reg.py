@@ -66,10 +66,15 @@ class Learn2Reg:
         used = {case.name for pairs in (test, validation) for pair in pairs for case in pair}
         rest = [case for case in training.values() if case.name not in used]
         if not validation:
-            held, rest = rest[-self.held_out :], rest[: -self.held_out]
+            kept = max(len(rest) - self.held_out, 0)
+            rest, held = rest[:kept], rest[kept:]
             validation = ordered_pairs(held, self.validation_pairs)
-        if len(rest) < 2:
-            raise InputError(f"{files[0]}: {len(rest)} cases are left to train on; at least 2 are needed")
+        if len(rest) < 2 or not validation:
+            raise InputError(
+                f"{files[0]}: {len(rest)} cases are left to train on and {len(validation)} pairs to validate by; at "
+                f"least 2 and 1 are needed: set data.held_out (now {self.held_out}, of cases that are in no test pair) "
+                f"to 2 or more and data.validation_pairs (now {self.validation_pairs}) above 0"
+            )
         if self.synthetic is None:
             return Train(tuple(rest)), Validation(tuple(validation)), Test(tuple(test))
         seen = [list(dict.fromkeys(case for pair in pairs for case in pair)) for pairs in (validation, test)]

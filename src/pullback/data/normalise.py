@@ -26,7 +26,7 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
             raise InputError("normalised: the image is constant where it may be looked at; look at another part of it")
         ordered = lit.flatten().sort().values  # torch.quantile refuses volumes of more than 2²⁴ voxels
         bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
-        if low > 0 and bottom == top:
+        if bottom == top:
             bottom, top = seen.min(), seen.max()
         data[tuple(index)] = ((values - bottom) / (top - bottom)).clamp(0, 1)
     return replace(image, data=data)

@@ -35,6 +35,8 @@ class Energy(ABC):
     def __rmul__(self, weight: float) -> "Energy":
         return Weighted(weight, self)
 
+    __mul__ = __rmul__
+
 
 @dataclass(frozen=True)
 class Weighted(Energy):

@@ -23,10 +23,13 @@ def write(
     like: str | Path | None = None,
 ) -> None:
     """By the name's end: images, labels and series as NIfTI; a transform as an ITK file or, where it is one field, as
-    NIfTI; points as they were read. A slice lies where the slice in the file `like` does, as `write_image` has it.
+    NIfTI; points as they were read.
+
+    A slice lies where the slice in the file `like` does, as `write_image` has it. A transform is sampled on the grid of
+    `like`, the fixed image's file, as `write_transform` has it: B-splines and maps between points have no other form.
     """
     if isinstance(thing, Transform):
-        write_transform(thing, path)
+        write_transform(thing, path, None if like is None else read_grid(like))
     elif isinstance(thing, PointTable | Surface):
         write_points(thing, path)
     elif isinstance(thing, Series):

@@ -34,8 +34,8 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
         field = transform if on is None else Displacement(transform.displacement(on), on)
         if not isinstance(field, STORED):
             raise InputError(
-                f"{path}: this {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
-                f"image) on which to sample it"
+                f"{path}: this {type(field).__name__} is no single field; write it as .h5, or say on which grid to "
+                f"sample it: write(…, like=FIXED), FIXED the fixed image's file"
             )
         write_field(Displacement(field.own_displacement, field.grid), path)
     elif str(path).endswith(TRANSFORMS):
@@ -113,15 +113,13 @@ def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displaceme
 
 def _forget_when(path: Path) -> None:
     """The same content without the second of its writing: the same work gives the same bytes."""
-    timed = path.rename(path.with_name(f"timed-{path.name}"))
-    with h5py.File(timed) as source, h5py.File(path, "w") as plain:
+    with beside(path) as temporary, h5py.File(path) as timed, h5py.File(temporary, "w") as plain:
 
         def copied(name: str, part: h5py.Dataset | h5py.Group) -> None:
             if isinstance(part, h5py.Dataset):
                 plain.create_dataset(name, data=part[()], dtype=part.dtype)
 
-        source.visititems(copied)
-    timed.unlink()
+        timed.visititems(copied)
 
 
 def _refuse_cut(path: str | Path) -> None:
@@ -159,8 +157,8 @@ def _part_to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
         refuse_sheared(transform.grid, path)
         return sitk.DisplacementFieldTransform(_field_image(transform))
     raise InputError(
-        f"{path}: a {type(transform).__name__} has no form in ITK; name the grid (the fixed image) on which to "
-        f"sample it"
+        f"{path}: {type(transform).__name__} has no form in ITK; say on which grid to sample it: write(…, like=FIXED), "
+        f"FIXED the fixed image's file"
     )
 
 

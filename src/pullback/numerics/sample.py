@@ -39,6 +39,8 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
     batch = max(values.shape[0], where.shape[0])
     flat = where.expand(batch, *where.shape[1:]).flatten(2)
     values = values.expand(batch, *values.shape[1:])
+    if not flat.numel():
+        return values.new_zeros(batch, values.shape[1], *where.shape[2:])
     if mode == "linear":
         out = _linear(values, flat, padding)
     elif mode == "nearest":

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,11 +16,12 @@ def names() -> list[str]:
     return list(_known())
 
 
-def find(name: str) -> Recipe:
-    """A recipe by its name in the package, or from a file: `.py` that defines `recipe` (it is run), or `.yaml`."""
+def find(name: str, trusted: Sequence[str] = ()) -> Recipe:
+    """A recipe by its name in the package, or from a file: `.py` that defines `recipe` (it is run), or `.yaml`, whose
+    parts are this package's or of packages that are `trusted`, as `read_recipe` has it."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return read_recipe(path)
+        return read_recipe(path, trusted)
     if path.suffix == ".py":
         return _from_python(path)
     if name not in _known():

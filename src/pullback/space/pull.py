@@ -63,7 +63,7 @@ def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
         like = torch.empty(0, dtype=transform.params[0].dtype, device=like.device)
     to_image = torch.linalg.inv(image.grid.affine) @ grid.affine
     if isinstance(transform, Linear):  # one matrix in float64, instead of three roundings in float32
-        frames = torch.linalg.inv(image.grid.affine) @ transform.matrix.to(torch.float64) @ grid.affine
+        frames = torch.linalg.inv(image.grid.affine) @ transform.matrix.to(grid.affine) @ grid.affine
         return transform_channels(frames, grid.voxels(like)[None])
     where = grid.voxels(like)[None] + transform.displacement(grid).to(like)
     return where if grid == image.grid else transform_channels(to_image, where)

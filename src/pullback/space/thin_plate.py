@@ -57,7 +57,7 @@ class ThinPlate(Transform):
         return (self.weights,)
 
     def with_params(self, *params: Tensor) -> "ThinPlate":
-        return replace(self, weights=params[0])
+        return replace(self, points=self.points.to(params[0]), weights=params[0])
 
     def at(self, where: Tensor) -> Tensor:
         flat = where.movedim(1, -1)

@@ -165,8 +165,8 @@ class Displacement(Dense):
 
     @classmethod
     def identity(cls, grid: Grid, like: Tensor) -> "Displacement":
-        """No motion, one batch, in the dtype and on the device of `like`."""
-        return cls(like.new_zeros(1, grid.ndim, *grid.shape), grid)
+        """No motion, for each of the batch of `like`, in its dtype and on its device."""
+        return cls(like.new_zeros(len(like), grid.ndim, *grid.shape), grid)
 
     @property
     def own_displacement(self) -> Tensor:

@@ -151,7 +151,7 @@ def _check(
     one, two = (thing.points.data.shape[1] for thing in (here, there))
     if matched and one != two:
         raise InputError(f"{fixed}: {one} points, but {moving}: {two}; matched points are as many in both")
-    if matched and masks != (None, None):
+    if matched and any(mask is not None for mask in masks):
         raise InputError("--fixed-mask, --moving-mask: surfaces take part where points are not matched")
     if not smoothing >= 0:
         raise InputError(f"--smoothing {smoothing}: 0 or more expected; 0 meets every point")

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,13 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
     noted = _json(folder / "run.json")
+    made = recipe.network.keywords
     return recipe, Trained(
-        network.eval(), noted.get("spacing mm"), recipe.data.centred, recipe.network.keywords.get("ndim")
+        network.eval(),
+        noted.get("spacing mm"),
+        recipe.data.centred,
+        made.get("ndim"),
+        made.get("channels", 1 if "ndim" in made else None),
     )
 
 
@@ -149,22 +154,23 @@ def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, re
     paced = recipe.training.schedule is not None or getattr(recipe.supervision, "paced", False)
     whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
     free = OFTEN if whole else ("updates", *OFTEN)
-    before, now = (_fixed(known, free) for known in (read_recipe(out / "recipe.yaml", trusted=("",)), recipe))
-    if before != now:
+    before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
+    if _fixed(before, recipe, free) != _fixed(now, recipe, free):
         raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
     if _json(out / "splits.json") != splits:
         raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
 
 
-def _fixed(recipe: Recipe, free: Sequence[str]) -> dict[str, Any]:
-    """What may not change: all but its words, the `free` numbers of training, and where images and other runs are."""
-    tree = yaml.safe_load(to_yaml(replace(recipe, about="")))
-    tree["training"] = {k: v for k, v in tree["training"].items() if k not in free}
-    tree["data"].pop("root", None)
-    for part in ("supervision", "procedure"):
-        for name in getattr(getattr(recipe, part), "elsewhere", ()):
-            tree[part].pop(name)
-    return tree
+def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
+    """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
+    training, and where images and other runs are."""
+    tree = yaml.safe_load(text)
+    idle = {"training": free, "data": ("root",)}
+    idle |= {part: getattr(getattr(recipe, part), "elsewhere", ()) for part in ("supervision", "procedure")}
+    for part, names in idle.items():
+        if isinstance(tree, dict) and isinstance(tree.get(part), dict):
+            tree[part] = {k: v for k, v in tree[part].items() if k not in names}
+    return {**tree, "about": ""} if isinstance(tree, dict) else tree
 
 
 @contextmanager

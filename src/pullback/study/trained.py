@@ -33,12 +33,14 @@ class Trained:
         spacing: of the images it was trained on, in mm; None takes the fixed image's.
         centred: whether it was trained on images laid middle on middle.
         ndim: of the images it was trained on; None does not check.
+        channels: of one image; None does not check.
     """
 
     network: nn.Module
     spacing: tuple[float, ...] | None = None
     centred: bool = False
     ndim: int | None = None
+    channels: int | None = None
 
     def begin(self, fixed: Image, moving: Image) -> Affine:
         """Where the images start: as their headers say, or middle on middle."""
@@ -51,6 +53,9 @@ class Trained:
     def __call__(self, fixed: Image, moving: Image) -> Placed:
         if self.ndim not in (None, fixed.grid.ndim):
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
+        if self.channels not in (None, fixed.data.shape[1]):
+            has = fixed.data.shape[1]
+            raise InputError(f"the network was trained on images of {self.channels} channels; these have {has}")
         begin, grid = self.begin(fixed, moving), self._grid(fixed)
         still = Affine.identity(grid.ndim)
         seen = Pair(_laid(shown(fixed), still, grid), _laid(shown(moving), begin, grid))

@@ -3,6 +3,7 @@
 from pullback.training.augment import Apart, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
+from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import align, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
 from pullback.training.procedure import Once, Procedure, Task
@@ -27,6 +28,7 @@ __all__ = [
     "UncertaintyWeighted",
     "Unsupervised",
     "align",
+    "asked_to_stop",
     "device_of",
     "draw",
     "easy_first",

@@ -50,8 +50,9 @@ def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
 
 
 def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
-    """The number of the first metric that answered, turned so that more is better."""
+    """The number of the first metric that answered, turned so that more is better; what is no number is worst."""
     for metric in metrics:
         if metric.name in values:
-            return values[metric.name] if metric.higher_is_better else -values[metric.name]
+            value = values[metric.name] if metric.higher_is_better else -values[metric.name]
+            return -math.inf if math.isnan(value) else value
     raise InputError("no metric answers on the validation pairs: they lack labels, landmarks or a known truth")

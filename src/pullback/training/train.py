@@ -108,16 +108,21 @@ def train(
         no longer in training mode.
 
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM, when the state has been saved.
+        InputError: the folder holds another run, or, with `resume`, none that fits.
+        Interrupted: after Ctrl-C or SIGTERM, when the state has been saved, where there is an `out`.
         FloatingPointError: when the loss is no longer finite.
     """
     folder = None if out is None else Path(out)
+    if folder is not None and not resume and (folder / "last.safetensors").is_file():
+        raise InputError(f"{folder}: there is a run already; go on with it (resume), or name another folder")
     fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
     learning = _Step(network.train(), supervision, fabric.autocast)
     optimiser = training.optimiser(learning.parameters(), lr=training.lr)
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]  # as torch's schedulers call it
     step, optimiser = fabric.setup(learning, optimiser)
     state = _State()
     if resume:
@@ -176,7 +181,9 @@ def seeded(seed: int, *index: int) -> Iterator[None]:
 
     For what draws from nowhere else: the initial weights of a network, its dropout.
     """
-    with torch.random.fork_rng(devices=[]):
+    device = device_of()
+    devices = [] if device.type == "cpu" else [torch.accelerator.current_device_index()]
+    with torch.random.fork_rng(devices, device_type=device.type):
         torch.manual_seed(generator(seed, *index).initial_seed() if index else seed)
         yield
 
@@ -214,7 +221,7 @@ def _update(
     if training.schedule is not None or training.plateau is not None:
         scheduled = 1.0 if training.schedule is None else training.schedule(progress)
         for group in optimiser.param_groups:
-            group["lr"] = training.lr * scheduled * state.factor
+            group["lr"] = group["initial_lr"] * scheduled * state.factor
     optimiser.zero_grad()
     rows: list[dict[str, float | str]] = []
     for pair in pairs:

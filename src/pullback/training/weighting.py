@@ -25,7 +25,7 @@ class UncertaintyWeighted(nn.Module):
     has nothing to learn; both cannot be. Here the regularisers share `regularity` among them by a softmax of their own,
     so that a single one has all of it throughout, and no balance.
 
-    Logged beside the losses are the weights, as `weight/…`.
+    Logged beside the losses are the weights, as `weight/…`; of two losses of one name the second has a number.
 
     Args:
         losses: at least one, each of one term that is never below 0: InputError where it is, as of `MI`.
@@ -59,8 +59,9 @@ class UncertaintyWeighted(nn.Module):
                             f"UncertaintyWeighted: {name} is {float(value.detach()):.3g}; a loss that can be below 0 "
                             f"has no such weight; use one that is 0 where images agree, such as NCC"
                         )
-                    found[name] = whole * share.exp() * value
-                    weighted = weighted + found[name].detach()
-                    found[f"weight/{name}"] = whole * share.detach().exp()
+                    label = name if name not in found else f"{name} {sum(k.startswith(name) for k in found) + 1}"
+                    found[label] = whole * share.exp() * value
+                    weighted = weighted + found[label].detach()
+                    found[f"weight/{label}"] = whole * share.detach().exp()
             balance = balance - weighted * shares.mean() if energies else balance
         return {**found, "balance": balance}

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Pair, Registered
 from pullback.data import Case, Train, pair_of
+from pullback.errors import Interrupted
 from pullback.files.rows import write_csv
 from pullback.methods.pair.correlated import Correlated
 from pullback.numerics.random import generator
@@ -27,6 +28,7 @@ from pullback.training import (
     Apart,
     RandomAffine,
     Task,
+    asked_to_stop,
     device_of,
     draw,
     easy_first,
@@ -107,7 +109,7 @@ class Cyclical:
         rounds: how many.
         pairs: how many training pairs are labelled, drawn once, no two alike.
         augment: of the images, in the labels' stream and in the learner's; None for neither.
-        refined: whether labels are refined.
+        refined: whether labels are refined; without, none changes, and so all pairs are drawn alike.
         easy: whether pairs whose label changed little as it was refined are drawn more often.
     """
 
@@ -179,10 +181,13 @@ class Cyclical:
         device = device_of()
         register = network.to(device).eval()
         labels, changes = [], []  # of their own grids, which may differ
-        for n, (fixed, moving) in enumerate(track(pairs, "labels", console=console, transient=True)):
-            found, change = self._label(register, pair_of(fixed, moving), generator(*seed, n), device)
-            labels.append(found)
-            changes.append(change)
+        with asked_to_stop("label") as stopping:
+            for n, (fixed, moving) in enumerate(track(pairs, "labels", console=console, transient=True)):
+                if stopping():
+                    raise Interrupted(f"stopped after label {n} of {len(pairs)}, which are made anew")
+                found, change = self._label(register, pair_of(fixed, moving), generator(*seed, n), device)
+                labels.append(found)
+                changes.append(change)
         weights = easy_first(changes) if self.easy and self.refined else torch.full((len(pairs),), 1 / len(pairs))
         if kept is not None:
             save_tensors({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, kept, {})
