@@ -67,7 +67,7 @@ def run_folder(tmp_path_factory):
 def test_recipes(pullback):
     code, out, _ = pullback("recipes", "--json")
     assert code == 0
-    assert len(json.loads(out)) == 110
+    assert len(json.loads(out)) == 114
 
 
 @pytest.mark.parametrize("command", ["demo", "prepare", "train", "register", "evaluate", "study", "recipes"])

@@ -1,4 +1,4 @@
-"""The recipes' images as their owners distribute them: small ones, in the same layout."""
+"""The recipes' images in the layout that each recipe names: small ones. Learn2Reg's and LONI's are their owners'."""
 
 import json
 from dataclasses import replace

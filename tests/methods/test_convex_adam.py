@@ -7,6 +7,7 @@ import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort
+from pullback.energies import mind
 from pullback.errors import InputError
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Dice, EndPointError
@@ -61,3 +62,13 @@ def test_an_image_of_one_block_is_refused():
     image = Image(torch.rand(1, 1, 11, 30), Grid.centred((11, 30)))
     with pytest.raises(InputError, match=r"blocks of 6 voxels.*11×30"):
         ConvexAdam()(image, image)
+
+
+def test_the_authors_numbers_are_the_defaults():
+    """Siebert et al. 2022; with another step, width or weight it would be another method."""
+    register, image = ConvexAdam(), Image(torch.rand(1, 1, 14, 14, 14), Grid.centred((14, 14, 14)))
+    assert torch.equal(register.features(image), mind(image.data, radius=1, dilation=2))
+    assert (register.spacing, register.fine, register.both_ways) == (6, 2, True)
+    search, descent = register.discrete, register.descent
+    assert (search.half_width, search.couplings, search.temperature) == (4, (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), None)
+    assert (descent.regularity, descent.solver.steps, descent.solver.step_size) == (1.25, 80, 1.0)

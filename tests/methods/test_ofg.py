@@ -273,3 +273,37 @@ def test_self_training_learns_the_teachers_answer_and_the_optimised_one_a_better
     energy = refined.energy.on(pair)
     assert energy(label) < energy(Displacement(teacher.field.detach(), pair.fixed.grid))
     assert teacher.field.grad is None
+
+
+def test_networks_in_a_row_compose_as_images_are_moved():
+    """Two that answer with a shift and with a stretch, whose order matters: the label is moving ∘ guess ∘ one ∘ two."""
+    pair, shape = make_pair(2), SHAPES[2]
+    x = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))[None]
+    stretch, shift = (
+        0.1 * (x - x.mean((2, 3), keepdim=True)),
+        torch.ones_like(x) * torch.tensor([1.5, -1.0]).view(2, 1, 1),
+    )
+    guided = GuidedByNetworks(partial(VoxelMorph, ndim=2), beside=0.0 * Diffusion())
+    guided.networks = nn.ModuleList([Constant(shift), Constant(stretch)])
+    seen = []
+
+    class Look(LNCC):
+        def terms(self, alignment):
+            seen.append(alignment.transform.field.detach())
+            return super().terms(alignment)
+
+    guided.energy = Look(9)
+    guess = 0.2 * stretch
+    terms = guided(Constant(guess), pair, 0.0)
+    inside = (..., slice(6, -6), slice(6, -6))
+    moved = x + stretch  # two, then one, then the guess
+    moved = moved + 1.0 * shift
+    moved = moved + 0.02 * (moved - x.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(seen[0][inside], (moved - x)[inside], rtol=0, atol=1e-4)
+    torch.testing.assert_close(terms["guide"].detach(), (guess - seen[0]).square().mean())
+
+
+def test_fields_of_different_kinds_are_not_compared():
+    pair, ones = make_pair(2), torch.ones(1, 2, *SHAPES[2])
+    with pytest.raises(InputError, match=r"not Velocity on .* and Displacement on"):
+        SelfTraining(Constant(ones))(Constant(ones, Velocity), pair, 0.0)

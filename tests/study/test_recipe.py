@@ -33,10 +33,10 @@ TINY = Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subject
 def test_the_recipes_are_the_ones_we_know_of():
     expected = {f"{how}_{network}_{on}" for how in ("ofg", "unsupervised") for network in NETWORKS for on in DATA}
     learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
-    learned |= {f"cyclical_voxelmorph_{on}" for on in CORRELATED}
+    learned |= {f"cyclical_voxelmorph_{on}" for on in DATA}
     weighed = {f"{design}_unet_{on}" for design in DESIGNS for on in WEIGHED}
     assert set(names()) == expected | learned | weighed
-    assert len(names()) == 54 + 20 + 36
+    assert len(names()) == 54 + 24 + 36
 
 
 def solid(recipe: Recipe) -> Recipe:

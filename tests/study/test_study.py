@@ -32,10 +32,10 @@ from pullback.studies import find
 from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
-from pullback.study.figures import _logged, by_round, refinement
+from pullback.study.figures import _logged, by_round, contours, progress, refinement, settings
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
-from pullback.study.probes import by_rounds, descended, landscape, refined
+from pullback.study.probes import _direction, by_rounds, descended, landscape, refined
 from pullback.study.recipe import changed
 from pullback.study.run import run
 from pullback.study.statistics import mann_whitney
@@ -458,3 +458,37 @@ def test_where_the_images_of_a_source_are_is_asked_for():
     study = find("ddmr")
     with pytest.raises(InputError, match=r"--data brains=DIR"):
         chosen(study, ["transfer/hippocampus"], {"hippocampus": Path("anywhere")})
+
+
+def test_directions_have_the_length_of_each_filter_and_leave_biases(outcomes):
+    """Li et al. 2018: filter by filter, or scales that normalisations undo would show as a rough landscape."""
+    network = outcomes["table1"][0].network("guided", 0)
+    weights = {name: p.detach() for name, p in network.named_parameters()}
+    one, other = (_direction(weights, number) for number in (0, 1))
+    filters = [name for name, weight in weights.items() if weight.ndim > 1]
+    assert filters
+    for name in filters:
+        torch.testing.assert_close(one[name].flatten(1).norm(dim=1), weights[name].flatten(1).norm(dim=1))
+        assert not torch.equal(one[name], other[name])
+    assert all(not one[name].any() for name in weights.keys() - set(filters))
+
+
+def test_what_lies_below_the_weights_is_drawn_below(outcomes):
+    (outcome,) = outcomes["table1"]
+    places = (-1.0, 0.0, 1.0)
+    rows = [{"arm": "guided", "first": a, "second": b, "energy": 0.5 + 0.25 * a} for a in places for b in places]
+    axes, _ = contours(outcome, rows).axes
+    levels = axes.collections[0].levels
+    assert (levels[0], levels[-1]) == pytest.approx((-0.25, 0.25))
+    assert "0.500 at its weights" in axes.get_title()
+
+
+def test_progress_and_settings_are_drawn_as_they_were_measured(outcomes):
+    (outcome,) = outcomes["table1"]
+    rows = [{"start": s, "steps": n, "dice": n / 10, "energy": 1 - n / 10} for s in ("one", "two") for n in (0, 5)]
+    left, right = progress(outcome, rows).axes
+    assert [line.get_label() for line in left.lines] == ["one", "two"]
+    assert [list(axes.lines[0].get_ydata()) for axes in (left, right)] == [[0, 0.5], [1, 0.5]]
+    numbers = {"dice": 0.7, "folding %": 0.1, "sdlogj": 0.2, "seconds": 1.0}
+    drawn = settings(outcome, [{"setting": name, "seed": 0, **numbers} for name in ("1 warp", "2 warps")])
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["1 warp", "2 warps"]

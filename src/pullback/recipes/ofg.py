@@ -1,8 +1,12 @@
 """On-the-Fly Guidance and the unsupervised training that it is compared with, for each network and set of images.
 
 Two recipes of one network and set differ in their supervision alone (Xin et al. 2024, table 1). Sets that the paper has
-take its numbers: 500 epochs, batches of one, initial learning rates of 1e-4 for the network and 0.1 for the label; both
-fall as in its authors' code. The others are for smaller machines, whose few updates leave no time for that.
+take its numbers: as many updates as 500 of its epochs, batches of one, initial learning rates of 1e-4 for the network
+and 0.1 for the label; both fall as in its authors' code. Their splits are not the paper's, whose lists are not public:
+those of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI and of
+OASIS, these from all that are left. It wants images that were brought onto each other by affine maps before: so are
+IXI as TransMorph's authors prepared it, OASIS and the abdomen as they are distributed; LPBA40 here lies as its headers
+say. The other sets are for smaller machines, whose few updates leave no time for decay.
 """
 
 from collections.abc import Mapping
@@ -71,7 +75,7 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
             Training(updates=2000, lr=1e-3),
         ),
         "ixi": (
-            "IXI, atlas to subject",
+            "IXI, atlas to subject: prepared files NAME_T1w.nii.gz, NAME_dseg.nii.gz and those of `atlas`",
             3,
             PairFolder(images="*_T1w.nii.gz", labels="*_dseg.nii.gz", atlas="atlas"),
             replace(FULL, updates=EPOCHS * 200),

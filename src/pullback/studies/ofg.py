@@ -85,7 +85,7 @@ study = Study(
                     "optimised self-training": SelfTraining(Run(), Descend(10, 0.1), ENERGY),
                 }
             ),
-            {"training": Drawing(curves)},
+            {"training": Drawing(curves), "labels": Drawing(boxes)},
         ),
         "optimisers": Part(
             "How the label is made",
@@ -101,7 +101,8 @@ study = Study(
         ),
         "intensity": Part(
             "Less guidance: seldom, blended with the energy of the guess, or on some pairs only",
-            "Figure 4: the less guidance, the lower Dice, in all three ways.",
+            "Figure 4: the less guidance, the lower Dice, in all three ways. An epoch is a 500th of the training, as "
+            "there; on the small sets that is a few updates.",
             _everywhere(
                 {
                     **{f"every {k}th epoch": Sometimes(GUIDED, EveryKth(k, EPOCHS), PLAIN) for k in (2, 5, 10)},

@@ -171,7 +171,7 @@ def progress(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 
 def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
-    """Of `probes.landscape`: the energy around the weights of each arm, above that at the weights, on one scale."""
+    """Of `probes.landscape`: the energy around the weights of each arm, less that at the weights, on one scale."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     places = sorted({float(row["first"]) for row in rows})
     planes = {}
@@ -179,17 +179,16 @@ def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
         energy = {(row["first"], row["second"]): float(row["energy"]) for row in rows if row["arm"] == arm}
         planes[arm] = np.array([[energy[a, b] for a in places] for b in places])
     middle = len(places) // 2
-    highest = max(float(np.nanmax(plane - plane[middle, middle])) for plane in planes.values())
+    heights = {arm: plane - plane[middle, middle] for arm, plane in planes.items()}
+    levels = np.linspace(np.nanmin([*heights.values()]), np.nanmax([*heights.values()]), 17)
     figure, axes = blank(len(arms), 3.4 * len(arms))
     for one, (arm, plane) in zip(axes, planes.items(), strict=True):
-        above = np.maximum(plane - plane[middle, middle], 0)
-        levels = np.linspace(0, highest, 16)
-        drawn = one.contour(places, places, above, levels=levels[1:], cmap=MIDDLE, linewidths=1.2)
+        drawn = one.contour(places, places, heights[arm], levels=levels, cmap=MIDDLE, linewidths=1.2)
         one.plot(0, 0, "+", color=INK)
         one.set_aspect("equal")
         one.set_title(f"{arm}: {plane[middle, middle]:.3f} at its weights", color=INK, fontsize=10)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, ticks=MaxNLocator(5))
-    bar.set_label("energy above that", color=INK)
+    bar.set_label("energy, less that", color=INK)
     bar.ax.tick_params(colors=INK, labelcolor=INK)
     bar.outline.set_visible(False)
     return figure

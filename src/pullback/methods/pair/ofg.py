@@ -169,7 +169,16 @@ def field_of(register: Register, pair: Pair) -> Dense:
 
 
 def squared(guess: Dense, label: Dense) -> Tensor:
-    """The mean squared difference of two fields of one kind and grid, in voxels²."""
+    """The mean squared difference of two fields of one kind and grid, in voxels².
+
+    Raises:
+        InputError: a displacement against a velocity, or another grid.
+    """
+    if type(guess) is not type(label) or guess.grid != label.grid:
+        kinds = " and ".join(f"{type(field).__name__} on {field.grid.shape}" for field in (guess, label))
+        raise InputError(
+            f"fields of one kind on one grid are compared, not {kinds}: let both networks predict the same"
+        )
     return (guess.field - label.field).square().mean()
 
 
