@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from pullback.data.lung import FOLDS, LungPair, lung_fold, read_lung
 from pullback.files.beside import beside
 from pullback.methods.points.cyclical import Cyclical, untrained
-from pullback.methods.points.geometric import Register, overlay
+from pullback.methods.points.geometric import RegisterClouds, overlay
 from pullback.methods.points.learn import Cloud, Learning
-from pullback.methods.points.lessons import Labelled, Metric, RandomField, Rigid, Synthetic, from_landmarks
+from pullback.methods.points.lessons import ByMetric, Labelled, RandomField, Rigid, Synthetic, from_landmarks
 from pullback.metrics.learn2reg import sdlogj
 from pullback.solvers import Settle
 from pullback.training import save_weights
@@ -63,7 +63,7 @@ def trained(row: str, pairs: Sequence[LungPair], given: argparse.Namespace, told
         lesson = {
             "rigid": lambda: Synthetic(clouds, Rigid(), points=given.points),
             "field": lambda: Synthetic(clouds, RandomField(), points=given.points),
-            "metric": lambda: Metric(clouds, points=given.points),
+            "metric": lambda: ByMetric(clouds, points=given.points),
             "landmarks": lambda: Labelled(clouds, list(marked), points=given.points),
         }[row]()
         replace(learning, epochs=given.rounds * given.epochs)(network, lesson, (given.seed,), len(clouds), told=told)
@@ -97,7 +97,7 @@ def dense(pair: LungPair, displacement: Displace) -> Tensor:
 
 def evaluated(network: nn.Module, pair: LungPair) -> dict[str, float]:
     start = time.perf_counter()
-    *_, alone, found = Register().stages(network, clouds_of(pair))
+    *_, alone, found = RegisterClouds().stages(network, clouds_of(pair))
     seconds = time.perf_counter() - start
     return {**measured(pair, found), "alone": error(pair, alone), "seconds": seconds}
 

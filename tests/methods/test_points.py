@@ -7,16 +7,16 @@ import torch
 
 from pullback.errors import InputError
 from pullback.methods.points.cyclical import Cyclical, untrained
-from pullback.methods.points.geometric import Match, Register, overlaid
+from pullback.methods.points.geometric import Match, RegisterClouds, overlaid
 from pullback.methods.points.learn import Affines, Cloud, Learning
-from pullback.methods.points.lessons import Labelled, Metric, RandomField, Rigid, Synthetic, from_landmarks
+from pullback.methods.points.lessons import ByMetric, Labelled, RandomField, Rigid, Synthetic, from_landmarks
 from pullback.methods.points.matched import match_points
 from pullback.numerics.random import generator
 from pullback.solvers import Propagate
 from pullback.space import Points
 
 QUICK = Match(Propagate(8, 5, 3, sharpness=0.5))
-REGISTER = Register((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0, settle=None)
+REGISTER = RegisterClouds((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0, settle=None)
 SMALL = Cyclical(2, Learning(epochs=2, batch=2), REGISTER, QUICK, points=20, views=1)
 
 
@@ -97,7 +97,7 @@ LESSONS = {
     "labels": lambda c: Labelled(c, [truth(x.fixed) for x in c], QUICK, 30),
     "rigid": lambda c: Synthetic(c, Rigid(), match=QUICK, points=30),
     "field": lambda c: Synthetic(c, RandomField(), match=QUICK, points=30),
-    "metric": lambda c: Metric(c, QUICK, 30, neighbours=5),
+    "metric": lambda c: ByMetric(c, QUICK, 30, neighbours=5),
 }
 
 

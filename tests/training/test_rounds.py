@@ -22,8 +22,8 @@ class Counted(nn.Module):
 def test_labels_come_from_the_round_before_and_learning_begins_with_other_weights():
     told = []
 
-    def label(network):
-        told.append(f"labels of {network.name}")
+    def label(network, number):
+        told.append(f"labels of {network.name} for {number}")
         return told[-1]
 
     def learn(network, labels, number):
@@ -33,12 +33,12 @@ def test_labels_come_from_the_round_before_and_learning_begins_with_other_weight
     names = [network.name for network in rounds(lambda n: Counted(f"random {n}"), label, learn, 3)]
     assert names == ["random 1+", "random 1++", "random 1+++"]
     assert told == [
-        "labels of random 0",
-        "round 0: random 1 learns labels of random 0",
-        "labels of random 1+",
-        "round 1: random 1+ learns labels of random 1+",
-        "labels of random 1++",
-        "round 2: random 1++ learns labels of random 1++",
+        "labels of random 0 for 0",
+        "round 0: random 1 learns labels of random 0 for 0",
+        "labels of random 1+ for 1",
+        "round 1: random 1+ learns labels of random 1+ for 1",
+        "labels of random 1++ for 2",
+        "round 2: random 1++ learns labels of random 1++ for 2",
     ]
 
 

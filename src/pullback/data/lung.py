@@ -11,10 +11,9 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.nifti import load, stored_voxels
-from pullback.space import Grid, Labels, outline
+from pullback.space import SURFACE, Grid, Labels, outline
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud
-SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the moving one needs to be without gaps
 FOLDS = ((2,), (3, 4), (5, 6), (7, 8), (9, 10))  # the paper's pairs of patients in order, less case 01
 
 

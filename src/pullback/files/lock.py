@@ -1,16 +1,12 @@
 """One process at a time."""
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pullback.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two processes may collide
-    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -31,13 +27,12 @@ def alone_in(folder: Path) -> Iterator[None]:
             f"{folder}: cannot write there: {error.strerror or error}; name another folder by -o"
         ) from error
     with opened as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{folder}: another process is at work there; wait for it, stop it, or name another folder"
-                ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another process is at work there; wait for it, stop it, or name another folder"
+            ) from error
         try:
             yield
         finally:

@@ -5,7 +5,7 @@ from pullback.space.image import Image, Labels, around, canonical, centred, crop
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
 from pullback.space.linear import Motion
-from pullback.space.outline import outline
+from pullback.space.outline import SURFACE, outline
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
@@ -14,6 +14,7 @@ from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, BSpline, Composite, Dense, Displacement, Linear, Transform, Velocity
 
 __all__ = [
+    "SURFACE",
     "Affine",
     "BSpline",
     "Box",

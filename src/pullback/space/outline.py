@@ -7,6 +7,8 @@ from pullback.numerics.random import generator
 from pullback.space.image import Labels
 from pullback.space.points import Points
 
+SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the moving one needs to be without gaps
+
 
 def outline(labels: Labels, most: int) -> Points:
     """Centres of voxels at the surface of all that is not 0: those with a neighbour beyond a face that is 0.

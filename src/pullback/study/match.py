@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pullback.data.lung import SURFACE
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_labels, read_points, write_points, write_transform
 from pullback.files.beside import beside
@@ -18,7 +17,7 @@ from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb
 from pullback.methods.points.matched import gap_of, match_points
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
-from pullback.space import Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
+from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.outputs import PUSHED, RECORD, about_points, pushed_name, whole
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 

@@ -16,7 +16,7 @@ Labels = TypeVar("Labels")
 
 def rounds(
     make: Callable[[int], Network],
-    label: Callable[[Network], Labels],
+    label: Callable[[Network, int], Labels],
     learn: Callable[[Network, Labels, int], Network],
     count: int,
 ) -> Iterator[Network]:
@@ -27,14 +27,16 @@ def rounds(
 
     Args:
         make: a network of random weights, by number.
-        label: makes the labels of all training pairs by a network.
+        label: makes the labels of all training pairs by a network, for the round of that number.
         learn: one round, from its beginning to its end: a warm restart. Gets the network, the labels and the number of
             the round, and answers with what has learned.
         count: of rounds.
     """
     labelling, network = make(0), make(1)
     for number in range(count):
-        network = labelling = learn(network, label(labelling), number)  # the labels live as long as they are needed
+        network = labelling = learn(
+            network, label(labelling, number), number
+        )  # the labels live as long as they are needed
         yield network
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -134,8 +134,8 @@ def train(
         Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
         asked_to_stop() as stopping,
         _deterministic(training.deterministic),
+        closing(_Keeper(learning, optimiser, state, training, folder if fabric.is_global_zero else None)) as keep,
     ):
-        keep = _Keeper(learning, optimiser, state, training, folder if fabric.is_global_zero else None)
         task = bar.add_task("training", total=training.updates, completed=state.update)
         while state.update < training.updates:
             if stopping():
@@ -157,7 +157,6 @@ def train(
                 bar.console.print(f"update {state.update}: {shown}", highlight=False)
             if keep.due(training.save_every):
                 keep.state()
-    keep.close()
     fabric.barrier()
     if folder is not None and state.best is not None:
         load_weights(network, folder / "best.safetensors")

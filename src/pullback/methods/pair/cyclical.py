@@ -7,7 +7,6 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -125,14 +124,12 @@ class Cyclical:
         Round 0 is the untrained network whose labels are the first. The answer is the network of the round that did
         best in validation, as `train` has it; without a folder that of the last.
         """
-        numbered = count()
         seed, out, console = task.training.seed, task.out, task.console
         pairs = task.data.train.several(self.pairs, generator(seed, 2))
         untrained = accustomed(task.make(0), task.data.train, seed)
         share = max(task.training.updates // self.rounds, 1)
 
-        def label(network: Correlated | Descending) -> Labelled:
-            number = next(numbered)
+        def label(network: Correlated | Descending, number: int) -> Labelled:
             kept = None if out is None else out / f"labels-{number + 1}.safetensors"
             return self._labelled(network, pairs, (seed, 2, number), kept, console)
 

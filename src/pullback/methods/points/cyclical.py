@@ -4,14 +4,13 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 2023, sections 2.2 and 2.3.2. The `rounds` are those of images; a label is here the displacement of every fixed point.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pullback.methods.points.geometric import Match, Register
+from pullback.methods.points.geometric import Match, RegisterClouds
 from pullback.methods.points.learn import Affines, Cloud, Learning
 from pullback.methods.points.lessons import QUICK, Labelled
 from pullback.networks import GraphFeatures
@@ -41,7 +40,7 @@ class Cyclical:
 
     count: int = 5
     learning: Learning = Learning()
-    register: Register = Register()
+    register: RegisterClouds = RegisterClouds()
     match: Match = QUICK
     points: int = 400
     affines: Affines = Affines()
@@ -56,13 +55,12 @@ class Cyclical:
         Args:
             told: gets the mean loss of every epoch.
         """
-        labelled = itertools.count()
 
         def make(number: int) -> nn.Module:
             return untrained(seed, number)
 
-        def label(network: nn.Module) -> tuple[list[Tensor], list[float]]:
-            chance = generator(seed, 1, next(labelled))
+        def label(network: nn.Module, number: int) -> tuple[list[Tensor], list[float]]:
+            chance = generator(seed, 1, number)
             labels, changes = zip(*(self.label(network, cloud, chance) for cloud in clouds), strict=True)
             return list(labels), list(changes)
 

@@ -50,7 +50,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Register:
+class RegisterClouds:
     """Two clouds to a displacement of all space: what a trained network is used by, and what its labels are made by.
 
     The displacements found are smoothed by a spline, by which the fixed points are placed anew; then what is left is

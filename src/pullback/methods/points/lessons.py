@@ -116,7 +116,7 @@ class Synthetic:
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
+class ByMetric:
     """Chamfer distance, smoothness and the Laplacian of the clouds: PointPWC-Net's (Wu et al., ECCV 2020).
 
     Squared distances of each moved fixed point to the nearest moving one and back; squared differences of neighbours'

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from pullback.errors import InputError
 from pullback.methods.points.cyclical import untrained
-from pullback.methods.points.geometric import Register
+from pullback.methods.points.geometric import RegisterClouds
 from pullback.methods.points.learn import Cloud
 from pullback.numerics.graph import nearest
 from pullback.space import Points, ThinPlate
 
-GAP = 7.4  # mm from a keypoint of a lung to the nearest other, on average: the numbers of `Register` were chosen there
+GAP = 7.4  # mm from a keypoint of a lung to the nearest other, on average; `RegisterClouds` has its numbers from there
 LEAST = 20  # points of a cloud
 
 
@@ -20,7 +20,7 @@ def match_points(
     fixed: Points,
     moving: Points,
     surfaces: tuple[Points, Points] | None = None,
-    register: Register = Register(),
+    register: RegisterClouds = RegisterClouds(),
     network: nn.Module | None = None,
 ) -> ThinPlate:
     """The map between two clouds whose points are not matched, fixed → moving.
