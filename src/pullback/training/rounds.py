@@ -34,9 +34,7 @@ def rounds(
     """
     labelling, network = make(0), make(1)
     for number in range(count):
-        network = labelling = learn(
-            network, label(labelling, number), number
-        )  # the labels live as long as they are needed
+        network = labelling = learn(network, label(labelling, number), number)  # no name keeps the labels
         yield network
 
 
