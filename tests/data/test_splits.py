@@ -364,3 +364,16 @@ def test_several_pairs_are_all_others_and_both_ways_last():
     assert {(a.name, b.name) for a, b in Train(cases, atlas).several(99, generator(0))} == {
         (case.name, "atlas") for case in cases
     }
+
+
+@pytest.mark.parametrize(("held_out", "left", "pairs"), [(10, 0, 20), (0, 6, 0), (1, 5, 0)])
+def test_learn2reg_says_which_number_leaves_too_few(tmp_path, held_out, left, pairs):
+    learn2reg(tmp_path)
+    with pytest.raises(InputError, match=rf"{left} cases .* and {pairs} pairs .* data.held_out \(now {held_out}"):
+        _ = Learn2Reg(str(tmp_path), held_out=held_out).train
+
+
+def test_a_binary_image_is_normalised_from_its_minimum_too():
+    data = (torch.arange(64.0).view(1, 1, 8, 8) > 40).float()
+    for low, high in ((0.0, 99.0), (0.5, 99.5)):
+        assert torch.equal(normalised(Image(data, Grid.centred((8, 8))), low, high).data, data)

@@ -12,13 +12,26 @@ from pullback.files import (
     read_any,
     read_channels,
     read_transform,
+    write,
     write_any,
     write_image,
     write_transform,
 )
 from pullback.files.fsl import read_fsl, write_fsl
 from pullback.files.learn2reg import read_learn2reg, write_learn2reg
-from pullback.space import Affine, BSpline, Displacement, Grid, Image, Motion, Transform, Velocity, pull
+from pullback.space import (
+    Affine,
+    BSpline,
+    Displacement,
+    Grid,
+    Image,
+    Motion,
+    Points,
+    ThinPlate,
+    Transform,
+    Velocity,
+    pull,
+)
 
 DIMENSIONS = pytest.mark.parametrize("ndim", [2, 3])
 
@@ -447,3 +460,15 @@ def test_channels_are_stacked_in_order(tmp_path, oblique, ndim):
         read_channels([*paths, tmp_path / "odd.nii.gz"])
     with pytest.raises(InputError, match="no files"):
         read_channels([])
+
+
+def test_maps_between_points_are_written_where_an_image_says(tmp_path, scene):
+    fixed, _, _ = scene(3)
+    write_image(Image(torch.zeros(1, 1, *fixed.shape), fixed), tmp_path / "fixed.nii.gz")
+    here = Points(torch.rand(1, 8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 20)
+    found = ThinPlate.between(here, Points(here.data + 1.5))
+    with pytest.raises(InputError, match=r"`like` of pb\.write"):
+        write(found, tmp_path / "t.h5")
+    write(found, tmp_path / "t.h5", like=tmp_path / "fixed.nii.gz")
+    _, world = inner(fixed)
+    torch.testing.assert_close(read_transform(tmp_path / "t.h5").at(world), found.at(world), rtol=0, atol=1e-4)

@@ -32,7 +32,7 @@ def test_a_transform_without_a_form_in_itk_names_the_file(tmp_path):
         params = ()
         with_params = at = inverse = None
 
-    with pytest.raises(InputError, match=r"odd.h5: a Odd has no form in ITK"):
+    with pytest.raises(InputError, match=r"odd.h5: Odd has no form in ITK"):
         write_transform(Odd(), tmp_path / "odd.h5")
     assert not list(tmp_path.iterdir())
 

@@ -239,3 +239,16 @@ def test_where_the_paper_says_initial_both_rates_fall():
                 guided = getattr(recipe.supervision, "guided", recipe.supervision)
                 if isinstance(guided, Guided):
                     assert guided.decay == recipe.training.schedule
+
+
+def test_a_file_may_have_parts_of_a_package_that_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom pullback.data import Cohort\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Cohort):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "r.yaml"
+    path.write_text(to_yaml(find("ofg_voxelmorph_phantom")).replace("pullback.data.cohort.Cohort", "mine.Mine"))
+    with pytest.raises(InputError, match="trust its package"):
+        find(str(path))
+    assert type(find(str(path), ["mine"]).data).__name__ == "Mine"

@@ -24,6 +24,7 @@ from pullback.files.lock import alone_in
 from pullback.methods.pair.ofg import Guided
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding, SDLogJ
+from pullback.space import Grid, Image
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import build, load_run, run
 from pullback.training import (
@@ -435,3 +436,20 @@ def test_a_schedule_keeps_what_groups_of_parameters_have_of_their_own():
 def test_a_score_that_is_no_number_is_no_best():
     assert score({"dice": float("nan")}, [Dice()]) == -math.inf
     assert score({"sdlogj": float("nan")}, [SDLogJ()]) == -math.inf < score({"sdlogj": 9.0}, [SDLogJ()])
+
+
+def test_going_on_with_a_run_looks_up_nothing_that_its_recipe_names(tmp_path):
+    run(recipe(updates=1), tmp_path / "run")
+    (tmp_path / "owned.py").write_text("open('owned', 'w')")
+    (tmp_path / "run" / "recipe.yaml").write_text("part: owned.Anything\ndata: {part: owned.Other}\n")
+    with pytest.raises(InputError, match="another recipe"):
+        run(recipe(updates=1), tmp_path / "run", resume=True)
+
+
+def test_a_network_says_how_many_channels_it_was_trained_on(tmp_path):
+    run(recipe(updates=1), tmp_path / "run")
+    _, trained = load_run(tmp_path / "run")
+    grid = Grid.centred((8, 8, 8))
+    two = Image(torch.rand(1, 2, 8, 8, 8), grid)
+    with pytest.raises(InputError, match="trained on images of 1 channels; these have 2"):
+        trained(two, two)

@@ -34,8 +34,8 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
         field = transform if on is None else Displacement(transform.displacement(on), on)
         if not isinstance(field, STORED):
             raise InputError(
-                f"{path}: this {type(field).__name__} is no single field; write it as .h5, or say on which grid to "
-                f"sample it: write(…, like=FIXED), FIXED the fixed image's file"
+                f"{path}: this {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
+                f"image) on which to sample it: --fixed, or `like` of pb.write"
             )
         write_field(Displacement(field.own_displacement, field.grid), path)
     elif str(path).endswith(TRANSFORMS):
@@ -157,8 +157,8 @@ def _part_to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
         refuse_sheared(transform.grid, path)
         return sitk.DisplacementFieldTransform(_field_image(transform))
     raise InputError(
-        f"{path}: {type(transform).__name__} has no form in ITK; say on which grid to sample it: write(…, like=FIXED), "
-        f"FIXED the fixed image's file"
+        f"{path}: {type(transform).__name__} has no form in ITK; name the grid (the fixed image) on which to sample "
+        f"it: --fixed, or `like` of pb.write"
     )
 
 
