@@ -125,10 +125,8 @@ class Synthesis:
         d = grid.ndim
         bent = self._bent(grid, _vectors(self.controls**d, d, self.displacement, chance).to(like))
         turn = nearby(torch.eye(d, dtype=torch.float64)[None], 1, self.degrees, chance)[0]
-        matrix = torch.eye(d + 1, dtype=torch.float64)
-        matrix[:-1, :-1] = turn
-        matrix[:-1, -1] = grid.centre - turn @ grid.centre + _vectors(1, d, self.translation, chance)[0]
-        return Composite(bent, Affine(matrix.to(like)))
+        rigid = Affine.about(turn, grid.centre, grid.centre + _vectors(1, d, self.translation, chance)[0])
+        return Composite(bent, Affine(rigid.matrix.to(like)))
 
     def contrast(self, chance: torch.Generator) -> Contrast:
         """What the intensities of a moving image become."""

@@ -21,7 +21,7 @@ def header(fixed: Image, moving: Image) -> Affine:
 def centres(fixed: Image, moving: Image) -> Affine:
     """The shift that takes the middle of the fixed grid to the middle of the moving one."""
     _check(fixed, moving)
-    return _about(fixed.grid.centre, moving.grid.centre)
+    return Affine.about(torch.eye(fixed.grid.ndim, dtype=torch.float64), fixed.grid.centre, moving.grid.centre)
 
 
 def masses(fixed: Image, moving: Image) -> Affine:
@@ -30,7 +30,8 @@ def masses(fixed: Image, moving: Image) -> Affine:
     See `foreground` for what has which weight. `InputError` where nothing stands out.
     """
     _check(fixed, moving)
-    return _about(*(_moments(image)[0] for image in (fixed, moving)))
+    here, there = (_moments(image)[0] for image in (fixed, moving))
+    return Affine.about(torch.eye(len(here), dtype=torch.float64), here, there)
 
 
 def moments(fixed: Image, moving: Image) -> list[Affine]:
@@ -48,7 +49,7 @@ def moments(fixed: Image, moving: Image) -> list[Affine]:
         turn = to_axes * torch.tensor(signs, dtype=torch.float64) @ from_axes.T
         if torch.linalg.det(turn) > 0:
             turns.append(turn)
-    return [_about(one, two, turn) for turn in sorted(turns, key=lambda turn: -float(turn.trace()))]
+    return [Affine.about(turn, one, two) for turn in sorted(turns, key=lambda turn: -float(turn.trace()))]
 
 
 def foreground(image: Image) -> Tensor:
@@ -94,16 +95,6 @@ def _moments(image: Image) -> tuple[Tensor, Tensor]:
     centre = where @ weight
     spread = (where - centre[:, None]) * weight @ (where - centre[:, None]).T
     return centre.cpu(), spread.cpu()
-
-
-def _about(fixed: Tensor, moving: Tensor, turn: Tensor | None = None) -> Affine:
-    """`turn`, or none, about `fixed`, which goes to `moving`."""
-    d = len(fixed)
-    matrix = torch.eye(d + 1, dtype=torch.float64)
-    if turn is not None:
-        matrix[:d, :d] = turn
-    matrix[:d, d] = moving - matrix[:d, :d] @ fixed
-    return Affine(matrix)
 
 
 def _check(fixed: Image, moving: Image) -> None:

@@ -76,6 +76,14 @@ class Affine(Linear):
     def identity(cls, ndim: int) -> "Affine":
         return cls(torch.eye(ndim + 1, dtype=torch.float64))
 
+    @classmethod
+    def about(cls, linear: Tensor, centre: Tensor, to: Tensor | None = None) -> "Affine":
+        """x → linear · (x − centre) + to, `(d, d)` and `(d,)`; the centre stays where it is unless `to` is given."""
+        matrix = torch.eye(len(centre) + 1, dtype=torch.float64)
+        matrix[:-1, :-1] = linear
+        matrix[:-1, -1] = (centre if to is None else to) - linear @ centre
+        return cls(matrix)
+
     @property
     def params(self) -> tuple[Tensor, ...]:
         """The rows above the last, `(…, d, d+1)`: the last is 0 … 0 1 in every affine, and no solver may move it."""

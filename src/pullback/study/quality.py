@@ -118,15 +118,7 @@ def _linear(transform: Transform, points: Tensor) -> Affine:
 
 def _turns(points: Tensor) -> list[Affine]:
     """Random rotations about the middle of `points` `(1, d, N)`."""
-    d = points.shape[1]
-    about = torch.eye(d + 1, dtype=torch.float64)
-    about[:-1, -1] = points[0].mean(-1)
-    turns = []
-    for rotation in uniform(d, RANDOM, generator(0)):
-        matrix = torch.eye(d + 1, dtype=torch.float64)
-        matrix[:-1, :-1] = rotation
-        turns.append(Affine(about @ matrix @ torch.linalg.inv(about)))
-    return turns
+    return [Affine.about(rotation, points[0].mean(-1)) for rotation in uniform(points.shape[1], RANDOM, generator(0))]
 
 
 def _in_view(after: Alignment, lit: Tensor) -> float:

@@ -38,10 +38,7 @@ class RandomAffine:
         stretch = still + self.shear * uniform(d, d).triu(1)
         linear = turn @ stretch @ (self.scale * uniform(d)).exp().diag()
         extent = grid.affine[:-1, :-1].abs() @ torch.tensor(grid.shape, dtype=torch.float64)
-        matrix = torch.eye(d + 1, dtype=torch.float64)
-        matrix[:-1, :-1] = linear
-        matrix[:-1, -1] = grid.centre - linear @ grid.centre + self.shift * extent * uniform(d)
-        return Affine(matrix)
+        return Affine.about(linear, grid.centre, grid.centre + self.shift * extent * uniform(d))
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,5 @@ class Initialise:
 
     def _turns(self, image: Image) -> list[Affine]:
         """Random rotations about the middle of the image."""
-        d = image.grid.ndim
-        about = torch.eye(d + 1, dtype=torch.float64)
-        about[:-1, -1] = image.grid.centre
-        turns = []
-        for rotation in uniform(d, self.random, generator(self.seed)):
-            matrix = torch.eye(d + 1, dtype=torch.float64)
-            matrix[:-1, :-1] = rotation
-            turns.append(Affine(about @ matrix @ torch.linalg.inv(about)))
-        return turns
+        rotations = uniform(image.grid.ndim, self.random, generator(self.seed))
+        return [Affine.about(rotation, image.grid.centre) for rotation in rotations]
