@@ -417,3 +417,23 @@ def test_the_good_files_are_good(files, tmp_path, monkeypatch, capfd):
             cli.main()
         assert not end.value.code
     assert {path.name for path in tmp_path.iterdir()} == {"moved.nii.gz", "p.csv", "a.tfm"}
+
+
+@pytest.mark.parametrize("kind", ["an accelerator", "the processor", "Python"])
+def test_too_little_memory_is_told_as_what_it_is(run, monkeypatch, kind):
+    """Wherever it runs out; any other error of torch keeps its traceback."""
+
+    def full(*_):
+        if kind == "Python":
+            raise MemoryError
+        if kind == "an accelerator":
+            raise torch.OutOfMemoryError("tried to allocate 3 GiB")
+        torch.empty(10**15)
+
+    monkeypatch.setattr("pullback.study.doctor.audit", full)
+    code, out, err = run(["doctor", "good.nii.gz"])
+    assert (code, out) == (1, "")
+    assert err.startswith("pullback: not enough memory; work on smaller images")
+    monkeypatch.setattr("pullback.study.doctor.audit", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run(["doctor", "good.nii.gz"])

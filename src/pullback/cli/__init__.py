@@ -12,6 +12,8 @@ import typer
 from pullback.cli.learning import demo, evaluate, prepare, recipes, study, train
 from pullback.cli.pairs import apply, convert, doctor, match, register
 
+FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
+
 app = typer.Typer(
     help="Align medical images in 2D and 3D, and teach networks to, without labels.",
     no_args_is_help=True,
@@ -61,5 +63,15 @@ def main() -> None:
         code, text = 130, str(error)
     except KeyboardInterrupt:
         code, text = 130, "interrupted"
+    except (RuntimeError, MemoryError) as error:
+        if not any(sign in f"{type(error).__name__} {error}" for sign in FULL):
+            raise
+        code, text = (
+            1,
+            (
+                "not enough memory; work on smaller images (`prepare --spacing`, `--preset fast`), with a smaller network, "
+                "or on another --device"
+            ),
+        )
     typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else f"pullback: {text}", err=True)
     raise SystemExit(code)
