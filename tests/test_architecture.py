@@ -62,6 +62,44 @@ def test_public_names_exist_and_are_documented():
         assert getattr(pullback, name).__doc__, name
 
 
+def raised(function: ast.FunctionDef) -> set[str]:
+    """The errors that its own lines raise, without those of functions within it."""
+    within, found = list(ast.iter_child_nodes(function)), set()
+    while within:
+        node = within.pop()
+        if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            continue
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            found.add(node.exc.func.id)
+        within += ast.iter_child_nodes(node)
+    return found
+
+
+def public(body: list[ast.stmt], name: str = "", about: str = "") -> list[tuple[str, ast.FunctionDef, str]]:
+    """Functions and methods with their docstrings; of what makes an object, the docstring of its class."""
+    found = []
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            found += public(node.body, f"{name}{node.name}.", ast.get_docstring(node) or "")
+        elif isinstance(node, ast.FunctionDef):
+            made = node.name in ("__init__", "__post_init__")
+            if made or node.name == "__call__" or not node.name.startswith("_"):
+                found.append((name + node.name, node, (ast.get_docstring(node) or "") + (about if made else "")))
+    return found
+
+
+def test_public_docstrings_name_the_errors_that_are_raised():
+    silent = [
+        f"{path.relative_to(SOURCE)}: {name}: {error}"
+        for path in MODULES
+        if path.parent.name != "cli"
+        for name, function, about in public(ast.parse(path.read_text()).body)
+        for error in raised(function)
+        if error not in about
+    ]
+    assert silent == []
+
+
 def test_packages_export_what_they_say():
     for package in ("data", "energies", "files", "metrics", "networks", "solvers", "space", "training"):
         module = importlib.import_module(f"pullback.{package}")

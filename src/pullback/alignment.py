@@ -18,6 +18,9 @@ class Pair:
 
     Both images are 2-D or both 3-D, of as many channels, and labels lie on their image's grid (as an `Image` has it of
     its mask).
+
+    Raises:
+        ValueError: dimensions or channels differ, or labels lie on another grid than their image.
     """
 
     fixed: Image

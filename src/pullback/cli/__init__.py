@@ -13,6 +13,10 @@ from pullback.cli.learning import demo, evaluate, prepare, recipes, study, train
 from pullback.cli.pairs import apply, convert, doctor, match, register
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
+LESS = (
+    "not enough memory; work on smaller images (`prepare --spacing`, `--preset fast`), with a smaller network, or on "
+    "another --device"
+)
 
 app = typer.Typer(
     help="Align medical images in 2D and 3D, and teach networks to, without labels.",
@@ -66,12 +70,6 @@ def main() -> None:
     except (RuntimeError, MemoryError) as error:
         if not any(sign in f"{type(error).__name__} {error}" for sign in FULL):
             raise
-        code, text = (
-            1,
-            (
-                "not enough memory; work on smaller images (`prepare --spacing`, `--preset fast`), with a smaller network, "
-                "or on another --device"
-            ),
-        )
+        code, text = 1, LESS
     typer.echo(json.dumps({"error": text}) if "--json" in sys.argv else f"pullback: {text}", err=True)
     raise SystemExit(code)

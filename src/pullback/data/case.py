@@ -61,7 +61,11 @@ class FileCase:
 
 
 def pair_of(fixed: Case, moving: Case) -> Pair:
-    """Two cases as a pair, with the true transform where both know theirs."""
+    """Two cases as a pair, with the true transform where both know theirs.
+
+    Raises:
+        InputError: the images or labels of the two do not make a pair.
+    """
     a, b, name = fixed.load(), moving.load(), f"{fixed.name} ← {moving.name}"
     truth = None
     if a.to_template is not None and b.to_template is not None:

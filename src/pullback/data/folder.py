@@ -53,7 +53,11 @@ class PairFolder:
 
     @cached_property
     def cases(self) -> tuple[FileCase, ...]:
-        """All subjects, by name."""
+        """All subjects, by name.
+
+        Raises:
+            InputError: fewer images than three splits need, or none at all.
+        """
         images = self._matches(self.images)
         others = {
             "labels": self._others("labels", self.labels, images),

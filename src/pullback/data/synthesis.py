@@ -66,6 +66,9 @@ class Synthesis:
         brightness: largest shift of the intensities, as a share of their range.
         shape: both images are brought to so many voxels between their outermost ones first; None leaves them.
         fineness: of the evaluation: `benchmarks/synthesis.py` tells what it costs, and how near it comes.
+
+    Raises:
+        InputError: a limit below 0, too few controls or voxels, or a brightness or gamma that leaves no contrast.
     """
 
     displacement: float = 6.0
@@ -162,6 +165,9 @@ class Synthetic:
         synthesis: how.
         per_subject: pairs of each subject.
         seed: of all draws.
+
+    Raises:
+        InputError: less than one pair of each subject.
     """
 
     synthesis: Synthesis = Synthesis()

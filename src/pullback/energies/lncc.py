@@ -26,6 +26,9 @@ class LNCC(Energy):
 
     Where there is nothing but noise, correlation pulls at random. `noise` is a standard deviation whose square is added
     to both variances in each window, so that contrast below it hardly counts; 0 is the common form.
+
+    Raises:
+        InputError: the window is even or smaller than 3.
     """
 
     window: int = 9
@@ -92,6 +95,9 @@ def lncc(
 
     The gradient is made during the forward pass, so that one tensor per image that wants one is all that is kept; it
     cannot be differentiated again. What is `known` of the fixed images, if it is, is not computed anew.
+
+    Raises:
+        ValueError: images of different shapes.
     """
     if fixed.shape[2:] != moved.shape[2:]:
         raise ValueError(f"lncc: images of one shape expected, got {tuple(fixed.shape)} and {tuple(moved.shape)}")

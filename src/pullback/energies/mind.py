@@ -22,6 +22,9 @@ class MIND(Energy):
 
     MIND-SSC (Heinrich et al. 2013), or with `context=False` MIND (Heinrich et al. 2012). Does not see affine intensity,
     nor its sign. Patches are cut off at masks. Only the moved image receives a gradient.
+
+    Raises:
+        InputError: a negative radius, or a dilation below 1.
     """
 
     radius: int = 1

@@ -22,6 +22,9 @@ class NGF(Energy):
     own mask: much weaker edges have no voice. The value does not see affine intensity, nor its sign. Where either
     image is flat it is 1: identical images leave 1 − the mean of |n|⁴. A voxel counts where it and its neighbours
     along the axes lie within the masks. Only the moved image receives a gradient.
+
+    Raises:
+        InputError: an epsilon that is not above 0.
     """
 
     epsilon: float = 0.3

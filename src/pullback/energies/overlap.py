@@ -40,6 +40,9 @@ class SoftHausdorff(Energy):
     Attributes:
         erosions: how many.
         power: α; the authors' 2.
+
+    Raises:
+        InputError: less than one erosion.
     """
 
     erosions: int = 10

@@ -27,6 +27,9 @@ class SSIM(Energy):
         window: odd edge length in voxels.
         sigma: voxels within a window count by a Gaussian of so many voxels (Wang et al.: 1.5, in windows of 11); None
             counts them equally.
+
+    Raises:
+        InputError: the window is even or smaller than 3, or sigma not above 0.
     """
 
     window: int = 7

@@ -83,7 +83,11 @@ def chain(transform: Transform) -> tuple[Transform, ...]:
 
 
 def dimensions(transform: Transform) -> int:
-    """In how many dimensions it moves points."""
+    """In how many dimensions it moves points.
+
+    Raises:
+        ValueError: the transform is neither linear nor a field nor a map between points.
+    """
     first = chain(transform)[0]
     if isinstance(first, Linear):
         return first.matrix.shape[-1] - 1

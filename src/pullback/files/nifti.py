@@ -169,7 +169,11 @@ def read_field(path: str | Path) -> Displacement:
 
 
 def refuse_sheared(grid: Grid, path: str | Path) -> None:
-    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not."""
+    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not.
+
+    Raises:
+        InputError: the axes of the grid are not orthogonal.
+    """
     direction = grid.affine[:-1, :-1] / grid.spacing
     skew = float((direction.T @ direction - torch.eye(grid.ndim, dtype=torch.float64)).abs().max())
     if skew > SHEAR:
@@ -181,12 +185,22 @@ def refuse_sheared(grid: Grid, path: str | Path) -> None:
 
 
 def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
+    """Refuse numbers that are NaN, infinite or beyond float32; `what` they are, in a word.
+
+    Raises:
+        InputError: there are any.
+    """
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(f"{path}: {bad} {what} are NaN or infinite (or beyond float32); replace them first")
 
 
 def save(image: nib.Nifti1Image, path: str | Path) -> None:
+    """Write beside, then rename.
+
+    Raises:
+        InputError: another ending than .nii or .nii.gz.
+    """
     if not str(path).endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: images are written as .nii or .nii.gz")
     image.header["xyzt_units"] = int(image.header["xyzt_units"]) & TIME | MM
@@ -197,6 +211,11 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> nib.Nifti1Pair:
+    """The file as nibabel has it, its voxels not read yet.
+
+    Raises:
+        InputError: no such file, or none that nibabel reads as an image.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     if str(path).lower().endswith(FORMATS):
@@ -252,6 +271,11 @@ def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
 
 
 def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
+    """The voxels of a loaded file, one number each.
+
+    Raises:
+        InputError: colours, vectors or complex numbers, or a file that is cut short.
+    """
     try:
         if str(path).endswith(".gz") and isinstance(image, nib.Nifti1Image):
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good

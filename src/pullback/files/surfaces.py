@@ -41,7 +41,11 @@ class Surface:
     title: str = ""
 
     def moved(self, points: Points) -> "Surface":
-        """The same mesh with its vertices elsewhere, in the same order."""
+        """The same mesh with its vertices elsewhere, in the same order.
+
+        Raises:
+            ValueError: another number of points, or of dimensions.
+        """
         if points.data.shape[1:] != self.points.data.shape[1:]:
             raise ValueError(f"Surface: {tuple(self.points.data.shape)} expected, got {tuple(points.data.shape)}")
         return replace(self, points=points)

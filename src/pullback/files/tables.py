@@ -36,7 +36,11 @@ class PointTable:
     columns: tuple[int, ...]
 
     def moved(self, points: Points) -> "PointTable":
-        """The same table with its points elsewhere, in the same order."""
+        """The same table with its points elsewhere, in the same order.
+
+        Raises:
+            ValueError: another number of points, or of dimensions.
+        """
         if points.data.shape[1:] != self.points.data.shape[1:]:
             raise ValueError(f"PointTable: {tuple(self.points.data.shape)} expected, got {tuple(points.data.shape)}")
         return replace(self, points=points)

@@ -39,6 +39,9 @@ class HausdorffDistance:
     Percentiles of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100 for the
     greatest of all, the Hausdorff distance itself ("hd mm"). Surface elements are weighted by their area (DeepMind's
     `surface-distance`); labels absent from either are left out.
+
+    Raises:
+        InputError: no percentiles, or one beyond 0 … 100.
     """
 
     percents: tuple[float, ...] = (95.0,)

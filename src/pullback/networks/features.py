@@ -29,6 +29,9 @@ class FeatureNet(nn.Module):
     Attributes:
         stride: voxels of the image from one coarse feature to the next: after the last pair.
         fine_stride: the same of the fine features, after the first pair.
+
+    Raises:
+        InputError: fewer than two widths, another number of strides, or one below 1.
     """
 
     def __init__(self, ndim: int, channels: int, widths: Sequence[int], strides: Sequence[int], features: int) -> None:

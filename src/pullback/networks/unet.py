@@ -25,6 +25,9 @@ class UNet(nn.Module):
         channels: of the input.
         encoder: channels of each halving convolution.
         decoder: channels of the convolutions after it, more than E + 1 of them.
+
+    Raises:
+        ValueError: fewer decoder stages than the encoder has, and two.
     """
 
     def __init__(self, ndim: int, channels: int, encoder: tuple[int, ...], decoder: tuple[int, ...]) -> None:

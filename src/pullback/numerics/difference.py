@@ -16,7 +16,11 @@ def jacobian(displacement: Tensor) -> Tensor:
 
 
 def determinant(matrices: Tensor) -> Tensor:
-    """Determinants of `(B, d, d, *spatial)`, `(B, 1, *spatial)`, in closed form for d = 2 and 3."""
+    """Determinants of `(B, d, d, *spatial)`, `(B, 1, *spatial)`, in closed form for d = 2 and 3.
+
+    Raises:
+        ValueError: matrices neither 2 × 2 nor 3 × 3.
+    """
     m = matrices
     if m.shape[1] == 2:
         return (m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0])[:, None]

@@ -18,6 +18,9 @@ class Shifts:
         a: shape of the first array.
         b: shape of the second.
         overlap: the least overlap along each axis, voxels; 1 for all shifts. No more than either array has.
+
+    Raises:
+        ValueError: an overlap below 1, or larger than one of the arrays.
     """
 
     a: tuple[int, ...]

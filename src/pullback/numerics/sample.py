@@ -30,6 +30,9 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
 
     Returns:
         `(B, C, *out)` in the dtype of `values`.
+
+    Raises:
+        ValueError: coordinates of other dimensions than the values, or no such mode or padding.
     """
     ndim = values.ndim - 2
     if where.ndim < 3 or where.shape[1] != ndim:

@@ -19,6 +19,9 @@ def box_sum(values: Tensor, window: int) -> Tensor:
     Args:
         values: `(B, C, *spatial)`.
         window: odd edge length in voxels.
+
+    Raises:
+        ValueError: an even window.
     """
     if window < 1 or window % 2 == 0:
         raise ValueError(f"box_sum: the window is an odd number of voxels, got {window}")

@@ -18,7 +18,11 @@ def names() -> list[str]:
 
 def find(name: str, trusted: Sequence[str] = ()) -> Recipe:
     """A recipe by its name in the package, or from a file: `.py` that defines `recipe` (it is run), or `.yaml`, whose
-    parts are this package's or of packages that are `trusted`, as `read_recipe` has it."""
+    parts are this package's or of packages that are `trusted`, as `read_recipe` has it.
+
+    Raises:
+        InputError: no such recipe or file, or a file that does not hold one.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return read_recipe(path, trusted)

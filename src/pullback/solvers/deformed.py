@@ -71,7 +71,11 @@ class Deformed:
 
 
 def placed(image: Image, start: Linear) -> Image:
-    """The image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels."""
+    """The image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels.
+
+    Raises:
+        ValueError: a batch of maps.
+    """
     matrix = start.matrix.detach().to(image.grid.affine).reshape(-1, *image.grid.affine.shape)
     if len(matrix) != 1:
         raise ValueError(f"placed: one linear map expected, got a batch of {len(matrix)}")

@@ -58,6 +58,9 @@ def foreground(image: Image) -> Tensor:
     Background is the median along the border of the field of view, so it may be dark, bright, or −1000. Distances from
     it, averaged over channels, are cut off at their 99.9th percentile, so that vessels and clips do not decide; those
     below Otsu's threshold are taken for noise and give 0.
+
+    Raises:
+        InputError: nothing stands out.
     """
     data = image.data[0].double()
     border = torch.ones_like(data[0], dtype=torch.bool)

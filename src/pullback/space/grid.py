@@ -16,6 +16,9 @@ class Grid:
         shape: voxels along each axis, d of them (d = 2 or 3).
         affine: `(d+1, d+1)` float64 on the CPU; takes voxel coordinates i, j, k to RAS mm. Any invertible affine:
             oblique, anisotropic, flipped.
+
+    Raises:
+        ValueError: other than 2 or 3 axes, or an affine of another size, or one that has no inverse.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +58,11 @@ class Grid:
         return Grid(tuple(int(n) + 1 for n in torch.ceil(reach - 1e-6)), affine)
 
     def between_ends(self, shape: tuple[int, ...]) -> "Grid":
-        """`shape` voxels, two or more along each axis, between the same outermost voxel centres."""
+        """`shape` voxels, two or more along each axis, between the same outermost voxel centres.
+
+        Raises:
+            ValueError: fewer than two voxels along an axis.
+        """
         if min(*self.shape, *shape) < 2:
             raise ValueError(
                 f"Grid.between_ends: two voxels or more along each axis expected, of {self.shape}, {shape}"

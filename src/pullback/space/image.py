@@ -20,6 +20,9 @@ class Image:
         data: `(B, C, *grid.shape)`, floating point.
         grid: where the voxels are; shared by the batch.
         mask: `(B, 1, *grid.shape)` bool, or None for everywhere: energies look only where it is True.
+
+    Raises:
+        ValueError: data or mask of another shape than the grid.
     """
 
     data: Tensor
@@ -38,7 +41,11 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Integer labels on a grid: 0 is background. `data` is `(B, 1, *grid.shape)` of an integer dtype."""
+    """Integer labels on a grid: 0 is background. `data` is `(B, 1, *grid.shape)` of an integer dtype.
+
+    Raises:
+        ValueError: data of another shape than the grid, or not of integers.
+    """
 
     data: Tensor
     grid: Grid
@@ -66,6 +73,9 @@ def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
     """The image cut or zero-padded about its middle to `shape` voxels, its middle laid at the world's origin.
 
     Orientation and spacing stay. For crops whose headers do not say how they lie to each other.
+
+    Raises:
+        ValueError: a shape of other dimensions than the image.
     """
     if len(shape) != image.grid.ndim:
         raise ValueError(f"centred: {image.grid.ndim} axes expected, got shape {shape}")

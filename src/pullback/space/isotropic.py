@@ -29,6 +29,11 @@ class Box:
 
     @classmethod
     def of(cls, image: Image) -> "Box":
+        """The box that holds what a mask shows.
+
+        Raises:
+            InputError: a mask is empty.
+        """
         left, _, right = torch.linalg.svd(image.grid.affine[:-1, :-1] / image.grid.spacing)
         seen = torch.ones(image.grid.shape) if image.mask is None else image.mask[0, 0].cpu()
         where = seen.nonzero().double()

@@ -9,7 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points of the world: `data` is `(B, N, d)` in RAS mm."""
+    """Points of the world: `data` is `(B, N, d)` in RAS mm.
+
+    Raises:
+        ValueError: another shape.
+    """
 
     data: Tensor
 

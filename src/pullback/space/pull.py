@@ -31,6 +31,9 @@ def pull(image, transform, onto, mode="linear", outside=None):
         transform: takes points of `onto` to points of `image`.
         onto: the grid of the answer, or something that lies on it.
         outside: of an image, the value beyond it.
+
+    Raises:
+        ValueError: image and grid of different dimensions.
     """
     grid = onto if isinstance(onto, Grid) else onto.grid
     if grid.ndim != image.grid.ndim:

@@ -28,6 +28,9 @@ def fitted(
         spacing: of the voxels, mm. With a shape they are larger where that takes it for all of the image to lie within.
         shape: of the grid. Without a spacing, one factor for all axes makes the image as large as fits.
         stretch: fill the shape along every axis, by voxels of as many lengths.
+
+    Raises:
+        ValueError: neither spacing nor shape.
     """
     box = Box.of(replace(image, mask=None))
     least = torch.full((image.grid.ndim,), spacing or 0.0, dtype=torch.float64)

@@ -144,6 +144,9 @@ class Dense(Transform):
         """The same kind of transform, carried over to another grid with the same axes.
 
         Its field is interpolated, and goes on as at its border.
+
+        Raises:
+            ValueError: the other grid has other axes.
         """
         steps = _along_axes(grid, self.grid)
         if steps is None:

@@ -14,7 +14,11 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Study:
-    """A study by its name."""
+    """A study by its name.
+
+    Raises:
+        InputError: no such study.
+    """
     if name not in names():
         raise InputError(f"no study {name!r}{did_you_mean(name, names())}; there is {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").study

@@ -22,7 +22,12 @@ def evaluate(
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
 ) -> dict[str, list[dict[str, float | str]]]:
-    """Every register on every pair of the test split: one row per pair, by register, with the process's peak memory."""
+    """Every register on every pair of the test split: one row per pair, by register, with the process's peak memory.
+
+    Raises:
+        TypeError: not a test split.
+        InputError: no metric answers on its pairs.
+    """
     if not isinstance(test, Test):
         raise TypeError(f"evaluate reports on a test split, got {type(test).__name__}")
     results: dict[str, list[dict[str, float | str]]] = {}

@@ -52,7 +52,11 @@ class Family:
         return list(dict.fromkeys(name for pair in self.pairs for name in pair))
 
     def contrasts(self, groups: Groups, seed: int) -> dict[tuple[str, str], Contrast]:
-        """By the names of their groups; every interval with the same random numbers."""
+        """By the names of their groups; every interval with the same random numbers.
+
+        Raises:
+            InputError: two groups that cannot be tested against each other.
+        """
         found = {}
         for a, b in self.pairs:
             try:

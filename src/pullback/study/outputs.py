@@ -38,6 +38,9 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
     """A folder whose files move to `out` when all went well; else nothing has changed there.
 
     What an earlier run left there goes. `given` are the files that the work reads: none of them may be lost so.
+
+    Raises:
+        InputError: nothing can be written there.
     """
     _spare(out, _written(out), given)
     new = [path for path in (out, *out.parents) if not path.exists()]

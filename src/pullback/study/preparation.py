@@ -43,6 +43,9 @@ class Preparation:
             where the voxels are finer.
         normalise: whether intensities are.
         task: what the data set is called, and its files begin with.
+
+    Raises:
+        InputError: steps that contradict each other, or numbers that are none of theirs.
     """
 
     data: PairFolder

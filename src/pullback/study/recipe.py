@@ -144,6 +144,9 @@ def read_recipe(path: Path, trusted: Sequence[str] = ()) -> Recipe:
 
     Only parts of this package and the optimisers of torch are looked up: a stranger's file runs nothing. Name in
     `trusted` packages of your own whose parts it may use as well.
+
+    Raises:
+        InputError: the file cannot be read, or is no recipe of parts that may be looked up.
     """
     try:
         text = path.read_text()
@@ -155,7 +158,11 @@ def read_recipe(path: Path, trusted: Sequence[str] = ()) -> Recipe:
 
 
 def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
-    """As `read_recipe`, of text; `name` is for the error."""
+    """As `read_recipe`, of text; `name` is for the error.
+
+    Raises:
+        InputError: it is no recipe of parts that may be looked up.
+    """
     try:
         recipe = _decode(yaml.safe_load(text), (*TRUSTED, *trusted))
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, ImportError) as error:

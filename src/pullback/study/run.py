@@ -35,6 +35,9 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     whom other runs that it names had learned from),
     `run.json` (versions, seed, timings, peak memory), the logs and the weights that `train` writes. With `resume` a
     folder in which the same recipe was interrupted is gone on with; how long and how often to log may have changed.
+
+    Raises:
+        InputError: images do not fit the network, or the folder holds another run, or another process is at work there.
     """
     out = Path(out)
     text, splits = to_yaml(recipe), _splits(recipe)
@@ -110,6 +113,9 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
     """The recipe of a folder that `run` wrote, and its network, with the best weights, as a register of any two images.
 
     `trusted` as in `read_recipe`.
+
+    Raises:
+        InputError: no such run, or one whose recipe or weights cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -51,6 +51,11 @@ class Trained:
         return Affine(matrix)
 
     def __call__(self, fixed: Image, moving: Image) -> Placed:
+        """Fixed → moving, one displacement on the fixed grid.
+
+        Raises:
+            InputError: images of other dimensions or channels than it was trained on.
+        """
         if self.ndim not in (None, fixed.grid.ndim):
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
         if self.channels not in (None, fixed.data.shape[1]):

@@ -79,7 +79,11 @@ def _complaining(path: Path) -> Iterator[None]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote."""
+    """What `save_tensors` wrote.
+
+    Raises:
+        InputError: no such file, or one that is no safetensors file.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; is the run finished, or the folder another one?")
     try:

@@ -6,7 +6,11 @@ from pullback.errors import InputError
 
 
 def device_of(name: str = "auto") -> torch.device:
-    """The device called `name`; `"auto"` is the accelerator that torch sees, where it has float64, else the CPU."""
+    """The device called `name`; `"auto"` is the accelerator that torch sees, where it has float64, else the CPU.
+
+    Raises:
+        InputError: there is no such device here.
+    """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if found is None or found.type == "mps" else found

@@ -29,7 +29,11 @@ class Log:
             self.events.write_event(Event(wall_time=time.time(), step=start + 1, session_log=session))
 
     def row(self, name: str, update: int, values: dict[str, float]) -> None:
-        """One line of `<name>.csv` and a point on each curve. A number seen for the first time opens a new column."""
+        """One line of `<name>.csv` and a point on each curve. A number seen for the first time opens a new column.
+
+        Raises:
+            InputError: the row cannot be written, as on a full disk.
+        """
         path = self.out / f"{name}.csv"
         row = {"update": str(update), **{key: f"{value:.6g}" for key, value in values.items()}}
         known = _header(path)

@@ -50,7 +50,11 @@ def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
 
 
 def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
-    """The number of the first metric that answered, turned so that more is better; what is no number is worst."""
+    """The number of the first metric that answered, turned so that more is better; what is no number is worst.
+
+    Raises:
+        InputError: none of the metrics answered.
+    """
     for metric in metrics:
         if metric.name in values:
             value = values[metric.name] if metric.higher_is_better else -values[metric.name]

@@ -28,7 +28,11 @@ class Poly:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Falls by `factor` whenever `patience` validations in a row were none better than the best before."""
+    """Falls by `factor` whenever `patience` validations in a row were none better than the best before.
+
+    Raises:
+        InputError: a factor that is not between 0 and 1, or no patience.
+    """
 
     factor: float = 0.1
     patience: int = 10

@@ -29,6 +29,11 @@ class Told:
     """
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        """The mean distance of both answers over the points of the fixed grid, as `tre`.
+
+        Raises:
+            ValueError: the pair does not know its truth.
+        """
         if pair.truth is None:
             raise ValueError(f"{pair.name or 'a pair'}: its true transform is not known, so nothing can be told of it")
         grid = pair.fixed.grid

@@ -58,6 +58,9 @@ class Training:
             processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
         log_every, validate_every, save_every: in updates. Each also happens after the last update.
         deterministic: avoid kernels whose result depends on timing; of those that torch has no other for, it warns.
+
+    Raises:
+        InputError: a number that is not above 0, or no such precision.
     """
 
     updates: int = 1000

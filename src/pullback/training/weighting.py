@@ -46,6 +46,11 @@ class UncertaintyWeighted(nn.Module):
         self.uncertainty = nn.ParameterList(torch.zeros(len(energies)) for energies, _ in self.groups)
 
     def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        """The weighted terms of the guess, their balance, and the weights to be logged.
+
+        Raises:
+            InputError: a loss is below 0.
+        """
         alignment = Alignment(pair, register(pair.fixed, pair.moving).transform)
         found: dict[str, Tensor] = {}
         balance = torch.zeros((), device=pair.fixed.data.device)

@@ -42,6 +42,9 @@ class PooledUNet(nn.Module):
         head: channels of the convolutions before the last.
         transform: what the field is of.
         channels: of one image.
+
+    Raises:
+        InputError: no blocks, or channels below 1.
     """
 
     def __init__(
@@ -104,7 +107,11 @@ class Transferred:
     elsewhere: ClassVar[tuple[str, ...]] = ("source",)
 
     def __call__(self, task: Task) -> nn.Module:
-        """With a first half, it is kept in the task's folder as `first`."""
+        """With a first half, it is kept in the task's folder as `first`.
+
+        Raises:
+            InputError: no run is named to go on from.
+        """
         if not self.source:
             raise InputError("no run is named to go on from; say which: --set procedure.source=RUN")
         network = task.make(0)

@@ -112,6 +112,9 @@ class Sometimes:
     Attributes:
         guided, otherwise: supervisions.
         when: whether an update at this progress, 0 → 1, is guided: `EveryKth` epoch, or a `Portion` of the pairs.
+
+    Raises:
+        InputError: a part has weights of its own.
     """
 
     guided: Supervision

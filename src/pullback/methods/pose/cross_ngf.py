@@ -220,6 +220,9 @@ class CrossNGF:
         overlap: γ, the share of the smaller mask's voxels that must overlap.
         voxels: the most that the finest lattice has; the spacing is chosen so.
         seed: of the random rotations.
+
+    Raises:
+        InputError: not as many numbers as levels, or no rotation on the first.
     """
 
     blur: tuple[float, ...] = (5.0, 3.0, 2.0, 1.5)
@@ -241,6 +244,11 @@ class CrossNGF:
 
     @torch.no_grad()
     def __call__(self, fixed: Image, moving: Image) -> Found:
+        """Fixed → moving, the best rigid motion of all that were tried, and its value.
+
+        Raises:
+            InputError: the images overlap nowhere by the least share.
+        """
         one, two = lattices(fixed, moving, self.voxels)
         trials = uniform(fixed.grid.ndim, self.rotations[0], generator(self.seed, 0))
         tried = []
@@ -274,6 +282,9 @@ def lattices(fixed: Image, moving: Image, voxels: int) -> tuple[Image, Image]:
     The spacing is the coarser of both images' mean voxel edges; up to four times finer where the fixed image would have
     fewer than `SMALLEST` voxels along its longest edge; and coarser until neither the fixed lattice nor the cube about
     the moving one has more than `voxels`.
+
+    Raises:
+        ValueError: a batch of more than one.
     """
     for image in (fixed, moving):
         if image.data.shape[0] != 1:

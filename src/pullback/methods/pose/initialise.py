@@ -87,7 +87,11 @@ class Initialise:
     seed: int = 0
 
     def __call__(self, fixed: Image, moving: Image) -> Begun:
-        """Images of intensities 0 … 1, one pair, of any grids."""
+        """Images of intensities 0 … 1, one pair, of any grids.
+
+        Raises:
+            InputError: nowhere do the images share the least part of the smaller one.
+        """
         coarse = list(self.level(Pair(fixed, moving)))[-1]
         seen = Pair(within_view(coarse.fixed), within_view(coarse.moving))
         begun = self._best(seen, self._guessed(fixed, moving))
