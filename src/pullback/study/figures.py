@@ -188,7 +188,7 @@ def contours(outcome: Outcome, rows: Sequence[Row]) -> Figure:
         one.set_aspect("equal")
         one.set_title(f"{arm}: {plane[middle, middle]:.3f} at its weights", color=INK, fontsize=10)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, ticks=MaxNLocator(5))
-    bar.set_label("energy, less that", color=INK)
+    bar.set_label("energy − that at the weights", color=INK)
     bar.ax.tick_params(colors=INK, labelcolor=INK)
     bar.outline.set_visible(False)
     return figure
