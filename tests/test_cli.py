@@ -82,7 +82,7 @@ def test_demo_in_miniature(pullback, tmp_path):
     code, out, err = pullback("demo", "-o", tmp_path / "demo", "--json", *SETTINGS, "--set", "data.spacing=8")
     assert code == 0, err
     table = json.loads(out)["table"]
-    registers = ["before", "unsupervised", "guided", "50 steps of Descend", "true transform"]
+    registers = ["before", "unsupervised", "guided", "50 steps of Descend", "ConvexAdam", "true transform"]
     assert list(dict.fromkeys(r["register"] for r in table)) == registers
     truth = {r["measure"]: r["mean"] for r in table if r["register"] == "true transform"}
     before = {r["measure"]: r["mean"] for r in table if r["register"] == "before"}
@@ -187,6 +187,9 @@ def test_evaluate(pullback, run_folder, tmp_path):
     measures = {r["measure"] for r in json.loads(out)["table"]}
     assert {"dice", "folding %", "sdlogj", "epe mm", "seconds", "peak MB"} <= measures
     assert {p.name for p in (tmp_path / "eval").iterdir()} == {"pairs.csv", "summary.csv"}
+    assert "ConvexAdam" in {r["register"] for r in json.loads(out)["table"]} or "no row of ConvexAdam: " in err
+    _, out, err = pullback("evaluate", run_folder, "-o", tmp_path / "eval", "--json", "--runs-only")
+    assert "ConvexAdam" not in out + err
 
 
 def test_a_run_called_before_is_not_taken_for_what_was_before(pullback, run_folder, tmp_path, monkeypatch):

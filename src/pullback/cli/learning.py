@@ -114,15 +114,20 @@ def evaluate(
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for pairs.csv, summary.csv.")] = Path(
         "evaluation"
     ),
+    runs_only: Annotated[bool, typer.Option("--runs-only", help="Without ConvexAdam beside them.")] = False,
     trust: Trust = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure runs on the test pairs of the first one's data: mean ± sd, paired differences, seconds, memory."""
+    """Measure runs on the test pairs of the first one's data: mean ± sd, paired differences, seconds, memory.
+
+    Beside them stand the unmoved images and ConvexAdam, which needs no training.
+    """
     from pullback.alignment import Register
     from pullback.errors import InputError
+    from pullback.methods.pair.convex_adam import ConvexAdam
     from pullback.study.compare import summary, table, write_tables
-    from pullback.study.evaluate import evaluate, unmoved
+    from pullback.study.evaluate import beside, evaluate, unmoved
     from pullback.study.run import learned_from, load_run
     from pullback.training import device_of
 
@@ -131,12 +136,15 @@ def evaluate(
     console = terminal(as_json)
     where = device_of(device)
     networks = {name: trained.network.to(where) for name, (_, trained) in loaded.items()}
-    if "before" in networks:
-        raise InputError("before: is what the unmoved images are called; rename the folder of this run")
+    for name in ("before", "ConvexAdam"):
+        if name in networks:
+            raise InputError(f"{name}: is the name of a row that stands beside runs; rename the folder of this run")
     registers: dict[str, Register] = {"before": unmoved, **networks}
     for run in runs:
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
     results = evaluate(registers, first.data.test, first.metrics, where, console)
+    if not runs_only:
+        results |= beside({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
     reference = str(runs[0]) if len(runs) > 1 else None
     write_tables(results, reference, out)
     console.print(table(results, reference, f"{len(first.data.test)} test pairs"))

@@ -7,11 +7,12 @@ from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Alignment, Register
+from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Metric, numbers_of
 from pullback.solvers import Optimised
 from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
-from pullback.study.evaluate import evaluate, unmoved
+from pullback.study.evaluate import beside, evaluate, unmoved
 from pullback.study.recipe import Recipe
 from pullback.study.report import picture, write_report
 from pullback.study.run import run
@@ -21,7 +22,7 @@ from pullback.training import align
 def demo(
     unsupervised: Recipe, guided: Recipe, solved: Optimised, out: Path, console: Console
 ) -> dict[str, list[dict[str, float | str]]]:
-    """Train both recipes, measure them on the test pairs beside doing nothing, the solver and the truth, write it up.
+    """Train both recipes, measure them on the test pairs beside doing nothing, solvers and the truth, write it up.
 
     Returns:
         the rows of the table, by register.
@@ -33,6 +34,7 @@ def demo(
     test = guided.data.test
     registers: dict[str, Register] = {"before": unmoved, **networks, "50 steps of Descend": solved}
     results = evaluate(registers, test, guided.metrics, console=console)
+    results |= beside({"ConvexAdam": ConvexAdam()}, test, guided.metrics, console=console)
     results["true transform"] = _truth(test, guided.metrics)
     write_tables(results, "unsupervised", out)
     console.print(table(results, "unsupervised", title=f"{len(test)} unseen pairs"))

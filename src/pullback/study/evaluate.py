@@ -40,6 +40,24 @@ def evaluate(
     return results
 
 
+def beside(
+    registers: Mapping[str, Register],
+    test: Test,
+    metrics: Sequence[Metric],
+    device: torch.device = torch.device("cpu"),
+    console: Console | None = None,
+) -> dict[str, list[dict[str, float | str]]]:
+    """The same of registers without training; of those that cannot take the images it is said why."""
+    results: dict[str, list[dict[str, float | str]]] = {}
+    for name, register in registers.items():
+        try:
+            results |= evaluate({name: register}, test, metrics, device, console)
+        except InputError as error:
+            if console is not None:
+                console.print(f"no row of {name}: {error}", highlight=False)
+    return results
+
+
 def unmoved(fixed: Image, moving: Image) -> Alignment:
     """The register that does nothing: how things stood before."""
     return Alignment(Pair(fixed, moving), Affine.identity(fixed.grid.ndim))
