@@ -11,7 +11,7 @@ import yaml
 from pullback.data import Cohort, Synthesis, Synthetic
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
-from pullback.methods.pair.cyclical import Cyclical
+from pullback.methods.pair.cyclical import Cyclical, Descending
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
 from pullback.metrics import Correlation, Dice
@@ -43,6 +43,8 @@ def solid(recipe: Recipe) -> Recipe:
     """For volumes, where it is for slices; narrow, where it is wide."""
     if recipe.network.func is PooledUNet:
         recipe = changed(recipe, {"network.widths": "[4, 8]"})
+    if recipe.network.func is Descending:
+        return changed(recipe, {"network.network.ndim": "3"})
     return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe
 
 

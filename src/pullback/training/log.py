@@ -1,5 +1,6 @@
 """What a training says: rows for tables and curves for TensorBoard."""
 
+import contextlib
 import csv
 import time
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ class Log:
             raise InputError(f"{self.out}: writing the log failed ({error.strerror or error})") from error
 
     def close(self) -> None:
-        self.events.close()
+        with contextlib.suppress(OSError):  # every row was flushed, or its failure told
+            self.events.close()
 
 
 def _header(path: Path) -> list[str] | None:
