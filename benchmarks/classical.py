@@ -46,8 +46,7 @@ from rich.table import Table
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.data import normalised
-from pullback.files import read_image, read_labels
-from pullback.files import write as save
+from pullback.files import read_image, read_labels, write as save
 from pullback.files.beside import beside
 from pullback.files.manifest import forget_peak_memory, peak_memory_mb
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST

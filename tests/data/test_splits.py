@@ -9,8 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from pullback.alignment import Alignment
 from pullback.data import (

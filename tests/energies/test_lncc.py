@@ -3,8 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion, lncc

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import MSE, NCC, ncc

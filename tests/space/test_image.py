@@ -4,8 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pullback.space import Affine, Grid, Image, Labels, Points, canonical, centred, pull
 

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Velocity, pull, push
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import norm, rankdata, ttest_ind
 from statsmodels.stats.meta_analysis import effectsize_smd
 from statsmodels.stats.multicomp import pairwise_tukeyhsd

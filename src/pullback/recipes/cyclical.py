@@ -22,8 +22,7 @@ from pullback.data import Dataset, Learn2Reg
 from pullback.energies import LNCC, MIND, Diffusion
 from pullback.methods.pair.correlated import Correlated, Refinement
 from pullback.methods.pair.cyclical import Cyclical, Descending
-from pullback.recipes.ofg import ENERGY
-from pullback.recipes.ofg import recipes as guided
+from pullback.recipes.ofg import ENERGY, recipes as guided
 from pullback.solvers import Descend, FeatureDescent, Optimised
 from pullback.study.recipe import Recipe
 from pullback.training import Cosine, Once, Told, Training, Unsupervised
