@@ -85,3 +85,9 @@ def test_canonical_as_nibabel(seed):
     np.testing.assert_array_equal(out.data[0, 0].numpy(), np.asarray(reference.dataobj))
     np.testing.assert_allclose(out.grid.affine.numpy(), reference.affine, atol=1e-12)
     assert out.data.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int16, torch.bool])
+def test_intensities_are_of_a_type_that_counts_voxels(dtype):
+    with pytest.raises(ValueError, match="float32 or float64 expected"):
+        Image(torch.ones(1, 1, 4, 5, dtype=dtype), Grid.centred((4, 5)))

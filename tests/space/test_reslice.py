@@ -151,7 +151,7 @@ def test_there_and_back_by_headers_alone(oblique, waves, shape, how):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_stay_within_and_the_least_lies_beyond(oblique, shape):
     grid, d = oblique(shape, 7), len(shape)
-    image = Image(-1000 + 3000 * (noise(grid).data > 0.5), grid)
+    image = Image(-1000 + 3000 * (noise(grid).data > 0.5).float(), grid)
     out = resliced(image, fitted(image, 0.6, (64,) * d))
     assert float(out.data.min()) == -1000
     assert float(out.data.max()) <= 2000

@@ -2,9 +2,9 @@
 
 Two recipes of one network and set differ in their supervision alone (Xin et al. 2024, table 1). Sets that the paper has
 take its numbers: as many updates as 500 of its epochs, batches of one, initial learning rates of 1e-4 for the network
-and 0.1 for the label; both fall as in its authors' code. Their splits are not the paper's, whose lists are not public:
-those of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI and of
-OASIS, these from all that are left. It wants images that were brought onto each other by affine maps before: so are
+and 0.1 for the label; both fall as in its authors' code. Their splits are not the paper's, which gives no lists: those
+of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI and of OASIS,
+these from all that are left. It wants images that were brought onto each other by affine maps before: so are
 IXI as TransMorph's authors prepared it, OASIS and the abdomen as they are distributed; LPBA40 here lies as its headers
 say. The other sets are for smaller machines, whose few updates leave no time for decay.
 """

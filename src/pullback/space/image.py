@@ -17,12 +17,12 @@ class Image:
     """Intensities on a grid.
 
     Attributes:
-        data: `(B, C, *grid.shape)`, floating point.
+        data: `(B, C, *grid.shape)`, float32 or float64: in less, coordinates of voxels would be rounded.
         grid: where the voxels are; shared by the batch.
         mask: `(B, 1, *grid.shape)` bool, or None for everywhere: energies look only where it is True.
 
     Raises:
-        ValueError: data or mask of another shape than the grid.
+        ValueError: data of another type, or data or mask of another shape than the grid.
     """
 
     data: Tensor
@@ -31,6 +31,8 @@ class Image:
 
     def __post_init__(self) -> None:
         _check_shape(self, self.data)
+        if self.data.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"Image: float32 or float64 expected, got {self.data.dtype}; convert it first")
         if self.mask is not None and self.mask.shape[2:] != self.data.shape[2:]:
             raise ValueError(f"Image: mask {tuple(self.mask.shape)} and data {tuple(self.data.shape)} differ in shape")
 
