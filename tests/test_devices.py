@@ -39,7 +39,7 @@ from pullback.metrics import (
 )
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, chain
-from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.space import Affine, Displacement, Grid, Image, Points, ThinPlate, Velocity
 from pullback.study.evaluate import unmoved
 from pullback.study.quality import verdict
 from pullback.study.trained import Trained
@@ -231,6 +231,25 @@ WORK = {
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     return next(iter(Cohort(spacing=9.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+
+
+def landmarks(pair: Pair) -> ThinPlate:
+    """A map known at the corners of the image and in its middle."""
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, n - 1.0], dtype=torch.float64) for n in pair.fixed.grid.shape])
+    here = Points(pair.fixed.grid.to_world(torch.cat([corners, corners.mean(0, keepdim=True)]).mT[None]).mT)
+    return ThinPlate.between(here, Points(here.data + here.data.flip(1) / 50))
+
+
+@pytest.mark.parametrize("truth", ["affine", "landmarks"])
+def test_a_truth_of_any_kind_goes_along(pair, truth):
+    """And is of use where the pair is."""
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[0, -1] = 4.0
+    known = replace(pair, truth=Affine(shift) if truth == "affine" else landmarks(pair))
+    here = measured(known.truth, known)
+    with elsewhere():
+        far = known.to(ELSEWHERE)
+        assert measured(far.truth, far) == pytest.approx(here, rel=2e-3)
 
 
 @pytest.mark.parametrize("name", WORK)
