@@ -225,7 +225,7 @@ def test_training_on_pairs_that_are_made(pullback, tmp_path):
     code, _, error = pullback("evaluate", out, *data, "-o", tmp_path / "measured", "--json")
     assert code == 0, error
     rows = (tmp_path / "measured" / "pairs.csv").read_text()
-    assert rows.count("← synthetic 3") == 2 * 2  # of two test subjects, unmoved and by the network
+    assert rows.count("← synthetic 3") == 2 * 3  # of two test subjects: unmoved, by the network, by ConvexAdam
     assert "epe mm" in rows
     moved = tmp_path / "elsewhere"
     (tmp_path / "images").rename(moved)
