@@ -8,6 +8,7 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from pullback.studies import find
 from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
-from pullback.study.figures import _logged, by_round, contours, progress, refinement, settings
+from pullback.study.figures import _logged, boxes, by_round, contours, progress, refinement, settings
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
 from pullback.study.probes import _direction, by_rounds, descended, landscape, refined
@@ -492,3 +493,20 @@ def test_progress_and_settings_are_drawn_as_they_were_measured(outcomes):
     numbers = {"dice": 0.7, "folding %": 0.1, "sdlogj": 0.2, "seconds": 1.0}
     drawn = settings(outcome, [{"setting": name, "seed": 0, **numbers} for name in ("1 warp", "2 warps")])
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["1 warp", "2 warps"]
+
+
+def test_many_labels_stand_in_rows(outcomes):
+    """No label twice and none left out, and no row so long that it cannot be read."""
+    (outcome,) = outcomes["table1"]
+    chance = np.random.default_rng(0)
+    rows = {arm: [dict(row) for row in rows] for arm, rows in outcome.rows.items()}
+    for each in rows.values():
+        for row in each:
+            row |= {f"dice/{n}": chance.random() for n in range(100, 131)}
+    drawn = boxes(SimpleNamespace(rows=rows, reference=outcome.reference), [])
+    labels = [[text.get_text() for text in axis.get_xticklabels()] for axis in drawn.axes]
+    assert len(labels) > 1
+    assert max(map(len, labels)) * len(rows) <= 44
+    shown = [label for line in labels for label in line]
+    assert {str(n) for n in range(100, 131)} <= set(shown)
+    assert len(shown) == len(set(shown))

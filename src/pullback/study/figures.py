@@ -23,6 +23,7 @@ COLOURS = ("#4f8fd6", "#e08a3c", "#4aa87a", "#b678d6", "#d8626c", "#a39a3f", "#4
 STYLES = tuple(itertools.product(("-", "--", ":"), COLOURS))
 MIDDLE = ListedColormap(colormaps["viridis"](np.linspace(0.3, 0.85, 256)))  # neither as dark nor as light as a page
 WIDTH, HEIGHT = 6.4, 3.4  # inches
+BOXES = 40  # in a row of the figure
 
 
 def write_figure(figure: Figure, path: Path) -> None:
@@ -89,7 +90,7 @@ def weights(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 
 def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
-    """Dice of each label over the test pairs, a box per arm; labels by rising median of the reference."""
+    """Dice of each label over the test pairs, a box per arm; labels by rising median of the reference, in rows."""
     averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
     names = sorted({key for rows in averaged.values() for row in rows for key in row if key.startswith("dice/")})
     values = {
@@ -97,14 +98,29 @@ def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
         for arm, rows in averaged.items()
     }
     names.sort(key=lambda name: float(np.median(values[outcome.reference][name])))
-    figure, (axis,) = blank(1, max(WIDTH, 0.32 * len(names) * len(averaged) / 2 + 1.5))
-    width = 0.8 / len(averaged)
+    few = math.ceil(len(names) / math.ceil(len(names) * len(averaged) / BOXES))
+    lines = [names[n : n + few] for n in range(0, len(names), few)]
+    every = [value for by_label in values.values() for label in by_label.values() for value in label]
+    ends = min(every) - 0.02, max(every) + 0.02
+    figure, axes = blank(1, max(WIDTH, 0.16 * few * len(averaged) + 1.5), max(HEIGHT, 1.7 * len(lines)), len(lines))
+    for axis, some in zip(axes, lines, strict=True):
+        _boxed(axis, some, values)
+        axis.set_xlim(-0.6, few - 0.4)
+        axis.set_ylim(*ends)
+        axis.set_ylabel("Dice")
+    axes[-1].set_xlabel("label")
+    legend(figure, axes[0])
+    return figure
+
+
+def _boxed(axis: Axes, names: Sequence[str], values: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """For each of the names a box of each arm, beside each other."""
+    width = 0.8 / len(values)
     for n, ((arm, by_label), colour) in enumerate(zip(values.items(), (INK, *COLOURS), strict=False)):
-        where = np.arange(len(names)) + (n - (len(averaged) - 1) / 2) * width
         line = {"color": colour, "linewidth": 0.9}
         axis.boxplot(
             [by_label[name] for name in names],
-            positions=where,
+            positions=np.arange(len(names)) + (n - (len(values) - 1) / 2) * width,
             widths=0.8 * width,
             manage_ticks=False,
             patch_artist=True,
@@ -116,10 +132,6 @@ def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
         )
         axis.plot([], [], color=colour, linewidth=4, label=arm)
     axis.set_xticks(range(len(names)), [name.removeprefix("dice/") for name in names], fontsize=8)
-    axis.set_xlabel("label")
-    axis.set_ylabel("Dice")
-    legend(figure, axis)
-    return figure
 
 
 def dots(outcome: Outcome, rows: Sequence[Row]) -> Figure:
@@ -221,6 +233,7 @@ def _dotted(values: Mapping[str, Mapping[str, tuple[float, list[float]]]], measu
         one.set_yticks(range(len(values)), list(values) if one is axes[0] else [""] * len(values))
         one.invert_yaxis()
         one.grid(axis="y", color=INK, alpha=0.25)
+        one.xaxis.set_major_locator(MaxNLocator(4))
         one.set_xlabel(label)
     return figure
 
