@@ -147,7 +147,7 @@ def evaluate(
         results |= beside({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
     reference = str(runs[0]) if len(runs) > 1 else None
     write_tables(results, reference, out)
-    console.print(table(results, reference, f"{len(first.data.test)} test pairs"))
+    console.print(table(results, console, reference, f"{len(first.data.test)} test pairs"))
     say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")
 
 

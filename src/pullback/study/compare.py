@@ -67,21 +67,46 @@ def _against(values: dict[str, float], other: dict[str, float]) -> dict[str, flo
     return paired([values[pair] for pair in common], [other[pair] for pair in common], generator(0)).numbers
 
 
-def table(results: Mapping[str, Rows], reference: str | None = None, title: str | None = None) -> Table:
-    """For a terminal, a column per register: mean ± sd, and under it the paired difference to `reference`, its p."""
+def table(
+    results: Mapping[str, Rows], console: Console, reference: str | None = None, title: str | None = None
+) -> Group:
+    """For a terminal, a column per register: mean ± sd, and below it the paired difference to `reference`, and p.
+
+    What is wider than the terminal becomes several tables, one below the other, so that no number is broken.
+    """
     shown = {(r["register"], r["measure"]): r for r in summary(results, reference)}
-    out = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    if reference is not None and len(results) > 1:
-        out.caption = (
-            f"Second lines: paired difference to {reference}, p of a two-sided Wilcoxon signed-rank test of pairs "
-            "(which share subjects: the true p is larger)."
-        )
+    parts: list[Table] = []
+    left = list(results)
+    while left:
+        trials = [_columns(shown, left[:n], columns(results), title) for n in range(1, len(left) + 1)]
+        parts.append(widest(trials, console))
+        left, title = left[len(parts[-1].columns) - 1 :], None
+    if reference is None or len(results) == 1:
+        return Group(*parts)
+    caption = (
+        f"Second and third lines: paired difference to {reference}, and p of a two-sided Wilcoxon signed-rank test of "
+        "pairs (which share subjects: the true p is larger)."
+    )
+    return Group(*parts, caption)
+
+
+def _columns(
+    shown: Mapping[tuple[str, str], dict[str, Any]], names: Sequence[str], measures: Sequence[str], title: str | None
+) -> Table:
+    out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     out.add_column("")
-    for name in results:
+    for name in names:
         out.add_column(name, justify="right")
-    for column in columns(results):
-        out.add_row(column, *(_cell(shown.get((name, column))) for name in results))
+    for measure in measures:
+        out.add_row(measure, *(_cell(shown.get((name, measure))) for name in names))
     return out
+
+
+def widest(trials: Sequence[Table], console: Console) -> Table:
+    """Of tables that grow, the last that the terminal can show without folding; at least the first."""
+    endless = console.options.update_width(WIDE)
+    fitting = [each for each in trials if console.measure(each, options=endless).maximum <= console.width]
+    return (fitting or list(trials[:1]))[-1]
 
 
 def _cell(record: dict[str, Any] | None) -> str:
@@ -89,7 +114,7 @@ def _cell(record: dict[str, Any] | None) -> str:
         return "·"
     text = short(record["mean"]) + ("" if record["sd"] is None else f" ± {short(record['sd'])}")
     if record.get("p") is not None:
-        text += f"\n[dim]{record['difference']:+.2g}, p {record['p']:.1g}[/dim]"
+        text += f"\n[dim]{record['difference']:+.2g}[/dim]\n[dim]p {record['p']:.1g}[/dim]"
     return text
 
 
@@ -99,11 +124,11 @@ def printed(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> 
     What is wider than the terminal becomes several tables, one below the other, so that no number is broken.
     """
     _, _, *left = rows[0]
-    tables, endless = [], console.options.update_width(WIDE)
+    tables: list[Table] = []
     while left:
-        trials = [_table(title, rows, left[:n], console.width // 2) for n in range(1, len(left) + 1)]
-        fitting = [table for table in trials if console.measure(table, options=endless).maximum <= console.width]
-        tables.append((fitting or trials[:1])[-1])
+        tables.append(
+            widest([_table(title, rows, left[:n], console.width // 2) for n in range(1, len(left) + 1)], console)
+        )
         left = left[len(tables[-1].columns) - 1 :]
         title = ""
     return Group(*tables)

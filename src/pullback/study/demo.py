@@ -37,7 +37,7 @@ def demo(
     results |= beside({"ConvexAdam": ConvexAdam()}, test, guided.metrics, console=console)
     results["true transform"] = _truth(test, guided.metrics)
     write_tables(results, "unsupervised", out)
-    console.print(table(results, "unsupervised", title=f"{len(test)} unseen pairs"))
+    console.print(table(results, console, "unsupervised", f"{len(test)} unseen pairs"))
     pair = next(iter(test))
     alignment = align(networks["guided"], pair)
     write_report(
