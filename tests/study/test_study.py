@@ -507,6 +507,7 @@ def test_many_labels_stand_in_rows(outcomes):
     labels = [[text.get_text() for text in axis.get_xticklabels()] for axis in drawn.axes]
     assert len(labels) > 1
     assert max(map(len, labels)) * len(rows) <= 44
+    assert not boxes(SimpleNamespace(rows={}, reference=""), []).axes[0].patches
     shown = [label for line in labels for label in line]
     assert {str(n) for n in range(100, 131)} <= set(shown)
     assert len(shown) == len(set(shown))

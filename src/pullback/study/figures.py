@@ -90,13 +90,15 @@ def weights(outcome: Outcome, rows: Sequence[Row]) -> Figure:
 
 
 def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
-    """Dice of each label over the test pairs, a box per arm; labels by rising median of the reference, in rows."""
+    """Dice of each label over the test pairs, a box per arm; by rising median of the reference, in rows."""
     averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
     names = sorted({key for rows in averaged.values() for row in rows for key in row if key.startswith("dice/")})
     values = {
         arm: {name: [float(row[name]) for row in rows if name in row] for name in names}
         for arm, rows in averaged.items()
     }
+    if not names:
+        return blank()[0]
     names.sort(key=lambda name: float(np.median(values[outcome.reference][name])))
     few = math.ceil(len(names) / math.ceil(len(names) * len(averaged) / BOXES))
     lines = [names[n : n + few] for n in range(0, len(names), few)]
