@@ -127,7 +127,7 @@ def evaluate(
     from pullback.errors import InputError
     from pullback.methods.pair.convex_adam import ConvexAdam
     from pullback.study.compare import summary, table, write_tables
-    from pullback.study.evaluate import beside, evaluate, unmoved
+    from pullback.study.evaluate import evaluate, left_out, unmoved
     from pullback.study.run import learned_from, load_run
     from pullback.training import device_of
 
@@ -144,7 +144,8 @@ def evaluate(
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
     results = evaluate(registers, first.data.test, first.metrics, where, console)
     if not runs_only:
-        results |= beside({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
+        with left_out("no row of ConvexAdam", console):
+            results |= evaluate({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
     reference = str(runs[0]) if len(runs) > 1 else None
     write_tables(results, reference, out)
     console.print(table(results, console, reference, f"{len(first.data.test)} test pairs"))

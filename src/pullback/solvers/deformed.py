@@ -55,8 +55,7 @@ class Deformed:
 
     def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
         grids = [self._grid(level.fixed.grid) for level in levels]
-        still = fixed.data.new_zeros(len(fixed.data), fixed.grid.ndim, *grids[0].shape)
-        field = (self.draft or self.kind)(still, grids[0])
+        field = (self.draft or self.kind)(Displacement.identity(grids[0], fixed.data).field, grids[0])
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
             field = self._solver(len(levels) - 1 - n)(energy.on(level), start=field.on(grid))

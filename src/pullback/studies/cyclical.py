@@ -7,12 +7,12 @@ from functools import partial
 from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes.cyclical import recipes
 from pullback.recipes.ofg import recipes as guided
+from pullback.studies import ofg
 from pullback.study.figures import by_round, dots, settings
 from pullback.study.probes import by_rounds, reconfigured
 from pullback.study.study import Drawing, Experiment, Part, Study
 
 SETS = ("phantom", "hippocampus", "brains", "abdomen")
-OFG_SETS = ("phantom", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
 AT_TEST: Mapping[str, Mapping[str, object]] = {
     "1 warp": {"warps": 1, "descent": None},
     "1 warp, descent": {"warps": 1},
@@ -78,7 +78,7 @@ study = Study(
             "Cyclical self-training and On-the-Fly Guidance of VoxelMorph",
             "Xin et al. 2024, table 3, LPBA40: guidance has 3.8 points of Dice more and half the folding. "
             "Here as many updates; restarts of the rate and, on its sets, augmentation belong to self-training.",
-            _everywhere("voxelmorph", _voxelmorph, OFG_SETS),
+            _everywhere("voxelmorph", _voxelmorph, ofg.SETS),
             {"voxelmorph": Drawing(dots)},
         ),
     },

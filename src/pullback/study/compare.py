@@ -76,9 +76,9 @@ def table(
     """
     shown = {(r["register"], r["measure"]): r for r in summary(results, reference)}
     parts: list[Table] = []
-    left = list(results)
+    left, measures = list(results), columns(results)
     while left:
-        trials = [_columns(shown, left[:n], columns(results), title) for n in range(1, len(left) + 1)]
+        trials = [_columns(shown, left[:n], measures, title) for n in range(1, len(left) + 1)]
         parts.append(widest(trials, console))
         left, title = left[len(parts[-1].columns) - 1 :], None
     if reference is None or len(results) == 1:

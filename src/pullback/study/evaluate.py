@@ -1,6 +1,7 @@
 """Registers over the test split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -40,22 +41,13 @@ def evaluate(
     return results
 
 
-def beside(
-    registers: Mapping[str, Register],
-    test: Test,
-    metrics: Sequence[Metric],
-    device: torch.device = torch.device("cpu"),
-    console: Console | None = None,
-) -> dict[str, list[dict[str, float | str]]]:
-    """The same of registers without training; of those that cannot take the images it is said why."""
-    results: dict[str, list[dict[str, float | str]]] = {}
-    for name, register in registers.items():
-        try:
-            results |= evaluate({name: register}, test, metrics, device, console)
-        except InputError as error:
-            if console is not None:
-                console.print(f"no row of {name}: {error}", highlight=False)
-    return results
+@contextmanager
+def left_out(said: str, console: Console) -> Iterator[None]:
+    """Within it, a register that cannot take the images ends without a row, and it is `said`, and why."""
+    try:
+        yield
+    except InputError as error:
+        console.print(f"{said}: {error}", highlight=False)
 
 
 def unmoved(fixed: Image, moving: Image) -> Alignment:

@@ -10,7 +10,7 @@ from pullback.alignment import Register
 from pullback.data import Case, Dataset, FileCase, Learn2Reg, PairFolder
 from pullback.errors import InputError, Interrupted
 from pullback.files.rows import write_csv
-from pullback.study.evaluate import evaluate
+from pullback.study.evaluate import evaluate, left_out
 from pullback.study.recipe import Recipe, as_data, changed, did_you_mean, digest_of
 from pullback.study.run import run
 from pullback.study.study import TESTED, Experiment, Outcome, Planned, Study
@@ -207,10 +207,8 @@ def _run(planned: Planned, console: Console) -> None:
 def _measure_beside(outcome: Outcome, console: Console) -> None:
     """Its registers without training, but for those that cannot take its images."""
     for name, path in outcome.beside.items():
-        try:
+        with left_out(f"{outcome.name}: no row of {name}", console):
             _measure(outcome.experiment.registers[name], outcome.recipe, path, console)
-        except InputError as error:
-            console.print(f"{outcome.name}: no row of {name}: {error}", highlight=False)
 
 
 def _measure(register: Register, recipe: Recipe, path: Path, console: Console) -> None:

@@ -171,12 +171,14 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
     training, and where images and other runs are."""
     tree = yaml.safe_load(text)
+    if not isinstance(tree, dict):
+        return tree
     idle = {"training": free, "data": ("root",)}
     idle |= {part: getattr(getattr(recipe, part), "elsewhere", ()) for part in ("supervision", "procedure")}
     for part, names in idle.items():
-        if isinstance(tree, dict) and isinstance(tree.get(part), dict):
+        if isinstance(tree.get(part), dict):
             tree[part] = {k: v for k, v in tree[part].items() if k not in names}
-    return {**tree, "about": ""} if isinstance(tree, dict) else tree
+    return {**tree, "about": ""}
 
 
 @contextmanager

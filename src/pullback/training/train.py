@@ -124,8 +124,6 @@ def train(
         keep_freed_memory()
     learning = _Step(network.train(), supervision, fabric.autocast)
     optimiser = training.optimiser(learning.parameters(), lr=training.lr)
-    for group in optimiser.param_groups:
-        group["initial_lr"] = group["lr"]  # as torch's schedulers call it
     step, optimiser = fabric.setup(learning, optimiser)
     state = _State()
     if resume:
@@ -223,7 +221,7 @@ def _update(
     if training.schedule is not None or training.plateau is not None:
         scheduled = 1.0 if training.schedule is None else training.schedule(progress)
         for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * scheduled * state.factor
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * scheduled * state.factor
     optimiser.zero_grad()
     rows: list[dict[str, float | str]] = []
     for pair in pairs:

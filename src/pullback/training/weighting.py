@@ -1,5 +1,6 @@
 """Losses that find their own weights."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -53,6 +54,7 @@ class UncertaintyWeighted(nn.Module):
         """
         alignment = Alignment(pair, register(pair.fixed, pair.moving).transform)
         found: dict[str, Tensor] = {}
+        seen: Counter[str] = Counter()
         balance = torch.zeros((), device=pair.fixed.data.device)
         for (energies, whole), uncertainty in zip(self.groups, self.uncertainty, strict=True):
             shares = (-uncertainty).log_softmax(0)
@@ -64,7 +66,8 @@ class UncertaintyWeighted(nn.Module):
                             f"UncertaintyWeighted: {name} is {float(value.detach()):.3g}; a loss that can be below 0 "
                             f"has no such weight; use one that is 0 where images agree, such as NCC"
                         )
-                    label = name if name not in found else f"{name} {sum(k.startswith(name) for k in found) + 1}"
+                    seen[name] += 1
+                    label = name if seen[name] == 1 else f"{name} {seen[name]}"
                     found[label] = whole * share.exp() * value
                     weighted = weighted + found[label].detach()
                     found[f"weight/{label}"] = whole * share.detach().exp()
