@@ -197,6 +197,28 @@ def test_an_empty_folder_and_one_image_only(tmp_path):
         _ = PairFolder(str(tmp_path)).train
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("{}_T1w", "{}_dseg"), r'sub-0_dseg.*by its name labels.*takes sub-0_T1w.*--set "data.images=\*_T1w.nii.gz"$'),
+        (("{}_T1w", "{}_brain_mask"), r'sub-0_brain_mask.*--set "data.images=\*_T1w.nii.gz"$'),
+        (("{}-T1", "{}-T1_seg"), r"sub-0-T1_seg.*takes sub-0-T1.nii.gz: put one kind into a folder of its own$"),
+    ],
+)
+def test_labels_among_images_are_not_learned_from(tmp_path, names, message):
+    for n in range(6):
+        for name in names:
+            write(tmp_path / f"{name.format(f'sub-{n}')}.nii.gz", seed=n)
+    with pytest.raises(InputError, match=message):
+        _ = PairFolder(str(tmp_path)).train
+
+
+def test_a_folder_of_label_maps_alone_is_what_was_asked_for(tmp_path):
+    for n in range(6):
+        write(tmp_path / f"sub-{n}_dseg.nii.gz", labels=True, seed=n)
+    assert len(PairFolder(str(tmp_path)).cases) == 6
+
+
 def test_images_that_are_not_compressed(tmp_path):
     for name in "abcdefgh":
         write(tmp_path / f"{name}.nii")

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.numerics.random import drawn_number
 
+NO_IMAGES = ("_dseg", "_probseg", "_seg", "_mask", "_labels", "_label")  # suffixes of BIDS, and common ones
 LEAST = 2  # subjects of a split: fewer make no pair
 
 
@@ -56,9 +57,10 @@ class PairFolder:
         """All subjects, by name.
 
         Raises:
-            InputError: fewer images than three splits need, or none at all.
+            InputError: fewer images than three splits need, or none at all; or labels are among them.
         """
         images = self._matches(self.images)
+        self._check_endings(images)
         others = {
             "labels": self._others("labels", self.labels, images),
             "mask": self._others("masks", self.masks, images),
@@ -71,6 +73,17 @@ class PairFolder:
             FileCase(name, path, **{kind: found.get(name) for kind, found in others.items()}, shape=self.shape)
             for name, path in sorted(images.items())
         )
+
+    def _check_endings(self, images: Mapping[str, Path]) -> None:
+        """A pattern that takes labels or masks beside images means the images alone."""
+        other = {name: path for name, path in images.items() if path.name.split(".")[0].endswith(NO_IMAGES)}
+        if 0 < len(other) < len(images):
+            image = next(path for name, path in sorted(images.items()) if name not in other).name
+            narrow = f'narrow it: --set "data.images=*_{image.split("_")[-1]}"'
+            raise InputError(
+                f"{min(other.values())}: by its name labels or a mask, but the pattern of the images, {self.images!r}, "
+                f"takes it, as it takes {image}: {narrow if '_' in image else 'put one kind into a folder of its own'}"
+            )
 
     def _others(self, kind: str, pattern: str | None, images: dict[str, Path]) -> dict[str, Path]:
         """Labels or masks by subject, none of which is an image too."""
