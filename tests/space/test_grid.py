@@ -24,6 +24,16 @@ def test_voxels_and_world_are_one_to_one(oblique, shape):
     torch.testing.assert_close(world.flatten(2).mean(2)[0], grid.centre)
 
 
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6)])
+def test_displacements_go_where_the_points_that_they_join_go(oblique, shape):
+    grid = oblique(shape, seed=6)
+    here = grid.voxels(torch.zeros((), dtype=torch.float64))[None].expand(2, *[-1] * (len(shape) + 1))
+    by = torch.randn(here.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mm = grid.to_world(here + by) - grid.to_world(here)
+    torch.testing.assert_close(grid.to_mm(by), mm)
+    torch.testing.assert_close(grid.from_mm(mm), by)
+
+
 def test_spacing_is_the_length_of_a_step(oblique):
     grid = oblique((5, 6, 7), seed=2)
     for axis in range(3):

@@ -139,7 +139,7 @@ class Synthesis:
     def _bent(self, grid: Grid, controls: Tensor) -> Displacement:
         """The spline of displacements `(controls^d, d)` in mm, within the limits, and continued beyond the grid."""
         field = thin_plate(controls, self.controls, grid, self.fineness).displacement(grid)
-        mm = torch.einsum("ab,nb...->na...", grid.affine[:-1, :-1].to(field), field)
+        mm = grid.to_mm(field)
         longest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
         field = field * torch.stack([self.displacement / longest, STEEPEST / steepest]).nan_to_num(0).min().clamp(max=1)
         margins = (torch.ceil(self.displacement / grid.spacing).long() + 1).tolist()

@@ -10,7 +10,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.nifti import read_field, refuse_not_finite, refuse_sheared, write_field
+from pullback.files.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
 from pullback.space import Affine, Composite, Dense, Displacement, Grid, Inverse, Linear, ThinPlate, Transform, Velocity
 
 FIELDS = (".nii", ".nii.gz")
@@ -171,9 +171,9 @@ def _field_image(transform: Dense) -> sitk.Image:
     lps = _flip(ndim) @ grid.affine.numpy()
     spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
     direction = lps[:-1, :-1] / spacing
-    field = transform.own_displacement[0].detach().cpu().double().numpy()
-    world = np.einsum("ab,b...->...a", lps[:-1, :-1], field)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(world.transpose(*range(ndim - 1, -1, -1), ndim)), isVector=True)
+    mm = grid.to_mm(transform.own_displacement[:1].detach().cpu().double())[0]
+    world = mm.permute(*range(ndim, -1, -1)) * ras_lps(ndim)
+    image = sitk.GetImageFromArray(world.contiguous().numpy(), isVector=True)
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     image.SetOrigin(lps[:-1, -1].tolist())
@@ -206,11 +206,11 @@ def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
     lps = np.eye(ndim + 1)
     lps[:-1, :-1] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
     lps[:-1, -1] = image.GetOrigin()
-    world = sitk.GetArrayFromImage(image).transpose(*range(ndim - 1, -1, -1), ndim)
+    world = sitk.GetArrayFromImage(image).astype(np.float64)
     refuse_not_finite(world, "components", path)
-    field = np.einsum("ab,...b->a...", np.linalg.inv(lps[:-1, :-1]), world)
+    mm = (torch.from_numpy(world) * ras_lps(ndim)).permute(*range(ndim, -1, -1))
     grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
-    return Displacement(torch.from_numpy(field)[None].float(), grid)
+    return Displacement(grid.from_mm(mm[None]).float(), grid)
 
 
 def _flip(ndim: int) -> np.ndarray:

@@ -132,8 +132,7 @@ def write_field(transform: Displacement, path: str | Path) -> None:
     """
     grid = transform.grid
     refuse_sheared(grid, path)
-    linear = grid.affine[:-1, :-1]
-    world = torch.einsum("ab,b...->a...", linear, transform.field[0].detach().cpu().double())
+    world = grid.to_mm(transform.field[:1].detach().cpu().double())[0]
     world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)
     data = world.movedim(0, -1).numpy().astype(np.float32)
     data = data.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim)
@@ -164,8 +163,7 @@ def read_field(path: str | Path) -> Displacement:
     world = torch.from_numpy(data.reshape(*grid.shape, ndim)).movedim(-1, 0)
     if intent == VECTOR:
         world = world * ras_lps(ndim).view(-1, *[1] * ndim)
-    field = torch.einsum("ab,b...->a...", torch.linalg.inv(grid.affine[:-1, :-1]), world)
-    return Displacement(field[None].float(), grid)
+    return Displacement(grid.from_mm(world[None]).float(), grid)
 
 
 def refuse_sheared(grid: Grid, path: str | Path) -> None:

@@ -71,8 +71,8 @@ def _node(x5: Any, transform: Transform, path: str | Path) -> Any:
         return x5.X5Transform("linear", matrix, "affine", "matrix", dimension_kinds=KINDS)
     if isinstance(transform, STORED) and transform.grid.ndim == 3:
         grid = transform.grid
-        field = transform.own_displacement[0].detach().cpu().double()
-        world = torch.einsum("ab,b...->...a", grid.affine[:-1, :-1], field).numpy().astype(np.float32)
+        mm = grid.to_mm(transform.own_displacement[:1].detach().cpu().double())
+        world = mm[0].movedim(0, -1).numpy().astype(np.float32)
         domain = x5.X5Domain(True, grid.shape, grid.affine.numpy(), "cartesian")
         return x5.X5Transform("nonlinear", world, "densefield", "displacements", None, KINDS, domain)
     raise InputError(
@@ -95,8 +95,7 @@ def _part(node: Any, path: str | Path) -> Transform:
             world = torch.from_numpy(node.transform.astype(np.float64)).movedim(-1, 0)
             if node.representation == "deformations":
                 world = world - grid.to_world(grid.voxels(world)[None])[0]
-            field = torch.einsum("ab,b...->a...", torch.linalg.inv(grid.affine[:-1, :-1]), world)
-            return Displacement(field[None].float(), grid)
+            return Displacement(grid.from_mm(world[None]).float(), grid)
     raise InputError(
         f"{path}: a {node.type} transform ({node.subtype}, {node.representation}) of shape {node.transform.shape}; "
         f"affines and dense fields in three dimensions are read"

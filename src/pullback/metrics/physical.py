@@ -148,8 +148,7 @@ class EndPointError:
         found, known = (
             each.displacement(grid).to(fixed.device) for each in (alignment.transform, alignment.pair.truth)
         )
-        off = (found - known).double()
-        mm = torch.einsum("ab,nb...->na...", grid.affine[:-1, :-1].to(off), off).norm(dim=1, keepdim=True)
+        mm = grid.to_mm((found - known).double()).norm(dim=1, keepdim=True)
         return {"epe mm": float(mm[foreground(alignment)].mean())}
 
 

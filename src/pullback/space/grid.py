@@ -118,6 +118,18 @@ class Grid:
         """RAS mm `(B, d, …)` to voxel coordinates, `(B, d, …)`."""
         return transform_channels(torch.linalg.inv(self.affine), where)
 
+    def to_mm(self, displacement: Tensor) -> Tensor:
+        """Displacements `(B, d, …)` in voxels to RAS mm."""
+        return _turned(self.affine[:-1, :-1], displacement)
+
+    def from_mm(self, displacement: Tensor) -> Tensor:
+        """Displacements `(B, d, …)` in RAS mm to voxels."""
+        return _turned(torch.linalg.inv(self.affine[:-1, :-1]), displacement)
+
+
+def _turned(matrix: Tensor, vectors: Tensor) -> Tensor:
+    return (matrix.to(vectors) @ vectors.flatten(2)).unflatten(2, vectors.shape[2:])
+
 
 def transform_channels(matrix: Tensor, where: Tensor) -> Tensor:
     """A homogeneous `(d+1, d+1)` or `(B, d+1, d+1)` matrix on coordinates `(B, d, …)`."""
