@@ -202,6 +202,7 @@ def test_an_empty_folder_and_one_image_only(tmp_path):
     [
         (("{}_T1w", "{}_dseg"), r'sub-0_dseg.*by its name labels.*takes sub-0_T1w.*--set "data.images=\*_T1w.nii.gz"$'),
         (("{}_T1w", "{}_brain_mask"), r'sub-0_brain_mask.*--set "data.images=\*_T1w.nii.gz"$'),
+        (("{}.v2_t1", "{}.v2.label"), r'sub-0.v2.label.*--set "data.images=\*_t1.nii.gz"$'),
         (("{}-T1", "{}-T1_seg"), r"sub-0-T1_seg.*takes sub-0-T1.nii.gz: put one kind into a folder of its own$"),
     ],
 )

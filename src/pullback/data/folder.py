@@ -12,7 +12,7 @@ from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.numerics.random import drawn_number
 
-NO_IMAGES = ("_dseg", "_probseg", "_seg", "_mask", "_labels", "_label")  # suffixes of BIDS, and common ones
+NO_IMAGES = re.compile(r"[_.](dseg|probseg|seg|mask|labels?)\.\w+(\.gz)?$", re.I)  # endings of BIDS and of others
 LEAST = 2  # subjects of a split: fewer make no pair
 
 
@@ -76,7 +76,7 @@ class PairFolder:
 
     def _check_endings(self, images: Mapping[str, Path]) -> None:
         """A pattern that takes labels or masks beside images means the images alone."""
-        other = {name: path for name, path in images.items() if path.name.split(".")[0].endswith(NO_IMAGES)}
+        other = {name: path for name, path in images.items() if NO_IMAGES.search(path.name)}
         if 0 < len(other) < len(images):
             image = next(path for name, path in sorted(images.items()) if name not in other).name
             narrow = f'narrow it: --set "data.images=*_{image.split("_")[-1]}"'
