@@ -32,9 +32,9 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     """Train by a recipe into the folder `out`; returns the network with the weights to use.
 
     The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
-    whom other runs that it names had learned from),
-    `run.json` (versions, seed, timings, peak memory), the logs and the weights that `train` writes. With `resume` a
-    folder in which the same recipe was interrupted is gone on with; how long and how often to log may have changed.
+    whom other runs that it names had learned from), `run.json` (versions, seed, timings, peak memory), the logs and the
+    weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is gone on with; how
+    long and how often to log may have changed.
 
     Raises:
         InputError: images do not fit the network, or the folder holds another run, or another process is at work there.
