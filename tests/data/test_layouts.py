@@ -60,12 +60,15 @@ def test_lpba40_in_delineation_space(tmp_path):
             path = folder / f"S{n:02d}.delineation.{word}.img"
             write(path, labels, n, nib.Spm2AnalyzeImage, (*SHAPE, 1))
     data = rooted("ofg_voxelmorph_lpba40", tmp_path)
-    assert len(data.test) == 9 * 8
     assert data.test.names == tuple(f"S{n:02d}" for n in range(2, 11))
     assert data.validation.names == ("S39", "S40")
-    assert len(data.train.names) == 29
+    assert len(data.train.names) == 28
+    assert {fixed.name for split in (data.validation, data.test) for fixed, _ in split.pairs} == {"S01"}
+    assert [moving.name for _, moving in data.test.pairs] == list(data.test.names)
+    assert {fixed.name for fixed, _ in data.train.several(99, generator(0))} == {"S01"}
     with pytest.warns(UserWarning, match="which side is left"):
-        pair = next(iter(data.test))
+        pair, drawn = next(iter(data.test)), data.train.draw(generator(0))
+    assert drawn.name.startswith("S01 ← ")
     assert pair.fixed.grid.shape == SHAPE
     assert pair.fixed_labels.data.unique().tolist() == [0, 1, 2, 3]
 

@@ -11,6 +11,7 @@ from pullback.energies import mind
 from pullback.errors import InputError
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Dice, EndPointError
+from pullback.numerics.smooth import box_sum
 from pullback.space import Affine, Grid, Image
 
 
@@ -56,6 +57,32 @@ def test_each_part_can_be_left_out(pair):
     for other in others:
         assert not torch.equal(other(pair.fixed, pair.moving).transform.field, whole)
     assert torch.equal(SMALL(pair.fixed, pair.moving).transform.field, whole)
+
+
+@pytest.mark.parametrize("shape", [(72, 64), (36, 32, 40)])
+@pytest.mark.parametrize("masked", [("fixed",), ("moving",), ("fixed", "moving")])
+def test_nothing_pulls_at_an_image_that_is_compared_with_itself_within_masks(shape, masked):
+    """Nor do the masks, though those of the two lie four voxels apart."""
+    chance = torch.Generator().manual_seed(0)
+    values = box_sum(torch.rand(1, 1, *shape, generator=chance), 3)
+    masks = {}
+    for name, first in (("fixed", 8), ("moving", 12)):
+        masks[name] = torch.zeros(1, 1, *shape, dtype=torch.bool)
+        masks[name][(..., *[slice(first, 20 + first)] * len(shape))] = True
+    one, two = (Image(values, Grid.centred(shape), masks[n] if n in masked else None) for n in ("fixed", "moving"))
+    field = SMALL(one, two).transform.field
+    looked_at = torch.stack([masks[name] for name in masked]).all(0)
+    assert float((field.norm(dim=1, keepdim=True) * looked_at).sum() / looked_at.sum()) < 0.05
+
+
+def test_what_a_mask_hides_does_not_count():
+    """The right half of the moving image is another; within the mask of the left one, the shift is found."""
+    values = box_sum(torch.rand(1, 1, 80, 64, generator=torch.Generator().manual_seed(1)), 3)
+    grid = Grid.centred((80, 64))
+    other = torch.cat([values.roll(3, 3)[:, :, :40], values.flip(2)[:, :, 40:]], 2)
+    mask = (torch.arange(80) < 36).view(1, 1, 80, 1).expand(1, 1, 80, 64)
+    field = SMALL(Image(values, grid), Image(other, grid, mask)).transform.field
+    assert float((field[0, 1, 8:32, 8:-8] - 3).abs().mean()) < 0.1
 
 
 def test_an_image_of_one_block_is_refused():

@@ -18,6 +18,7 @@ from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Descend
 from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.studies.ofg import study
 from pullback.training import Poly, Unsupervised, seeded
 
 SHAPES = {2: (20, 24), 3: (12, 14, 16)}
@@ -224,6 +225,18 @@ def test_every_kth_epoch_and_a_portion_of_the_pairs():
     assert 0.27 < sum(drawn) / 2000 < 0.33
     assert drawn == [Portion(0.3)(u / 2000) for u in range(2000)]
     assert drawn != [Portion(0.3, seed=1)(u / 2000) for u in range(2000)]
+
+
+@pytest.mark.parametrize("more", [0, 1, -20])
+def test_one_epoch_in_k_is_guided_whatever_the_number_of_updates(more):
+    shares = {}
+    for name, experiment in study.parts["intensity"].experiments.items():
+        for arm, recipe in experiment.arms.items():
+            if arm.startswith("every"):
+                updates, when = recipe.training.updates + more, recipe.supervision.when
+                shares[name, arm] = when.k * sum(when(u / updates) for u in range(updates)) / updates
+    assert len(shares) == 3 * 8
+    assert all(abs(share - 1) < 0.05 for share in shares.values()), shares
 
 
 def test_sometimes_is_one_or_the_other():

@@ -16,6 +16,7 @@ from pullback.solvers import Propagate
 from pullback.space import Points
 
 QUICK = Match(Propagate(8, 5, 3, sharpness=0.5))
+STILL = Match(lambda placed, moving, here, there: torch.zeros_like(placed))
 REGISTER = RegisterClouds((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0, settle=None)
 SMALL = Cyclical(2, Learning(epochs=2, batch=2), REGISTER, QUICK, points=20, views=1)
 
@@ -29,6 +30,19 @@ def clouds(count=3, n=50):
         moving = (fixed * torch.tensor([1.2, 1.1, 0.9]) + 5)[torch.randperm(n, generator=chance)[: n - 5]]
         made.append(Cloud(fixed[:-3], moving))
     return made
+
+
+class Knows:
+    """A register of clouds whose points are paired: nothing moves at first, all points where they belong at last."""
+
+    def stages(self, network, cloud):
+        return [torch.zeros_like, lambda points: cloud.moving.to(points) - cloud.fixed]
+
+
+def paired(linear):
+    """A cloud and its points under a linear map, one to one."""
+    fixed = 60 * torch.rand(40, 3, generator=generator(0))
+    return Cloud(fixed, fixed @ linear)
 
 
 def truth(points):
@@ -45,6 +59,16 @@ def test_random_features_are_enough_for_a_smooth_map():
     before = truth(cloud.fixed).norm(dim=1).mean()
     after = (found(cloud.fixed.double()) - truth(cloud.fixed)).norm(dim=1).mean()
     assert after < 0.2 * before
+
+
+def test_each_pass_goes_on_from_where_the_last_led():
+    """A map that the overlay does not meet and the first pass does is what the second says too, which moves nothing."""
+    cloud = paired(torch.eye(3) + 0.2 * torch.ones(3, 3).triu(1))
+    passes = (lambda placed, moving, here, there: moving - placed, STILL.solver)
+    stages = RegisterClouds(passes, settle=None).stages(torch.nn.Identity(), cloud)
+    assert len(stages) == 2
+    for stage in stages:
+        torch.testing.assert_close(stage(cloud.fixed.double()).float(), cloud.moving - cloud.fixed, atol=1e-3, rtol=0)
 
 
 def test_the_order_of_the_points_does_not_matter():
@@ -80,6 +104,23 @@ def test_the_whole_training_repeats_bit_for_bit(easy):
     assert not torch.equal(first[0], first[1])
     other = weights(next(iter(method(clouds(), seed=4))))
     assert not torch.equal(first[0], other)
+
+
+def test_labels_of_turned_clouds_are_turned_back():
+    cloud = paired(1.2 * torch.eye(3))
+    label, _ = Cyclical(register=Knows(), affines=Affines(90.0, 0.1)).label(torch.nn.Identity(), cloud, generator(0))
+    torch.testing.assert_close(label, cloud.moving - cloud.fixed, atol=1e-4, rtol=0)
+
+
+def test_the_more_a_label_was_refined_the_less_its_pair_is_drawn():
+    heard = []
+
+    def learning(network, lesson, seed, pairs, weights, told):
+        heard.append(weights)
+
+    some = [paired((1 + 0.1 * n) * torch.eye(3)) for n in range(4)]
+    list(Cyclical(1, learning, Knows(), easy=True)(some, seed=0))
+    assert (heard[0].diff() < 0).all()
 
 
 def test_what_learns_begins_with_other_weights_than_what_labels():
@@ -119,6 +160,21 @@ def test_every_lesson_teaches(name):
             lesson(network, index, generator(5, index)).backward()
         optimiser.step()
     assert loss() < before
+
+
+@pytest.mark.parametrize(
+    "lesson",
+    [
+        lambda c: Labelled([c], [c.moving - c.fixed], STILL, 20, Affines(90.0, 0.1), RandomField(0.0)),
+        lambda c: Synthetic([c], lambda points, _: 1.2 * points, 1.0, 0.0, STILL, 20),
+        lambda c: ByMetric([c], STILL, 20, neighbours=5),
+    ],
+    ids=["labels", "synthetic", "metric"],
+)
+def test_the_truth_is_no_loss(lesson):
+    """One stretch of all axes, which the overlay finds: the solver has nothing to add."""
+    loss = lesson(paired(1.2 * torch.eye(3)))(torch.nn.Identity(), 0, generator(0))
+    assert float(loss) < 1e-3
 
 
 def test_labels_that_the_optimiser_makes_itself_are_no_loss():

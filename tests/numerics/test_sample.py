@@ -22,7 +22,7 @@ def ours(image, where, mode, padding="zeros"):
     return sample(torch.from_numpy(image)[None, None], torch.from_numpy(where)[None], mode, padding)[0, 0].numpy()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 7), (5, 1, 6), (1, 1, 4)])
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize(("mode", "order"), [("nearest", 0), ("linear", 1)])
 def test_as_scipy_inside_and_beyond(shape, padding, mode, order):

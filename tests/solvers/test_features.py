@@ -1,7 +1,11 @@
 """Descent between features: against its closed form, and at the border."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from pullback.numerics.random import generator
 from pullback.numerics.sample import sample, voxels
 from pullback.solvers import Descend, FeatureDescent
 
@@ -11,6 +15,19 @@ def waves(shape, shift=0.0):
     x, y = (torch.arange(n, dtype=torch.float32) for n in shape)
     x = (x + shift)[:, None]
     return torch.stack([torch.sin(x / 3) + 0 * y, torch.cos(x / 4) * torch.sin(y / 3) - 1])[None]
+
+
+def objective(descent, fixed, moving, field) -> float:
+    """What the descent would make less, where it begins."""
+    seen = []
+
+    class Look(Descend):
+        def __call__(self, objective, start):
+            seen.append(float(objective(start)))
+            return start
+
+    replace(descent, solver=Look())(fixed, moving, field)
+    return seen[0]
 
 
 def test_features_that_were_moved_are_found():
@@ -24,17 +41,19 @@ def test_features_that_were_moved_are_found():
 def test_beyond_the_border_there_are_no_features():
     """No step: what is differentiated is the squared difference to features that are 0 beyond the border, as with the
     public package of ConvexAdam, whose `grid_sample` pads with zeros; also where all features are below 0."""
-    shape, seen = (12, 10), []
+    shape = (12, 10)
     fixed, moving = waves(shape) - 1, waves(shape, 2.0) - 1
     field = torch.full((1, 2, *shape), 5.0)
-
-    class Look(Descend):
-        def __call__(self, objective, start):
-            seen.append(float(objective(start)))
-            return start
-
-    FeatureDescent(0.0, Look(), smoothing=1)(fixed, moving, field)
     moved = sample(moving, voxels(shape, field)[None] + field)
     assert float(moved[..., -4:, -4:].abs().max()) == 0
     expected = float((moved - fixed).square().sum(1).mean())
-    assert abs(seen[0] - expected) < 1e-5 * expected
+    assert objective(FeatureDescent(0.0, smoothing=1), fixed, moving, field) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4)])
+def test_regularity_adds_up_over_axes(shape):
+    """And is a mean over components: of a linear field, λ times that of their squared slopes."""
+    still, slopes = torch.zeros(1, 1, *shape), torch.randn(len(shape), len(shape), generator=generator(0))
+    field = torch.einsum("ca,a...->c...", slopes, voxels(shape, still))[None]
+    expected = 3.0 * float(slopes.square().sum(1).mean())
+    assert objective(FeatureDescent(3.0, smoothing=1), still, still, field) == pytest.approx(expected, rel=1e-5)

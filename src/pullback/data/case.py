@@ -76,22 +76,33 @@ def pair_of(fixed: Case, moving: Case) -> Pair:
         raise InputError(f"{name}: {error}") from error
 
 
+def with_atlas(case: Case, atlas: Case, atlas_moves: bool) -> tuple[Case, Case]:
+    """Fixed and moving."""
+    return (case, atlas) if atlas_moves else (atlas, case)
+
+
 @dataclass(frozen=True)
 class Train:
-    """What networks learn from: any two different cases make a pair; with an `atlas`, it and any one case."""
+    """What networks learn from: any two different cases make a pair; with an `atlas`, it and any one case.
+
+    The atlas is the moving image of them all, or, unless `atlas_moves`, the fixed one.
+    """
 
     cases: Sequence[Case]
     atlas: Case | None = None
+    atlas_moves: bool = True
 
     def draw(self, generator: torch.Generator) -> Pair:
-        """A random ordered pair, or a random fixed case with the atlas moving."""
-        fixed, moving = torch.randperm(len(self.cases), generator=generator)[:2].tolist()
-        return pair_of(self.cases[fixed], self.atlas or self.cases[moving])
+        """A random ordered pair, or a random case with the atlas."""
+        one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())
+        if self.atlas is not None:
+            return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
+        return pair_of(one, other)
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
         """So many different pairs, fixed ← moving, by chance, or all there are; none both ways before all are in."""
         if self.atlas is not None:
-            ways = [(case, self.atlas) for case in self.cases]
+            ways = [with_atlas(case, self.atlas, self.atlas_moves) for case in self.cases]
         else:
             ways = [(a, b) for n, a in enumerate(self.cases) for b in self.cases[:n]]
         ways = [ways[n] for n in torch.randperm(len(ways), generator=generator)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
+from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, with_atlas
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.numerics.random import drawn_number
@@ -37,7 +37,8 @@ class PairFolder:
             those of validation names those of test too.
         shape: as in `Learn2Reg`.
         seed: of the draw.
-        atlas: name of the subject that is the moving image of every pair, and in no split; None pairs subjects.
+        atlas: name of the subject that is in every pair, and in no split; None pairs subjects.
+        atlas_moves: whether it is the moving image of all pairs, else the fixed one.
         synthetic: validation and test pairs are made of their subjects by it; None takes pairs of stored images.
     """
 
@@ -50,6 +51,7 @@ class PairFolder:
     shape: tuple[int, ...] | None = None
     seed: int = 0
     atlas: str | None = None
+    atlas_moves: bool = True
     synthetic: Synthetic | None = None
 
     @cached_property
@@ -179,7 +181,7 @@ class PairFolder:
 
     @property
     def train(self) -> Train:
-        return Train(self._groups["train"], self._atlas)
+        return Train(self._groups["train"], self._atlas, self.atlas_moves)
 
     @property
     def validation(self) -> Validation:
@@ -205,7 +207,9 @@ class PairFolder:
     def _pairs(self, split: str, limit: int) -> list[tuple[FileCase, FileCase]]:
         """About so many, but each subject is the fixed one of some."""
         cases, atlas = self._groups[split], self._atlas
-        return ordered_pairs(cases, max(limit, len(cases))) if atlas is None else [(case, atlas) for case in cases]
+        if atlas is None:
+            return ordered_pairs(cases, max(limit, len(cases)))
+        return [with_atlas(case, atlas, self.atlas_moves) for case in cases]
 
 
 def _some(names: Iterable[str]) -> str:

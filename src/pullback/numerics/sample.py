@@ -57,7 +57,8 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
 
 def _linear(values: Tensor, where: Tensor, padding: str) -> Tensor:
     batch, ndim, count = where.shape
-    size = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).flip(0)
+    sizes = values.shape[2:]
+    size = torch.tensor(sizes, dtype=where.dtype, device=where.device).flip(0)
     # grid_sample wants x first: the one place where the order of the axes turns round
     unit = where.flip(1).mT * (2 / (size - 1).clamp(min=1)) - 1
     # on the CPU it runs one thread per batch: a lone volume is cut into as many batches as there are threads; into no
@@ -68,7 +69,11 @@ def _linear(values: Tensor, where: Tensor, padding: str) -> Tensor:
     unit = unit.reshape(batch * parts, count // parts, *[1] * (ndim - 1), ndim).to(values.dtype)
     out = F.grid_sample(values, unit, mode="bilinear", padding_mode=padding, align_corners=True)
     out = out.reshape(batch, parts, -1, count // parts)
-    return out.transpose(1, 2).reshape(batch, -1, count)
+    out = out.transpose(1, 2).reshape(batch, -1, count)
+    thin = [axis for axis, n in enumerate(sizes) if n == 1]  # along which grid_sample tells no places apart
+    if thin and padding == "zeros":
+        out = out * (1 - where[:, thin].abs()).clamp(min=0).prod(1, keepdim=True).to(out)
+    return out
 
 
 def _nearest(values: Tensor, where: Tensor, padding: str) -> Tensor:

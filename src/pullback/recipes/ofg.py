@@ -2,11 +2,13 @@
 
 Two recipes of one network and set differ in their supervision alone (Xin et al. 2024, table 1). Sets that the paper has
 take its numbers: as many updates as 500 of its epochs, batches of one, initial learning rates of 1e-4 for the network
-and 0.1 for the label; both fall as in its authors' code. Their splits are not the paper's, which gives no lists: those
-of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI and of OASIS,
-these from all that are left. It wants images that were brought onto each other by affine maps before: so are
-IXI as TransMorph's authors prepared it, OASIS and the abdomen as they are distributed; LPBA40 here lies as its headers
-say. The other sets are for smaller machines, whose few updates leave no time for decay.
+and 0.1 for the label; both fall as in its authors' code. As there, an epoch of OASIS and of the abdomen has two updates
+for each of its subjects (of how many pairs of abdomens is not public), and LPBA40 brings its subjects to the first of
+them. That code takes Adam with AMSGrad, these Adam, as the paper. Their splits are not the paper's, which gives no
+lists: those of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI
+and of OASIS, these from all that are left. It wants images that were brought onto each other by affine maps before: so
+are IXI as TransMorph's authors prepared it, OASIS and the abdomen as they are distributed; LPBA40 here lies as its
+headers say. The other sets are for smaller machines, whose few updates leave no time for decay.
 """
 
 from collections.abc import Mapping
@@ -84,24 +86,26 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
             "OASIS (Learn2Reg 2021), subject to subject",
             3,
             Learn2Reg(both_ways=True),
-            replace(FULL, updates=EPOCHS * 200),
+            replace(FULL, updates=EPOCHS * 200 * 2),
         ),
         "lpba40": (
-            "LPBA40, subject to subject, as LONI distributes it in delineation space",
+            "LPBA40, subjects to the first of them, as LONI distributes it in delineation space",
             3,
             PairFolder(
                 images="*/*.delineation.skullstripped.img",
                 labels="*/*.delineation.structure.label.img",
                 validation_split=("S39", "S40"),
                 test_split=tuple(f"S{n:02d}" for n in range(2, 11)),
+                atlas="S01",
+                atlas_moves=False,
             ),
-            replace(FULL, updates=EPOCHS * 30 * 29),
+            replace(FULL, updates=EPOCHS * 30),
         ),
         "abdomen": (
             "Abdomen CT-CT (Learn2Reg 2020)",
             3,
             Learn2Reg(both_ways=True, held_out=3),
-            replace(FULL, updates=EPOCHS * 30),
+            replace(FULL, updates=EPOCHS * 30 * 2),
         ),
     }
 )

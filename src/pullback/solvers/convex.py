@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.integrate import compose
+from pullback.numerics.sample import sample, voxels
 from pullback.numerics.unfold import box_mean, cost_volume, cost_volume_bytes, offsets
 
 
@@ -37,31 +37,35 @@ class CoupledConvex:
     blur: int = 2
     memory: int = 2**30
 
-    def __call__(self, fixed: Tensor, moving: Tensor) -> Tensor:
+    def __call__(self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
         """Features `(B, C, *spatial)` to the displacement, fixed → moving, `(B, d, *spatial)` in voxels.
+
+        A `weight` of each voxel's costs, `(B, 1, *spatial)`, says where the images are compared.
 
         Raises:
             InputError: a softmin would take more memory than is allowed.
         """
         where = offsets(self.half_width, fixed.ndim - 2, fixed)
-        needed = self.copies(fixed.shape[1]) * cost_volume_bytes(fixed, where)
+        learning = torch.is_grad_enabled() and (fixed.requires_grad or moving.requires_grad)
+        needed = self.copies(fixed.shape[1], learning) * cost_volume_bytes(fixed, where)
         if needed > self.memory:
             if self.temperature is not None:
                 raise InputError(
-                    f"{len(where)} displacements of {tuple(fixed.shape[2:])} voxels cost {needed / 1e9:.2g} GB, more "
-                    f"than the {self.memory / 1e9:.2g} GB allowed: coarser features, or a smaller half_width"
+                    f"{len(where)} displacements of {tuple(fixed.shape[2:])} voxels cost {needed / 1e9:.2g} GB"
+                    f"{', with what their gradient needs' if learning else ''}, more than the {self.memory / 1e9:.2g} "
+                    f"GB allowed: coarser features, a smaller half_width, or a larger `memory`"
                 )
             parts = where.split(max(1, len(where) * self.memory // needed))
             return self._solved(
-                lambda field, c: _best(((self._blurred(fixed, moving, part), part) for part in parts), field, c)
+                lambda field, c: _best(((self._blurred(fixed, moving, part, weight), part) for part in parts), field, c)
             )
-        costs = self._blurred(fixed, moving, where)
+        costs = self._blurred(fixed, moving, where, weight)
         return self._solved(lambda field, c: self._chosen(costs, where, field, c))
 
-    def copies(self, channels: int) -> int:
+    def copies(self, channels: int, learning: bool) -> int:
         """How many times the costs are held at most: while they are averaged and coupled; and for the gradient of a
         softmin the differences in each channel, and the weights by each coupling."""
-        return 10 if self.temperature is None else 5 + channels + 2 * len(self.couplings)
+        return 5 + channels + 2 * len(self.couplings) if learning else 10
 
     def _solved(self, choose: Callable[[Tensor | None, float], Tensor]) -> Tensor:
         field = box_mean(choose(None, 0.0), self.smoothing)
@@ -69,8 +73,9 @@ class CoupledConvex:
             field = box_mean(choose(field, coupling), self.smoothing)
         return field
 
-    def _blurred(self, fixed: Tensor, moving: Tensor, where: Tensor) -> Tensor:
+    def _blurred(self, fixed: Tensor, moving: Tensor, where: Tensor, weight: Tensor | None) -> Tensor:
         costs = cost_volume(fixed, moving, where)
+        costs = costs if weight is None else weight * costs
         for _ in range(self.blur):
             costs = box_mean(costs, self.smoothing)
         return costs
@@ -87,9 +92,12 @@ def consistent(forward: Tensor, backward: Tensor, iterations: int = 15) -> tuple
 
     Each becomes half of itself less the other where it leads, again and again (Heinrich et al. 2014).
     """
+    still = voxels(tuple(forward.shape[2:]), forward)[None]
     for _ in range(iterations):
-        one, two = compose(-backward, forward) - forward, compose(-forward, backward) - backward
-        forward, backward = (forward + one) / 2, (backward + two) / 2
+        there, back = (
+            sample(of, still + at, padding="border") for of, at in ((backward, forward), (forward, backward))
+        )
+        forward, backward = (forward - there) / 2, (backward - back) / 2
     return forward, backward
 
 

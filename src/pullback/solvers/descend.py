@@ -1,5 +1,6 @@
 """One gradient solver for everything that has parameters."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from pullback.alignment import Objective
+from pullback.errors import InputError
 from pullback.space import Transform
 
 Some = TypeVar("Some", bound=Transform)
@@ -55,8 +57,12 @@ class Descend:
         step_size: in the units of the parameters; for fields, voxels. The defaults are OFG's (Xin et al. 2024, 3.4).
         last: what the size of the last step is of the first's; from step to step it falls on a line.
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
-            `step_size` per step, whatever the scale of the objective.
+            `step_size` per step, but for those whose derivative is not well above its ε of 1e-8: as energies are means
+            over voxels, that is the more of them the larger the image.
         until: looks at the values so far and says whether to stop; None takes all steps.
+
+    Raises:
+        InputError: fewer steps than none, or steps of less than nothing.
     """
 
     steps: int = 10
@@ -64,6 +70,10 @@ class Descend:
     last: float = 1.0
     optimiser: Callable[..., Optimizer] = adam
     until: Callable[[Sequence[float]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not 0 <= self.step_size < math.inf:
+            raise InputError(f"Descend: 0 steps or more, of a size of 0 or more; got {self.steps} of {self.step_size}")
 
     def __call__(self, objective: Objective, start: Some) -> Some:
         """The transform after the last step; with `until`, the best that it has seen.

@@ -32,8 +32,11 @@ class FeatureDescent:
     solver: Descend = Descend(steps=80, step_size=1.0)
     smoothing: int = 3
 
-    def __call__(self, fixed: Tensor, moving: Tensor, field: Tensor) -> Tensor:
-        """Features `(B, C, *spatial)` on one grid, and a displacement in its voxels, `(B, d, *spatial)`, to another."""
+    def __call__(self, fixed: Tensor, moving: Tensor, field: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Features `(B, C, *spatial)` on one grid, and a displacement in its voxels, `(B, d, *spatial)`, to another.
+
+        A `weight` of each voxel's difference, `(B, 1, *spatial)`, says where the images are compared.
+        """
         fixed, moving, grid = fixed.detach(), moving.detach(), Grid.centred(tuple(fixed.shape[2:]))
         rough = (grid.ndim * self.regularity * Diffusion()).on(Pair(Image(fixed, grid), Image(moving, grid)))
         still = voxels(grid.shape, field)[None]
@@ -41,7 +44,10 @@ class FeatureDescent:
         def objective(transform: Transform) -> Tensor:
             smooth = self._smooth(transform)
             moved = sample(moving, still + smooth.params[0])
-            return fixed.shape[1] * F.mse_loss(moved, fixed) + rough(smooth)
+            if weight is None:
+                return fixed.shape[1] * F.mse_loss(moved, fixed) + rough(smooth)
+            unlike = (moved - fixed).square().sum(1, keepdim=True)
+            return (weight * unlike).sum() / weight.sum().clamp(min=1) + rough(smooth)
 
         with torch.enable_grad():
             found = self.solver(objective, Displacement(field, grid))

@@ -4,8 +4,8 @@ Siebert, Hansen, Heinrich: Fast 3D registration with accurate optimisation and l
 (2022); Siebert, Großbröhmer, Hansen, Heinrich: ConvexAdam, IEEE TMI 2024. It won Learn2Reg 2021 and learns nothing.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from pullback.energies import mind
 from pullback.errors import InputError
 from pullback.numerics.unfold import pooled, unpooled
 from pullback.solvers import CoupledConvex, FeatureDescent, consistent
-from pullback.space import Affine, Displacement, Image, Transform, pull
+from pullback.space import Affine, Displacement, Image, Transform
 
 
 def self_similar(image: Image) -> Tensor:
@@ -28,7 +28,8 @@ class ConvexAdam:
     """A register of two images of one dimension that lie roughly on each other, of any intensities.
 
     The defaults are the authors'. Beside their package it does two things otherwise: means at the border are of what
-    is there, and both stages put their voxels in the same place.
+    is there, and both stages put their voxels in the same place. Masks are taken as they lie on each other before the
+    search: features are of what lies in both, and differences count there; elsewhere the answer follows.
 
     Attributes:
         features: of an image, `(B, C, *spatial)` on its grid.
@@ -59,16 +60,28 @@ class ConvexAdam:
             )
         begin = Affine.identity(fixed.grid.ndim) if start is None else start
         still = start is None and moving.grid == fixed.grid
-        seen = moving if still else pull(moving, begin, onto=fixed)
+        pair = Pair(fixed, moving)
         with torch.no_grad():
-            features = [self.features(image) for image in (fixed, seen)]
-            field = self._searched(pooled(features[0], self.spacing), pooled(features[1], self.spacing))
-            fine = [pooled(each, self.fine) for each in features]
-            field = unpooled(field, self.spacing, fine[0].shape[2:], self.fine)
-        field = self.descent(fine[0], fine[1], field)
+            before = Alignment(pair, begin)
+            seen = (fixed, moving if still else before.moved)
+            features = [self.features(replace(image, mask=before.mask)) for image in seen]
+            field = self._searched(*_blocks(features, before.mask, self.spacing))
+            one, two, weight = _blocks(features, before.mask, self.fine)
+            field = unpooled(field, self.spacing, one.shape[2:], self.fine)
+        field = self.descent(one, two, field, weight)
         found = Displacement(unpooled(field, self.fine, fixed.grid.shape), fixed.grid)
-        return Alignment(Pair(fixed, moving), found if start is None else begin @ found)
+        return Alignment(pair, found if start is None else begin @ found)
 
-    def _searched(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        forward = self.discrete(fixed, moving)
-        return consistent(forward, self.discrete(moving, fixed))[0] if self.both_ways else forward
+    def _searched(self, fixed: Tensor, moving: Tensor, weight: Tensor | None) -> Tensor:
+        forward = self.discrete(fixed, moving, weight)
+        return consistent(forward, self.discrete(moving, fixed, weight))[0] if self.both_ways else forward
+
+
+def _blocks(features: Sequence[Tensor], mask: Tensor | None, factor: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Means of both images' features over blocks of voxels, of those within the mask, and what share of each is."""
+    if mask is None:
+        return pooled(features[0], factor), pooled(features[1], factor), None
+    inside = mask.to(features[0])
+    share = pooled(inside, factor)
+    one, two = (pooled(each * inside, factor) / share.clamp(min=1e-6) for each in features)
+    return one, two, share

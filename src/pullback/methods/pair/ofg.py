@@ -29,7 +29,8 @@ class Guided:
 
     Attributes:
         energy: what the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code of
-            VoxelMorph that the paper builds on, each is a mean, so that the weight does not depend on the image's size.
+            VoxelMorph that the paper builds on, each is a mean, so that the weight does not depend on the image's size
+            (the step does in part: see `Descend`).
         beside: energy of the guess itself that is added to the loss. The default is the paper's "weight decay of 0.02 …
             to reduce overfitting for small datasets, as suggested in VoxelMorph". VoxelMorph suggests no decay of the
             network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is read as
@@ -40,6 +41,9 @@ class Guided:
         weight: of the guide, the α of the blend.
         coarser: descends on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
             with an eighth of the parameters in 3D. The label is that field, interpolated to full size.
+
+    Raises:
+        InputError: a label that is the guess itself, or is fled from, or finer than the images.
     """
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
@@ -48,6 +52,13 @@ class Guided:
     weight: float = 1.0
     coarser: int = 1
     decay: Callable[[float], float] | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.solver.steps, self.coarser) < 1 or self.solver.step_size == 0 or self.weight < 0:
+            raise InputError(
+                f"Guided: one step or more of some size, a weight of 0 or more, coarser by 1 or more; got "
+                f"{self.solver.steps} of {self.solver.step_size}, {self.weight} and {self.coarser}"
+            )
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
@@ -133,18 +144,18 @@ class Sometimes:
 
 @dataclass(frozen=True)
 class EveryKth:
-    """One epoch in `k`, the first included, of `epochs` in all."""
+    """One epoch in `k`, the first included, of `epochs` in all; there should be several updates to each."""
 
     k: int
     epochs: int
 
     def __call__(self, progress: float) -> bool:
-        return int(progress * self.epochs) % self.k == 0
+        return int(progress * self.epochs + 1e-6) % self.k == 0
 
 
 @dataclass(frozen=True)
 class Portion:
-    """By chance, of this probability; the same for a seed and a progress."""
+    """By chance, of this probability; the same for a seed and a progress, and so for all pairs of a batch."""
 
     probability: float
     seed: int = 0
