@@ -30,9 +30,9 @@ from pullback.training import measure
 def written(pair: Pair, folder: Path) -> Files:
     parts = {"fixed": pair.fixed, "moving": pair.moving}
     parts |= {"fixed_labels": pair.fixed_labels, "moving_labels": pair.moving_labels}
-    paths = {name: folder / f"{name}.nii.gz" for name in parts}
-    for name, part in parts.items():
-        write(part, paths[name])
+    paths = {name: folder / f"{name}.nii.gz" for name, part in parts.items() if part is not None}
+    for name, path in paths.items():
+        write(parts[name], path)
     return Files(pair.name, **paths)
 
 

@@ -13,6 +13,7 @@ from pullback.data import Cohort, FileCase, Train, pair_of
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import write
+from pullback.files.rows import read_csv
 from pullback.methods.pair import cyclical
 from pullback.methods.pair.correlated import Correlated, Refinement
 from pullback.methods.pair.cyclical import Cyclical, Descending, Labelled, accustomed
@@ -194,7 +195,7 @@ def test_each_stream_sees_a_pair_otherwise_and_each_round_anew(tmp_path):
             return found
 
     Cyclical(rounds=2, pairs=2, augment=Noted())(Task(made, DATA, Told(), TRAINING, console=Console(quiet=True)))
-    assert len(seen) == 2 * 2 + 2 * 1 * 2
+    assert len(seen) == 2 * 2 + TRAINING.updates * TRAINING.batch
     assert len({tuple(matrix.flatten().tolist()) for matrix in seen}) == len(seen)
 
 
@@ -220,10 +221,42 @@ def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
     whole = run(tmp_path / "a").state_dict()
     again = run(tmp_path / "b").state_dict()
     assert all(torch.equal(whole[k], again[k]) for k in whole)
-    assert (tmp_path / "a" / "rounds.csv").read_text().count("\n") == 4
-    shutil.rmtree(tmp_path / "b" / "round-2")  # as if killed in the second round
-    resumed = run(tmp_path / "b", resume=True).state_dict()
-    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    table = (tmp_path / "a" / "rounds.csv").read_text()
+    assert table.count("\n") == 4
+    shutil.rmtree(tmp_path / "b" / "round-2")
+    rows = table.splitlines(keepends=True)
+    for known in (rows[:3], rows):  # as if killed in the second round, and by hand
+        (tmp_path / "b" / "rounds.csv").write_text("".join(known))
+        resumed = run(tmp_path / "b", resume=True).state_dict()
+        assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_finished_round_is_not_done_again(tmp_path, monkeypatch):
+    procedure = Cyclical(rounds=2, pairs=3)
+    task = Task(made, DATA, Told(), TRAINING, (EndPointError(),), tmp_path, console=Console(quiet=True))
+    whole = procedure(task).state_dict()
+    assert not list(tmp_path.glob("labels-*"))
+    monkeypatch.setattr(cyclical, "measure", None)
+    monkeypatch.setattr(Cyclical, "_label", None)
+    again = procedure(replace(task, resume=True)).state_dict()
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+
+
+def test_what_is_no_number_is_worst_but_better_than_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(cyclical, "measure", lambda *given: iter([{"epe mm": float("nan")}]))
+    task = Task(made, DATA, Told(), TRAINING, (EndPointError(),), tmp_path, console=Console(quiet=True))
+    Cyclical(rounds=2, pairs=2)(task)
+    assert load_tensors(tmp_path / "best.safetensors")[1]["round"] == 1
+
+
+def test_rounds_share_all_updates(tmp_path):
+    def task(updates):
+        return Task(made, DATA, Told(), replace(TRAINING, updates=updates), (EndPointError(),), tmp_path)
+
+    with pytest.raises(InputError, match="2 updates for 3 rounds"):
+        Cyclical(rounds=3, pairs=2)(task(2))
+    Cyclical(rounds=3, pairs=2)(replace(task(5), console=Console(quiet=True)))
+    assert [read_csv(tmp_path / f"round-{n}" / "training.csv")[-1]["update"] for n in (1, 2, 3)] == [2, 2, 1]
 
 
 def test_rounds_bring_networks_nearer_to_the_truth():

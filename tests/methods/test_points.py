@@ -184,17 +184,6 @@ def test_labels_that_the_optimiser_makes_itself_are_no_loss():
     assert float(lesson(network, 0, generator(0)).detach()) < 1e-3
 
 
-def test_augmented_displacements_are_turned_back():
-    """An affine that is undone leaves what the graph and the candidates say: no more than the features' change."""
-    cloud = clouds()[0]
-    flat = torch.nn.Module()
-    flat.forward = lambda points: torch.zeros(len(points), 2)
-    label = QUICK(flat, cloud.fixed, cloud.moving)
-    turned = Labelled([cloud], [label], QUICK, 1000, Affines(0.0, 0.0), None)
-    assert float(turned(flat, 0, generator(0))) < 1e-3
-    assert float(replace(turned, affines=Affines(90.0, 0.0))(flat, 0, generator(0))) < 5.0
-
-
 def test_a_learner_begins_near_its_labels():
     """From where the labels put the points, moved on by the field, so that something is left to learn."""
     cloud = clouds()[0]

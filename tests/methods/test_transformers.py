@@ -33,6 +33,13 @@ def test_as_many_parameters_as_the_authors_networks():
     assert list(heads.values()) == [4] * 4 + [8] * 6
 
 
+@pytest.mark.parametrize("shape", [(16, 9), (40, 2), (16, 16, 16), (40, 40, 1)])
+def test_images_too_small_for_transmorph(shape):
+    image = Image(torch.rand(1, 1, *shape), Grid.centred(shape))
+    with pytest.raises(InputError, match=r"3 voxels or more along each axis and more than 16 along one, got \("):
+        TransMorph(len(shape), embed=12, heads=(1, 1, 1, 1), depths=(1, 1, 1, 1))(image, image)
+
+
 @pytest.mark.parametrize("shape", [(37, 50), (40, 31), (33, 20, 26)])
 @pytest.mark.parametrize("kind", [TransMorph, ViTVNet])
 def test_any_size(kind, shape):

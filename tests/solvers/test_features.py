@@ -17,7 +17,7 @@ def waves(shape, shift=0.0):
     return torch.stack([torch.sin(x / 3) + 0 * y, torch.cos(x / 4) * torch.sin(y / 3) - 1])[None]
 
 
-def objective(descent, fixed, moving, field) -> float:
+def objective(descent, *given) -> float:
     """What the descent would make less, where it begins."""
     seen = []
 
@@ -26,7 +26,7 @@ def objective(descent, fixed, moving, field) -> float:
             seen.append(float(objective(start)))
             return start
 
-    replace(descent, solver=Look())(fixed, moving, field)
+    replace(descent, solver=Look())(*given)
     return seen[0]
 
 
@@ -48,6 +48,16 @@ def test_beyond_the_border_there_are_no_features():
     assert float(moved[..., -4:, -4:].abs().max()) == 0
     expected = float((moved - fixed).square().sum(1).mean())
     assert objective(FeatureDescent(0.0, smoothing=1), fixed, moving, field) == pytest.approx(expected, rel=1e-5)
+
+
+def test_voxels_count_by_their_weight():
+    """Here the left half alone; what the right one holds makes no difference."""
+    shape, still = (12, 10), torch.zeros(1, 2, 12, 10)
+    half = (torch.arange(12) < 6).float().view(1, 1, 12, 1).expand(1, 1, *shape)
+    fixed, moving = waves(shape), waves(shape, 2.0)
+    expected = float((moving - fixed)[:, :, :6].square().sum(1).mean())
+    for other in (moving, torch.where(half > 0, moving, 99.0)):
+        assert objective(FeatureDescent(smoothing=1), fixed, other, still, half) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4)])

@@ -60,6 +60,9 @@ class FileCase:
         return Subject(centred(image, self.shape), labels and centred(labels, self.shape))
 
 
+Some = TypeVar("Some", bound=Case)
+
+
 def pair_of(fixed: Case, moving: Case) -> Pair:
     """Two cases as a pair, with the true transform where both know theirs.
 
@@ -76,7 +79,7 @@ def pair_of(fixed: Case, moving: Case) -> Pair:
         raise InputError(f"{name}: {error}") from error
 
 
-def with_atlas(case: Case, atlas: Case, atlas_moves: bool) -> tuple[Case, Case]:
+def with_atlas(case: Some, atlas: Some, atlas_moves: bool) -> tuple[Some, Some]:
     """Fixed and moving."""
     return (case, atlas) if atlas_moves else (atlas, case)
 
@@ -190,9 +193,6 @@ class Dataset(Protocol):
     def centred(self) -> bool:
         """Whether images lie middle on middle, whatever their headers say."""
         ...
-
-
-Some = TypeVar("Some", bound=Case)
 
 
 def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple[Some, Some]]:

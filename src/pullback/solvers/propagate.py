@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pullback.errors import InputError
 from pullback.numerics.graph import gathered, nearest, neighbours, pairs
 
 AT_ONCE = 2**18  # costs of pairs of candidates at once: what stays in a processor's cache
@@ -49,7 +50,14 @@ class Propagate:
 
         Returns:
             `(N, d)` in mm.
+
+        Raises:
+            InputError: fewer than two fixed points, which have no neighbours, or no moving point.
         """
+        if len(fixed) < 2 or not len(moving):
+            raise InputError(
+                f"Propagate: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
+            )
         index = nearest(fixed, moving, min(self.candidates, len(moving)))[1]
         displacements = moving[index] - fixed[:, None]
         unary = (fixed_features[:, None] - gathered(moving_features, index)).square().mean(-1)

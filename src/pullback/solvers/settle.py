@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pullback.errors import InputError
 from pullback.numerics.graph import gathered, nearest
 from pullback.numerics.spline import Knots, Spline
 
@@ -34,6 +35,9 @@ class Settle:
         momentum: part of the last step that is taken again beforehand; the steps alone come to rest very slowly.
         surface: weight of a point of the surface, of which there are as many as one likes.
         candidates: nearest moving points of each fixed point.
+
+    Raises:
+        InputError: no width or no iteration.
     """
 
     widths: tuple[float, ...] = (4.0, 3.0, 2.0)
@@ -43,6 +47,10 @@ class Settle:
     momentum: float = 0.8
     surface: float = 0.5
     candidates: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.widths or self.iterations < 1:
+            raise InputError(f"Settle: one width or more and one iteration, got {self.widths} and {self.iterations}")
 
     def __call__(
         self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: Clouds | None = None

@@ -4,6 +4,7 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 2023, section 2.2.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,8 @@ from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Pair, Registered
 from pullback.data import Case, Train, pair_of
-from pullback.errors import Interrupted
-from pullback.files.rows import write_csv
+from pullback.errors import InputError, Interrupted
+from pullback.files.rows import read_csv, write_csv
 from pullback.methods.pair.correlated import Correlated
 from pullback.numerics.random import generator
 from pullback.solvers import Optimised
@@ -119,46 +120,62 @@ class Cyclical:
     easy: bool = True
 
     def __call__(self, task: Task) -> nn.Module:
-        """In the task's folder: one per round, the labels that it learned from, and `rounds.csv`, of validation.
+        """In the task's folder: one per round, the labels of the one that goes on, and `rounds.csv`, of validation.
 
         Round 0 is the untrained network whose labels are the first. The answer is the network of the round that did
         best in validation, as `train` has it; without a folder that of the last.
+
+        Raises:
+            InputError: fewer updates than rounds.
         """
         seed, out, console = task.training.seed, task.out, task.console
+        share, left = divmod(task.training.updates, self.rounds)
+        if not share:
+            raise InputError(f"{task.training.updates} updates for {self.rounds} rounds: each needs one at least")
         pairs = task.data.train.several(self.pairs, generator(seed, 2))
         untrained = accustomed(task.make(0), task.data.train, seed)
-        share = max(task.training.updates // self.rounds, 1)
+        done = _finished(out) if out is not None and task.resume else []
 
         def label(network: Correlated | Descending, number: int) -> Labelled:
-            kept = None if out is None else out / f"labels-{number + 1}.safetensors"
+            if number + 1 < len(done):  # nothing is left to draw
+                return Labelled((), (), torch.empty(0), None)
+            kept = None if out is None else _labels(out, number + 1)
             return self._labelled(network, pairs, (seed, 2, number), kept, console)
 
         def learn(network: Correlated | Descending, labels: Labelled, number: int) -> Correlated | Descending:
             folder = None if out is None else out / f"round-{number + 1}"
-            part = replace(task.training, updates=share, seed=generator(seed, number).initial_seed())
+            updates = share + (number < left)
+            part = replace(task.training, updates=updates, seed=generator(seed, number).initial_seed())
             again = task.resume and folder is not None and (folder / "last.safetensors").is_file()
             return train(network, labels, task.supervision, part, None, task.metrics, folder, again, console=console)
 
         def measured(network: nn.Module) -> dict[str, float]:
+            number = len(rows)
+            if number < len(done):
+                rows.append(done[number])
+                return rows[-1]
             means = mean_of(measure(network.to(device_of()), task.data.validation, task.metrics, device_of()))
-            rows.append({"round": len(rows), **means})
+            rows.append({"round": number, **means})
             if console is not None:
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
-                console.print(f"round {len(rows) - 1} of {self.rounds}: {shown}", highlight=False)
+                console.print(f"round {number} of {self.rounds}: {shown}", highlight=False)
             if out is not None:
                 write_csv(rows, out / "rounds.csv")
-            return means
+            return rows[-1]
 
         rows: list[dict[str, float]] = []
         network: nn.Module = untrained
         measured(network)
-        best = -math.inf
+        best: float | None = None
         for network in rounds(lambda number: task.make(number) if number else untrained, label, learn, self.rounds):
-            means = measured(network)
-            if score(means, task.metrics) > best:
-                best = score(means, task.metrics)
+            row = measured(network)
+            reached = score(row, task.metrics)
+            if best is None or reached > best:
+                best = reached
                 if out is not None:
-                    save_weights(network, out / "best.safetensors", {"round": len(rows) - 1, **means})
+                    save_weights(network, out / "best.safetensors", {**row})
+            if out is not None:
+                _labels(out, len(rows) - 1).unlink(missing_ok=True)
         if out is not None:
             load_weights(network, out / "best.safetensors")
         return network.cpu().eval()
@@ -203,6 +220,20 @@ class Cyclical:
         whole = _everywhere(Displacement(found, grid))
         label = (maps[1] @ (whole @ maps[0].inverse())).displacement(grid)
         return label[0].half().cpu(), float((found - guess).square().mean())
+
+
+def _labels(out: Path, number: int) -> Path:
+    """What the round of this number learns from."""
+    return out / f"labels-{number}.safetensors"
+
+
+def _finished(out: Path) -> list[dict[str, float]]:
+    """The rows of the untrained network and of the rounds that an earlier call finished."""
+    if not (out / "rounds.csv").is_file():
+        return []
+    rows = [{key: float(value) for key, value in row.items()} for row in read_csv(out / "rounds.csv")]
+    there = itertools.takewhile(lambda n: (out / f"round-{n}").is_dir(), range(1, len(rows)))
+    return [{**row, "round": n} for n, row in enumerate(rows[: 1 + len(list(there))])]
 
 
 def _everywhere(label: Displacement) -> Displacement:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment
+from pullback.errors import InputError
 from pullback.networks import Convolved, FieldHead, Swin, Up, together
 from pullback.space import Dense, Displacement, Grid, Image
 
@@ -23,7 +24,8 @@ class TransMorph(nn.Module):
     """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
 
     The defaults are the authors' (46.8 million parameters in 3D); `TransMorph(3, **SMALL)` and `**LARGE` are their
-    variants. Images of any size: see `Swin`. In 2D, where the paper has no windows, they are those of Liu et al. 2021.
+    variants. Images of any size but the smallest: see `Swin`. In 2D, where the paper has no windows, they are those of
+    Liu et al. 2021.
 
     Args:
         ndim: 2 or 3.
@@ -61,6 +63,12 @@ class TransMorph(nn.Module):
         self.head = FieldHead(ndim, last, transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
+        """Raises InputError where the images are too small to be normalised at a sixteenth of their size, or pooled."""
+        if max(fixed.grid.shape) <= 16 or min(fixed.grid.shape) < 3:
+            raise InputError(
+                f"TransMorph sees images of 3 voxels or more along each axis and more than 16 along one, got "
+                f"{fixed.grid.shape}"
+            )
         both = together(fixed, moving)
         values, *skips = reversed(self.swin(both))
         skips += [self.at_half(self.pool(both, 3, stride=2, padding=1)), self.at_full(both)]

@@ -36,7 +36,7 @@ def match_points(
         network: points `(N, 3)` to features `(N, C)`.
 
     Raises:
-        InputError: clouds in 2-D, too few points, or all in one plane or place.
+        InputError: clouds in 2-D or several, too few points, or not finite, or all in one plane or place.
     """
     gap = max(_gap(points, name) for points, name in ((fixed, "fixed"), (moving, "moving")))
     middle, scale = fixed.data[0].double().mean(0), GAP / gap
@@ -59,6 +59,10 @@ def gap_of(points: Tensor) -> float:
 
 
 def _gap(points: Points, name: str) -> float:
+    if len(points.data) > 1 or not points.data.isfinite().all():
+        raise InputError(
+            f"the {name} cloud: one cloud of finite coordinates expected, got {len(points.data)}, or others"
+        )
     data = points.data[0].double()
     if data.shape[1] != 3 or len(data) < LEAST:
         raise InputError(
