@@ -110,3 +110,16 @@ def test_images_of_a_pair_have_as_many_channels():
     one, two = (Image(torch.zeros(1, channels, 6, 7), grid) for channels in (1, 2))
     with pytest.raises(ValueError, match="the fixed image has 1 channels, the moving one 2"):
         Pair(one, two)
+
+
+def test_what_a_notebook_shows_is_short():
+    """Numbers of few, and of many their shape."""
+    grid = Grid.centred((8, 9, 7), (1.0, 2.0, 1.5))
+    image = Image(torch.zeros(1, 1, 8, 9, 7), grid)
+    moved = Affine.identity(3) @ Displacement(torch.zeros(1, 3, 8, 9, 7), grid)
+    assert repr(image) == "Image(data=1×1×8×9×7, grid=Grid(8×9×7, 1×2×1.5 mm))"
+    shown = repr(Alignment(Pair(image, image), moved))
+    assert "tensor(" not in shown
+    assert "field=1×3×8×9×7" in shown
+    assert "[0.0, 0.0, 1.0, 0.0]" in shown
+    assert "labels" not in shown

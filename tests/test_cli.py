@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -241,6 +242,51 @@ def test_a_strangers_folder_runs_nothing_when_it_is_gone_on_with(pullback, run_f
     code, _, err = pullback("train", "ofg_voxelmorph_phantom", "-o", folder, "--resume")
     assert code == 1
     assert "not one of this package's parts" in err
+
+
+def test_a_run_is_gone_on_with_by_its_own_recipe_alone(pullback, run_folder):
+    """Not by one that was mistyped, though nothing of it would be used."""
+    before = (run_folder / "last.safetensors").read_bytes()
+    for recipe, words in (
+        ("ofg_transmorph_folder", "is a run of Guided, Once, VoxelMorph.*not of the recipe that was named .TransMorph"),
+        ("unsupervised_voxelmorph_folder", "is a run of Guided"),
+        ("nonsense", "no recipe 'nonsense'"),
+    ):
+        code, _, err = pullback("train", recipe, "-o", run_folder, "--resume")
+        assert code == 1
+        assert re.search(words, err), err
+    assert (run_folder / "last.safetensors").read_bytes() == before
+
+
+def test_a_folder_of_runs_is_no_run(pullback, run_folder):
+    for more in ((), ("--resume",)):
+        code, _, err = pullback("train", "ofg_voxelmorph_phantom", "-o", run_folder.parent, *SETTINGS, *more)
+        assert code == 1
+        assert f"{run_folder.parent}: holds other runs" in err
+    assert sorted(path.name for path in run_folder.parent.iterdir()) == [run_folder.name]
+
+
+def test_a_damaged_record_is_told(pullback, run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"seed": ')
+    assert "run.json: cannot be read" in complaint(pullback, "evaluate", tmp_path / "run", "-o", tmp_path / "eval")
+
+
+def test_evaluate_on_files_of_other_names(pullback, tmp_path):
+    for name in ("one/s{}.nii.gz", "two/s{}_T1w.nii.gz", "two/s{}_T2w.nii.gz"):
+        for n in range(8):
+            write(tmp_path / name.format(n), np.random.default_rng(n).random((16, 18, 16), np.float32))
+    tiny = [word for key in ("network.encoder", "network.decoder") for word in ("--set", f"{key}={TINY[key]}")]
+    words = ("--data", tmp_path / "one", "-o", tmp_path / "run", *tiny, "--set", "training.updates=1")
+    code, _, err = pullback("train", "unsupervised_voxelmorph_folder", *words)
+    assert code == 0, err
+    words = ("evaluate", tmp_path / "run", "--data", tmp_path / "two", "--runs-only", "-o", tmp_path / "eval")
+    code, _, err = pullback(*words, "--set", "data.images=*_T1w.nii.gz")
+    assert code == 0, err
+    assert "T2w" not in (tmp_path / "eval" / "pairs.csv").read_text()
+    assert "only data.… is set so" in complaint(pullback, *words, "--set", "training.lr=1")
+    (tmp_path / "file").touch()
+    assert "cannot write there" in complaint(pullback, *words[:-1], tmp_path / "file")
 
 
 def complaint(pullback, *words, clean=None) -> str:

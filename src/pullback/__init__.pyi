@@ -114,3 +114,5 @@ from .training import (
     seeded as seeded,
     train as train,
 )
+
+__version__: str

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pullback.numerics.difference import determinant, jacobian
-from pullback.space import Image, Labels, Points, Transform, pull, push
+from pullback.space import Image, Labels, Points, Transform, brief, pull, push
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,8 @@ class Pair:
     moving_points: Points | None = None
     truth: Transform | None = None
     name: str = ""
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         fixed, moving = self.fixed.grid, self.moving.grid

@@ -249,6 +249,14 @@ def test_sometimes_is_one_or_the_other():
     ] * 2
 
 
+@pytest.mark.parametrize(
+    "change", [{"solver": Descend(0, 0.1)}, {"solver": Descend(10, 0.0)}, {"coarser": 0}, {"weight": -1.0}]
+)
+def test_a_label_that_teaches_nothing_is_refused(change):
+    with pytest.raises(InputError, match="Guided: one step or more of some size, a weight of 0 or more"):
+        Guided(**change)
+
+
 def test_networks_that_make_labels_learn_on_every_pair():
     with pytest.raises(InputError, match="GuidedByNetworks has weights of its own"):
         Sometimes(GuidedByNetworks(partial(VoxelMorph, ndim=2)), Portion(0.5))

@@ -8,6 +8,7 @@ from torch.optim import SGD
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
+from pullback.errors import InputError
 from pullback.solvers import Descend, Settled, summed_sgd
 from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 
@@ -220,3 +221,9 @@ def test_no_step_is_taken_after_the_stop():
     bowl = Bowl(1.0, 1.0)
     Descend(steps=100, until=lambda values: len(values) == 7)(bowl, start_at(4.0, -3.0))
     assert len(bowl.seen) == 7
+
+
+@pytest.mark.parametrize("given", [{"steps": -1}, {"step_size": -0.1}, {"step_size": float("nan")}])
+def test_steps_that_cannot_be_taken(given):
+    with pytest.raises(InputError, match="Descend: 0 steps or more, of a size of 0 or more"):
+        Descend(**given)

@@ -51,7 +51,7 @@ def test_centred_labels_stay_labels():
 
 
 def test_centred_wants_one_number_per_axis():
-    with pytest.raises(ValueError, match="3 axes expected"):
+    with pytest.raises(ValueError, match="3 axes of 2 voxels or more expected"):
         centred(Labels(torch.ones(1, 1, 4, 5, 6, dtype=torch.uint8), GRID), (2, 7))
 
 

@@ -14,7 +14,7 @@ from pullback.errors import InputError
 from pullback.methods.pair.cyclical import Cyclical, Descending
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
-from pullback.metrics import Correlation, Dice
+from pullback.metrics import STANDARD, Correlation, Dice
 from pullback.recipes import find, names
 from pullback.space import Velocity
 from pullback.studies import ofg
@@ -53,7 +53,7 @@ def distinct() -> list[str]:
     seen = {}
     for name in names():
         recipe = replace(solid(find(name)), about="", data=TINY, training=Training())
-        seen.setdefault(to_yaml(replace(recipe, metrics=())), name)
+        seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), name)
     return list(seen.values())
 
 
@@ -199,18 +199,59 @@ def test_text_numbers_tuples_and_nothing_where_the_annotation_allows_them():
     [
         ("training.lrr", "1", "'lrr' is not there; did you mean 'lr'"),
         ("trainin.lr", "1", "did you mean 'training'"),
-        ("training.lr", "fast", "expected float"),
-        ("training.updates", "1.5", "expected int"),
-        ("training.deterministic", "3", "expected bool"),
+        ("training.lr", "fast", "a number expected"),
+        ("training.updates", "1.5", "a whole number expected"),
+        ("training.deterministic", "3", "true or false expected"),
         ("training.precision", "16", "none of 32-true"),
-        ("supervision.energy", "3", "expected Energy"),
+        ("supervision.energy", "3", "Energy, as .part: ….*expected"),
         ("supervision.energy.parts.5.weight", "3", "'5' is not there"),
-        ("training.lr", "[1", "expected float"),
+        ("training.lr", "[1", "a number expected"),
+        ("metrics", "[]", "metrics: at least one"),
+        ("training.seed", "-1", "seed: .*from 0, got -1"),
+        ("training.seed", "99999999999999999999", "seed: .*from 0, got 9999"),
     ],
 )
 def test_bad_settings(key, value, message):
     with pytest.raises(InputError, match=message):
         changed(find("ofg_voxelmorph_hippocampus"), {key: value})
+
+
+def test_names_that_look_like_numbers_want_quotes():
+    recipe = find("ofg_voxelmorph_folder")
+    with pytest.raises(InputError, match=r'a list, each text, or a number expected; quote words .*\["0001", "0002"\]'):
+        changed(recipe, {"data.test_split": "[0001, 0003]"})
+    assert changed(recipe, {"data.test_split": '["0001", "0003"]'}).data.test_split == ("0001", "0003")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("  lr: 0.001", "  lr: abc", r"mine.yaml: not a recipe: training.lr: .*'abc'"),
+        ("  updates: 1000", '  updates: "2"', r"training.updates: a whole number expected, got '2'"),
+        ("  updates: 1000", "  updatez: 2", r"training.updatez: Training has no such member; did you mean 'updates'"),
+        ("    steps: 10", '    steps: "10"', r"supervision.solver.steps: a whole number expected"),
+        ("  ndim: 3", "  ndim: two", r"network.ndim: a whole number expected, got 'two'"),
+        (
+            "      window: 9",
+            "      window: 9.0",
+            r"supervision.energy.parts.0.*window: a whole number expected, got 9.0",
+        ),
+    ],
+)
+def test_recipe_files_of_the_wrong_kind(tmp_path, before, after, message):
+    text = to_yaml(find("ofg_voxelmorph_phantom"))
+    assert before in text, text
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(InputError, match=message):
+        read_recipe(path)
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    """YAML takes 1e-4, without a point, for text."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(to_yaml(find("ofg_voxelmorph_phantom")).replace("  lr: 0.001", "  lr: 1e-4", 1))
+    assert read_recipe(path).training.lr == 1e-4
 
 
 def test_unknown_names():
@@ -226,6 +267,10 @@ def test_a_recipe_of_ones_own(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text('from pullback.recipes import find\nrecipe = find("ofg_voxelmorph_phantom")\n')
     assert find(str(path)) == find("ofg_voxelmorph_phantom")
+    for wrong, says in (("x = = 1\n", "mine.py: SyntaxError: .*line 1"), ("import nowhere_at_all\n", "ModuleNotFound")):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=says):
+            find(str(path))
     path.write_text("x = 1\n")
     with pytest.raises(InputError, match="must define `recipe"):
         find(str(path))

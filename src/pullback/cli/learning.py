@@ -70,10 +70,8 @@ def prepare(
 
     if merge is None:
         refuse({"--drop": drop or None}, "there is no --merge whose labels could be left")
-    settings = _settings(setting)
-    refuse({f"--set {key}": key for key in settings if not key.startswith("data.")}, "only data.… is set so")
     preparation = replace(
-        changed(Preparation(PairFolder(str(data))), settings),
+        changed(Preparation(PairFolder(str(data))), _settings(_of_data(setting))),
         merge=None if merge is None else read_merge(merge, drop),
         crop=crop,
         margin=margin,
@@ -99,11 +97,12 @@ def train(
     """Train a network by a recipe."""
     from pullback.recipes import find
     from pullback.study.recipe import read_recipe
-    from pullback.study.run import begun, run
+    from pullback.study.run import begun, run, the_same
 
     out = out or Path("runs") / Path(recipe).stem
-    started = resume and begun(out)
-    known = read_recipe(out / "recipe.yaml", trust or ()) if started else find(recipe, trust or ())
+    known = find(recipe, trust or ())
+    if resume and begun(out):
+        known = the_same(known, read_recipe(out / "recipe.yaml", trust or ()), out)
     run(_resolved(known, data, setting), out, resume, terminal(as_json))
     say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")
 
@@ -111,6 +110,10 @@ def train(
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of trained runs.")],
     data: Data = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.B=C", help="As in train: data.images, .labels, .test_split … Repeat."),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder for pairs.csv, summary.csv.")] = Path(
         "evaluation"
     ),
@@ -125,6 +128,7 @@ def evaluate(
     """
     from pullback.alignment import Register
     from pullback.errors import InputError
+    from pullback.files.lock import alone_in
     from pullback.methods.pair.convex_adam import ConvexAdam
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, left_out, unmoved
@@ -132,7 +136,7 @@ def evaluate(
     from pullback.training import device_of
 
     loaded = {str(run): load_run(run, trust or ()) for run in runs}
-    first = _resolved(next(iter(loaded.values()))[0], data, None)
+    first = _resolved(next(iter(loaded.values()))[0], data, _of_data(setting))
     console = terminal(as_json)
     where = device_of(device)
     networks = {name: trained.network.to(where) for name, (_, trained) in loaded.items()}
@@ -142,12 +146,13 @@ def evaluate(
     registers: dict[str, Register] = {"before": unmoved, **networks}
     for run in runs:
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
-    results = evaluate(registers, first.data.test, first.metrics, where, console)
-    if not runs_only:
-        with left_out("no row of ConvexAdam", console):
-            results |= evaluate({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
     reference = str(runs[0]) if len(runs) > 1 else None
-    write_tables(results, reference, out)
+    with alone_in(out):
+        results = evaluate(registers, first.data.test, first.metrics, where, console)
+        if not runs_only:
+            with left_out("no row of ConvexAdam", console):
+                results |= evaluate({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
+        write_tables(results, reference, out)
     console.print(table(results, console, reference, f"{len(first.data.test)} test pairs"))
     say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")
 
@@ -204,6 +209,14 @@ def _settings(setting: list[str] | None, option: str = "--set") -> dict[str, str
         if not equals or not value:
             raise InputError(f"{option} {key}{equals}{value}: expected {'a.b=c' if option == '--set' else 'NAME=DIR'}")
     return {key: value for key, _, value in pairs}
+
+
+def _of_data(setting: list[str] | None) -> list[str] | None:
+    from pullback.errors import refuse
+
+    idle = [key for key in _settings(setting) if not key.startswith("data.")]
+    refuse({f"--set {key}": key for key in idle}, "only data.… is set so")
+    return setting
 
 
 def _resolved(recipe, data: Path | None, setting: list[str] | None):

@@ -43,9 +43,10 @@ class Learn2Reg:
         root = Path(self.root)
         files = sorted(root.glob("*_dataset.json"))
         if not self.root or len(files) != 1:
+            here = (self.root if root.is_dir() else f"{self.root}: not a folder") if self.root else "no folder given"
             raise InputError(
-                f"{self.root or 'no folder given'}: a Learn2Reg folder holds exactly one *_dataset.json, found "
-                f"{len(files)}; say where it is with --data DIR"
+                f"{here}: a Learn2Reg folder holds exactly one *_dataset.json, found {len(files)}; say where it is "
+                f"with --data DIR"
             )
         try:
             layout = json.loads(files[0].read_text())

@@ -5,13 +5,20 @@ import hashlib
 import numpy as np
 import torch
 
+from pullback.errors import InputError
+
 
 def generator(seed: int, *index: int) -> torch.Generator:
     """A CPU generator of its own for each `seed` and `index`, unrelated but for zeros at the end.
 
     torch seeds its CPU generator with 32 bits of the number it is given, so the numbers are mixed first. The mixing
     takes no notice of zeros at the end: without an index, or with zeros for one, the stream is the same.
+
+    Raises:
+        InputError: a seed below 0.
     """
+    if seed < 0:
+        raise InputError(f"seed: a whole number from 0, got {seed}")
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, *index]).generate_state(1)[0]))
 
 

@@ -47,7 +47,10 @@ def _from_python(path: Path) -> Recipe:
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     recipe = vars(module).get("recipe")
     if not isinstance(recipe, Recipe):
         raise InputError(f"{path}: must define `recipe = Recipe(…)`, found {type(recipe).__name__}")

@@ -1,5 +1,6 @@
 """Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
 
+from pullback.space.brief import brief
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
@@ -32,6 +33,7 @@ __all__ = [
     "Transform",
     "Velocity",
     "around",
+    "brief",
     "canonical",
     "centred",
     "cropped",

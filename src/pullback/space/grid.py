@@ -92,6 +92,10 @@ class Grid:
         middle = (torch.tensor(self.shape, dtype=torch.float64) - 1) / 2
         return self.affine[:-1, :-1] @ middle + self.affine[:-1, -1]
 
+    def __repr__(self) -> str:
+        shape, spacing = ("×".join(f"{n:g}" for n in each) for each in (self.shape, self.spacing.tolist()))
+        return f"Grid({shape}, {spacing} mm)"
+
     def __eq__(self, other: object) -> bool:
         """Same shape, and no corner further apart than a hundredth of a voxel."""
         if not isinstance(other, Grid):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
+from pullback.space.brief import brief
 from pullback.space.grid import Grid
 
 
@@ -28,6 +29,8 @@ class Image:
     data: Tensor
     grid: Grid
     mask: Tensor | None = None
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         _check_shape(self, self.data)
@@ -51,6 +54,8 @@ class Labels:
 
     data: Tensor
     grid: Grid
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         _check_shape(self, self.data)
@@ -77,10 +82,10 @@ def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
     Orientation and spacing stay. For crops whose headers do not say how they lie to each other.
 
     Raises:
-        ValueError: a shape of other dimensions than the image.
+        InputError: a shape of other dimensions than the image, or of fewer than two voxels along an axis.
     """
-    if len(shape) != image.grid.ndim:
-        raise ValueError(f"centred: {image.grid.ndim} axes expected, got shape {shape}")
+    if len(shape) != image.grid.ndim or min(shape) < 2:
+        raise InputError(f"shape: {image.grid.ndim} axes of 2 voxels or more expected, got {list(shape)}")
     grid = image.grid.about_origin(shape)
     return _stored_anew(image, grid, lambda data: _resized(data, shape))
 

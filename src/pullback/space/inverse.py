@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pullback.space.brief import brief
 from pullback.space.transform import Composite, Dense, Transform
 
 TOLERANCE = 1e-3  # voxels
@@ -22,6 +23,8 @@ class Inverse(Transform):
     """
 
     field: Dense
+
+    __repr__ = brief
 
     @cached_property
     def guess(self) -> Dense:

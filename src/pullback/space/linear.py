@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pullback.space.brief import brief
 from pullback.space.grid import Grid
 from pullback.space.transform import Affine, Linear
 
@@ -29,6 +30,8 @@ class Motion(Linear):
     centre: Tensor
     generators: Tensor
     coefficients: Tensor
+
+    __repr__ = brief
 
     @classmethod
     def rigid(cls, start: Affine, grid: Grid) -> "Motion":

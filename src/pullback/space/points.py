@@ -6,6 +6,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pullback.space.brief import brief
+
 
 @dataclass(frozen=True, eq=False)
 class Points:
@@ -16,6 +18,8 @@ class Points:
     """
 
     data: Tensor
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if self.data.ndim != 3 or self.data.shape[-1] not in (2, 3):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.spline import Spline, spline
+from pullback.space.brief import brief
 from pullback.space.points import Points
 from pullback.space.transform import Transform
 
@@ -22,6 +23,8 @@ class ThinPlate(Transform):
 
     points: Tensor
     weights: Tensor
+
+    __repr__ = brief
 
     @classmethod
     def between(cls, fixed: Points, moving: Points, smoothing: float = 0.0) -> "ThinPlate":

@@ -13,6 +13,7 @@ from torch import Tensor
 from pullback.numerics.axes import apply_along, linear_weights, spline_weights
 from pullback.numerics.integrate import exponential, invert
 from pullback.numerics.sample import sample
+from pullback.space.brief import brief
 from pullback.space.grid import Grid, transform_channels
 
 
@@ -71,6 +72,8 @@ class Affine(Linear):
     """`matrix` `(d+1, d+1)`, or `(B, d+1, d+1)`, homogeneous: RAS mm to RAS mm."""
 
     matrix: Tensor
+
+    __repr__ = brief
 
     @classmethod
     def identity(cls, ndim: int) -> "Affine":
@@ -171,6 +174,8 @@ class Displacement(Dense):
     field: Tensor
     grid: Grid
 
+    __repr__ = brief
+
     def __post_init__(self) -> None:
         self._check()
 
@@ -205,6 +210,8 @@ class Velocity(Dense):
     grid: Grid
     squarings: int = 7
 
+    __repr__ = brief
+
     def __post_init__(self) -> None:
         self._check()
 
@@ -229,6 +236,8 @@ class BSpline(Dense):
 
     field: Tensor
     grid: Grid
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         self._check()
@@ -266,6 +275,8 @@ class Composite(Transform):
 
     outer: Transform
     inner: Transform
+
+    __repr__ = brief
 
     @property
     def params(self) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ from pullback.errors import InputError
 from pullback.metrics import STANDARD, Metric
 from pullback.training import Once, Procedure, Training
 
+ANY = (Any, inspect.Parameter.empty)
 TRUSTED = ("pullback.", "torch.optim.")
 Plan = TypeVar("Plan")
 
@@ -38,6 +39,9 @@ class Recipe:
         training: the numbers of the loop.
         procedure: how the network comes about: `Once`, one training; others train in rounds, or several networks.
         metrics: what validation and evaluation report; the first that answers chooses the checkpoint.
+
+    Raises:
+        InputError: no metrics.
     """
 
     about: str
@@ -47,6 +51,10 @@ class Recipe:
     training: Training = Training()
     metrics: tuple[Metric, ...] = STANDARD
     procedure: Procedure = Once()
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise InputError("metrics: at least one, by which the checkpoint is chosen")
 
 
 def changed(recipe: Plan, settings: Mapping[str, str]) -> Plan:
@@ -102,9 +110,8 @@ def _value(text: str, hint: Any, key: str) -> Any:
     for candidate in (read, text):
         with contextlib.suppress(TypeError, ValueError):
             return _as(candidate, hint)
-    raise InputError(
-        f"--set {key}={text}: expected {getattr(hint, '__name__', hint) if isinstance(hint, type) else hint}"
-    )
+    quote = '; quote words that look like numbers: ["0001", "0002"]' if isinstance(read, tuple) else ""
+    raise InputError(f"--set {key}={text}: {_wanted(hint)} expected{quote}")
 
 
 def _as(value: Any, hint: Any) -> Any:
@@ -123,9 +130,21 @@ def _as(value: Any, hint: Any) -> Any:
     elif hint in (bool, int, str, NoneType):
         if type(value) is hint:
             return value
-    elif get_origin(hint) is not tuple and not isinstance(value, bool | int | float | str | None):
+    elif hint in ANY or (get_origin(hint) is not tuple and not isinstance(value, bool | int | float | str | None)):
         return value  # a part: whether it fits shows when it is used
-    raise TypeError(f"{value!r} is no {hint}")
+    raise TypeError(f"{_wanted(hint)} expected, got {value!r}")
+
+
+def _wanted(hint: Any) -> str:
+    """An annotation in the words of a recipe file."""
+    inner = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(_wanted, inner)))
+    if get_origin(hint) is tuple:
+        return f"a list, each {_wanted(inner[0])}," if inner[1:] == (...,) else f"a list of {len(inner)}"
+    plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+    kind = hint.__name__ if isinstance(hint, type) else "a part"
+    return plain.get(hint, f"{kind}, as {{part: …}}, {{partial: …}} or {{name: …}},")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -195,20 +214,28 @@ def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
-def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED) -> Any:
+def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED, where: str = "") -> Any:
     if isinstance(tree, list):
-        return tuple(_decode(item, trusted) for item in tree)
+        return tuple(_decode(item, trusted, f"{where}.{n}" if where else str(n)) for n, item in enumerate(tree))
     if not isinstance(tree, dict) or not tree:
         return tree
     (kind, path), *rest = tree.items()
-    members = {k: _decode(v, trusted) for k, v in rest}
     named = _named(path, trusted)
-    if kind == "name" and not members:
+    if kind == "name" and not rest:
         return named
-    if kind == "partial" and isinstance(named, type):
-        return partial(named, **members)
-    if kind == "part" and isinstance(named, type) and dataclasses.is_dataclass(named):
-        return named(**members)
+    if isinstance(named, type) and (kind == "partial" or (kind == "part" and dataclasses.is_dataclass(named))):
+        hints = get_type_hints(named.__init__)  # type: ignore[misc]
+        members = {}
+        for key, value in rest:
+            at = f"{where}.{key}" if where else str(key)
+            if key not in inspect.signature(named).parameters:
+                raise TypeError(f"{at}: {named.__name__} has no such member{did_you_mean(str(key), hints)}")
+            member = _decode(value, trusted, at)
+            try:
+                members[key] = _as(member, hints.get(key, Any))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{at}: {error}") from error
+        return partial(named, **members) if kind == "partial" else named(**members)
     raise TypeError(f"{kind}: {path} cannot stand here")
 
 

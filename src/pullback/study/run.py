@@ -44,9 +44,14 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
     supervision = _supervision(recipe)
     parameters = sum(p.numel() for p in build(recipe).parameters())
-    grid = next(iter(recipe.data.validation)).fixed.grid
-    if grid.ndim != recipe.network.keywords.get("ndim", grid.ndim):
+    seen = next(iter(recipe.data.validation)).fixed
+    grid = seen.grid
+    made = recipe.network.keywords
+    if grid.ndim != made.get("ndim", grid.ndim):
         raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
+    channels = seen.data.shape[1]
+    if "ndim" in made and channels != made.get("channels", 1):
+        raise InputError(f"the images have {channels} channels, the network others: set network.channels={channels}")
     with alone_in(out):
         going_on = begun(out)
         if going_on:
@@ -74,8 +79,15 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
 
 
 def begun(out: Path) -> bool:
-    """Whether a run, or a part of one, has left anything there to go on from."""
-    return any(out.rglob("*.safetensors"))
+    """Whether a run, or a part of one, has left anything there to go on from.
+
+    Raises:
+        InputError: other runs lie below.
+    """
+    left = any(out.rglob("*.safetensors"))
+    if left and not (out / "recipe.yaml").is_file():
+        raise InputError(f"{out}: holds other runs, or weights without a recipe.yaml; name another folder with -o")
+    return left
 
 
 def build(recipe: Recipe, number: int = 0) -> nn.Module:
@@ -141,7 +153,10 @@ def learned_from(folder: str | Path) -> set[str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({error}); the file is damaged: delete it, or train anew") from error
 
 
 def _splits(recipe: Recipe) -> dict[str, list[str]]:
@@ -152,6 +167,25 @@ def _splits(recipe: Recipe) -> dict[str, list[str]]:
     folders = [run.folder if isinstance(run, Run) else run for run in named]
     earlier = {name for folder in folders if folder and isinstance(folder, str) for name in learned_from(folder)}
     return splits | ({EARLIER: sorted(earlier)} if earlier else {})
+
+
+def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
+    """The recipe of a run that is gone on with, after a look at the one that was asked for.
+
+    Raises:
+        InputError: that is another.
+    """
+
+    def kinds(recipe: Recipe) -> set[str]:
+        parts = (recipe.network, recipe.supervision, recipe.procedure)
+        return {(part.func if isinstance(part, partial) else type(part)).__name__ for part in parts}
+
+    if named.about != begun.about and kinds(named) != kinds(begun):
+        raise InputError(
+            f"{out}: is a run of {', '.join(sorted(kinds(begun)))} ({begun.about}), not of the recipe that was named "
+            f"({named.about})"
+        )
+    return begun
 
 
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
@@ -207,7 +241,7 @@ def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path
     except Interrupted as error:
         note("interrupted")
         raise Interrupted(f"{error}; go on with: --resume -o {out}") from None
-    except BaseException:
-        note("failed")
+    except BaseException as error:
+        note("interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
         raise
     note("finished")

@@ -78,6 +78,8 @@ class Training:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: a whole number of 63 bits from 0, got {self.seed}")
         counts = ("updates", "batch", "log_every", "validate_every", "save_every")
         wrong = {name: getattr(self, name) for name in (*counts, "lr") if not getattr(self, name) > 0}
         if wrong:
