@@ -50,6 +50,8 @@ def files(tmp_path_factory):
     saved(folder / "labels.nii.gz", (3 * noise()).astype(np.uint8))
     sitk.WriteTransform(sitk.AffineTransform(3), str(folder / "good.h5"))
     sitk.WriteTransform(sitk.AffineTransform(2), str(folder / "flat.h5"))
+    sitk.WriteTransform(sitk.AffineTransform(3), str(folder / "ants_0GenericAffine.mat"))
+    (folder / "link.nii.gz").symlink_to("good.nii.gz")
     (folder / "good.csv").write_text("R,A,S\n1,2,3\n")
     _images(folder)
     _scans(folder)
@@ -64,6 +66,7 @@ def files(tmp_path_factory):
         "twice.csv": "label,merged\n1,2\n1,3\n",
         "half.csv": "label,name\n1,one\n",
         "plane.csv": "R,A,S\n" + "".join(f"{x},{y},5\n" for x in range(5) for y in range(5)),
+        "elastix.txt": "point\n1\n1 2 3\n",
         "mesh.vtk": "no mesh at all\n",
         "mesh.gii": "<GIFTI>",
     }.items():
@@ -163,10 +166,13 @@ def register(fixed="good.nii.gz", moving="good.nii.gz", *more):
     return ["register", "-f", fixed, "-m", moving, "-o", "OUT/result", *more]
 
 
+OVER = ("is read here", "another place")
 GRIDS = ("--fixed", "good.nii.gz", "--moving", "good.nii.gz")
 ROWS = {  # the command, and what its one line on stderr must say
     "missing image": (apply(i="none.nii.gz"), ["none.nii.gz", "no such file"]),
-    "folder as image": (apply(i="folder.nii.gz"), ["folder.nii.gz", "no such file"]),
+    "folder as image": (apply(i="folder.nii.gz"), ["folder.nii.gz", "is a folder"]),
+    "points of elastix": (apply(i="elastix.txt"), ["elastix.txt", "points from .csv, .fcsv, .mrk.json"]),
+    "points of elastix, alone": (apply(i="elastix.txt", r=None), ["elastix.txt", "-r", "points are read from .csv"]),
     "no image": (apply(i="text.nii.gz"), ["text.nii.gz", "not a readable"]),
     "no MetaImage": (apply(i="text.mha"), ["text.mha", "not a readable image"]),
     "empty image": (apply(i="empty.nii.gz"), ["empty.nii.gz", "not a readable"]),
@@ -210,6 +216,11 @@ ROWS = {  # the command, and what its one line on stderr must say
     "output in a file": (apply(o="OUT/file/moved.nii.gz"), ["moved.nii.gz", "cannot write"]),
     "output is a folder": (apply(o="OUT/folder.nii.gz"), ["folder.nii.gz", "directory"]),
     "unwritable folder": (apply(o="/proc/moved.nii.gz"), ["/proc/moved.nii.gz", "cannot write"]),
+    "over the image": (apply(i="labels.nii.gz", o="labels.nii.gz"), ["labels.nii.gz", *OVER]),
+    "over the reference": (apply(i="labels.nii.gz", o="good.nii.gz"), ["good.nii.gz", *OVER]),
+    "over what a link leads to": (apply(i="link.nii.gz", r="labels.nii.gz", o="good.nii.gz"), ["good.nii.gz", *OVER]),
+    "over the points": (apply(i="good.csv", o="./good.csv"), ["good.csv", *OVER]),
+    "over the transform": (apply(t="[warp.nii.gz,1]", o="warp.nii.gz"), ["warp.nii.gz", *OVER]),
     "points of no space": (apply(i="nowhere.csv", o="OUT/p.csv"), ["nowhere.csv", "--space"]),
     "points of two spaces": ([*apply(i="good.csv", o="OUT/p.csv"), "--space", "lps"], ["good.csv", "RAS", "lps"]),
     "unknown space": ([*apply(i="nowhere.csv", o="OUT/p.csv"), "--space", "mni"], ["nowhere.csv", "mni", "ras or lps"]),
@@ -241,6 +252,15 @@ ROWS = {  # the command, and what its one line on stderr must say
         convert("good.h5", "warp.nii.gz", "--fixed", "sheared.nii.gz"),
         ["warp.nii.gz", "sheared", "Resample"],
     ),
+    "convert over itself": (["convert", "warp.nii.gz", "warp.nii.gz"], ["warp.nii.gz", *OVER]),
+    "convert over the fixed image": (
+        ["convert", "warp.nii.gz", "good.nii.gz", "--fixed", "good.nii.gz"],
+        ["good.nii.gz", *OVER],
+    ),
+    "convert pieces over themselves": (
+        ["convert", "ants_", "ants_", "--to", "ants", "--fixed", "good.nii.gz"],
+        ["ants_0GenericAffine.mat", *OVER],
+    ),
     "prepare nothing": (prepare(data="none"), ["none", "not a folder", "--data"]),
     "prepare no match": (prepare(images="T2w"), ["scans", "0 images match", "--set"]),
     "prepare no labels": (prepare(labels="aseg"), ["no labels match", "--set"]),
@@ -269,6 +289,7 @@ ROWS = {  # the command, and what its one line on stderr must say
     "prepare stretched to nothing": (prepare("--stretch"), ["stretch", "shape"]),
     "prepare sheared": (prepare(images="sheared", labels=None), ["a_sheared.nii.gz", "sheared", "--spacing"]),
     "prepare into a file": ([*prepare()[:4], "OUT/file", *prepare()[5:]], ["file", "cannot write", "-o"]),
+    "a folder of patients": (["doctor", "scans"], ["scans", "is a folder", "dcm2niix"]),
     "no patient": (["doctor", "none.nii.gz"], ["none.nii.gz", "no such file"]),
     "patient without a header": (["doctor", "good.nii.gz", "text.nii.gz"], ["text.nii.gz", "not a readable"]),
     "register nothing": (register("none.nii.gz"), ["none.nii.gz", "no such file"]),

@@ -117,6 +117,7 @@ def test_prepare_by_all_its_options(pullback, tmp_path):
         "data.images": "*_T1w.nii.gz",
         "data.labels": "*_dseg.nii.gz",
         "data.seed": 3,
+        "data.atlas_moves": True,
         "crop": "labels",
         "margin": 1.5,
         "spacing": 1.5,

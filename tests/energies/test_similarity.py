@@ -63,6 +63,22 @@ def test_ncc_of_constants_is_nothing(level):
         assert not gradient.any()
 
 
+@pytest.mark.parametrize("scale", [10.0**power for power in range(-30, 31, 6)])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_ncc_does_not_see_the_unit(scale, offset):
+    """In float32, whose squares end at 1e38; and a gradient is as many times smaller as intensities are larger."""
+    fixed, moving = noise(1, 2, 9, 8, 7, seed=1), noise(1, 2, 9, 8, 7, seed=2) + offset
+    mask = noise(1, 1, 9, 8, 7, seed=3) > 0
+    moving.requires_grad_()
+    expected = ncc(fixed, moving, mask)
+    (slope,) = torch.autograd.grad(expected.sum(), moving)
+    scaled = (scale * moving).detach().float().requires_grad_()
+    found = ncc((fixed / scale).float(), scaled, mask)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
+    (found_slope,) = torch.autograd.grad(found.sum(), scaled)
+    torch.testing.assert_close(found_slope.double() * scale, slope, atol=1e-5 * float(slope.abs().max()), rtol=0)
+
+
 def test_ncc_of_large_intensities_in_float32():
     """Raw MR: each sum of squares fits well into float32, their product does not."""
     image = 1e6 * noise(1, 1, 60, 60, 60).float()

@@ -1,6 +1,8 @@
 """Points in files: their space is named, other columns stay, and pushing lands where the transform says."""
 
 import csv
+import json
+import math
 import sys
 
 import nibabel as nib
@@ -97,6 +99,91 @@ def test_tables_that_are_missing_or_written_as_something_else(tmp_path):
         read.moved(Points(RAS[:, :1]))
 
 
+MARKUPS = {  # as 3D Slicer's developer guide has it, and what newer versions add
+    "@schema": "https://raw.githubusercontent.com/Slicer/Slicer/main/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#",
+    "markups": [
+        {
+            "type": "Fiducial",
+            "coordinateSystem": "LPS",
+            "coordinateUnits": "mm",
+            "controlPoints": [
+                {"label": "one", "position": [-1.5, 2.0, 3.0], "positionStatus": "defined"},
+                {"label": "not set", "positionStatus": "undefined"},
+                {"label": "two", "position": [0, -4, -50], "selected": False},
+            ],
+            "display": {"opacity": 0.5},
+        }
+    ],
+}
+
+
+def markups(tmp_path, **changes):
+    return table(tmp_path, "p.mrk.json", json.dumps(MARKUPS | {"markups": [MARKUPS["markups"][0] | changes]}))
+
+
+@pytest.mark.parametrize("space", ["LPS", "RAS", None])
+def test_markups_move_and_all_else_stays(tmp_path, space):
+    path = markups(tmp_path, coordinateSystem=space) if space else table(tmp_path, "p.mrk.json", without_space())
+    signs = torch.tensor([1, 1, 1] if space != "RAS" else [-1, -1, 1])
+    read = read_points(path)
+    assert torch.equal(read.points.data, RAS * signs)
+    moved = read.moved(Points(read.points.data + torch.tensor([0.1, 0, 1 / 3], dtype=torch.float64)))
+    write(moved, tmp_path / "moved.MRK.json")
+    assert torch.equal(read_points(tmp_path / "moved.MRK.json").points.data, moved.points.data)
+    before, after = (json.loads(p.read_text()) for p in (path, tmp_path / "moved.MRK.json"))
+    first, last = (after["markups"][0]["controlPoints"][n] for n in (0, 2))
+    sign = 1 if space == "RAS" else -1
+    np.testing.assert_allclose(first["position"], [-1.5 + sign * 0.1, 2, 3 + 1 / 3])
+    first["position"], last["position"] = [-1.5, 2.0, 3.0], [0, -4, -50]
+    assert before == after
+
+
+def without_space():
+    """LPS, says the schema."""
+    (points,) = MARKUPS["markups"]
+    return json.dumps({"markups": [{key: value for key, value in points.items() if key != "coordinateSystem"}]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "space", "says"),
+    [
+        ({"type": "ROI"}, None, ["ROI", "list of their own"]),
+        ({"coordinateSystem": "IJK"}, None, ["ijk", "LPS or RAS"]),
+        ({"coordinateUnits": ["um", "UCUM", "micrometer"]}, None, ["um", "mm"]),
+        ({"controlPoints": []}, None, ["no control points"]),
+        ({"controlPoints": [{"position": [1, 2]}]}, None, ["three coordinates"]),
+        ({"controlPoints": [{"position": [1, 2, math.nan]}]}, None, ["NaN"]),
+        ({"controlPoints": [{"label": "a"}]}, None, ["position"]),
+        ({}, "ras", ["LPS", "--space says ras"]),
+        ({}, "mni", ["ras or lps", "mni"]),
+    ],
+)
+def test_markups_that_do_not_say_where_their_points_are(tmp_path, changes, space, says):
+    with pytest.raises(InputError) as caught:
+        read_points(markups(tmp_path, **changes), space)
+    for word in ("p.mrk.json", *says):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"markups": 3}', '{"markups": [3]}'])
+def test_other_json_is_no_markups(tmp_path, text):
+    with pytest.raises(InputError, match=r"p\.mrk\.json: not Slicer's markups"):
+        read_points(table(tmp_path, "p.mrk.json", text))
+
+
+def test_markups_are_written_as_such(tmp_path):
+    with pytest.raises(InputError, match=r"as \.mrk\.json"):
+        write(read_points(markups(tmp_path)), tmp_path / "out.fcsv")
+
+
+@pytest.mark.parametrize("name", ["P.CSV", "P.Fcsv"])
+def test_capitals_end_a_name_as_well(tmp_path, name):
+    path = table(tmp_path, name, TABLES["ras.csv" if name == "P.CSV" else "five.fcsv"])
+    write(read_points(path), tmp_path / f"MOVED{path.suffix.upper()}")
+    assert torch.equal(read_points(tmp_path / f"MOVED{path.suffix.upper()}").points.data, RAS)
+
+
 # every kind of transform
 
 
@@ -176,6 +263,8 @@ def test_gifti_vertices_move_and_triangles_stay(tmp_path):
     surface = read_points(gifti(tmp_path / "white.surf.gii"))
     np.testing.assert_array_equal(surface.points.data[0], VERTICES)
     moved = surface.moved(Points(surface.points.data + 1))
+    write(moved, tmp_path / "MOVED.SURF.GII")
+    np.testing.assert_array_equal(read_points(tmp_path / "MOVED.SURF.GII").points.data[0], VERTICES + 1)
     write(moved, tmp_path / "moved.surf.gii")
     np.testing.assert_array_equal(read_points(tmp_path / "moved.surf.gii").points.data[0], VERTICES + 1)
     stored = nib.load(tmp_path / "moved.surf.gii")

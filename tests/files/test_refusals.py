@@ -52,7 +52,7 @@ def refused(reader, path, *says):
 @readers
 def test_missing(tmp_path, reader):
     refused(reader, tmp_path / "nothing.nii.gz", "no such file")
-    refused(reader, tmp_path, "no such file")
+    refused(reader, tmp_path, "is a folder")
 
 
 @readers
@@ -60,6 +60,29 @@ def test_missing(tmp_path, reader):
 def test_not_an_image(tmp_path, reader, name):
     (tmp_path / name).write_text("subject,age\n1,60\n" * 100)
     refused(reader, tmp_path / name, "not a readable")
+
+
+@readers
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("packed.nii", "is compressed: name it .nii.gz"),
+        ("packed", "is compressed: name it .nii.gz"),
+        ("plain.nii.gz", "is not compressed: name it .nii"),
+        ("plain", "is not compressed: name it .nii"),
+        ("array.npy", "no affine"),
+        ("points.txt", "points from .csv"),
+    ],
+)
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_name_that_misleads(tmp_path, reader, name, says, kind):
+    content = kind(np.zeros((4, 5, 6), np.float32), np.eye(4)).to_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.startswith("packed") else content)
+    if name == "array.npy":
+        np.save(tmp_path / name, np.zeros((4, 5, 6)))
+    elif name == "points.txt":
+        (tmp_path / name).write_text("point\n1\n1 2 3\n")
+    refused(reader, tmp_path / name, says)
 
 
 @readers
@@ -84,6 +107,18 @@ def test_truncated_gz(tmp_path, reader, keep):
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
     refused(reader, path)
+
+
+def test_a_name_in_capitals(tmp_path):
+    """Is written compressed, read back, and read to its checksum."""
+    for writer, reader in ((WRITERS[0], read_image), (WRITERS[2], read_field)):
+        path = tmp_path / "WHOLE.NII.GZ"
+        writer(path)
+        assert len(gzip.decompress(path.read_bytes())) > 400
+        assert reader(path).grid == Grid.centred((4, 5, 6))
+        path.write_bytes(path.read_bytes()[:-4])
+        refused(reader, path)
+    assert [name.name for name in tmp_path.iterdir()] == ["WHOLE.NII.GZ"]
 
 
 @readers

@@ -1,5 +1,7 @@
 """Transforms of files applied to files: as ITK and ANTs apply them, in their order, and once."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from pullback.errors import InputError
 from pullback.files import read_image, read_labels, read_points, write, write_ants, write_transform
 from pullback.space import Affine, Displacement, Grid, Image, Labels
 from pullback.study.apply import apply_files, read_transforms
+from pullback.study.outputs import pushed_name
 
 dimensions = pytest.mark.parametrize("ndim", [2, 3])
 
@@ -154,6 +157,59 @@ def test_nothing_in_view_is_said(tmp_path, labels):
         assert ("0 everywhere" in applied.doubt) is empty
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize(
+    ("count", "mode", "doubted"), [(2, "linear", True), (30, "cubic", True), (3, "nearest", False)]
+)
+def test_labels_that_would_be_blended_are_said(tmp_path, frames, count, mode, doubted):
+    """A mask too; not where `--labels` or nearest neighbours keep them whole."""
+    rng, shape = np.random.default_rng(0), (8, 9, 7, frames)
+    stored = nib.Nifti1Image(rng.integers(0, count, shape).astype(np.uint8).squeeze(), np.eye(4))
+    stored.header.set_xyzt_units("mm")
+    nib.save(stored, tmp_path / "labels.nii.gz")
+    still, path, out = read_transforms(shifts(tmp_path, 0.3)), tmp_path / "labels.nii.gz", tmp_path / "out.nii.gz"
+    doubt = apply_files(path, still, out, path, mode).doubt
+    assert (f"{count} different whole numbers" in doubt) is doubted
+    assert ("--labels" if frames == 1 else "-n nearest") in doubt or not doubted
+    if frames == 1:
+        assert not apply_files(path, still, out, path, labels=True).doubt
+
+
+@pytest.mark.parametrize("values", ["many", "fractions"])
+def test_an_image_is_no_labels(tmp_path, values):
+    rng, shape = np.random.default_rng(0), (8, 9, 7)
+    data = rng.integers(0, 200, shape) if values == "many" else rng.integers(0, 4, shape) / 4
+    stored = nib.Nifti1Image(data.astype(np.float32), np.eye(4))
+    stored.header.set_xyzt_units("mm")
+    nib.save(stored, tmp_path / "image.nii.gz")
+    path = tmp_path / "image.nii.gz"
+    assert not apply_files(path, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path).doubt
+
+
+@dimensions
+@pytest.mark.parametrize("way", ["there", "back", "as written"])
+def test_points_beyond_the_field_are_said(case, ndim, way):
+    """Not those within half a voxel of it; an affine has none. Back, what counts is where the points come from."""
+    folder, fixed, _, transform = case(ndim)
+    far = fixed.shape[0] - 0.55, fixed.shape[0] - 0.4, -1.0, 77000.0
+    voxels = fixed.to_voxels(fixed.centre.view(1, -1, 1)).expand(1, ndim, 5).clone()
+    voxels[0, 0, 1:] = torch.tensor(far)
+    points = fixed.to_world(voxels)
+    chain, names = transform, [str(folder / name) for name in ("a_1Warp.nii.gz", "a_0GenericAffine.mat")]
+    if way != "there":
+        points = transform.at(points)
+    if way == "as written":
+        chain = read_transforms([f"[{names[1]},1]", str(folder / "a_1InverseWarp.nii.gz")])
+    elif way == "back":
+        chain = read_transforms(names, invert=True)
+    rows = "\n".join(",".join(map(repr, row)) for row in points[0].T.tolist())
+    (folder / "points.csv").write_text(f"{','.join('RAS'[:ndim])}\n{rows}\n")
+    doubt = apply_files(folder / "points.csv", chain, folder / "out.csv").doubt
+    assert "3 of 5 points" in doubt
+    assert "--space" in doubt
+    assert not apply_files(folder / "points.csv", affine(ndim), folder / "out.csv").doubt
+
+
 @pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
 def test_each_frame_comes_as_it_would_alone(case, mode):
     """And the series keeps its beat: the third of a second between frames, in the header's milliseconds."""
@@ -218,6 +274,18 @@ def test_surfaces_are_pushed(tmp_path):
     apply_files(tmp_path / "mesh.surf.gii", transform, tmp_path / "moved.surf.gii")
     moved = read_points(tmp_path / "moved.surf.gii").points.data[0].numpy()
     np.testing.assert_allclose(moved, vertices + np.array([2.5, 0, 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["P.CSV", "p.mrk.json"])
+def test_points_are_known_by_any_of_their_endings(tmp_path, name):
+    """And what a registration pushes ends as they do."""
+    position = {"position": [1.0, 2.0, 3.0]}
+    lists = {"markups": [{"type": "Fiducial", "coordinateSystem": "RAS", "controlPoints": [position]}]}
+    (tmp_path / name).write_text("R,A,S\n1,2,3\n" if name == "P.CSV" else json.dumps(lists))
+    out = tmp_path / pushed_name("moved", tmp_path / name)
+    assert out.name == f"moved{name[1:]}"
+    apply_files(tmp_path / name, read_transforms(shifts(tmp_path, 2.5)), out)
+    assert read_points(out).points.data.tolist() == [[[3.5, 2, 3]]]
 
 
 @pytest.mark.parametrize("name", ["[a.h5,2]", "[a.h5", "[]", "[a.h5,1,1]"])

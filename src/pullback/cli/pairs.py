@@ -89,7 +89,7 @@ def register(
 
 
 def match(
-    fixed: Annotated[Path, typer.Option("-f", "--fixed", help="Points that stay: .csv .fcsv, or a surface.")],
+    fixed: Annotated[Path, typer.Option("-f", "--fixed", help="Points that stay: .csv .fcsv .mrk.json, surface.")],
     moving: Annotated[Path, typer.Option("-m", "--moving", help="Points that they are brought onto.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     matched: Annotated[bool, typer.Option("--matched", help="Points of a number belong together.")] = False,
@@ -116,7 +116,7 @@ def match(
 
 
 def apply(
-    given: Annotated[Path, typer.Option("-i", "--input", help="Image, labels, points (.csv .fcsv) or surface.")],
+    given: Annotated[Path, typer.Option("-i", "--input", help="Image, labels, surface, .csv .fcsv .mrk.json.")],
     transforms: Annotated[
         list[str], typer.Option("-t", "--transform", metavar="FILE", help="Repeat; [FILE,1] is its inverse.")
     ],
@@ -141,7 +141,8 @@ def apply(
     """
     from pullback.study.apply import apply_files, read_transforms
 
-    applied = apply_files(given, read_transforms(transforms, invert), out, reference, mode, labels, space, outside)
+    transform = read_transforms(transforms, invert)
+    applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms)
     if applied.doubt:
         typer.echo(f"pullback: careful: {applied.doubt}", err=True)
     content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}
@@ -167,12 +168,15 @@ def convert(
     """
     from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any
+    from pullback.files.convert import files_read, files_written
     from pullback.files.itk import dimensions
+    from pullback.study.outputs import spare
 
     grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
-    kind = _kind("--to", target)
+    kind, given_kind = _kind("--to", target), _kind("--from", source)
     what = meaning(out, kind)
-    transform = read_any(given, _kind("--from", source), *grids)
+    spare(files_written(out, kind), [*files_read(given, given_kind), *filter(None, (fixed, moving))])
+    transform = read_any(given, given_kind, *grids)
     for path, grid in zip((fixed, moving), grids, strict=True):
         if grid is not None and grid.ndim != dimensions(transform):
             raise InputError(f"{given}: moves points in {dimensions(transform)}-D, and {path} is {grid.ndim}-D")

@@ -35,11 +35,17 @@ def ncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def _centred(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Intensities less their mean, and their norm `(B, C)`: infinite where they are constant but for rounding."""
+    """Intensities less their mean, and their norm `(B, C)`: infinite where they are constant but for rounding.
+
+    Both in units of the greatest deviation: float32 does not hold the squares of 1e-23 and 1e20.
+    """
     axes = tuple(range(2, values.ndim))
     count = weight.sum(axes, keepdim=True).clamp(min=1)
     mean = (values * weight).sum(axes, keepdim=True) / count
     left = (values - mean) * weight
+    size = left.detach().abs().flatten(2).amax(2).view_as(mean)
+    size = size.where(size > 0, 1)
+    left, mean = left / size, mean / size
     squares = left.square().sum(axes)
     rounding = (16 * torch.finfo(values.dtype).eps * mean).square() * count
     return left, squares.masked_fill(squares <= rounding.view_as(squares), torch.inf).sqrt()

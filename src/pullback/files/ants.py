@@ -65,8 +65,17 @@ def read_prefix(prefix: str | Path) -> Transform:
     Raises:
         InputError: neither is there, or they cannot be read.
     """
+    return read_ants(pieces_of(prefix))
+
+
+def pieces_of(prefix: str | Path) -> tuple[Path, ...]:
+    """Those of the forward transform that are there, in the order of `read_ants`.
+
+    Raises:
+        InputError: none is there.
+    """
     pieces = [Path(f"{prefix}{name}") for name in (WARP, AFFINE)]
-    there = [piece for piece in pieces if piece.is_file()]
+    there = tuple(piece for piece in pieces if piece.is_file())
     if not there:
         raise InputError(f"{prefix}: neither {pieces[0].name} nor {pieces[1].name} is there; give ANTs' output prefix")
-    return read_ants(there)
+    return there

@@ -11,7 +11,7 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from pullback.errors import InputError
-from pullback.files.itk_image import PICTURES
+from pullback.files.endings import PICTURES, ends
 from pullback.files.nifti import load, spatial, stored_voxels
 from pullback.files.placement import SHEAR, where_itk_differs
 
@@ -69,7 +69,7 @@ def _shape(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
 
 def _placement(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
     """Where the header lays the voxels, and whether it says so once."""
-    if str(path).lower().endswith(PICTURES):
+    if ends(path, PICTURES):
         yield Finding(
             Severity.NOTE,
             f"{path} is a picture: it does not say how large a pixel is or where it lies; 1 mm is taken.",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pullback.errors import InputError
+from pullback.files.endings import ends
 
 TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{16}(\.\w+){0,2}", re.DOTALL)
 
@@ -22,7 +23,7 @@ def beside(path: str | Path) -> Iterator[Path]:
         InputError: the folder cannot be made or written to, or writing fails; what was at `path` is still there.
     """
     path = Path(path)
-    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+    suffix = "".join(path.suffixes[-2:] if ends(path, ".gz") else path.suffixes[-1:]).lower()  # as each writer knows it
     temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

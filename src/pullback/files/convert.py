@@ -4,9 +4,10 @@ from enum import Enum
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.ants import AFFINE, WARP, read_prefix, write_ants
+from pullback.files.ants import AFFINE, COMPOSITE, INVERSE, WARP, pieces_of, read_prefix, write_ants
+from pullback.files.endings import NIFTI, ends
 from pullback.files.fsl import read_fsl, write_fsl
-from pullback.files.itk import FIELDS, STORED, chain, read_transform, write_transform
+from pullback.files.itk import STORED, chain, read_transform, write_transform
 from pullback.files.learn2reg import read_learn2reg, write_learn2reg
 from pullback.files.nifti import load
 from pullback.files.x5 import read_x5, write_x5
@@ -82,6 +83,25 @@ def write_any(
     return (Path(path),)
 
 
+def files_read(path: str | Path, kind: Kind | None = None) -> tuple[Path, ...]:
+    """What `read_any` reads: the file, or those of ANTs' pieces that are there.
+
+    Raises:
+        InputError: a name that fits several kinds, or no such pieces.
+    """
+    return pieces_of(path) if (kind or _kind_of_file(path)) is Kind.ANTS else (Path(path),)
+
+
+def files_written(path: str | Path, kind: Kind | None = None) -> tuple[Path, ...]:
+    """What `write_any` may write: the file, or each of ANTs' pieces.
+
+    Raises:
+        InputError: a name that fits several kinds.
+    """
+    pieces = (AFFINE, WARP, INVERSE, COMPOSITE) if _kind_to_write(path, kind) is Kind.ANTS else ("",)
+    return tuple(Path(f"{path}{piece}") for piece in pieces)
+
+
 def meaning(path: str | Path, kind: Kind | None = None) -> str:
     """In one sentence, what `write_any` means by this file: whose it is, in which units, and which way it goes.
 
@@ -89,7 +109,7 @@ def meaning(path: str | Path, kind: Kind | None = None) -> str:
         InputError: a name that fits several kinds.
     """
     kind = _kind_to_write(path, kind)
-    if kind is Kind.ITK and str(path).endswith(FIELDS):
+    if kind is Kind.ITK and ends(path, NIFTI):
         return FIELD
     if kind is Kind.FSL and str(path).endswith(".mat"):
         return "a matrix of FLIRT, FSL's mm: flirt -applyxfm brings images moving → fixed"
@@ -98,7 +118,7 @@ def meaning(path: str | Path, kind: Kind | None = None) -> str:
 
 def _held(transform: Transform, path: str | Path) -> bool:
     """Whether the file holds the transform without sampling it: NIfTI one field, the others affines and fields."""
-    if str(path).endswith(FIELDS):
+    if ends(path, NIFTI):
         return isinstance(transform, STORED)
     return all(isinstance(part, (Linear, *STORED)) for part in chain(transform))
 
@@ -112,7 +132,7 @@ def _both(path: str | Path, kind: Kind, fixed: Grid | None, moving: Grid | None)
 
 
 def _is_plain_nifti(path: str | Path) -> bool:
-    return str(path).endswith(FIELDS) and not Path(path).name.startswith("disp_")
+    return ends(path, NIFTI) and not Path(path).name.startswith("disp_")
 
 
 def _kind_to_write(path: str | Path, kind: Kind | None) -> Kind:
@@ -131,12 +151,11 @@ def _kind_of_file(path: str | Path) -> Kind:
 
 
 def _kind_of_name(path: str | Path) -> Kind:
-    name = Path(path).name
-    if name.endswith((".h5", ".hdf5", ".tfm", ".txt", "GenericAffine.mat")):
+    if ends(path, (".h5", ".hdf5", ".tfm", ".txt", "genericaffine.mat")):
         return Kind.ITK
-    if name.endswith(".x5"):
+    if ends(path, ".x5"):
         return Kind.X5
-    if name.endswith(".npz") or (name.startswith("disp_") and name.endswith(FIELDS)):
+    if ends(path, ".npz") or (Path(path).name.startswith("disp_") and ends(path, NIFTI)):
         return Kind.LEARN2REG
     named = ", ".join(kind.value for kind in Kind)
     raise InputError(f"{path}: the name does not say what kind of transform it is; say with --from or --to: {named}")

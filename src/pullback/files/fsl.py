@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.endings import NIFTI, ends
 from pullback.files.frames import between, homogeneous, landing
-from pullback.files.itk import FIELDS, chain
+from pullback.files.itk import chain
 from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_voxels
 from pullback.files.placement import stored_grid
 from pullback.space import Affine, Grid, Linear, Transform
@@ -32,7 +33,7 @@ def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid)
     """
     if str(path).endswith(".mat"):
         _write_flirt(transform, path, fixed, moving)
-    elif str(path).endswith(FIELDS):
+    elif ends(path, NIFTI):
         there = homogeneous(_frame(moving) @ torch.linalg.inv(moving.affine), landing(transform, fixed))
         relative = there - homogeneous(_frame(fixed), fixed.voxels(there))
         data = np.zeros((*fixed.shape, *[1] * (3 - fixed.ndim), 3), np.float32)
@@ -50,7 +51,7 @@ def read_fsl(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
     Raises:
         InputError: not one of them, a warp that is absolute, of coefficients or on another grid than `fixed`.
     """
-    return _read_warp(path, fixed, moving) if str(path).endswith(FIELDS) else _read_flirt(path, fixed, moving)
+    return _read_warp(path, fixed, moving) if ends(path, NIFTI) else _read_flirt(path, fixed, moving)
 
 
 def _frame(grid: Grid) -> Tensor:

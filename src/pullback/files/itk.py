@@ -10,10 +10,10 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.endings import NIFTI, ends, refuse_absent
 from pullback.files.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
 from pullback.space import Affine, Composite, Dense, Displacement, Grid, Inverse, Linear, ThinPlate, Transform, Velocity
 
-FIELDS = (".nii", ".nii.gz")
 HDF5 = (".h5", ".hdf5")
 STORED = (Displacement, Velocity)  # files hold their displacement; it is linear between voxels
 FLAT = 1e-12  # determinant of an affine, up to which it has no inverse
@@ -30,7 +30,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
         InputError: the ending is none of these, the file's kind does not hold this transform, the field's grid is
             sheared, or writing fails.
     """
-    if str(path).endswith(FIELDS):
+    if ends(path, NIFTI):
         field = transform if on is None else Displacement(transform.displacement(on), on)
         if not isinstance(field, STORED):
             raise InputError(
@@ -50,7 +50,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
             if str(path).endswith(HDF5):
                 _forget_when(temporary)
     else:
-        raise InputError(f"{path}: transforms are written as {', '.join(FIELDS + TRANSFORMS)}")
+        raise InputError(f"{path}: transforms are written as {', '.join(NIFTI + TRANSFORMS)}")
 
 
 def read_transform(path: str | Path) -> Transform:
@@ -59,16 +59,15 @@ def read_transform(path: str | Path) -> Transform:
     Raises:
         InputError: no such file, or not a transform of these kinds.
     """
-    if str(path).endswith(FIELDS):
+    if ends(path, NIFTI):
         return read_field(path)
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if str(path).endswith(HDF5):
+    refuse_absent(path)
+    if ends(path, HDF5):
         _refuse_cut(path)
     try:
         return _from_itk(sitk.ReadTransform(str(path)), path)
     except RuntimeError as error:
-        kinds = ", ".join(FIELDS + TRANSFORMS)
+        kinds = ", ".join(NIFTI + TRANSFORMS)
         raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
 
 

@@ -7,9 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from pullback.errors import InputError
-
-PICTURES = (".png", ".jpg", ".jpeg")  # they know no world
-FORMATS = (".mha", ".mhd", ".nrrd", ".nhdr", *PICTURES)
+from pullback.files.endings import PICTURES, ends
 
 
 def read_itk(path: str | Path) -> nib.Nifti1Image:
@@ -28,7 +26,7 @@ def read_itk(path: str | Path) -> nib.Nifti1Image:
     affine = np.eye(max(ndim, 3) + 1)
     affine[:ndim, :ndim] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
     affine[:ndim, -1] = image.GetOrigin()
-    if str(path).lower().endswith(PICTURES):
+    if ends(path, PICTURES):
         affine = np.eye(4)  # dots per inch are of a print, not of what is shown
     affine = np.diag([-1.0, -1, 1, 1]) @ affine[np.ix_([0, 1, 2, -1], [0, 1, 2, -1])]
     out = nib.Nifti1Image(values, affine, dtype=values.dtype)

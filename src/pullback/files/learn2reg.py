@@ -14,8 +14,8 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.endings import NIFTI, ends
 from pullback.files.frames import between, landing
-from pullback.files.itk import FIELDS
 from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_voxels
 from pullback.space import Grid, Transform
 
@@ -30,9 +30,9 @@ def write_learn2reg(transform: Transform, path: str | Path, fixed: Grid, moving:
     """
     there = moving.to_voxels(landing(transform, fixed)[None])[0]
     data = (there - fixed.voxels(there)).movedim(0, -1).numpy().astype(np.float32)
-    if str(path).endswith(FIELDS):
+    if ends(path, NIFTI):
         save(nib.Nifti1Image(data, affine3(fixed.affine)), path)
-    elif str(path).endswith(".npz"):
+    elif ends(path, ".npz"):
         with beside(path) as temporary:
             np.savez_compressed(temporary, data)
     else:
@@ -45,7 +45,7 @@ def read_learn2reg(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
     Raises:
         InputError: not one array `(*fixed.shape, d)` of finite numbers.
     """
-    data = stored_voxels(load(path), path) if str(path).endswith(FIELDS) else _zipped(path)
+    data = stored_voxels(load(path), path) if ends(path, NIFTI) else _zipped(path)
     expected = (*fixed.shape, fixed.ndim)
     if data.shape != expected:
         raise InputError(

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.itk_image import FORMATS, read_itk
+from pullback.files.endings import FORMATS, NIFTI, ends, refuse_absent, remedy
+from pullback.files.itk_image import read_itk
 from pullback.files.placement import SHEAR, stored_grid
 from pullback.space import Displacement, Grid, Image, Labels
 
@@ -199,7 +200,7 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
     Raises:
         InputError: another ending than .nii or .nii.gz.
     """
-    if not str(path).endswith((".nii", ".nii.gz")):
+    if not ends(path, NIFTI):
         raise InputError(f"{path}: images are written as .nii or .nii.gz")
     image.header["xyzt_units"] = int(image.header["xyzt_units"]) & TIME | MM
     image.set_qform(image.affine, code=1)
@@ -212,16 +213,15 @@ def load(path: str | Path) -> nib.Nifti1Pair:
     """The file as nibabel has it, its voxels not read yet.
 
     Raises:
-        InputError: no such file, or none that nibabel reads as an image.
+        InputError: no such file, a folder, or none that nibabel reads as an image.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if str(path).lower().endswith(FORMATS):
+    refuse_absent(path)
+    if ends(path, FORMATS):
         return read_itk(path)
     try:
         image = nib.load(path)
     except UNREADABLE as error:
-        raise InputError(f"{path}: not a readable NIfTI image ({error})") from error
+        raise InputError(f"{path}: not a readable NIfTI image ({error}); {remedy(path)}") from error
     if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
         return _from_analyze(image, path)
     if not isinstance(image, nib.Nifti1Pair):
@@ -275,7 +275,7 @@ def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
         InputError: colours, vectors or complex numbers, or a file that is cut short.
     """
     try:
-        if str(path).endswith(".gz") and isinstance(image, nib.Nifti1Image):
+        if ends(path, ".gz") and isinstance(image, nib.Nifti1Image):
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
             image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
         values = np.asanyarray(image.dataobj)

@@ -1,13 +1,16 @@
-"""Points of the world in files: tables and surfaces."""
+"""Points of the world in files: tables, markups and surfaces."""
 
 from pathlib import Path
 
-from pullback.files.surfaces import GIFTI, VTK, Surface, read_surface, write_surface
+from pullback.files.endings import GIFTI, MARKUPS, VTK, ends
+from pullback.files.markups import read_markups, write_markups
+from pullback.files.surfaces import Surface, read_surface, write_surface
 from pullback.files.tables import PointTable, read_table, write_table
 
 
 def read_points(path: str | Path, space: str | None = None) -> PointTable | Surface:
-    """The points of a `.csv` or `.fcsv` table or the vertices of a GIFTI or VTK surface, by the name's ending.
+    """The points of a `.csv` or `.fcsv` table or of `.mrk.json`, or the vertices of a GIFTI or VTK surface, by the
+    name's ending.
 
     Its `points` are in the world; `moved(points)` is the same file with its points elsewhere, for `write_points`.
 
@@ -17,8 +20,9 @@ def read_points(path: str | Path, space: str | None = None) -> PointTable | Surf
     Raises:
         InputError: not such a file, or a space that nothing names.
     """
-    surface = str(path).endswith(GIFTI + VTK)
-    return read_surface(path, space) if surface else read_table(path, space)
+    if ends(path, GIFTI + VTK):
+        return read_surface(path, space)
+    return read_markups(path, space) if ends(path, MARKUPS) else read_table(path, space)
 
 
 def write_points(thing: PointTable | Surface, path: str | Path) -> None:
@@ -29,5 +33,7 @@ def write_points(thing: PointTable | Surface, path: str | Path) -> None:
     """
     if isinstance(thing, Surface):
         write_surface(thing, path)
+    elif thing.head[0].startswith("{"):
+        write_markups(thing, path)
     else:
         write_table(thing, path)

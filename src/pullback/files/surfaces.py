@@ -14,12 +14,10 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.endings import GIFTI, VTK, ends, refuse_absent
 from pullback.files.nifti import refuse_not_finite
-from pullback.files.tables import SIGNS
+from pullback.files.tables import SIGNS, agreed
 from pullback.space import Points
-
-GIFTI = (".gii",)
-VTK = (".vtk", ".vtp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +58,10 @@ def read_surface(path: str | Path, space: str | None = None) -> Surface:
     Raises:
         InputError: not such a file, no vertices or a space that is not named, or no library that reads it.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
+    refuse_absent(path)
     if space is not None and space.lower() not in SIGNS:
         raise InputError(f"{path}: the space of points is ras or lps, not {space}")
-    return _gifti(path, space) if str(path).endswith(GIFTI) else _polydata(path, space)
+    return _gifti(path, space) if ends(path, GIFTI) else _polydata(path, space)
 
 
 def write_surface(surface: Surface, path: str | Path) -> None:
@@ -73,7 +70,7 @@ def write_surface(surface: Surface, path: str | Path) -> None:
     Raises:
         InputError: the name ends otherwise, or writing fails.
     """
-    if not str(path).endswith(surface.ending):
+    if not ends(path, surface.ending):
         raise InputError(f"{path}: surfaces are written as they were read, here as {surface.ending}")
     world = surface.points.data[0].detach().cpu().double()
     vertices = (world @ surface.to_file[:3, :3].T + surface.to_file[:3, 3]).numpy()
@@ -117,9 +114,9 @@ def _placed(
 
 
 def _polydata(path: str | Path, space: str | None) -> Surface:
-    ending = Path(path).suffix
+    ending = Path(path).suffix.lower()
     if ending not in VTK:
-        raise InputError(f"{path}: surfaces are read from {', '.join(GIFTI + VTK)}, points from .csv and .fcsv")
+        raise InputError(f"{path}: surfaces are read from {', '.join(GIFTI + VTK)}")
     reader = _vtk(path, ending, "Reader")
     reader.SetFileName(str(path))
     if not (reader.IsFilePolyData() if ending == ".vtk" else reader.CanReadFile(str(path))):
@@ -134,13 +131,12 @@ def _polydata(path: str | Path, space: str | None) -> Surface:
     said = mesh.GetFieldData().GetAbstractArray("SPACE")
     found = re.search(r"SPACE=(RAS|LPS)", title) or re.match(r"(RAS|LPS)", str(said.GetValue(0)) if said else "")
     named = found.group(1).lower() if found else None
-    if named and space and named != space.lower():
-        raise InputError(f"{path}: the file says {named.upper()}, --space says {space}; leave --space out")
-    if not (named or space):
+    known = agreed(named, space, path)
+    if known is None:
         raise InputError(
             f"{path}: vertices of which space? Pass --space lps (3D Slicer, ITK) or --space ras (FreeSurfer, nibabel)"
         )
-    to_world = torch.diag(torch.tensor([*SIGNS[named or str(space).lower()], 1.0], dtype=torch.float64))
+    to_world = torch.diag(torch.tensor([*SIGNS[known], 1.0], dtype=torch.float64))
     numpy_support = import_module("vtkmodules.util.numpy_support")
     return _placed(numpy_support.vtk_to_numpy(mesh.GetPoints().GetData()), to_world, path, mesh, ending, title)
 

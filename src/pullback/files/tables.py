@@ -10,11 +10,12 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.endings import ends
 from pullback.space import Points
 
 SIGNS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}  # of a file's coordinates in RAS
 SLICER = {"0": "ras", "1": "lps", "ras": "ras", "lps": "lps"}
-MARKUPS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"  # columns of Slicer's markups
+COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"  # columns of Slicer's markups
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +25,9 @@ class PointTable:
     Attributes:
         points: `(1, N, d)` RAS mm, float64.
         space: of the file's coordinates, `"ras"` or `"lps"`.
-        head: lines above the rows, as they were: comments, then the names of the columns, if they are named.
-        rows: N rows of text.
+        head: lines above the rows, as they were: comments, then the names of the columns, if they are named. Of
+            markups in JSON, all of it.
+        rows: N rows of text; none of markups in JSON.
         columns: where in a row the d coordinates are.
     """
 
@@ -56,18 +58,13 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
         InputError: no such table, a space that is not named or named twice differently, or coordinates that are no
             finite numbers.
     """
-    if space is not None and space.lower() not in SIGNS:
-        raise InputError(f"{path}: the space of points is ras or lps, not {space}")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a table of points: {error}") from error
-    read = _slicer if str(path).endswith(".fcsv") else _named
+    read = _slicer if ends(path, ".fcsv") else _named
     head, named, names = read(text, path)
-    said = space.lower() if space else None
-    if named and said and named != said:
-        raise InputError(f"{path}: the file's header says {named.upper()}, --space says {said}; leave --space out")
-    known = named or said
+    known = agreed(named, space, path)
     if known is None:
         raise InputError(
             f"{path}: x, y, z of which space? Name it in the header (R,A,S or L,P,S), or pass --space lps (as ANTs "
@@ -82,6 +79,20 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
     return PointTable(Points(world), known, head, tuple(tuple(row) for _, row in rows), names)
 
 
+def agreed(named: str | None, space: str | None, path: str | Path) -> str | None:
+    """The space that a file names, or `space`; None where neither does.
+
+    Raises:
+        InputError: another than RAS and LPS, or two that differ.
+    """
+    said = space.lower() if space else None
+    if said not in (None, *SIGNS):
+        raise InputError(f"{path}: the space of points is ras or lps, not {space}")
+    if named and said and named != said:
+        raise InputError(f"{path}: the file says {named.upper()}, --space says {said}; leave --space out")
+    return named or said
+
+
 def write_table(table: PointTable, path: str | Path) -> None:
     """In the space of the file that was read, its other columns unchanged: Slicer's as `.fcsv`, others as `.csv`.
 
@@ -89,7 +100,7 @@ def write_table(table: PointTable, path: str | Path) -> None:
         InputError: the name ends otherwise, or writing fails.
     """
     ending = ".fcsv" if table.head[0].startswith("#") else ".csv"
-    if not str(path).endswith(ending):
+    if not ends(path, ending):
         raise InputError(f"{path}: points are written as they were read, here as {ending}")
     signs = torch.tensor(SIGNS[table.space][: len(table.columns)], dtype=torch.float64)
     out = io.StringIO()
@@ -125,7 +136,7 @@ def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, t
     space = said.get("coordinatesystem")
     if not head or (space is not None and space.lower() not in SLICER):
         raise InputError(f"{path}: expected Slicer's markups with '# CoordinateSystem = LPS' (or RAS), got {space}")
-    names = [name.strip() for name in said.get("columns", MARKUPS).split(",")]
+    names = [name.strip() for name in said.get("columns", COLUMNS).split(",")]
     if not {"x", "y", "z"} <= set(names):
         raise InputError(f"{path}: no columns x, y and z among {', '.join(names)}")
     return head, None if space is None else SLICER[space.lower()], tuple(names.index(letter) for letter in "xyz")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pullback.errors import InputError, refuse
 from pullback.files import (
@@ -20,11 +21,13 @@ from pullback.files import (
     read_series,
     write,
 )
-from pullback.files.itk import dimensions
-from pullback.space import Displacement, Grid, Image, Labels, Transform, inverted, pull, push
+from pullback.files.endings import POINTS, ends
+from pullback.files.itk import chain, dimensions
+from pullback.space import Dense, Displacement, Grid, Image, Inverse, Labels, Points, Transform, inverted, pull, push
+from pullback.study.outputs import spare
 
-POINTS = (".csv", ".fcsv", ".gii", ".vtk", ".vtp")
 MODES = ("linear", "cubic", "nearest")
+FEW = 64  # whole numbers: an image with no more of them is likely one of labels
 
 
 @dataclass(frozen=True)
@@ -59,26 +62,32 @@ def apply_files(
     labels: bool = False,
     space: str | None = None,
     outside: float | None = None,
+    read: Sequence[str] = (),
 ) -> Applied:
     """The image or the points of a file, moved and written.
 
     An image is pulled onto the grid of `reference`, by `mode`, with `outside` or what `pull` takes beyond it; of a 4-D
     one each frame; labels by nearest neighbours, as integers. Points and surfaces, known by the file's ending, are
     pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto the fixed
-    grid carries points of the fixed image to the moving one.
+    grid carries points of the fixed image to the moving one. `read` are the transform's files, as `read_transforms`
+    has them: like the other files that are read, they are not written over.
 
     Raises:
-        InputError: a file that cannot be read or written, no reference for an image, an unknown mode, an argument that
-            is of other kinds of files, or dimensions that differ.
+        InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
+            unknown mode, an argument that is of other kinds of files, or dimensions that differ.
     """
+    spare([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
     if mode not in MODES:
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
-    if str(given).endswith(POINTS):
+    if ends(given, POINTS):
         idle = {f"-n {mode}": None if mode == "linear" else mode, "--outside": outside, "--labels": labels or None}
         refuse(idle, "points are pushed, and need none")
         return _push(given, transform, out, space)
     if reference is None:
-        raise InputError(f"{given}: an image needs a grid to be resampled on; give the fixed image with -r")
+        raise InputError(
+            f"{given}: an image needs a grid to be resampled on; give the fixed image with -r (points are read from "
+            f"{', '.join(POINTS)})"
+        )
     refuse({"--space": space}, "is of points; an image says where it is")
     if labels:
         refuse({"-n cubic": None if mode != "cubic" else mode}, "labels come from the nearest voxel")
@@ -92,8 +101,33 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
     with torch.no_grad():
         moved = push(thing.points, transform)
     write(thing.moved(moved), out)
-    count = moved.data.shape[1]
-    return Applied(f"{out}: {count} points of {given}, carried along the transform's direction, fixed → moving")
+    count, beyond = moved.data.shape[1], _beyond(thing.points, transform)
+    return Applied(
+        f"{out}: {count} points of {given}, carried along the transform's direction, fixed → moving",
+        f"{beyond} of {count} points of {given} lie outside the field of the transform; are they in mm, and of the "
+        f"right --space?"
+        if beyond
+        else "",
+    )
+
+
+@torch.no_grad()
+def _beyond(points: Points, transform: Transform) -> int:
+    """How many points, on their way, are further than half a voxel outside the grid of a field."""
+    where = points.data.mT
+    inside = torch.ones(where.shape[2], dtype=torch.bool)
+    for part in reversed(chain(transform)):
+        before, where = where, part.at(where)
+        if isinstance(part, Dense):
+            inside &= _within(part.grid, before)
+        elif isinstance(part, Inverse):
+            inside &= _within(part.field.grid, where)
+    return int((~inside).sum())
+
+
+def _within(grid: Grid, where: Tensor) -> Tensor:
+    at = grid.to_voxels(where)[0]
+    return ((at >= -0.5) & (at <= torch.tensor(grid.shape).view(-1, 1) - 0.5)).all(0)
 
 
 def _pull(
@@ -117,11 +151,29 @@ def _pull(
     what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
     value = moved.data.min()
     if value < moved.data.max() or value == thing.data.min() == thing.data.max():
-        return Applied(what)
+        return Applied(what, _blended(given, thing, mode))
     return Applied(
         what,
         f"{out} is {float(value):g} everywhere: nothing of {given} lies within the view of {reference}. Check "
         f"which image the transforms lead to (--invert) and their order",
+    )
+
+
+def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> str:
+    """What is wrong with values between voxels, where an image holds few numbers and all of them whole; else nothing.
+
+    Of a large image a million voxels are looked at.
+    """
+    if mode == "nearest" or isinstance(thing, Labels):
+        return ""
+    values = np.asarray(thing.data).ravel(order="K")
+    few = np.unique(values[:: 1 + values.size // 1_000_000])
+    if not 1 < len(few) <= FEW or (few != np.rint(few)).any():
+        return ""
+    remedy = "-n nearest" if isinstance(thing, Series) else "--labels"
+    return (
+        f"{given} holds {len(few)} different whole numbers, as labels do, and -n {mode} blends them; if they are "
+        f"labels, say {remedy}"
     )
 
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, write_image, write_points, write_transform
 from pullback.files.ants import write_ants
+from pullback.files.endings import ends
 from pullback.space import Image, Transform, push
 
 RECORD = "run.json"
@@ -42,7 +43,7 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
     Raises:
         InputError: nothing can be written there.
     """
-    _spare(out, _written(out), given)
+    spare([out / name for name in _written(out)], given)
     new = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
         raise InputError(f"{out}: cannot write there: {error.strerror or error}; name another folder by -o") from error
     try:
         yield folder
-        _spare(out, {path.name for path in folder.iterdir()}, given)
+        spare([out / path.name for path in folder.iterdir()], given)
         old = _written(out)
         for path in sorted(folder.iterdir()):
             os.replace(path, out / path.name)
@@ -69,10 +70,15 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _spare(out: Path, names: Collection[str], given: Sequence[str | Path]) -> None:
-    lost = sorted({(out / name).resolve() for name in names} & {Path(path).resolve() for path in given})
+def spare(written: Iterable[str | Path], given: Iterable[str | Path]) -> None:
+    """Nothing is written over what is read, not through links either.
+
+    Raises:
+        InputError: one of the files `written` is one of those `given`.
+    """
+    lost = sorted({Path(path).resolve() for path in written} & {Path(path).resolve() for path in given})
     if lost:
-        raise InputError(f"{lost[0]}: is read here, and would be replaced; name another folder by -o")
+        raise InputError(f"{lost[0]}: is read here, and would be replaced; write to another place")
 
 
 def _written(out: Path) -> set[str]:
@@ -113,9 +119,8 @@ def write_all(
 
 def pushed_name(stem: str, points: str | Path | None) -> str:
     """The name of pushed points, ending as the file they come from."""
-    name = Path(str(points)).name
-    ending = ".surf.gii" if name.endswith(".surf.gii") else Path(name).suffix
-    return f"{stem}{ending}"
+    long = (".surf.gii", ".mrk.json")
+    return stem + next((ending for ending in long if ends(str(points), ending)), Path(str(points)).suffix)
 
 
 def about_points(table: PointTable | Surface | None, points: str | Path | None) -> list[str]:

@@ -1,0 +1,49 @@
+"""What the end of a file's name says, in capitals or not, and what its first bytes say instead."""
+
+from pathlib import Path
+
+from pullback.errors import InputError
+
+NIFTI = (".nii", ".nii.gz")
+PICTURES = (".png", ".jpg", ".jpeg")  # they know no world
+FORMATS = (".mha", ".mhd", ".nrrd", ".nhdr", *PICTURES)
+GIFTI = (".gii",)
+VTK = (".vtk", ".vtp")
+MARKUPS = (".mrk.json",)
+TABLES = (".csv", ".fcsv")
+POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK)
+
+
+def ends(path: str | Path, endings: str | tuple[str, ...]) -> bool:
+    """Whether a name ends so; `endings` in small letters."""
+    return str(path).lower().endswith(endings)
+
+
+def refuse_absent(path: str | Path) -> None:
+    """Refuse to read what is no file.
+
+    Raises:
+        InputError: there is nothing of this name, or a folder.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it (slices of DICOM: convert them first, by dcm2niix)")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+
+
+def remedy(path: str | Path) -> str:
+    """What to do about a file that is not read as an image."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(348)
+    except OSError:
+        start = b""
+    if ends(path, (".npy", ".npz")):
+        return "an array has no affine: save it as NIfTI with one, nibabel.Nifti1Image(array, affine)"
+    if start[:2] == b"\x1f\x8b" and not ends(path, ".gz"):
+        return "it is compressed: name it .nii.gz"
+    if (start[344:] in (b"n+1\0", b"ni1\0") or start[4:8] == b"n+2\0") and not ends(path, ".nii"):
+        return "it is not compressed: name it .nii"
+    if ends(path, NIFTI):
+        return "copy or convert it anew"
+    return f"images are read from {', '.join(NIFTI + FORMATS)}, points from {', '.join(POINTS)}"
