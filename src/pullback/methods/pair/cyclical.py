@@ -237,7 +237,10 @@ def _finished(out: Path) -> list[dict[str, float]]:
 
 
 def _everywhere(label: Displacement) -> Displacement:
-    """Continued for as far beyond the image as its affine maps look: the label of one is not the label of the other."""
+    """Continued beyond the image, where its affine maps look: the label of one is not the label of the other.
+
+    By a quarter along each axis; of slabs some eight times as wide as thick, turned maps look farther than that.
+    """
     return label.continued([math.ceil(n / 4) for n in label.grid.shape])
 
 
