@@ -3,7 +3,7 @@
 from pullback.solvers.chain import Chain, Refine, chain
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformed import Deformed, placed
-from pullback.solvers.descend import Descend, Settled, adam, summed_sgd
+from pullback.solvers.descend import Descend, Settled, adam, field_adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
@@ -29,6 +29,7 @@ __all__ = [
     "centres",
     "chain",
     "consistent",
+    "field_adam",
     "header",
     "masses",
     "moments",

@@ -16,6 +16,7 @@ from pullback.space import Transform
 Some = TypeVar("Some", bound=Transform)
 
 
+FULL = 160 * 192 * 224  # voxels of a brain at 1 mm, of which On-the-Fly Guidance is reported
 PATIENCE = 3  # windows that a descent may take to gain anything at all
 
 
@@ -57,8 +58,7 @@ class Descend:
         step_size: in the units of the parameters; for fields, voxels. The defaults are OFG's (Xin et al. 2024, 3.4).
         last: what the size of the last step is of the first's; from step to step it falls on a line.
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
-            `step_size` per step, but for those whose derivative is not well above its ε of 1e-8: as energies are means
-            over voxels, that is the more of them the larger the image.
+            `step_size` per step, but for those whose derivative is not well above its ε of 1e-8; see `field_adam`.
         until: looks at the values so far and says whether to stop; None takes all steps.
 
     Raises:
@@ -101,6 +101,18 @@ class Descend:
                     group["lr"] = rate * share
                 optimiser.step()
         return start.with_params(*(p.detach() for p in best))
+
+
+def field_adam(parameters: Iterable[Tensor], lr: float) -> Adam:
+    """For `Descend.optimiser`: Adam on fields, alike for images of any size.
+
+    Energies are means over voxels, so derivatives of larger images are smaller, and Adam's ε damps those that are not
+    well above it: at 160×192×224 voxels, ε = 1e-8 lets three in four components of a field move less than half a step,
+    the less the flatter the image is there. Here ε is as many times 1e-8 as the field has fewer voxels than that: on
+    small images, too, where nothing can be seen little moves. Else it would move there as far as anywhere, by the
+    regularity or by the noise.
+    """
+    return Adam([{"params": [p], "eps": 1e-8 * FULL / p[0, 0].numel()} for p in parameters], lr=lr, fused=True)
 
 
 def summed_sgd(parameters: Iterable[Tensor], lr: float) -> SGD:

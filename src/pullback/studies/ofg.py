@@ -10,7 +10,7 @@ from pullback.energies import MSE, Diffusion
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.recipes.ofg import ENERGY, EPOCHS, NETWORKS, fading, recipes
-from pullback.solvers import Descend, summed_sgd
+from pullback.solvers import summed_sgd
 from pullback.study.figures import boxes, contours, curves, dots, progress, refinement
 from pullback.study.peers import ANTs
 from pullback.study.probes import descended, landscape, refined
@@ -21,10 +21,16 @@ from pullback.training import Unsupervised
 SETS = ("phantom", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
 GUIDED = Guided(ENERGY)
 PLAIN = Unsupervised(ENERGY)
-SHORT = replace(GUIDED, energy=MSE() + 0.02 * Diffusion(), solver=Descend(3, 0.1))
-CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", replace(GUIDED, solver=Descend(5, 0.1)))}
 
 Ways = Mapping[str, Supervision | partial[GuidedByNetworks]]
+
+
+def _steps(count: int) -> Guided:
+    return replace(GUIDED, solver=replace(GUIDED.solver, steps=count))
+
+
+SHORT = replace(_steps(3), energy=MSE() + 0.02 * Diffusion())
+CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", _steps(5))}
 
 
 def _experiment(
@@ -55,7 +61,7 @@ def _optimisers(data: str) -> Experiment:
     ways: Ways = {
         "downsampled": replace(GUIDED, coarser=2),
         "by networks": partial(GuidedByNetworks, network=network),
-        "SGD": replace(GUIDED, solver=Descend(10, 0.1, optimiser=summed_sgd)),
+        "SGD": replace(GUIDED, solver=replace(GUIDED.solver, optimiser=summed_sgd)),
         "MSE, 3 steps": SHORT,
     }
     return _experiment(data, "voxelmorph", ways, "guided")
@@ -100,7 +106,7 @@ study = Study(
             _everywhere(
                 {
                     "self-training": SelfTraining(Run(), energy=ENERGY),
-                    "optimised self-training": SelfTraining(Run(), Descend(10, 0.1), ENERGY),
+                    "optimised self-training": SelfTraining(Run(), GUIDED.solver, ENERGY),
                 }
             ),
             {"training": Drawing(curves), "labels": Drawing(boxes)},
@@ -114,7 +120,7 @@ study = Study(
         "steps": Part(
             "How many steps make the label",
             "Figure 5: 5 to 10 are best, more bring nothing. Guided is 10 steps.",
-            _everywhere({f"{n} steps": replace(GUIDED, solver=Descend(n, 0.1)) for n in (1, 3, 5, 15)}),
+            _everywhere({f"{n} steps": _steps(n) for n in (1, 3, 5, 15)}),
             {"steps": Drawing(dots)},
         ),
         "intensity": Part(

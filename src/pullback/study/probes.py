@@ -12,6 +12,7 @@ from torch.func import functional_call
 from pullback.alignment import Alignment, Pair
 from pullback.energies import Energy
 from pullback.files.rows import read_csv
+from pullback.methods.pair.ofg import Guided
 from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
 from pullback.numerics.random import generator
 from pullback.solvers import Descend
@@ -84,7 +85,7 @@ def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5,
         }
         for start, begin in starts.items():
             for done in range(0, steps + 1, every):
-                transform = Descend(done, 0.1)(energy.on(pair), begin) if done else begin
+                transform = replace(Guided().solver, steps=done)(energy.on(pair), begin) if done else begin
                 alignment = Alignment(pair, transform)
                 numbers = {**numbers_of(alignment, METRICS), "energy": float(energy(alignment))}
                 found.setdefault((start, done), []).append({**numbers})
