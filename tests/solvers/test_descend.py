@@ -9,7 +9,7 @@ from torch.optim import SGD
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.errors import InputError
-from pullback.solvers import Descend, Settled, summed_sgd
+from pullback.solvers import Descend, Settled, field_adam, summed_sgd
 from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = [(12, 11), (9, 8, 10)]
@@ -227,3 +227,14 @@ def test_no_step_is_taken_after_the_stop():
 def test_steps_that_cannot_be_taken(given):
     with pytest.raises(InputError, match="Descend: 0 steps or more, of a size of 0 or more"):
         Descend(**given)
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (20, 15), (5, 6, 7)])
+def test_a_step_on_a_field_is_as_long_on_images_of_any_size(shape):
+    """Where the energy, a mean over voxels, has a slope of s at a voxel: 0.1 s / (s + ε), ε of 1e-8 at 160×192×224."""
+    slopes, size = torch.tensor([1e-3, 0.07, 10.0], dtype=torch.float64), math.prod(shape)
+    per_voxel = slopes[torch.arange(size) % 3].view(shape)
+    start = Displacement(torch.zeros(1, len(shape), *shape, dtype=torch.float64), Grid.centred(shape))
+    found = Descend(1, 0.1, optimiser=field_adam)(lambda u: (per_voxel * u.field.sum((0, 1))).mean(), start)
+    expected = -0.1 * per_voxel / (per_voxel + 1e-8 * 160 * 192 * 224)
+    torch.testing.assert_close(found.field, expected.expand_as(found.field))
