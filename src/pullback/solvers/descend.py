@@ -95,7 +95,7 @@ class Descend:
                     if self.until(values):
                         break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
-                    param.grad = grad
+                    param.grad = torch.empty_like(param).copy_(grad)  # of one layout: fused Adam knows no strides
                 share = 1 - (1 - self.last) * step / max(self.steps - 1, 1)
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * share
