@@ -1,5 +1,6 @@
 """On-the-Fly Guidance against the paper, written out by hand."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -58,11 +59,14 @@ def dense_lncc(fixed: torch.Tensor, moved: torch.Tensor, window: int) -> torch.T
 
 
 def by_hand(pair: Pair, guess: torch.Tensor, steps: int, lr: float) -> torch.Tensor:
-    """The label: Adam on LNCC + the mean squared gradient, nothing borrowed from the package."""
+    """The label: Adam on LNCC + the mean squared gradient, nothing borrowed from the package.
+
+    Both are means; the ε of 1e-8 is that of the authors' images, whose voxels are so many times as many.
+    """
     shape = guess.shape[2:]
     identity = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=guess.dtype) for n in shape], indexing="ij"))[None]
     field = guess.detach().clone().requires_grad_()
-    adam = torch.optim.Adam([field], lr=lr)
+    adam = torch.optim.Adam([field], lr=lr, eps=1e-8 * (160 * 192 * 224 / math.prod(shape)))
     for _ in range(steps):
         where = identity + field
         unit = torch.stack([2 * where[:, a] / (shape[a] - 1) - 1 for a in reversed(range(len(shape)))], -1)
