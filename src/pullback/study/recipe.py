@@ -216,7 +216,7 @@ def digest_of(*parts: object) -> str:
 
 def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED, where: str = "") -> Any:
     if isinstance(tree, list):
-        return tuple(_decode(item, trusted, f"{where}.{n}" if where else str(n)) for n, item in enumerate(tree))
+        return tuple(_decode(item, trusted, f"{where}.{n}".lstrip(".")) for n, item in enumerate(tree))
     if not isinstance(tree, dict) or not tree:
         return tree
     (kind, path), *rest = tree.items()
@@ -227,7 +227,7 @@ def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED, where: str = "") -> A
         hints = get_type_hints(named.__init__)  # type: ignore[misc]
         members = {}
         for key, value in rest:
-            at = f"{where}.{key}" if where else str(key)
+            at = f"{where}.{key}".lstrip(".")
             if key not in inspect.signature(named).parameters:
                 raise TypeError(f"{at}: {named.__name__} has no such member{did_you_mean(str(key), hints)}")
             member = _decode(value, trusted, at)
