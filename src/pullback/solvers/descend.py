@@ -80,7 +80,7 @@ class Descend:
 
         `start` stays as it is, and nothing connects the answer to its history.
         """
-        params = [p.detach().clone().requires_grad_() for p in start.params]
+        params = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
         rates = [group["lr"] for group in optimiser.param_groups]  # the optimiser's own, where its groups differ
         values: list[float] = []
@@ -95,7 +95,7 @@ class Descend:
                     if self.until(values):
                         break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
-                    param.grad = torch.empty_like(param).copy_(grad)  # of one layout: fused Adam knows no strides
+                    param.grad = grad.contiguous()  # as the parameter is: fused Adam knows no strides
                 share = 1 - (1 - self.last) * step / max(self.steps - 1, 1)
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * share
