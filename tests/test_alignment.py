@@ -56,6 +56,8 @@ def test_pairs_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match=r"fixed labels lie on another grid.*\(9, 7\) against \(9, 8\)"):
         Pair(flat, flat, fixed_labels=cut)
     Pair(flat, flat, Labels(zeros, Grid.centred((9, 8))), Labels(zeros, Grid.centred((9, 8))))
+    with pytest.raises(TypeError, match=r"the moving image is 'a.nii.gz', no Image: `pb.read_image\(path\)` reads"):
+        Pair(flat, "a.nii.gz")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -20,6 +20,7 @@ class Pair:
     its mask).
 
     Raises:
+        TypeError: what should be an image is none.
         ValueError: dimensions or channels differ, or labels lie on another grid than their image.
     """
 
@@ -35,6 +36,9 @@ class Pair:
     __repr__ = brief
 
     def __post_init__(self) -> None:
+        for side, image in (("fixed", self.fixed), ("moving", self.moving)):
+            if not isinstance(image, Image):
+                raise TypeError(f"the {side} image is {image!r}, no Image: `pb.read_image(path)` reads one from a file")
         fixed, moving = self.fixed.grid, self.moving.grid
         if fixed.ndim != moving.ndim:
             raise ValueError(

@@ -169,3 +169,10 @@ def test_the_presets_are_registers_of_growing_effort():
 def test_images_of_different_dimension_are_refused(scene):
     with pytest.raises((ValueError, InputError), match="2-D"):
         QUICK(scene(2).fixed, scene(3).moving)
+
+
+def test_registration_refuses_a_path_before_it_works():
+    flat = Image(torch.zeros(1, 1, 9, 8), Grid.centred((9, 8)))
+    for pair in ((flat, "b.nii.gz"), ("a.nii.gz", flat)):
+        with pytest.raises(TypeError, match=r"pb\.read_image"):
+            register(*pair)

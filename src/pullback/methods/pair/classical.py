@@ -78,6 +78,7 @@ class Classical:
             start: where to go on from. A linear one replaces the initialisation; with a field, such as a network's
                 answer, only the deformable stage follows, which refines it.
         """
+        pair = Pair(fixed, moving)
         one, two = shown(fixed), shown(moving)
         stages: list[Stage] = []
         clock = time.perf_counter()
@@ -101,7 +102,7 @@ class Classical:
         if self.deformable is not None:
             found = self.deformable(one, two, found).transform
             done("deformable")
-        return Solved(Pair(fixed, moving), found, tuple(stages), begun)
+        return Solved(pair, found, tuple(stages), begun)
 
 
 CONTRAST = LNCC(5, noise=0.1)
