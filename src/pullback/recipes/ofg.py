@@ -8,8 +8,8 @@ them. That code takes Adam with AMSGrad, these Adam, as the paper. Their splits 
 lists: those of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI
 and of OASIS, these from all that are left. It wants images that were brought onto each other by affine maps before: so
 are IXI as TransMorph's authors prepared it, OASIS and the abdomen as they are distributed; LPBA40 here lies as its
-headers say. The other sets are for smaller machines, whose few updates leave no time for decay; on
-hippocampus an unsupervised VoxelMorph diverges at twice the rate that it has here.
+headers say. The other sets are for smaller machines, whose few updates leave no time for decay; on hippocampus an
+unsupervised VoxelMorph diverges at twice the rate that it has here.
 """
 
 from collections.abc import Mapping
