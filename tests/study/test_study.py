@@ -33,7 +33,7 @@ from pullback.studies import find
 from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
-from pullback.study.figures import _logged, boxes, by_round, contours, progress, refinement, settings
+from pullback.study.figures import _logged, boxes, by_round, contours, curves, progress, refinement, settings
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
 from pullback.study.probes import _direction, by_rounds, descended, landscape, refined
@@ -503,11 +503,25 @@ def test_many_labels_stand_in_rows(outcomes):
     for each in rows.values():
         for row in each:
             row |= {f"dice/{n}": chance.random() for n in range(100, 131)}
-    drawn = boxes(SimpleNamespace(rows=rows, reference=outcome.reference), [])
+    drawn = boxes(SimpleNamespace(rows=rows, runs=outcome.runs, reference=outcome.reference), [])
     labels = [[text.get_text() for text in axis.get_xticklabels()] for axis in drawn.axes]
     assert len(labels) > 1
     assert max(map(len, labels)) * len(rows) <= 44
-    assert not boxes(SimpleNamespace(rows={}, reference=""), []).axes[0].patches
+    assert max(map(len, labels)) - min(map(len, labels)) <= 1
+    assert not boxes(SimpleNamespace(rows={}, runs={}, reference=""), []).axes[0].patches
     shown = [label for line in labels for label in line]
     assert {str(n) for n in range(100, 131)} <= set(shown)
     assert len(shown) == len(set(shown))
+
+
+def test_an_arm_has_one_colour_on_a_page(outcomes):
+    (outcome,) = outcomes["table1"]
+
+    def colours(figure):
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        return dict(zip(names, (handle.get_color() for handle in handles), strict=True))
+
+    lines, drawn = colours(curves(outcome, [])), colours(boxes(outcome, []))
+    assert set(lines) == set(outcome.runs)
+    assert {arm: drawn[arm] for arm in lines} == lines
+    assert len(set(drawn.values())) == len(drawn)

@@ -100,13 +100,15 @@ def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     if not names:
         return blank()[0]
     names.sort(key=lambda name: float(np.median(values[outcome.reference][name])))
-    few = math.ceil(len(names) / math.ceil(len(names) * len(averaged) / BOXES))
-    lines = [names[n : n + few] for n in range(0, len(names), few)]
+    lines = [list(some) for some in np.array_split(names, math.ceil(len(names) * len(averaged) / BOXES))]
+    few = len(lines[0])
+    arms = [*outcome.runs, *(arm for arm in averaged if arm not in outcome.runs)]  # as the other figures colour them
+    colours = dict(zip(arms, itertools.cycle(COLOURS), strict=False)) | {"before": INK}
     every = [value for by_label in values.values() for label in by_label.values() for value in label]
     ends = min(every) - 0.02, max(every) + 0.02
     figure, axes = blank(1, max(WIDTH, 0.16 * few * len(averaged) + 1.5), max(HEIGHT, 1.7 * len(lines)), len(lines))
     for axis, some in zip(axes, lines, strict=True):
-        _boxed(axis, some, values)
+        _boxed(axis, some, values, colours)
         axis.set_xlim(-0.6, few - 0.4)
         axis.set_ylim(*ends)
         axis.set_ylabel("Dice")
@@ -115,10 +117,13 @@ def boxes(outcome: Outcome, rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _boxed(axis: Axes, names: Sequence[str], values: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+def _boxed(
+    axis: Axes, names: Sequence[str], values: Mapping[str, Mapping[str, Sequence[float]]], colours: Mapping[str, str]
+) -> None:
     """For each of the names a box of each arm, beside each other."""
     width = 0.8 / len(values)
-    for n, ((arm, by_label), colour) in enumerate(zip(values.items(), (INK, *COLOURS), strict=False)):
+    for n, (arm, by_label) in enumerate(values.items()):
+        colour = colours[arm]
         line = {"color": colour, "linewidth": 0.9}
         axis.boxplot(
             [by_label[name] for name in names],
@@ -212,7 +217,7 @@ def _by_number(outcome: Outcome, rows: Sequence[Row], number: str, measures: Map
     """Axes per measure, and in them a line per arm over the column `number`, seeds faint."""
     figure, axes = blank(len(measures), 7.2)
     for one, (measure, name) in zip(axes, measures.items(), strict=True):
-        for arm, colour in zip(outcome.runs, COLOURS, strict=False):
+        for arm, colour in zip(outcome.runs, itertools.cycle(COLOURS), strict=False):
             mine = [row for row in rows if row["arm"] == arm]
             places = sorted({float(row[number]) for row in mine})
             by_place = [[float(row[measure]) for row in mine if row[number] == place] for place in places]
