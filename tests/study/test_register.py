@@ -216,6 +216,11 @@ def test_a_trained_network_does_not_see_what_a_mask_hides(world):
     assert not torch.equal(answers["seen", 0.0], answers["seen", 9.0])
 
 
+def test_a_folder_is_not_taken_for_a_network(tmp_path):
+    with pytest.raises(TypeError, match=r"is no network; `pb.load_run\(folder\)`"):
+        Trained(str(tmp_path))  # type: ignore[arg-type]
+
+
 def test_a_network_is_refined_step_by_step(world, tmp_path):
     """What follows the network makes the moved image more like the fixed one, and keeps its answer's form."""
     network = load_run(world / "run")[1]

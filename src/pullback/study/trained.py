@@ -34,6 +34,9 @@ class Trained:
         centred: whether it was trained on images laid middle on middle.
         ndim: of the images it was trained on; None does not check.
         channels: of one image; None does not check.
+
+    Raises:
+        TypeError: the network is none.
     """
 
     network: nn.Module
@@ -41,6 +44,10 @@ class Trained:
     centred: bool = False
     ndim: int | None = None
     channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, nn.Module):
+            raise TypeError(f"Trained: {self.network!r} is no network; `pb.load_run(folder)` reads a trained one")
 
     def begin(self, fixed: Image, moving: Image) -> Affine:
         """Where the images start: as their headers say, or middle on middle."""
