@@ -33,10 +33,10 @@ from pullback.studies import find
 from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family
-from pullback.study.figures import _logged, boxes, by_round, contours, curves, progress, refinement, settings
+from pullback.study.figures import _logged, boxes, by_round, contours, curves, distances, progress, refinement, settings
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
-from pullback.study.probes import _direction, by_rounds, descended, landscape, refined
+from pullback.study.probes import APART, _direction, by_distance, by_rounds, descended, landscape, refined
 from pullback.study.recipe import changed
 from pullback.study.run import run
 from pullback.study.statistics import mann_whitney
@@ -98,7 +98,7 @@ def test_what_it_leaves(done):
     assert "<svg" in svg
     assert "#ffffff" not in svg.split("</defs>")[0]
     page = (done / "index.html").read_text()
-    assert page.count("<table>") == 3
+    assert page.count("<table>") == 4
     for source in [part.split('"')[0] for part in page.split('src="')[1:]]:
         assert (done / source).is_file()
 
@@ -525,3 +525,35 @@ def test_an_arm_has_one_colour_on_a_page(outcomes):
     assert set(lines) == set(outcome.runs)
     assert {arm: drawn[arm] for arm in lines} == lines
     assert len(set(drawn.values())) == len(drawn)
+
+
+def test_what_an_arm_gains_is_told_by_how_far_apart_pairs_were(outcomes):
+    """Six pairs are three thirds of two: their means have the mean of all, and rise where nothing moved."""
+    (outcome,) = outcomes["table1"]
+    rows = by_distance(outcome)
+    before = [row for row in rows if row["arm"] == "before"]
+    assert [row["pairs"] for row in before] == list(APART)
+    assert [row["dice"] for row in before] == sorted(row["dice"] for row in before)
+    for arm in ("before", *outcome.runs):
+        mine = fmean(float(row["dice"]) for row in rows if row["arm"] == arm)
+        assert mine == pytest.approx(fmean(float(row["dice"]) for row in outcome.rows[arm]))
+
+
+def test_gains_are_ranked_against_where_pairs_began():
+    """Who gains the more the farther a pair began has ρ = −1; the mean over seeds counts."""
+
+    def rows(seed, dice):
+        return [{"seed": seed, "pair": str(n), "dice": value} for n, value in enumerate(dice)]
+
+    before = np.linspace(0.3, 0.7, 5)
+    known = {
+        "before": rows("", before),
+        "unsupervised": rows("0", before + 0.1),
+        "guided": rows("0", before + 0.1 + 0.1 * (1 - before)) + rows("1", before + 0.1 + 0.3 * (1 - before)),
+    }
+    drawn = distances(SimpleNamespace(rows=known, runs=["unsupervised", "guided"], reference="unsupervised"), [])
+    (axis,) = drawn.axes
+    _, dots = axis.lines
+    assert dots.get_xdata() == pytest.approx(before)
+    assert dots.get_ydata() == pytest.approx(0.2 * (1 - before))
+    assert axis.get_legend_handles_labels()[1] == ["guided, ρ -1.00"]

@@ -11,9 +11,9 @@ from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portio
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.recipes.ofg import ENERGY, EPOCHS, NETWORKS, fading, recipes
 from pullback.solvers import summed_sgd
-from pullback.study.figures import boxes, contours, curves, dots, progress, refinement
+from pullback.study.figures import boxes, contours, curves, distances, dots, progress, refinement
 from pullback.study.peers import ANTs
-from pullback.study.probes import descended, landscape, refined
+from pullback.study.probes import by_distance, descended, landscape, refined
 from pullback.study.run import Run
 from pullback.study.study import Drawing, Experiment, Part, Source, Study
 from pullback.training import Unsupervised
@@ -88,7 +88,11 @@ study = Study(
             "Table 1: Dice is better in eight of nine cells and equal in one (+0 to +2.3 points), and folding falls by "
             "32 to 92 %. Figure 3: validation Dice over the training. Figure 7: label by label.",
             {f"{data}/{network}": _with_syn(_experiment(data, network)) for data in SETS for network in NETWORKS},
-            {"training": Drawing(curves), "labels": Drawing(boxes)},
+            {
+                "training": Drawing(curves),
+                "labels": Drawing(boxes),
+                "distance": Drawing(distances, by_distance, ("pairs", "arm")),
+            },
         ),
         "table2": Part(
             "Settings for CT: 3 steps on MSE with VoxelMorph, 5 steps on LNCC with TransMorph",

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import spearmanr
 
 from pullback.files.beside import beside
 from pullback.files.rows import read_csv
@@ -139,6 +140,29 @@ def _boxed(
         )
         axis.plot([], [], color=colour, linewidth=4, label=arm)
     axis.set_xticks(range(len(names)), [name.removeprefix("dice/") for name in names], fontsize=8)
+
+
+def distances(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """Of `probes.by_distance`: by how much each test pair's Dice differs from the reference's, against its Dice before,
+    both means over seeds; and Spearman's rank correlation of the two."""
+    figure, (axis,) = blank()
+    dice = {
+        arm: {str(row["pair"]): float(row["dice"]) for row in over_seeds(each) if "dice" in row}
+        for arm, each in outcome.rows.items()
+    }
+    axis.axhline(0, color=INK, linewidth=0.8)
+    for arm, colour in zip(outcome.runs, itertools.cycle(COLOURS), strict=False):
+        if arm != outcome.reference:
+            pairs = sorted(dice["before"].keys() & dice[arm].keys())
+            before = [dice["before"][pair] for pair in pairs]
+            gains = [dice[arm][pair] - dice[outcome.reference][pair] for pair in pairs]
+            known = len(set(before)) > 1 and len(set(gains)) > 1
+            label = f"{arm}, ρ {float(spearmanr(before, gains).statistic):+.2f}" if known else arm
+            axis.plot(before, gains, "o", color=colour, markersize=4, alpha=0.8, label=label)
+    axis.set_xlabel("Dice before")
+    axis.set_ylabel(f"Dice − that of {outcome.reference}")
+    legend(figure, axis)
+    return figure
 
 
 def dots(outcome: Outcome, rows: Sequence[Row]) -> Figure:

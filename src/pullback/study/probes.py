@@ -1,9 +1,11 @@
-"""What is measured of runs beside their answers: rounds, refinement, the loss around the weights, the optimiser."""
+"""What is measured of runs beside their answers: how far pairs were apart, rounds, refinement, the loss around the
+weights, the optimiser."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor, nn
@@ -22,6 +24,23 @@ from pullback.study.study import Outcome, Row
 from pullback.training import align, device_of, mean_of, measure
 
 METRICS = (Dice(), Folding(), SDLogJ())
+APART = ("far apart", "between", "close")
+
+
+def by_distance(outcome: Outcome) -> list[Row]:
+    """Thirds of the test pairs, by their Dice before: one row per third, arm and seed, the means over its pairs."""
+    rows = outcome.rows
+    start = {str(row["pair"]): float(row["dice"]) for row in rows["before"] if "dice" in row}
+    thirds = np.array_split(sorted(start, key=lambda pair: start[pair]), len(APART))
+    found: list[Row] = []
+    for apart, third in zip(APART, thirds, strict=True):
+        for arm in ("before", *outcome.runs):
+            by_seed: dict[float | str, list[Row]] = {}
+            for row in rows[arm]:
+                if row["pair"] in third:
+                    by_seed.setdefault(row["seed"], []).append(row)
+            found += [{"pairs": apart, "arm": arm, "seed": seed, **mean_of(each)} for seed, each in by_seed.items()]
+    return found
 
 
 def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50), step_size: float = 0.1) -> list[Row]:
