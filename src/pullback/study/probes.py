@@ -37,7 +37,7 @@ def by_distance(outcome: Outcome) -> list[Row]:
         for arm in ("before", *outcome.runs):
             by_seed: dict[float | str, list[Row]] = {}
             for row in rows[arm]:
-                if row["pair"] in third:
+                if str(row["pair"]) in third:
                     by_seed.setdefault(row["seed"], []).append(row)
             found += [{"pairs": apart, "arm": arm, "seed": seed, **mean_of(each)} for seed, each in by_seed.items()]
     return found
