@@ -35,11 +35,10 @@ def by_distance(outcome: Outcome) -> list[Row]:
     found: list[Row] = []
     for apart, third in zip(APART, thirds, strict=True):
         for arm in ("before", *outcome.runs):
-            by_seed: dict[float | str, list[Row]] = {}
-            for row in rows[arm]:
-                if str(row["pair"]) in third:
-                    by_seed.setdefault(row["seed"], []).append(row)
-            found += [{"pairs": apart, "arm": arm, "seed": seed, **mean_of(each)} for seed, each in by_seed.items()]
+            mine = [row for row in rows[arm] if str(row["pair"]) in third]
+            for seed in dict.fromkeys(row["seed"] for row in mine):
+                means = mean_of([row for row in mine if row["seed"] == seed])
+                found.append({"pairs": apart, "arm": arm, "seed": seed, **means})
     return found
 
 
