@@ -74,6 +74,7 @@ from .solvers import (
     CoupledConvex as CoupledConvex,
     Deformed as Deformed,
     Descend as Descend,
+    FieldAdam as FieldAdam,
     Levels as Levels,
     Optimised as Optimised,
     Posed as Posed,

@@ -9,7 +9,7 @@ from torch.optim import SGD
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.errors import InputError
-from pullback.solvers import Descend, Settled, adam, field_adam, summed_sgd
+from pullback.solvers import Descend, FieldAdam, Settled, adam, summed_sgd
 from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = [(12, 11), (9, 8, 10)]
@@ -230,17 +230,20 @@ def test_steps_that_cannot_be_taken(given):
 
 
 @pytest.mark.parametrize("shape", [(8, 9), (20, 15), (5, 6, 7)])
-def test_a_step_on_a_field_is_as_long_on_images_of_any_size(shape):
+@pytest.mark.parametrize(
+    ("optimiser", "eps"), [(FieldAdam(), 1e-8 * 160 * 192 * 224), (FieldAdam(0.7), 0.7), (FieldAdam(0.0), 0.0)]
+)
+def test_a_step_on_a_field_is_as_long_on_images_of_any_size(shape, optimiser, eps):
     """Where the energy, a mean over voxels, has a slope of s at a voxel: 0.1 s / (s + ε), ε of 1e-8 at 160×192×224."""
     slopes, size = torch.tensor([1e-3, 0.07, 10.0], dtype=torch.float64), math.prod(shape)
     per_voxel = slopes[torch.arange(size) % 3].view(shape)
     start = Displacement(torch.zeros(1, len(shape), *shape, dtype=torch.float64), Grid.centred(shape))
-    found = Descend(1, 0.1, optimiser=field_adam)(lambda u: (per_voxel * u.field.sum((0, 1))).mean(), start)
-    expected = -0.1 * per_voxel / (per_voxel + 1e-8 * 160 * 192 * 224)
+    found = Descend(1, 0.1, optimiser=optimiser)(lambda u: (per_voxel * u.field.sum((0, 1))).mean(), start)
+    expected = -0.1 * per_voxel / (per_voxel + eps)
     torch.testing.assert_close(found.field, expected.expand_as(found.field))
 
 
-@pytest.mark.parametrize("optimiser", [adam, field_adam])
+@pytest.mark.parametrize("optimiser", [adam, FieldAdam()])
 def test_the_order_of_energies_makes_no_difference(waves, optimiser):
     """Nor does how autograd lays out the gradient of the first, which torch's fused Adam would not see."""
     pair = pair_of(waves, SHAPES[1])
@@ -252,3 +255,9 @@ def test_the_order_of_energies_makes_no_difference(waves, optimiser):
     torch.testing.assert_close(one, two)
     found = Descend(3, 0.1, optimiser=optimiser)(LNCC(5).on(pair), start)
     assert float(LNCC(5)(Alignment(pair, found))) < float(LNCC(5)(Alignment(pair, start)))
+
+
+@pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf")])
+def test_an_epsilon_that_cannot_be(eps):
+    with pytest.raises(InputError, match="FieldAdam: an eps of 0 or more"):
+        FieldAdam(eps)

@@ -3,7 +3,7 @@
 from pullback.solvers.chain import Chain, Refine, chain
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformed import Deformed, placed
-from pullback.solvers.descend import Descend, Settled, adam, field_adam, summed_sgd
+from pullback.solvers.descend import Descend, FieldAdam, Settled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
@@ -18,6 +18,7 @@ __all__ = [
     "Deformed",
     "Descend",
     "FeatureDescent",
+    "FieldAdam",
     "Levels",
     "Optimised",
     "Posed",
@@ -29,7 +30,6 @@ __all__ = [
     "centres",
     "chain",
     "consistent",
-    "field_adam",
     "header",
     "masses",
     "moments",

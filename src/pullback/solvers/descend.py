@@ -58,7 +58,7 @@ class Descend:
         step_size: in the units of the parameters; for fields, voxels. The defaults are OFG's (Xin et al. 2024, 3.4).
         last: what the size of the last step is of the first's; from step to step it falls on a line.
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
-            `step_size` per step, but for those whose derivative is not well above its ε of 1e-8; see `field_adam`.
+            `step_size` per step, but for those whose derivative is not well above its ε of 1e-8; see `FieldAdam`.
         until: looks at the values so far and says whether to stop; None takes all steps.
 
     Raises:
@@ -103,16 +103,32 @@ class Descend:
         return start.with_params(*(p.detach() for p in best))
 
 
-def field_adam(parameters: Iterable[Tensor], lr: float) -> Adam:
+@dataclass(frozen=True)
+class FieldAdam:
     """For `Descend.optimiser`: Adam on fields, alike for images of any size.
 
     Energies are means over voxels, so derivatives of larger images are smaller, and Adam's ε damps those that are not
     well above it: at 160×192×224 voxels, ε = 1e-8 lets three in four components of a field move less than half a step,
-    the less the flatter the image is there. Here ε is as many times 1e-8 as the field has fewer voxels than that: on
-    small images, too, where nothing can be seen little moves. Else it would move there as far as anywhere, by the
-    regularity or by the noise.
+    the less the flatter the image is there. Here ε is held against the derivative of the energy's sum over voxels, so
+    that on small images, too, little moves where nothing can be seen. Else it would move there as far as anywhere, by
+    the regularity or by the noise.
+
+    Attributes:
+        eps: the slope at a voxel at which its step is halved. The default is 1e-8 at 160×192×224 voxels; larger ones
+            let edges count for more, down to plain gradient descent.
+
+    Raises:
+        InputError: an ε below 0.
     """
-    return Adam([{"params": [p], "eps": 1e-8 * FULL / p[0, 0].numel()} for p in parameters], lr=lr, fused=True)
+
+    eps: float = FULL / 1e8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < math.inf:
+            raise InputError(f"FieldAdam: an eps of 0 or more, got {self.eps}")
+
+    def __call__(self, parameters: Iterable[Tensor], lr: float) -> Adam:
+        return Adam([{"params": [p], "eps": self.eps / p[0, 0].numel()} for p in parameters], lr=lr, fused=True)
 
 
 def summed_sgd(parameters: Iterable[Tensor], lr: float) -> SGD:

@@ -15,7 +15,7 @@ from pullback.alignment import Alignment, Pair, Register, Supervision
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.numerics.random import generator
-from pullback.solvers import Descend, field_adam
+from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, pull, resampled
 from pullback.training import Unsupervised
 
@@ -34,7 +34,7 @@ class Guided:
             to reduce overfitting for small datasets, as suggested in VoxelMorph". VoxelMorph suggests no decay of the
             network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is read as
             0.02 × `Diffusion` of the guess. `β * LNCC(9)` in it is the paper's blend α · guide + β · NCC.
-        solver: ten steps of Adam at 0.1 voxel, whose ε is the authors' at their images' size (see `field_adam`): on
+        solver: ten steps of Adam at 0.1 voxel, whose ε is the authors' at their images' size (see `FieldAdam`): on
             small images with ε = 1e-8 labels are smoother, and networks learn more slowly and less.
         decay: of the step, as a function of progress, such as `Poly()`: the paper calls 0.1 the initial one. None keeps
             it.
@@ -48,7 +48,7 @@ class Guided:
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
     beside: Energy = 0.02 * Diffusion()
-    solver: Descend = Descend(steps=10, step_size=0.1, optimiser=field_adam)
+    solver: Descend = Descend(steps=10, step_size=0.1, optimiser=FieldAdam())
     weight: float = 1.0
     coarser: int = 1
     decay: Callable[[float], float] | None = None
