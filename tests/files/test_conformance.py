@@ -221,7 +221,8 @@ def registered(request, tmp_path_factory, blobs, how):
         type_of_transform=kind,
         outprefix=f"{tmp_path_factory.mktemp('ants')}/",
         reg_iterations=(20, 10),
-        random_seed=1,
+        aff_metric="meansquares",  # mutual information of so few voxels, by chance and threads, may end anywhere
+        aff_random_sampling_rate=1.0,
         write_composite_transform=bool(composite),
     )
     lists = [result[key] for key in ("fwdtransforms", "invtransforms")]
