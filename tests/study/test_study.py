@@ -213,7 +213,7 @@ def test_no_such_study():
 def test_every_part_has_its_arms():
     """All sets in every part, none without its reference, and no two arms with one recipe."""
     study = find("ofg")
-    assert len(study.parts) == 9
+    assert len(study.parts) == 10
     for part in study.parts.values():
         assert len(part.experiments) in (8, 16, 24)
         for experiment in part.experiments.values():
