@@ -131,8 +131,8 @@ study = Study(
         ),
         "epsilon": Part(
             "The ε of the Adam that makes the label: how weak a slope may be and still count as much as a strong one",
-            "This is not shown; guided has its authors' ε at their images' size. With ε × 10, flat tissue moves less in "
-            "a label, and edges make up more of it.",
+            "This is not shown; guided has its authors' ε at their images' size. With ε × 10 flat tissue moves less "
+            "in a label, and edges make up more of it.",
             {
                 f"{data}/{network}": _experiment(data, network, {"guided, ε × 10": DAMPED})
                 for data in SETS
