@@ -53,8 +53,8 @@ from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import STANDARD, Metric, numbers_of
 from pullback.space import Affine, Labels, pull
-from pullback.study.choices import classical
 from pullback.training import align
+from pullback.workflows.choices import classical
 
 CPU = torch.device("cpu")
 SHARED = Path(__file__).parents[2] / "shared" / "data"

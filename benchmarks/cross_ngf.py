@@ -42,7 +42,7 @@ from pullback.numerics.random import generator
 from pullback.numerics.rotation import uniform
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels, Linear, Transform, pull
-from pullback.study.choices import classical
+from pullback.workflows.choices import classical
 
 SIDES = (8, 16, 32, 64)
 PATIENCE = 60.0  # seconds, beyond which the direct algorithm looks at a share of the shifts

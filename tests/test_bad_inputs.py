@@ -451,10 +451,10 @@ def test_too_little_memory_is_told_as_what_it_is(run, monkeypatch, kind):
             raise torch.OutOfMemoryError("tried to allocate 3 GiB")
         torch.empty(10**15)
 
-    monkeypatch.setattr("pullback.study.doctor.audit", full)
+    monkeypatch.setattr("pullback.workflows.doctor.audit", full)
     code, out, err = run(["doctor", "good.nii.gz"])
     assert (code, out) == (1, "")
     assert err.startswith("pullback: not enough memory; work on smaller images")
-    monkeypatch.setattr("pullback.study.doctor.audit", lambda *_: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr("pullback.workflows.doctor.audit", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         run(["doctor", "good.nii.gz"])

@@ -41,9 +41,9 @@ from pullback.numerics.random import generator
 from pullback.solvers import Descend, chain
 from pullback.space import Affine, Displacement, Grid, Image, Points, ThinPlate, Velocity
 from pullback.study.evaluate import unmoved
-from pullback.study.quality import verdict
 from pullback.study.trained import Trained
 from pullback.training import Told, UncertaintyWeighted, Unsupervised, seeded
+from pullback.workflows.quality import verdict
 
 ELSEWHERE = torch.device("meta")  # the one that torch knows everywhere
 aten = torch.ops.aten

@@ -98,8 +98,6 @@ from .space import (
     push as push,
 )
 from .study.evaluate import evaluate as evaluate
-from .study.preparation import Preparation as Preparation
-from .study.prepare import prepare as prepare
 from .study.recipe import Recipe as Recipe
 from .study.run import Run as Run, load_run as load_run, run as run
 from .study.trained import Trained as Trained
@@ -115,5 +113,7 @@ from .training import (
     seeded as seeded,
     train as train,
 )
+from .workflows.preparation import Preparation as Preparation
+from .workflows.prepare import prepare as prepare
 
 __version__: str

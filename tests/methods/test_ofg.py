@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.energies import LNCC, Diffusion
+from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
@@ -206,20 +206,39 @@ def test_networks_that_make_labels_learn_along_and_the_guided_one_hears_only_the
     pair = make_pair(3)
     with seeded(0):
         guided, network = GuidedByNetworks(partial(VoxelMorph, ndim=3)), VoxelMorph(ndim=3)
-    terms = guided(network, pair, 0.0)
-    assert set(terms) == {"guide", "diffusion", "optimiser lncc", "optimiser diffusion"}
-    with_optimiser = torch.autograd.grad(sum(terms.values()), list(network.parameters()), retain_graph=True)
-    without = torch.autograd.grad(terms["guide"] + terms["diffusion"], list(network.parameters()), retain_graph=True)
-    assert all(torch.equal(a, b) for a, b in zip(with_optimiser, without, strict=True))
-    from_guide = torch.autograd.grad(terms["guide"], list(guided.parameters()), allow_unused=True)
-    assert all(gradient is None for gradient in from_guide)
-    before = float(terms["optimiser lncc"])
+    before = float(guided(network, pair, 0.0)["optimiser lncc"])
     optimiser = torch.optim.Adam(guided.parameters(), lr=2e-3)
     for _ in range(30):
         optimiser.zero_grad()
         sum(guided(network, pair, 0.0).values()).backward()
         optimiser.step()
-    assert float(guided(network, pair, 0.0)["optimiser lncc"]) < 0.9 * before
+    terms = guided(network, pair, 0.0)
+    assert set(terms) == {"guide", "diffusion", "optimiser lncc", "optimiser diffusion"}
+    assert float(terms["optimiser lncc"]) < 0.9 * before
+    weights = list(network.parameters())
+    with_optimiser = torch.autograd.grad(sum(terms.values()), weights, retain_graph=True)
+    without = torch.autograd.grad(terms["guide"] + terms["diffusion"], weights, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(with_optimiser, without, strict=True))
+    assert any(gradient.any() for gradient in without)
+    from_guide = torch.autograd.grad(terms["guide"], list(guided.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in from_guide)
+
+
+def test_a_label_worse_than_the_guess_is_not_followed():
+    """The guess learns by its own energy, the networks by theirs."""
+    pair = make_pair(2)
+    with seeded(0):
+        guided, network = GuidedByNetworks(partial(VoxelMorph, ndim=2)), VoxelMorph(ndim=2)
+    with torch.no_grad():
+        for one in guided.networks:
+            one.head.convolution.bias.fill_(20.0)
+    terms = guided(network, pair, 0.0)
+    plain = Unsupervised(guided.energy)(network, pair, 0.0)
+    learned = torch.autograd.grad(sum(terms.values()), list(network.parameters()), retain_graph=True)
+    expected = torch.autograd.grad(sum(plain.values()), list(network.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(learned, expected, strict=True))
+    learns = torch.autograd.grad(sum(terms.values()), list(guided.parameters()), allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in learns)
 
 
 def test_every_kth_epoch_and_a_portion_of_the_pairs():
@@ -312,20 +331,21 @@ def test_networks_in_a_row_compose_as_images_are_moved():
     guided.networks = nn.ModuleList([Constant(shift), Constant(stretch)])
     seen = []
 
-    class Look(LNCC):
+    class Longer(Energy):
         def terms(self, alignment):
             seen.append(alignment.transform.field.detach())
-            return super().terms(alignment)
+            return {"longer": -seen[-1].square().mean()}
 
-    guided.energy = Look(9)
+    guided.energy = Longer()
     guess = 0.2 * stretch
     terms = guided(Constant(guess), pair, 0.0)
     inside = (..., slice(6, -6), slice(6, -6))
     moved = x + stretch  # two, then one, then the guess
     moved = moved + 1.0 * shift
     moved = moved + 0.02 * (moved - x.mean((2, 3), keepdim=True))
-    torch.testing.assert_close(seen[0][inside], (moved - x)[inside], rtol=0, atol=1e-4)
-    torch.testing.assert_close(terms["guide"].detach(), (guess - seen[0]).square().mean())
+    _, label = seen
+    torch.testing.assert_close(label[inside], (moved - x)[inside], rtol=0, atol=1e-4)
+    torch.testing.assert_close(terms["guide"].detach(), (guess - label).square().mean())
 
 
 def test_fields_of_different_kinds_are_not_compared():

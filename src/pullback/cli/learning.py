@@ -21,8 +21,8 @@ def demo(
     from pullback.recipes import find
     from pullback.solvers import Descend, Optimised
     from pullback.study.compare import summary
-    from pullback.study.demo import demo
     from pullback.study.recipe import changed
+    from pullback.workflows.demo import demo
 
     unsupervised, guided = (
         changed(find(f"{how}_voxelmorph_phantom"), _settings(setting)) for how in ("unsupervised", "ofg")
@@ -63,10 +63,10 @@ def prepare(
     from pullback.data import PairFolder
     from pullback.errors import refuse
     from pullback.files import read_merge
-    from pullback.study.choices import whole_numbers
-    from pullback.study.preparation import Preparation
-    from pullback.study.prepare import prepare, summary
     from pullback.study.recipe import changed
+    from pullback.workflows.choices import whole_numbers
+    from pullback.workflows.preparation import Preparation
+    from pullback.workflows.prepare import prepare, summary
 
     if merge is None:
         refuse({"--drop": drop or None}, "there is no --merge whose labels could be left")

@@ -42,12 +42,12 @@ def register(
     from pullback.alignment import Register
     from pullback.errors import refuse
     from pullback.solvers import Refine
-    from pullback.study.choices import classical, learned
-    from pullback.study.inputs import Files
-    from pullback.study.outputs import Wanted
-    from pullback.study.register import register_files, summary
     from pullback.study.run import load_run
     from pullback.training import device_of
+    from pullback.workflows.choices import classical, learned
+    from pullback.workflows.inputs import Files
+    from pullback.workflows.outputs import Wanted
+    from pullback.workflows.register import register_files, summary
 
     where, weight = device_of(device), 1.0 if smoothness is None else smoothness
     if fixed_points is None:
@@ -105,7 +105,7 @@ def match(
     Nobody needs to know which points belong together: keypoints of two scans of
     a lung, say. With --matched they do, as landmarks that were set by hand.
     """
-    from pullback.study.match import match_files, summary
+    from pullback.workflows.match import match_files, summary
 
     with working(terminal(True), "matching"):
         masks = (fixed_mask, moving_mask)
@@ -139,7 +139,7 @@ def apply(
     Several -t are ordered as in antsApplyTransforms: points of the reference
     go through the first first, as in -t 1Warp.nii.gz -t 0GenericAffine.mat.
     """
-    from pullback.study.apply import apply_files, read_transforms
+    from pullback.workflows.apply import apply_files, read_transforms
 
     transform = read_transforms(transforms, invert)
     applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms)
@@ -170,7 +170,7 @@ def convert(
     from pullback.files import meaning, read_any, read_grid, write_any
     from pullback.files.convert import files_read, files_written
     from pullback.files.itk import dimensions
-    from pullback.study.outputs import spare
+    from pullback.workflows.outputs import spare
 
     grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
     kind, given_kind = _kind("--to", target), _kind("--from", source)
@@ -192,7 +192,7 @@ def doctor(
 ) -> None:
     """Tell before a registration what will go wrong with it, and how to mend that. Exit code 1: it cannot be run so."""
     from pullback.files import Severity
-    from pullback.study.doctor import examine, layout, verdict
+    from pullback.workflows.doctor import examine, layout, verdict
 
     found = examine(fixed, moving)
     listed = [{"severity": f.severity.value, "what": f.what, "remedy": f.remedy} for f in found]

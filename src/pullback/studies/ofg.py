@@ -126,7 +126,7 @@ study = Study(
         "steps": Part(
             "How many steps make the label",
             "Figure 5: 5 to 10 are best, more bring nothing. Guided is 10 steps.",
-            _everywhere({f"{n} steps": _steps(n) for n in (1, 3, 5, 15)}),
+            _everywhere({"1 step": _steps(1), "3 steps": _steps(3), "5 steps": _steps(5), "15 steps": _steps(15)}),
             {"steps": Drawing(dots)},
         ),
         "epsilon": Part(

@@ -84,7 +84,9 @@ class GuidedByNetworks(nn.Module):
 
     Each sees the fixed image and the moving one as moved so far, and answers with what is left. The paper does not say
     how they learn; here they learn along, by the energy of the label, of which nothing reaches the network that is
-    guided. So one update is one step of theirs. Compared are displacements, whatever kind of field is predicted.
+    guided. So one update is one step of theirs. Where their label has more energy than the guess, the guess learns by
+    its own energy: were it to follow networks that know nothing yet, it would run away with them. Compared are
+    displacements, whatever kind of field is predicted.
 
     Args:
         network: makes one of them.
@@ -111,8 +113,11 @@ class GuidedByNetworks(nn.Module):
         for network in self.networks:
             step = network(pair.fixed, pull(pair.moving, label, onto=pair.fixed)).transform
             label = Displacement((label @ step).displacement(grid), grid)
+        plain, made = (self.energy.terms(Alignment(pair, field)) for field in (guess, label))
+        optimiser = {f"optimiser {name}": value for name, value in made.items()}
+        if sum(made.values()) >= sum(plain.values()):
+            return plain | optimiser
         guide = squared(Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid))
-        optimiser = {f"optimiser {name}": value for name, value in self.energy.terms(Alignment(pair, label)).items()}
         return {"guide": guide, **self.beside.terms(Alignment(pair, guess)), **optimiser}
 
 

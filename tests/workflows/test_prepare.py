@@ -20,9 +20,9 @@ from pullback.errors import InputError, Interrupted
 from pullback.files import Merge, read_image, read_labels, write
 from pullback.files.beside import beside
 from pullback.space import Affine, Image, Labels, pull
-from pullback.study import prepare as room
-from pullback.study.preparation import Preparation
-from pullback.study.prepare import prepare, summary
+from pullback.workflows import prepare as room
+from pullback.workflows.preparation import Preparation
+from pullback.workflows.prepare import prepare, summary
 
 NAMES = tuple(f"{n:02d}" for n in range(9))
 

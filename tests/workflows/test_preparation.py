@@ -11,7 +11,7 @@ from pullback.data import PairFolder, Subject
 from pullback.errors import InputError
 from pullback.files import Merge
 from pullback.space import Affine, Grid, Image, Labels, pull
-from pullback.study.preparation import Preparation
+from pullback.workflows.preparation import Preparation
 
 DATA = PairFolder("scans", labels="*_dseg.nii.gz", masks="*_mask.nii.gz")
 NONE = Preparation(DATA)

@@ -10,7 +10,7 @@ from pullback.errors import InputError
 from pullback.files import read_points, write_image
 from pullback.numerics.random import generator
 from pullback.space import Grid, Labels
-from pullback.study.match import match_files
+from pullback.workflows.match import match_files
 
 AXES = {2: "L,P", 3: "L,P,S"}
 

@@ -14,7 +14,7 @@ from pullback.files import read_image
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Deformed, Descend, Levels
 from pullback.space import Affine, Displacement, Grid, Image
-from pullback.study.quality import verdict
+from pullback.workflows.quality import verdict
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,12 @@ from pullback.methods.pose.initialise import Begun
 from pullback.metrics import STANDARD, foreground, numbers_of
 from pullback.solvers import Chain, Refine
 from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform, inverted
-from pullback.study.inputs import Files, headers, read_pair
-from pullback.study.outputs import RECORD, Wanted, about_points, whole, write_all
-from pullback.study.quality import Verdict, verdict
 from pullback.study.recipe import as_data
-from pullback.study.report import write_report
 from pullback.study.trained import Trained
+from pullback.workflows.inputs import Files, headers, read_pair
+from pullback.workflows.outputs import RECORD, Wanted, about_points, whole, write_all
+from pullback.workflows.quality import Verdict, verdict
+from pullback.workflows.report import write_report
 
 NOTES = (
     "moved.nii.gz is the moving image on the fixed grid.",

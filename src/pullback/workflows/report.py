@@ -15,8 +15,8 @@ from torch import Tensor
 from pullback.alignment import Alignment
 from pullback.files.beside import beside
 from pullback.space import Grid, Transform
-from pullback.study import pictures
-from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
+from pullback.workflows import pictures
+from pullback.workflows.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
 
 __all__ = ["picture", "write_report"]
 
@@ -45,7 +45,7 @@ def write_report(
     seen = pictures.cuts(alignment, begin)
     jacobian = alignment.jacobian[:1].detach()
     shown = _Shown(seen, jacobian, pictures.jacobian_limit(jacobian), _difference_limit(seen))
-    page = Template((files("pullback.study") / "report.html").read_text(encoding="utf-8")).substitute(
+    page = Template((files("pullback.workflows") / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         about=_about(alignment),
         numbers=_numbers(numbers),

@@ -24,7 +24,7 @@ from pullback.files import (
 from pullback.files.endings import POINTS, ends
 from pullback.files.itk import chain, dimensions
 from pullback.space import Dense, Displacement, Grid, Image, Inverse, Labels, Points, Transform, inverted, pull, push
-from pullback.study.outputs import spare
+from pullback.workflows.outputs import spare
 
 MODES = ("linear", "cubic", "nearest")
 FEW = 64  # whole numbers: an image with no more of them is likely one of labels

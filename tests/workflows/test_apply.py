@@ -11,8 +11,8 @@ import torch
 from pullback.errors import InputError
 from pullback.files import read_image, read_labels, read_points, write, write_ants, write_transform
 from pullback.space import Affine, Displacement, Grid, Image, Labels
-from pullback.study.apply import apply_files, read_transforms
-from pullback.study.outputs import pushed_name
+from pullback.workflows.apply import apply_files, read_transforms
+from pullback.workflows.outputs import pushed_name
 
 dimensions = pytest.mark.parametrize("ndim", [2, 3])
 

@@ -14,9 +14,9 @@ from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
 from pullback.study.evaluate import evaluate, left_out, unmoved
 from pullback.study.recipe import Recipe
-from pullback.study.report import picture, write_report
 from pullback.study.run import run
 from pullback.training import align
+from pullback.workflows.report import picture, write_report
 
 
 def demo(

@@ -22,14 +22,14 @@ from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
 from pullback.solvers import Deformed, Descend, Levels, Posed
 from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, Motion, pull
-from pullback.study.choices import learned
-from pullback.study.inputs import Files
-from pullback.study.outputs import Wanted, whole
 from pullback.study.recipe import to_yaml
-from pullback.study.register import register_files, round_trip, settings_of
 from pullback.study.run import build, load_run
 from pullback.study.trained import Trained
 from pullback.training import save_weights
+from pullback.workflows.choices import learned
+from pullback.workflows.inputs import Files
+from pullback.workflows.outputs import Wanted, whole
+from pullback.workflows.register import register_files, round_trip, settings_of
 
 
 def turned(degrees: float, spacing: tuple[float, float, float], shape: tuple[int, int, int], flip: bool) -> Grid:

@@ -23,10 +23,10 @@ from pullback.files.merge import MOST
 from pullback.files.nifti import refuse_sheared
 from pullback.files.rows import read_texts, write_csv
 from pullback.space import Grid, Labels
-from pullback.study.outputs import RECORD
-from pullback.study.preparation import Preparation
 from pullback.study.recipe import as_data
 from pullback.training.interrupt import asked_to_stop
+from pullback.workflows.outputs import RECORD
+from pullback.workflows.preparation import Preparation
 
 SUBJECTS = "subjects.csv"
 FOLDERS = {"image": "imagesTr", "label": "labelsTr", "mask": "masksTr"}
