@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pullback as pb
 from pullback.numerics.smooth import gaussian
-from pullback.study.report import picture
+from pullback.workflows.report import picture
 
 
 def main() -> None:
