@@ -59,10 +59,12 @@ def _everywhere(ways: Ways, reference: str = "guided") -> Mapping[str, Experimen
 def _optimisers(data: str) -> Experiment:
     """With networks of as many dimensions as the one that is guided."""
     network = recipes[f"ofg_voxelmorph_{data}"].network
+    sgd = replace(GUIDED.solver, optimiser=summed_sgd)
     ways: Ways = {
         "downsampled": replace(GUIDED, coarser=2),
         "by networks": partial(GuidedByNetworks, network=network),
-        "SGD": replace(GUIDED, solver=replace(GUIDED.solver, optimiser=summed_sgd)),
+        "SGD": replace(GUIDED, solver=sgd),
+        "SGD, 1 step": replace(GUIDED, solver=replace(sgd, steps=1)),
         "MSE, 3 steps": SHORT,
     }
     return _experiment(data, "voxelmorph", ways, "guided")
