@@ -59,6 +59,11 @@ def test_noise_stays_small(tmp_path):
     assert len(page) < 3_000_000
 
 
+def test_what_only_rounding_leaves_of_a_number_is_0(tmp_path):
+    write_report(smooth_pair((12, 12)), tmp_path / "r.html", "", {"before": {"sdlogj": 8e-16, "folding %": 3e-4}})
+    assert re.findall(r"<td>([^<]*)</td>", (tmp_path / "r.html").read_text(encoding="utf-8")) == ["0", "0.0003"]
+
+
 def test_everything_a_caller_says_is_escaped(tmp_path):
     evil = "<script>alert('&')</script>"
     alignment = smooth_pair((12, 12))

@@ -62,6 +62,6 @@ def _truth(test, metrics: Sequence[Metric]) -> list[dict[str, float | str]]:
 def _formatted(results) -> list[dict[str, str]]:
     means = {(r["register"], r["measure"]): r["mean"] for r in summary(results)}
     return [
-        {"": name, **{c: f"{means[name, c]:.3g}" if (name, c) in means else "·" for c in columns(results)}}
+        {"": name, **{c: f"{round(means[name, c], 9):.3g}" if (name, c) in means else "·" for c in columns(results)}}
         for name in results
     ]
