@@ -1,6 +1,6 @@
 """What Xin et al. 2024 (arXiv:2308.15216) show of On-the-Fly Guidance, part by part."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -52,8 +52,10 @@ def _with_syn(experiment: Experiment) -> Experiment:
     return replace(experiment, registers={**experiment.registers, "SyN": ANTs("SyN")})
 
 
-def _everywhere(ways: Ways, reference: str = "guided") -> Mapping[str, Experiment]:
-    return {f"{data}/voxelmorph": _experiment(data, "voxelmorph", ways, reference) for data in SETS}
+def _everywhere(
+    ways: Ways = MappingProxyType({}), reference: str = "unsupervised", networks: Iterable[str] = ("voxelmorph",)
+) -> Mapping[str, Experiment]:
+    return {f"{data}/{network}": _experiment(data, network, ways, reference) for data in SETS for network in networks}
 
 
 def _optimisers(data: str) -> Experiment:
@@ -115,7 +117,8 @@ study = Study(
                 {
                     "self-training": SelfTraining(Run(), energy=ENERGY),
                     "optimised self-training": SelfTraining(Run(), GUIDED.solver, ENERGY),
-                }
+                },
+                "guided",
             ),
             {"training": Drawing(curves), "labels": Drawing(boxes)},
         ),
@@ -128,18 +131,16 @@ study = Study(
         "steps": Part(
             "How many steps make the label",
             "Figure 5: 5 to 10 are best, more bring nothing. Guided is 10 steps.",
-            _everywhere({"1 step": _steps(1), "3 steps": _steps(3), "5 steps": _steps(5), "15 steps": _steps(15)}),
+            _everywhere(
+                {"1 step": _steps(1), "3 steps": _steps(3), "5 steps": _steps(5), "15 steps": _steps(15)}, "guided"
+            ),
             {"steps": Drawing(dots)},
         ),
         "epsilon": Part(
             "The ε of the Adam that makes the label: how weak a slope may be and still count as much as a strong one",
             "This is not shown; guided has its authors' ε at their images' size. With ε × 10 flat tissue moves less "
             "in a label, and edges make up more of it.",
-            {
-                f"{data}/{network}": _experiment(data, network, {"guided, ε × 10": DAMPED})
-                for data in SETS
-                for network in NETWORKS
-            },
+            _everywhere({"guided, ε × 10": DAMPED}, networks=NETWORKS),
             {"training": Drawing(curves), "labels": Drawing(boxes)},
         ),
         "intensity": Part(
@@ -152,19 +153,19 @@ study = Study(
         "refinement": Part(
             "What the networks' answers become by 10 and 50 steps of descent",
             "This is not shown; a network that learned from refined answers should be a better start for refinement.",
-            {f"{data}/{network}": _experiment(data, network) for data in SETS for network in NETWORKS},
+            _everywhere(networks=NETWORKS),
             {"refinement": Drawing(refinement, partial(refined, energy=ENERGY), ("arm", "steps"))},
         ),
         "optimiser": Part(
             "The optimiser alone, from an untrained network and from random parameters",
             "Figure 6: Dice 0.426 to 0.544 from a network with random weights, and to 0.510 from random parameters.",
-            {f"{data}/voxelmorph": _experiment(data, "voxelmorph") for data in SETS},
+            _everywhere(),
             {"optimiser": Drawing(progress, partial(descended, energy=ENERGY), ("start", "steps"))},
         ),
         "landscape": Part(
             "The loss around the weights",
             "Figure 10: smoother with guidance, for all three networks.",
-            {f"{data}/{network}": _experiment(data, network) for data in SETS for network in NETWORKS},
+            _everywhere(networks=NETWORKS),
             {"landscape": Drawing(contours, partial(landscape, energy=ENERGY))},
         ),
     },
