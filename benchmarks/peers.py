@@ -62,7 +62,7 @@ def _ants(kind: str) -> Tool:
     def register(files: Files, folder: Path) -> Answer:
         fixed, moving = (ants.image_read(str(path)) for path in (files.fixed, files.moving))
         start = time.perf_counter()
-        found = ants.registration(fixed, moving, kind, outprefix=f"{folder}/", random_seed=1)["fwdtransforms"]
+        found = ants.registration(fixed, moving, kind, outprefix=f"{folder}/")["fwdtransforms"]
         seconds = time.perf_counter() - start
         warp, affine = (read_transform(path) for path in found)  # ANTs lists the outermost first, and x meets the last
 
