@@ -17,6 +17,12 @@ settings.register_profile("repeatable", max_examples=10, derandomize=True, deadl
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Each test draws the same, alone or after whichever others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and fixtures, which lie beside the repository and never in it."""

@@ -1,16 +1,21 @@
-"""The recipes' images in the layout that each recipe names: small ones. Learn2Reg's and LONI's are their owners'."""
+"""The recipes' images in the layout that their owners distribute: small ones."""
 
+import gzip
 import json
+import pickle
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from pullback.data import PairFolder
+from pullback.alignment import Alignment, Pair
+from pullback.data import Learn2Reg, PairFolder
 from pullback.errors import InputError
 from pullback.numerics.random import generator
 from pullback.recipes import find
+from pullback.space import Affine, Grid, Image, Labels
 
 SHAPE = (14, 16, 12)
 
@@ -26,23 +31,72 @@ def rooted(name, folder):
     return replace(find(name).data, root=str(folder))
 
 
-def test_ixi_has_the_atlas_moving_in_every_pair(tmp_path):
-    for name in ("atlas", *(f"IXI{n:03d}" for n in range(12))):
-        write(tmp_path / f"{name}_T1w.nii.gz", seed=len(name))
-        write(tmp_path / f"{name}_dseg.nii.gz", labels=True)
-    data = rooted("ofg_transmorph_ixi", tmp_path)
-    splits = (data.train, data.validation, data.test)
-    assert "atlas" not in data.train.names
+def pickled(path, seed, protocol=4):
+    rng = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image, labels = rng.random(SHAPE, np.float32), rng.integers(0, 46, SHAPE).astype(np.int16)
+    path.write_bytes(pickle.dumps((image, labels), protocol))
+    return image, labels
+
+
+@pytest.fixture
+def ixi(tmp_path):
+    for folder, numbers in (("Train", (0, 4, 6, 7)), ("Val", (2, 5)), ("Test", (1, 3, 8))):
+        for n in numbers:
+            pickled(tmp_path / folder / f"subject_{n}.pkl", n, protocol=3)
+    pickled(tmp_path / "atlas.pkl", 99)
+    return tmp_path
+
+
+def test_ixi_has_its_splits_and_the_atlas_moving_in_every_pair(ixi):
+    data = rooted("ofg_transmorph_ixi", ixi)
+    assert data.train.names == ("subject_0", "subject_4", "subject_6", "subject_7")
     drawn = [data.train.draw(generator(0, n)).name for n in range(20)]
-    assert all(name.endswith(" ← atlas") for name in drawn)
-    assert len(set(drawn)) > 3
-    for split in (data.validation, data.test):
-        assert {moving.name for _, moving in split.pairs} == {"atlas"}
-        assert "atlas" not in split.names
-        fixed = [case.name for case, _ in split.pairs]
-        assert len(set(fixed)) == len(fixed)
-    known = [set(data.train.names), *({fixed.name for fixed, _ in split.pairs} for split in splits[1:])]
-    assert sum(map(len, known)) == len(set.union(*known)) == 12
+    assert {name.split(" ← ")[1] for name in drawn} == {"atlas"}
+    assert len(set(drawn)) > 2
+    for split, names in (
+        (data.validation, ["subject_2", "subject_5"]),
+        (data.test, [f"subject_{n}" for n in (1, 3, 8)]),
+    ):
+        assert [pair.name for pair in split] == [f"{name} ← atlas" for name in names]
+        assert split.names == tuple(names)
+
+
+def test_ixi_reads_what_was_pickled(ixi):
+    image, labels = pickled(ixi / "Test" / "subject_1.pkl", 5)
+    pair = next(iter(rooted("ofg_voxelmorph_ixi", ixi).test))
+    np.testing.assert_array_equal(pair.fixed_labels.data[0, 0].numpy(), labels)
+    assert np.corrcoef(pair.fixed.data.flatten().numpy(), image.ravel())[0, 1] > 0.999
+    assert pair.fixed.grid == pair.moving.grid
+
+
+def test_ixi_that_is_not_whole(ixi):
+    (ixi / "Val" / "subject_0.pkl").write_bytes((ixi / "Train" / "subject_0.pkl").read_bytes())
+    with pytest.raises(InputError, match=r"but subject_0 is in two of them$"):
+        _ = rooted("ofg_voxelmorph_ixi", ixi).train
+    (ixi / "Val" / "subject_0.pkl").unlink()
+    (ixi / "atlas.pkl").unlink()
+    with pytest.raises(InputError, match=r"Train, Val and Test of .pkl expected.*, but atlas.pkl is missing$"):
+        _ = rooted("ofg_voxelmorph_ixi", ixi).test
+    (ixi / "Train").rename(ixi / "train")
+    with pytest.raises(InputError, match=r"but there is none in Train, atlas.pkl is missing$"):
+        _ = rooted("ofg_voxelmorph_ixi", ixi).validation
+
+
+def dice_of(recipe, known):
+    """What the recipe calls Dice of a pair that is aligned, of so many labels."""
+    grid = Grid.centred((known, 2))
+    labels = Labels(torch.arange(known, dtype=torch.int16).repeat_interleave(2).view(1, 1, known, 2), grid)
+    image = Image(labels.data.float(), grid)
+    return find(recipe).metrics[0](Alignment(Pair(image, image, labels, labels), Affine.identity(2)))
+
+
+@pytest.mark.parametrize(("data", "count", "without"), [("ixi", 30, (4, 17, 37)), ("lpba40", 54, (181, 182))])
+def test_dice_is_of_the_labels_that_the_paper_counts(data, count, without):
+    numbers = dice_of(f"ofg_transmorph_{data}", 200)
+    assert len(numbers) == 1 + count
+    assert not {f"dice/{label}" for label in without} & set(numbers)
+    assert len(dice_of("ofg_transmorph_oasis", 36)) == 1 + 35
 
 
 def test_an_atlas_that_is_not_there(tmp_path):
@@ -53,12 +107,14 @@ def test_an_atlas_that_is_not_there(tmp_path):
 
 
 def test_lpba40_in_delineation_space(tmp_path):
-    """Analyze pairs with a fourth axis of one, 40 subjects in folders of their own."""
+    """Analyze pairs with a fourth axis of one, voxels compressed beside a plain header, 40 subjects in folders."""
     for n in range(1, 41):
         folder = tmp_path / f"S{n:02d}"
         for word, labels in (("skullstripped", False), ("structure.label", True)):
             path = folder / f"S{n:02d}.delineation.{word}.img"
             write(path, labels, n, nib.Spm2AnalyzeImage, (*SHAPE, 1))
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
     data = rooted("ofg_voxelmorph_lpba40", tmp_path)
     assert data.test.names == tuple(f"S{n:02d}" for n in range(2, 11))
     assert data.validation.names == ("S39", "S40")
@@ -79,7 +135,9 @@ def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
     for n, case in enumerate(cases):
         write(tmp_path / "imagesTr" / case, seed=n)
         write(tmp_path / "labelsTr" / case, labels=True, seed=n)
-    entries = [{"image": f"./imagesTr/{case}", "label": f"./labelsTr/{case}"} for case in cases]
+        write(tmp_path / "masksTr" / case, labels=True, seed=n)
+    kinds = {"image": "imagesTr", "label": "labelsTr", "mask": "masksTr"}
+    entries = [{kind: f"./{folder}/{case}" for kind, folder in kinds.items()} for case in cases]
     listed = [{"fixed": f"./imagesTr/{a}", "moving": f"./imagesTr/{b}"} for a, b in ((cases[0], cases[1]),)]
     layout = {"training": entries, "registration_val": listed}
     (tmp_path / f"{task}_dataset.json").write_text(json.dumps(layout))
@@ -88,6 +146,9 @@ def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
     first, second = (case.split(".")[0] for case in cases[:2])
     assert names == [f"{first} ← {second}", f"{second} ← {first}"]
     assert not set(data.test.names) & {*data.train.names, *data.validation.names}
+    masks = [next(iter(each.test)).fixed.mask for each in (data, Learn2Reg(str(tmp_path), held_out=3))]
+    assert masks[0] is None, "the paper's energies look everywhere"
+    assert masks[1] is not None
 
 
 def test_the_abdomen_of_learn2reg_is_learned_from_what_is_labelled_and_listed_for_training(tmp_path):

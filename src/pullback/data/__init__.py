@@ -3,6 +3,7 @@
 from pullback.data.case import Case, Dataset, FileCase, Subject, Test, Train, Validation, ordered_pairs, pair_of
 from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
+from pullback.data.ixi import PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungPair, lung_fold, read_lung
 from pullback.data.normalise import normalised, shown
@@ -16,6 +17,7 @@ __all__ = [
     "Learn2Reg",
     "LungPair",
     "PairFolder",
+    "PreparedIXI",
     "Subject",
     "Synthesis",
     "Synthetic",

@@ -28,6 +28,7 @@ class Learn2Reg:
         held_out: cases kept from training for the validation split.
         validation_pairs: how many pairs of them.
         both_ways: the pairs that the file lists are measured in both directions.
+        masks: whether images are looked at within the masks that the file lists alone.
         synthetic: as in `PairFolder`.
     """
 
@@ -36,6 +37,7 @@ class Learn2Reg:
     held_out: int = 10
     validation_pairs: int = 20
     both_ways: bool = False
+    masks: bool = True
     synthetic: Synthetic | None = None
 
     @cached_property
@@ -82,7 +84,8 @@ class Learn2Reg:
         return Train(tuple(rest)), self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
 
     def _case(self, root: Path, entry: dict[str, str]) -> FileCase:
-        optional = {kind: root / entry[key] for kind, key in (("labels", "label"), ("mask", "mask")) if key in entry}
+        kinds = {"labels": "label", "mask": "mask"} if self.masks else {"labels": "label"}
+        optional = {kind: root / entry[key] for kind, key in kinds.items() if key in entry}
         return FileCase(_key(entry["image"]), root / entry["image"], **optional, shape=self.shape)
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.filebasedimages import ImageFileError
+from nibabel.filebasedimages import FileBasedImage, ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from torch import Tensor
 
@@ -219,7 +219,7 @@ def load(path: str | Path) -> nib.Nifti1Pair:
     if ends(path, FORMATS):
         return read_itk(path)
     try:
-        image = nib.load(path)
+        image = _opened(path)
     except UNREADABLE as error:
         raise InputError(f"{path}: not a readable NIfTI image ({error}); {remedy(path)}") from error
     if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
@@ -227,6 +227,16 @@ def load(path: str | Path) -> nib.Nifti1Pair:
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
     return image
+
+
+def _opened(path: str | Path) -> FileBasedImage:
+    """As nibabel has it; and pairs whose voxels alone are compressed, .hdr beside .img.gz, as LONI distributes them."""
+    header = Path(str(path)[: -len(".img.gz")] + ".hdr")
+    if not (ends(path, ".img.gz") and header.is_file()):
+        return nib.load(path)
+    image = nib.load(header)
+    image.file_map["image"].filename = str(path)
+    return type(image).from_file_map(image.file_map)
 
 
 def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
@@ -275,7 +285,7 @@ def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
         InputError: colours, vectors or complex numbers, or a file that is cut short.
     """
     try:
-        if ends(path, ".gz") and isinstance(image, nib.Nifti1Image):
+        if ends(path, ".nii.gz") and isinstance(image, nib.Nifti1Image):
             # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
             image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
         values = np.asanyarray(image.dataobj)

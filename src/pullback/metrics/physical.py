@@ -15,8 +15,13 @@ from pullback.metrics.metric import foreground, label_values, with_mean
 
 @dataclass(frozen=True)
 class Dice:
-    """2|A∩B| / (|A|+|B|) per label and its mean over the labels of the pair; a label lost on the way counts as 0."""
+    """2|A∩B| / (|A|+|B|) per label and its mean over the labels of the pair; a label lost on the way counts as 0.
 
+    Attributes:
+        labels: those that count, of what the pair has; None takes all above background.
+    """
+
+    labels: tuple[int, ...] | None = None
     name: ClassVar[str] = "dice"
     higher_is_better: ClassVar[bool] = True
 
@@ -27,6 +32,8 @@ class Dice:
         fixed = pair.fixed_labels.data
         each = {}
         for value in label_values(fixed, pair.moving_labels.data):
+            if self.labels is not None and value not in self.labels:
+                continue
             a, b = fixed == value, moved.data == value
             each[value] = 2 * int((a & b).sum()) / max(int(a.sum()) + int(b.sum()), 1)
         return with_mean(self.name, each)

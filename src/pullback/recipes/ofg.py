@@ -4,11 +4,11 @@ Two recipes of one network and set differ in their supervision alone (Xin et al.
 take its numbers: as many updates as 500 of its epochs, batches of one, initial learning rates of 1e-4 for the network
 and 0.1 for the label; both fall as in its authors' code. As there, an epoch of OASIS and of the abdomen has two updates
 for each of its subjects (of how many pairs of abdomens is not public), and LPBA40 brings its subjects to the first of
-them. That code takes Adam with AMSGrad, these Adam, as the paper. Their splits are not the paper's, which gives no
-lists: those of the files where these have some, else drawn from the names; the paper learns from 200 subjects of IXI
-and of OASIS, these from all that are left. It wants images that were brought onto each other by affine maps before: so
-are IXI as TransMorph's authors prepared it, OASIS and the abdomen as they are distributed; LPBA40 here lies as its
-headers say. The other sets are for smaller machines, whose few updates leave no time for decay; on hippocampus an
+them; Dice there and on IXI is of the labels that it takes. It has Adam with AMSGrad, these Adam, as the paper. Splits
+are those of the files where these have some (IXI's are TransMorph's), else drawn from the names; the paper, which gives
+no lists, learns from 200 subjects of IXI and of OASIS, these from all that are left. It wants images that were brought
+onto each other by affine maps before: so are IXI, OASIS and the abdomen as they are distributed; LPBA40 here lies as
+its headers say. The other sets are for smaller machines, whose few updates leave no time for decay; on hippocampus an
 unsupervised VoxelMorph diverges at twice the rate that it has here.
 """
 
@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from pullback.alignment import Supervision
-from pullback.data import Cohort, Dataset, Learn2Reg, PairFolder
+from pullback.data import Cohort, Dataset, Learn2Reg, PairFolder, PreparedIXI
 from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.ofg import Guided, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
@@ -78,23 +78,23 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
             Training(updates=2000, lr=1e-3),
         ),
         "ixi": (
-            "IXI, atlas to subject: prepared files NAME_T1w.nii.gz, NAME_dseg.nii.gz and those of `atlas`",
+            "IXI, atlas to subject, as TransMorph's authors distribute it",
             3,
-            PairFolder(images="*_T1w.nii.gz", labels="*_dseg.nii.gz", atlas="atlas"),
+            PreparedIXI(),
             replace(FULL, updates=EPOCHS * 200),
         ),
         "oasis": (
             "OASIS (Learn2Reg 2021), subject to subject",
             3,
-            Learn2Reg(both_ways=True),
+            Learn2Reg(both_ways=True, masks=False),
             replace(FULL, updates=EPOCHS * 200 * 2),
         ),
         "lpba40": (
             "LPBA40, subjects to the first of them, as LONI distributes it in delineation space",
             3,
             PairFolder(
-                images="*/*.delineation.skullstripped.img",
-                labels="*/*.delineation.structure.label.img",
+                images="*/*.delineation.skullstripped.img.gz",
+                labels="*/*.delineation.structure.label.img.gz",
                 validation_split=("S39", "S40"),
                 test_split=tuple(f"S{n:02d}" for n in range(2, 11)),
                 atlas="S01",
@@ -105,8 +105,25 @@ _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
         "abdomen": (
             "Abdomen CT-CT (Learn2Reg 2020)",
             3,
-            Learn2Reg(both_ways=True, held_out=3),
+            Learn2Reg(both_ways=True, masks=False, held_out=3),
             replace(FULL, updates=EPOCHS * 30 * 2),
+        ),
+    }
+)
+
+COUNTED: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "ixi": (*range(1, 4), *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36),
+        "lpba40": (
+            *range(21, 35),
+            *range(41, 51),
+            *range(61, 69),
+            *range(81, 93),
+            101,
+            102,
+            121,
+            122,
+            *range(161, 167),
         ),
     }
 )
@@ -121,8 +138,11 @@ def fading(supervision: Way, training: Training) -> Way:
     return supervision
 
 
-def _metrics(data: Dataset) -> tuple[Metric, ...]:
-    return (Dice(), Folding(), SDLogJ(), EndPointError()) if isinstance(data, Cohort) else STANDARD
+def _metrics(name: str, data: Dataset) -> tuple[Metric, ...]:
+    """Where the paper's Dice is of some labels, of those."""
+    if isinstance(data, Cohort):
+        return (Dice(), Folding(), SDLogJ(), EndPointError())
+    return (Dice(COUNTED[name]), *STANDARD[1:]) if name in COUNTED else STANDARD
 
 
 def _paced(training: Training, network: str) -> Training:
@@ -138,7 +158,7 @@ recipes: Mapping[str, Recipe] = MappingProxyType(
             network=partial(kind, ndim=ndim),
             supervision=fading(supervision, training),
             training=_paced(training, network),
-            metrics=_metrics(data),
+            metrics=_metrics(name, data),
         )
         for name, (on, ndim, data, training) in _SETS.items()
         for network, (called, kind) in NETWORKS.items()
