@@ -11,7 +11,7 @@ n = 10 steps on LNCC by dense convolutions, as VoxelMorph's code has it.
 import argparse
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lightning_fabric import Fabric
@@ -27,7 +27,6 @@ from pullback.methods.pair.ofg import Guided
 from pullback.numerics.random import generator
 from pullback.numerics.smooth import gaussian
 from pullback.recipes.ofg import NETWORKS
-from pullback.solvers import Descend
 from pullback.space import Grid, Image
 from pullback.training import Unsupervised, keep_freed_memory, seeded
 
@@ -48,7 +47,7 @@ def make_pair(shape: tuple[int, ...]) -> Pair:
 
 def kinds_of(with_dense: bool) -> dict[str, Supervision]:
     kinds: dict[str, Supervision] = {"unsupervised": Unsupervised()}
-    kinds |= {f"guided, n = {n}": Guided(solver=Descend(n, 0.1)) for n in (5, 10)}
+    kinds |= {f"guided, n = {n}": Guided(solver=replace(Guided().solver, steps=n)) for n in (5, 10)}
     if with_dense:
         kinds["guided, n = 10, dense LNCC"] = Guided(DenseLNCC() + 1.0 * Diffusion())
     return kinds

@@ -95,3 +95,15 @@ def test_the_picture_is_there():
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
     assert pictures
     assert all((README.parent / picture).is_file() for picture in pictures)
+
+
+def test_the_files_that_pages_name_are_there():
+    root = README.parent
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    named = {
+        (page.name, path)
+        for page in pages
+        for path in re.findall(r"`((?:src|tests|benchmarks|docs)/[\w./-]+\.\w+)\b", page.read_text())
+    }
+    assert len(named) > 5
+    assert {(page, path) for page, path in named if not (root / path).is_file()} == set()

@@ -56,7 +56,7 @@ TINY = {
     "training.lr": "1e-2",
     "training.validate_every": "2",
 }
-PARTS = ("table1/phantom/voxelmorph", "steps/phantom", "self-training/phantom")
+PARTS = ("table1/phantom/voxelmorph", "steps/phantom/voxelmorph", "self-training/phantom/voxelmorph")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,8 @@ def test_what_it_leaves(done):
     svg = (done / "figures" / "steps-phantom-voxelmorph-steps.svg").read_text()
     assert "<svg" in svg
     assert "#ffffff" not in svg.split("</defs>")[0]
+    fields = (done / "figures" / "table1-phantom-voxelmorph-fields.svg").read_text()
+    assert fields.count("<image") == 2 + 2 * 2 + 1  # fixed and moving; moved and change of volume by arm; its scale
     page = (done / "index.html").read_text()
     assert page.count("<table>") == 4
     for source in [part.split('"')[0] for part in page.split('src="')[1:]]:

@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 from pullback.alignment import Alignment, Pair
 from pullback.space import Affine, Displacement, Grid, Image, Labels
-from pullback.workflows.pictures import FOLDED, cuts
+from pullback.study.pictures import FOLDED, cuts
 from pullback.workflows.report import picture, write_report
 
 NUMBERS = {"before": {"dice": 0.5, "dice/3": 0.25}, "after": {"dice": 0.75, "dice/3": 0.5, "folding %": 0.012}}

@@ -3,11 +3,14 @@
 from pullback.data.case import Case, Dataset, FileCase, Subject, Test, Train, Validation, ordered_pairs, pair_of
 from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
-from pullback.data.ixi import PreparedIXI
+from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungPair, lung_fold, read_lung
 from pullback.data.normalise import normalised, shown
 from pullback.data.synthesis import Synthesis, Synthetic
+
+Stored = PairFolder | Learn2Reg | PreparedIXI
+"""Datasets that are read from the folder of their `root`."""
 
 __all__ = [
     "Case",
@@ -17,7 +20,9 @@ __all__ = [
     "Learn2Reg",
     "LungPair",
     "PairFolder",
+    "PickledCase",
     "PreparedIXI",
+    "Stored",
     "Subject",
     "Synthesis",
     "Synthetic",

@@ -48,6 +48,11 @@ class FileCase:
     mask: Path | None = None
     shape: tuple[int, ...] | None = None
 
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """Of the image, its labels and its mask; None for one that it does not have."""
+        return self.image, self.labels, self.mask
+
     def load(self) -> Subject:
         return LOADED.get(self, self._read)
 

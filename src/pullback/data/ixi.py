@@ -23,6 +23,10 @@ class PickledCase:
     name: str
     path: Path
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.path,)
+
     def load(self) -> Subject:
         """As it was loaded lately, or from its file; intensities are normalised.
 

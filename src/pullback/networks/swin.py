@@ -29,7 +29,8 @@ class Swin(nn.Module):
         channels: of the input.
         patch: side of a patch in voxels.
         embed: channels of the first stage; each following one has twice as many.
-        depths: blocks of each stage; every second one shifts its windows by half of them.
+        depths: blocks of each stage; every second one shifts its windows by half of them, but not along an axis that
+            one window covers, as in Liu et al.; TransMorph's authors shift there too, and keep the halves apart.
         heads: of attention, by stage.
         window: sides in tokens.
         drop_path: of the last block; each leaves a pair's residual out that often, from 0 in the first block on.

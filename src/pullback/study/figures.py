@@ -16,8 +16,10 @@ from scipy.stats import spearmanr
 
 from pullback.files.beside import beside
 from pullback.files.rows import read_csv
+from pullback.study.pictures import JACOBIAN, cuts, grid_step, jacobian_limit, jacobian_picture, lattice, ramp
 from pullback.study.study import Outcome, Row
 from pullback.study.tables import over_seeds, records
+from pullback.training import align
 
 INK = "#858585"
 COLOURS = ("#4f8fd6", "#e08a3c", "#4aa87a", "#b678d6", "#d8626c", "#a39a3f", "#46a9b8", "#c98aa5", "#8f8f8f", "#7f9a52")
@@ -140,6 +142,44 @@ def _boxed(
         )
         axis.plot([], [], color=colour, linewidth=4, label=arm)
     axis.set_xticks(range(len(names)), [name.removeprefix("dice/") for name in names], fontsize=8)
+
+
+def fields(outcome: Outcome, rows: Sequence[Row]) -> Figure:
+    """The first test pair in its middle plane: the images, and of each arm's first seed the moved one, a grid through
+    the transform, and the change of volume."""
+    pair = next(iter(outcome.recipe.data.test))
+    answers = {arm: align(outcome.network(arm, next(iter(runs))), pair) for arm, runs in outcome.runs.items()}
+    shown = {arm: cuts(alignment)[0] for arm, alignment in answers.items()}
+    limit = max(jacobian_limit(alignment.jacobian) for alignment in answers.values())
+    first, step, columns = next(iter(shown.values())), grid_step(list(shown.values())), 1 + len(shown)
+    wide = WIDTH / 3
+    tall = wide * first.plane.size[1] / first.plane.size[0]
+    figure, axes = blank(columns, wide * columns, 3 * tall + 0.6, 3)
+    figure.suptitle(pair.name, color=INK, fontsize=9)
+    for one in axes:
+        one.set_axis_off()
+    _seen(axes[0], first.fixed, "fixed")
+    _seen(axes[columns], first.before, "moving")
+    for n, (arm, cut) in enumerate(shown.items(), 1):
+        moved, grid, volume = axes[n::columns]
+        _seen(moved, cut.after, arm)
+        for along, heights in zip(cut.reached, lattice(cut, step), strict=True):
+            grid.contour(along, heights, colors=COLOURS[0], linewidths=0.8, linestyles="solid")
+        grid.invert_yaxis()
+        grid.set_aspect("equal")
+        index, palette = jacobian_picture(cut.jacobian, limit)
+        volume.imshow(palette[index], interpolation="nearest")
+    scale = axes[2 * columns].inset_axes((0.1, 0.6, 0.8, 0.05))
+    scale.imshow(ramp(JACOBIAN)[None], aspect="auto", extent=(-limit, limit, 0, 1))
+    scale.set_yticks([])
+    scale.tick_params(colors=INK, labelcolor=INK)
+    scale.set_xlabel("log₂ det ∇φ; yellow where it folds", color=INK, fontsize=9)
+    return figure
+
+
+def _seen(axis: Axes, image: np.ndarray, title: str) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+    axis.set_title(title, fontsize=9)
 
 
 def distances(outcome: Outcome, rows: Sequence[Row]) -> Figure:

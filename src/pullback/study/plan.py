@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pullback.alignment import Register
-from pullback.data import Case, Dataset, FileCase, Learn2Reg, PairFolder
+from pullback.data import Case, Dataset, FileCase, PickledCase, Stored
 from pullback.errors import InputError, Interrupted
 from pullback.files.rows import write_csv
 from pullback.study.evaluate import evaluate, left_out
@@ -118,7 +118,7 @@ def _under(name: str, prefix: str) -> bool:
 def _placed(experiment: Experiment, name: str, roots: Mapping[str, Path]) -> Experiment | None:
     """The experiment with the folders of its images and of those that it goes on from; None where one is not given."""
     data = name.split("/", maxsplit=1)[0]
-    made = not isinstance(experiment.data, PairFolder | Learn2Reg)
+    made = not isinstance(experiment.data, Stored)
     if data in roots and made:
         raise InputError(f"--data {data}={roots[data]}: these images are made, not read; they take no folder")
     if data not in roots and not made:
@@ -184,13 +184,13 @@ def _seen(data: Dataset) -> object:
 
 def _sizes(case: Case) -> tuple[int, ...]:
     """Of its files in bytes; 0 for one that it does not have."""
-    files = (case.image, case.labels, case.mask) if isinstance(case, FileCase) else ()
+    files = case.files if isinstance(case, FileCase | PickledCase) else ()
     return tuple(0 if path is None else path.stat().st_size for path in files)
 
 
 def _portable(recipe: Recipe) -> dict[str, object]:
     """The recipe, but for its words, its seed and where the images are."""
-    data = replace(recipe.data, root="") if isinstance(recipe.data, PairFolder | Learn2Reg) else recipe.data
+    data = replace(recipe.data, root="") if isinstance(recipe.data, Stored) else recipe.data
     training = replace(recipe.training, seed=Training().seed)
     return as_data(replace(recipe, about="", data=data, training=training))
 

@@ -18,8 +18,8 @@ from pullback.methods.points.matched import gap_of, match_points
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
+from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, pushed_name, whole
-from pullback.workflows.pictures import ENDS, FIXED, MOVED, PLANES
 
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed

@@ -15,8 +15,8 @@ from torch import Tensor
 from pullback.alignment import Alignment
 from pullback.files.beside import beside
 from pullback.space import Grid, Transform
-from pullback.workflows import pictures
-from pullback.workflows.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
+from pullback.study import pictures
+from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
 
 __all__ = ["picture", "write_report"]
 

@@ -40,7 +40,7 @@ class Guided:
             it.
         weight: of the guide, the α of the blend.
         coarser: descends on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
-            with an eighth of the parameters in 3D. The label is that field, interpolated to full size.
+            with about an eighth of the parameters in 3D. The label is that field, interpolated to full size.
 
     Raises:
         InputError: a label that is the guess itself, or is fled from, or finer than the images.

@@ -24,7 +24,8 @@ class VoxelMorph(nn.Module):
     Args:
         ndim: 2 or 3.
         encoder: channels of the halving stages.
-        decoder: channels of the other stages; `VOXELMORPH_2` (default, as the paper's best) or `VOXELMORPH_1`.
+        decoder: channels of the other stages; `VOXELMORPH_2` (default, as the paper's best; 300,547 parameters in 3D,
+            and 301,411 in the authors' later code) or `VOXELMORPH_1`.
         transform: `Displacement`, or `Velocity` for a diffeomorphism; the head's answer is its `field`.
         channels: of one image.
     """
