@@ -39,7 +39,7 @@ from pullback.metrics import (
 )
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, chain
-from pullback.space import Affine, Displacement, Grid, Image, Points, ThinPlate, Velocity
+from pullback.space import Affine, Composite, Displacement, Grid, Image, Points, ThinPlate, Transform, Velocity
 from pullback.study.evaluate import unmoved
 from pullback.study.trained import Trained
 from pullback.training import Told, UncertaintyWeighted, Unsupervised, seeded
@@ -48,6 +48,7 @@ from pullback.workflows.quality import verdict
 ELSEWHERE = torch.device("meta")  # the one that torch knows everywhere
 aten = torch.ops.aten
 MOVES = {aten._to_copy.default, aten.copy_.default}
+JOINS = {aten.stack.default, aten.cat.default}  # of which CUDA takes no scalar of the CPU either
 INDEXED = {aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default}  # by indices of the CPU as well
 
 
@@ -83,7 +84,8 @@ class Apart(TorchDispatchMode):
 def done(operation, args, kwargs):
     parts, form = tree_flatten((args, kwargs))
     far = [part for part in parts if isinstance(part, Far)]
-    near = [part for part in parts if isinstance(part, Tensor) and not isinstance(part, Far) and part.ndim > 0]
+    near = [part for part in parts if isinstance(part, Tensor) and not isinstance(part, Far)]
+    near = [part for part in near if part.ndim > 0 or operation in JOINS]
     allowed = operation in MOVES or (operation in INDEXED and isinstance(args[0], Far))
     if far and near and not allowed:
         shapes = [[tuple(part.shape) for part in side] for side in (far, near)]
@@ -135,6 +137,14 @@ def elsewhere() -> Iterator[None]:
         mock.patch("torch.optim.optimizer._get_fused_kernels_supported_devices", return_value=["cpu", "meta"]),
     ):
         yield
+
+
+def begun(start, pair: Pair) -> float:
+    """Gone on with by a field from a start that lies on the CPU, as one that was read does."""
+    quick = replace(BALANCED.deformable, steps=(2, 2, 2))
+    return moved_by(
+        replace(BALANCED, initialise=None, linear=(), deformable=quick)(pair.fixed, pair.moving, start), pair
+    )
 
 
 def learned(make, supervision, pair: Pair) -> float:
@@ -250,6 +260,27 @@ def test_a_truth_of_any_kind_goes_along(pair, truth):
     with elsewhere():
         far = known.to(ELSEWHERE)
         assert measured(far.truth, far) == pytest.approx(here, rel=2e-3)
+
+
+def starts(pair: Pair) -> dict[str, Transform]:
+    field, affine = still(pair), Affine.identity(3)
+    of = {"affine": affine, "field": field, "affine of field": Composite(affine, field)}
+    return of | {"field of affine": Composite(field, affine), "landmarks": landmarks(pair)}
+
+
+@pytest.mark.parametrize("kind", ["affine", "field", "affine of field", "field of affine", "landmarks"])
+def test_a_start_that_was_read_here_goes_along(pair, kind):
+    start = starts(pair)[kind]
+    here = begun(start, pair)
+    with elsewhere():
+        assert begun(start, pair.to(ELSEWHERE)) == pytest.approx(here, rel=2e-3)
+
+
+def test_the_regularity_of_an_affine_lies_where_the_images_do(pair):
+    energy, still = MSE() + Diffusion(), Affine.identity(3)
+    here = float(energy(Alignment(pair, still)))
+    with elsewhere():
+        assert float(energy(Alignment(pair.to(ELSEWHERE), still))) == pytest.approx(here)
 
 
 @pytest.mark.parametrize("name", WORK)

@@ -61,9 +61,7 @@ class Pair:
     def to(self, device: torch.device) -> Self:
         """All that it knows, on `device`."""
         known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        known = {k: v.to(device) for k, v in known.items() if isinstance(v, Image | Labels | Points)}
-        if self.truth is not None and any(p.device != device for p in self.truth.params):
-            known["truth"] = self.truth.with_params(*(p.to(device) for p in self.truth.params))
+        known = {k: v.to(device) for k, v in known.items() if isinstance(v, Image | Labels | Points | Transform)}
         return replace(self, **known)
 
 

@@ -46,6 +46,14 @@ def test_in_parts_as_well_as_at_once(shape):
     torch.testing.assert_close(CoupledConvex(2, memory=few)(fixed, moving), whole, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("memory", [2**30, 2**16])
+def test_where_nothing_is_compared_nothing_moves(shape, memory):
+    """Of displacements that cost the same, the shortest."""
+    field = CoupledConvex(2, memory=memory)(features(shape), features(shape, seed=1), torch.zeros(1, 1, *shape))
+    assert not field.any()
+
+
 @pytest.mark.parametrize("shape", [(20, 24), (14, 16, 15)])
 def test_a_whole_step_is_found(shape):
     """Where the moving features are the fixed ones two voxels on, the answer is two voxels, far from the border."""

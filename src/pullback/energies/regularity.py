@@ -53,8 +53,8 @@ class Bending(Energy):
 
 def field_of(alignment: Alignment) -> Tensor:
     """The field that regularity is asked of, `(B, d, *spatial)`."""
-    transform = alignment.transform
-    return transform.field if isinstance(transform, Dense) else transform.displacement(alignment.pair.fixed.grid)
+    transform, fixed = alignment.transform, alignment.pair.fixed
+    return transform.field if isinstance(transform, Dense) else transform.displacement(fixed.grid).to(fixed.data.device)
 
 
 class _Diffusion(torch.autograd.Function):

@@ -13,9 +13,10 @@ from pullback.numerics.smooth import box_sum
 
 
 def offsets(half_width: int, ndim: int, like: Tensor) -> Tensor:
-    """All displacements of up to `half_width` voxels along each axis, `(K, d)`, K = (2 half_width + 1)ᵈ."""
-    steps = range(-half_width, half_width + 1)
-    return torch.tensor(list(itertools.product(steps, repeat=ndim)), dtype=like.dtype, device=like.device)
+    """All displacements of up to `half_width` voxels along each axis, `(K, d)`, K = (2 half_width + 1)ᵈ; short first."""
+    steps = itertools.product(range(-half_width, half_width + 1), repeat=ndim)
+    nearest = sorted(steps, key=lambda step: sum(n * n for n in step))
+    return torch.tensor(nearest, dtype=like.dtype, device=like.device)
 
 
 def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:

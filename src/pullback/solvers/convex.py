@@ -110,7 +110,7 @@ def _coupled(costs: Tensor, where: Tensor, field: Tensor | None, coupling: float
 
 
 def _best(blocks: Iterator[tuple[Tensor, Tensor]], field: Tensor | None, coupling: float) -> Tensor:
-    """The displacement of least cost at each voxel, `(B, d, *spatial)`; of equals the first."""
+    """The displacement of least cost at each voxel, `(B, d, *spatial)`; of equals the shortest."""
     least: Tensor | None = None
     chosen: Tensor | None = None
     for costs, where in blocks:

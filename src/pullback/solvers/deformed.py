@@ -44,7 +44,7 @@ class Deformed:
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving. A `start` that is a field itself is refined as it is, on the finest level alone."""
-        begin, field = _split(start, fixed.grid)
+        begin, field = _split(start, fixed)
         pairs = self.levels(Pair(fixed, placed(moving, begin)))
         levels = [replace(level, moving=within_view(level.moving)) for level in pairs]
         if field is None:
@@ -81,11 +81,12 @@ def placed(image: Image, start: Linear) -> Image:
     return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(matrix[0]) @ image.grid.affine))
 
 
-def _split(start: Transform | None, grid: Grid) -> tuple[Linear, Dense | None]:
-    """A linear map and the field that comes before it, if any: what is neither becomes a displacement on `grid`."""
+def _split(start: Transform | None, fixed: Image) -> tuple[Linear, Dense | None]:
+    """A linear map and the field that comes before it, if any: what is neither becomes a displacement on its grid."""
     if start is None or isinstance(start, Linear):
-        return start or Affine.identity(grid.ndim), None
+        return start or Affine.identity(fixed.grid.ndim), None
+    start = start.to(fixed.data.device)
     if isinstance(start, Composite) and isinstance(start.outer, Linear) and isinstance(start.inner, Dense):
         return start.outer, start.inner
-    field = start if isinstance(start, Dense) else Displacement(start.displacement(grid), grid)
-    return Affine.identity(grid.ndim), field
+    field = start if isinstance(start, Dense) else Displacement(start.displacement(fixed.grid), fixed.grid)
+    return Affine.identity(fixed.grid.ndim), field

@@ -29,6 +29,11 @@ class Transform(ABC):
     def with_params(self, *params: Tensor) -> Self:
         """The same kind of transform with other parameters."""
 
+    def to(self, device: torch.device) -> Self:
+        """The same map, all that it is made of on `device`."""
+        here = all(p.device == device for p in self.params)
+        return self if here else self.with_params(*(p.to(device) for p in self.params))
+
     @abstractmethod
     def at(self, where: Tensor) -> Tensor:
         """World coordinates `(B, d, …)` in RAS mm to world coordinates, channel first."""

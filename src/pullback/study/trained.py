@@ -8,7 +8,7 @@ from torch import nn
 from pullback.alignment import Pair
 from pullback.data import shown
 from pullback.errors import InputError
-from pullback.numerics.smooth import gaussian
+from pullback.numerics.smooth import widened
 from pullback.space import Affine, Displacement, Grid, Image, canonical, pull
 from pullback.training import align
 
@@ -83,8 +83,7 @@ class Trained:
 
 
 def _laid(image: Image, begin: Affine, grid: Grid) -> Image:
-    """The image on `grid`, smoothed first where voxels there are larger: half the height at one new voxel."""
-    ratio = float((grid.spacing.log().mean() - image.grid.spacing.log().mean()).exp())
-    if ratio > 1.05:
-        image = Image(gaussian(image.data, ratio / 2.355), image.grid, image.mask)
-    return pull(image, begin, onto=grid)
+    """The image on `grid`, whose axes are near R, A, S, smoothed first along those whose voxels grow."""
+    image = canonical(image)
+    smooth = widened(image.data, (grid.spacing / image.grid.spacing).tolist())
+    return pull(Image(smooth, image.grid, image.mask), begin, onto=grid)

@@ -100,6 +100,7 @@ def register_files(
     if isinstance(start, str | Path):
         given.append(start)
         start = read_transform(start)
+    start = start and start.to(device)
     _check(pair, register, table, start, wanted)
     found = headers(fixed, moving)
     with whole(Path(out), given) as folder:
