@@ -7,7 +7,7 @@ from pullback.networks.head import FieldHead, together
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
 from pullback.networks.unet import UNet, convolution
-from pullback.networks.up import Convolved, Up
+from pullback.networks.up import Convolved, Up, batch_norm_relu
 
 __all__ = [
     "Convolved",
@@ -18,6 +18,7 @@ __all__ = [
     "Swin",
     "UNet",
     "Up",
+    "batch_norm_relu",
     "channels_last",
     "convolution",
     "convolve",

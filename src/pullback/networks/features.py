@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pullback.errors import InputError
 from pullback.networks.convolve import channels_last
 from pullback.networks.unet import convolution
-from pullback.networks.up import Convolved, Finish
+from pullback.networks.up import Convolved, batch_norm_relu
 
 
 class FeatureNet(nn.Module):
@@ -40,7 +40,7 @@ class FeatureNet(nn.Module):
             raise InputError(
                 f"FeatureNet: as many widths as strides, two or more, each at least 1; got {widths}, {strides}"
             )
-        finish = _finish(ndim)
+        finish = batch_norm_relu(ndim)
         before = [channels, *widths]
         self.stages = nn.ModuleList(
             nn.Sequential(Convolved(ndim, a, b, finish, stride=stride), Convolved(ndim, b, b, finish))
@@ -58,8 +58,3 @@ class FeatureNet(nn.Module):
             sizes.append(values)
         with torch.autocast(values.device.type, enabled=False):  # costs are compared to their last bit
             return self.coarse(sizes[-1].float()), self.fine(sizes[0].float())
-
-
-def _finish(ndim: int) -> Finish:
-    norm = nn.BatchNorm2d if ndim == 2 else nn.BatchNorm3d
-    return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))

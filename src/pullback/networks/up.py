@@ -13,6 +13,12 @@ Finish = Callable[[int], nn.Module]
 """What follows a convolution of so many channels: normalisation and activation."""
 
 
+def batch_norm_relu(ndim: int) -> Finish:
+    """Batch normalisation and ReLU."""
+    norm = nn.BatchNorm2d if ndim == 2 else nn.BatchNorm3d
+    return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))
+
+
 class Convolved(nn.Module):
     """A 3ᵈ convolution that keeps the size, or every `stride`-th voxel of it, then `finish`.
 

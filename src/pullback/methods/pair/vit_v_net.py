@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
-from pullback.networks import Convolved, FieldHead, Up, channels_last, convolution, convolve, padded, together
+from pullback.networks import (
+    Convolved,
+    FieldHead,
+    Up,
+    batch_norm_relu,
+    channels_last,
+    convolution,
+    convolve,
+    padded,
+    together,
+)
 from pullback.space import Dense, Displacement, Grid, Image
 
 PATCH = 8
@@ -67,11 +77,11 @@ class ViTVNet(nn.Module):
         self.transformer = nn.Sequential(
             *(_block(hidden, heads, mlp, dropout) for _ in range(blocks)), nn.LayerNorm(hidden, eps=1e-6)
         )
-        self.bottom = Convolved(ndim, hidden, bottom, _finish(ndim))
+        self.bottom = Convolved(ndim, hidden, bottom, batch_norm_relu(ndim))
         skips = [encoder[-1], encoder[-1], *reversed(encoder)]
         before = [bottom, *decoder]
         self.up = nn.ModuleList(
-            Up(ndim, b, s, a, _finish(ndim)) for b, s, a in zip(before, skips, decoder, strict=False)
+            Up(ndim, b, s, a, batch_norm_relu(ndim)) for b, s, a in zip(before, skips, decoder, strict=False)
         )
         self.head = FieldHead(ndim, decoder[-1], transform)
 
@@ -111,8 +121,3 @@ def _block(hidden: int, heads: int, mlp: int, dropout: float) -> nn.Module:
 
 def _rectified(channels: int) -> nn.Module:
     return nn.ReLU(inplace=True)
-
-
-def _finish(ndim: int) -> Callable[[int], nn.Module]:
-    norm = nn.BatchNorm2d if ndim == 2 else nn.BatchNorm3d
-    return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))
