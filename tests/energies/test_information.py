@@ -177,6 +177,21 @@ def test_every_voxel_counts_once_also_beyond_the_range():
 
 
 @both
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
+def test_one_image_against_two_is_the_mean_of_both(kind, counts):
+    fixed, moving = (noise(n, 2, 6, 5, 7, seed=n) for n in counts)
+    mask = noise(counts[0], 1, 6, 5, 7, seed=3) > -1
+
+    def told(f, m, inside):
+        field = torch.full((1, 3, 6, 5, 7), 0.25, dtype=torch.float64, requires_grad=True)
+        value = kind(8)(seen(f, m, inside, field=field))
+        return torch.cat([value[None], torch.autograd.grad(value, field)[0].flatten()])
+
+    each = [told(fixed[n % counts[0]][None], moving[n % counts[1]][None], mask[n % counts[0]][None]) for n in range(2)]
+    torch.testing.assert_close(told(fixed, moving, mask), (each[0] + each[1]) / 2)
+
+
+@both
 def test_too_few_bins_are_refused(kind):
     with pytest.raises(InputError, match="4 bins at least, got 3"):
         kind(3)

@@ -1,5 +1,7 @@
 """One process at a time, and no trace of one that left nothing."""
 
+import fcntl
+
 import pytest
 
 from pullback.errors import InputError
@@ -22,4 +24,23 @@ def test_an_empty_folder_goes_and_a_full_one_stays(tmp_path):
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match=r"file.*cannot write there.*-o"), alone_in(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["the folder stays", "the folder goes"])
+def test_who_comes_while_another_leaves_is_alone_too(tmp_path, monkeypatch, left):
+    """The first one takes its lock away after the second has opened that file, and before it has locked it."""
+    folder, lock = tmp_path / "run", fcntl.flock
+    first = alone_in(folder)
+    first.__enter__()
+    if left:
+        (folder / "weights").touch()
+
+    def late(*how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.__exit__(None, None, None)
+        return lock(*how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with alone_in(folder), pytest.raises(InputError, match="another process is at work there"), alone_in(folder):
         pass

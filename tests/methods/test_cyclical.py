@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from rich.console import Console
+from torch.nn.functional import dropout
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort, FileCase, Train, pair_of
@@ -142,6 +143,22 @@ def test_random_features_tell_voxels_apart_once_they_have_seen_images():
     with torch.no_grad():
         fresh, seen = spread(made()), spread(accustomed(made(), DATA.train, 0))
     assert fresh < 0.05 < 0.2 < seen < 1
+
+
+def test_statistics_are_those_of_the_seed_whatever_was_drawn_before():
+    def seen(before, seed):
+        network = made()
+        network.network.register_forward_pre_hook(lambda part, given: dropout(given[0], 0.5, part.training))
+        with torch.random.fork_rng():
+            torch.manual_seed(before)
+            accustomed(network, DATA.train, seed)
+            after = torch.rand(())
+            torch.manual_seed(before)
+            assert after == torch.rand(()), "nothing is drawn from without"
+        return torch.cat([v.flatten() for k, v in network.state_dict().items() if "running" in k])
+
+    assert torch.equal(seen(0, 0), seen(1, 0))
+    assert not torch.equal(seen(0, 0), seen(0, 1))
 
 
 def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():

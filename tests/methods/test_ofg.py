@@ -258,7 +258,7 @@ def test_one_epoch_in_k_is_guided_whatever_the_number_of_updates(more):
             if arm.startswith("every"):
                 updates, when = recipe.training.updates + more, recipe.supervision.when
                 shares[name, arm] = when.k * sum(when(u / updates) for u in range(updates)) / updates
-    assert len(shares) == 3 * 8
+    assert len(shares) == 3 * 8 * 3
     assert all(abs(share - 1) < 0.05 for share in shares.values()), shares
 
 

@@ -261,6 +261,35 @@ def test_what_a_figure_was_measured_for_is_a_table_too(done, tmp_path):
     assert {row["experiment"] for row in read_csv(out / "table-further.csv")} == {one.name}
 
 
+def test_a_family_that_lacks_numbers_is_left_out_and_the_rest_is_written(tmp_path):
+    """With a word; no older answer to its question stays beside the new table."""
+    recipe, out = recipes["unsupervised_voxelmorph_phantom"], tmp_path
+    runs = {arm: {0: Planned(recipe, out / "runs" / arm / "seed-0")} for arm in "abc"}
+    outcome = Outcome("phantom/voxelmorph", Experiment(dict.fromkeys(runs, recipe), registers={}), runs, {})
+    families = [Family(f"{one} and {two}", mann_whitney, [(one, two)]) for one, two in ("ab", "ac")]
+    part = Part("", "", {outcome.name: outcome.experiment}, tests=families, tested="centroid mm")
+
+    def tested(lost):
+        for arm, planned in runs.items():
+            rows = [{"pair": pair, "dice": 0.5, "centroid mm": float(n)} for n, pair in enumerate("pqr")]
+            kept = [{k: v for k, v in row.items() if arm not in lost or k != "centroid mm"} for row in rows]
+            planned[0].folder.mkdir(parents=True, exist_ok=True)
+            write_csv(kept, planned[0].folder / "test.csv")
+        told = Console(record=True, file=StringIO(), width=200)
+        again = Outcome(outcome.name, outcome.experiment, runs, {})
+        tables = write_study(Study("", {"table": part}), {"table": [again]}, out, told)
+        assert len(tables["table"]) == 3
+        assert "phantom, voxelmorph" in (out / "index.html").read_text()
+        words = [line for line in told.export_text().splitlines() if "left out of the tests" in line]
+        return [line["asked"] for line in tables.get("table-tests", ())], words
+
+    assert tested("") == (["a ≠ b", "a ≠ c"], [])
+    asked, (word,) = tested("b")
+    assert asked == ["a ≠ c"]
+    assert "phantom/voxelmorph: left out of the tests: a and b, centroid mm: 'b' has no such number" in word
+    assert tested("bc")[0] == []
+
+
 def test_rounds_are_told_from_where_they_began(tmp_path):
     runs = {
         seed: Planned(cyclical_recipes.recipes["cyclical_correlated_phantom"], tmp_path / "cyclical" / str(seed))

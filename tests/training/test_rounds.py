@@ -97,3 +97,19 @@ def test_what_is_told_is_the_mean_distance():
         Told()(register, replace(pair, truth=None), 0.0)
     still = Affine.identity(2)
     assert float(Told()(lambda *_: Alignment(pair, still), replace(pair, truth=still), 0.0)["tre"]) < 1e-5
+
+
+def test_what_is_told_of_a_batch_is_its_mean_within_one_mask_or_many():
+    grid, field = Grid.centred((6, 7)), torch.randn(2, 2, 6, 7, generator=generator(0))
+    masks = torch.rand(2, 1, 6, 7, generator=generator(1)) > 0.5
+    masks[1] = masks[0].flip(0)  # as many voxels
+
+    def told(which, mask):
+        image = Image(torch.zeros(len(field[which]), 1, 6, 7), grid, mask)
+        pair = Pair(image, image, truth=Displacement(torch.zeros_like(field[which]), grid))
+        return float(Told()(lambda *_: Alignment(pair, Displacement(field[which], grid)), pair, 0.0)["tre"])
+
+    both = slice(0, 2)
+    for first, second, mask in ((masks[:1], masks[1:], masks), (masks[:1], masks[:1], masks[:1])):
+        assert told(both, mask) == pytest.approx((told(slice(0, 1), first) + told(slice(1, 2), second)) / 2)
+    assert told(both, torch.zeros_like(masks)) == 0

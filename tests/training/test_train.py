@@ -21,12 +21,13 @@ from torch.optim import SGD
 from pullback.data import Cohort, Synthesis, Synthetic, Validation
 from pullback.errors import InputError
 from pullback.files.lock import alone_in
-from pullback.methods.pair.ofg import Guided
+from pullback.methods.pair.ofg import EveryKth, Guided, Sometimes
+from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding, SDLogJ
 from pullback.space import Grid, Image
 from pullback.study.recipe import Recipe, to_yaml
-from pullback.study.run import build, load_run, run
+from pullback.study.run import EARLIER, Run, build, learned_from, load_run, run
 from pullback.training import (
     Cosine,
     Plateau,
@@ -202,6 +203,69 @@ def test_a_finished_folder_is_not_overwritten_but_may_be_gone_on_with(tmp_path):
     run(recipe(updates=4), tmp_path / "run", resume=True)
     run(recipe(updates=4), tmp_path / "whole")
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_run_that_has_done_more_is_left_as_it_is(tmp_path):
+    run(recipe(updates=4), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(
+        InputError, match=rf"{tmp_path}.* has done 4 updates, more than training.updates=3; go on with 4"
+    ):
+        run(recipe(updates=3), tmp_path, resume=True)
+    with pytest.raises(InputError, match="has done 4 updates"):
+        train(SMALL(), COHORT.train, Unsupervised(), Training(updates=3), out=tmp_path, resume=True)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    run(recipe(updates=4), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("plateau", [None, Plateau(0.5, 1)])
+def test_how_often_is_validated_is_kept_where_a_plateau_counts_it(tmp_path, plateau):
+    run(recipe(updates=2, plateau=plateau), tmp_path)
+    run(recipe(updates=4, plateau=plateau, log_every=1, save_every=1), tmp_path, resume=True)
+    other = recipe(updates=4, plateau=plateau, validate_every=1)
+    if plateau is None:
+        run(other, tmp_path, resume=True)
+    else:
+        with pytest.raises(InputError, match="another recipe"):
+            run(other, tmp_path, resume=True)
+
+
+def test_a_run_that_is_named_within_a_part_is_known_too(tmp_path):
+    """The teacher of some updates: whom it learned from is kept, and it may move, and nothing else beside it."""
+    run(replace(recipe(updates=1), data=replace(COHORT, train_subjects=6)), tmp_path / "first")
+
+    def student(teacher, epochs=1):
+        taught = Sometimes(SelfTraining(Run(str(teacher))), EveryKth(1, epochs))
+        return replace(recipe(updates=1), supervision=taught)
+
+    run(student(tmp_path / "first"), tmp_path / "second")
+    earlier = json.loads((tmp_path / "second" / "splits.json").read_text())[EARLIER]
+    assert set(earlier) == learned_from(tmp_path / "first") <= learned_from(tmp_path / "second")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    run(student(tmp_path / "moved"), tmp_path / "second", resume=True)
+    with pytest.raises(InputError, match="another recipe"):
+        run(student(tmp_path / "moved", epochs=2), tmp_path / "second", resume=True)
+
+
+@pytest.mark.parametrize("mode", [(False, False), (True, True), (True, False)])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_what_others_want_of_torch_stays(mode, wanted):
+    def now():
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    seen = []
+
+    def watching(register, pair, progress):
+        seen.append(now())
+        return Unsupervised()(register, pair, progress)
+
+    torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
+    try:
+        train(SMALL(), COHORT.train, watching, Training(updates=1, deterministic=wanted))
+        assert now() == mode
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [(True, True) if wanted and not mode[0] else mode]
 
 
 @pytest.mark.parametrize("paced", [{"schedule": Cosine()}, {"supervision": Guided(decay=Cosine())}])

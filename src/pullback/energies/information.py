@@ -64,7 +64,7 @@ def joint_histogram(alignment: Alignment, bins: int) -> Tensor:
     fixed, moving = alignment.pair.fixed, alignment.pair.moving
     rows = _scaled(fixed.data, fixed, bins).clamp_(max=bins - 1).long()
     columns = _scaled(alignment.moved.data, moving, bins - 1)
-    return _Histogram.apply(rows, columns, alignment.mask, bins)
+    return _Histogram.apply(*torch.broadcast_tensors(rows, columns), alignment.mask, bins)
 
 
 def _check(energy: Energy, bins: int) -> None:

@@ -13,7 +13,7 @@ from pullback.numerics.smooth import box_sum
 
 
 def offsets(half_width: int, ndim: int, like: Tensor) -> Tensor:
-    """All displacements of up to `half_width` voxels along each axis, short first: `(K, d)`, K = (2 half_width + 1)ᵈ."""
+    """All displacements of up to `half_width` voxels along each axis, short first: `(K, d)`."""
     steps = itertools.product(range(-half_width, half_width + 1), repeat=ndim)
     nearest = sorted(steps, key=lambda step: sum(n * n for n in step))
     return torch.tensor(nearest, dtype=like.dtype, device=like.device)

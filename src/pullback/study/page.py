@@ -1,7 +1,8 @@
 """The page of a study: what each part asks, what the paper says, the table and the figures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from itertools import groupby
@@ -16,8 +17,9 @@ from pullback.files.manifest import manifest, write_json
 from pullback.files.rows import read_csv, write_csv
 from pullback.study import families
 from pullback.study.compare import printed
+from pullback.study.evaluate import left_out
 from pullback.study.figures import write_figure
-from pullback.study.study import Outcome, Part, Study
+from pullback.study.study import Outcome, Part, Row, Study
 from pullback.study.tables import by_setting, contrasts, records, shown
 
 TESTS = "tests"
@@ -29,21 +31,23 @@ def write_study(
     """`<part>.csv` with every mean, spread and test; `<part>-tests.csv` where a part asks more; `<part>-<figure>.csv`
     where a figure had to be measured; `figures/`; `study.json`, which names the folder of each run; and `index.html`.
     What earlier calls left there of other parts, and of other experiments of these, stays in all of them. The tables
-    also on the console.
+    also on the console, and which tests were not possible, and why.
 
     Returns:
         the tables as shown, by the names of their files.
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, listed in outcomes.items():
-        part = study.parts[name]
-        _keep([record for outcome in listed for record in records(outcome)], part, out / f"{name}.csv")
-        tests = [contrast for outcome in listed for contrast in contrasts(outcome, part)]
-        _keep(tests, part, _beside(out, name, TESTS))
+        part, again = study.parts[name], [outcome.name for outcome in listed]
+        _keep([record for outcome in listed for record in records(outcome)], again, part, out / f"{name}.csv")
+        _keep(_tests(listed, part, console), again, part, _beside(out, name, TESTS))
         for outcome in listed:
             for kind, drawing in part.figures.items():
-                rows = [] if drawing.measure is None else outcome.measured(kind, drawing.measure)
-                _keep([{"experiment": outcome.name, **row} for row in rows], part, _beside(out, name, kind))
+                rows: Sequence[Row] = []
+                if drawing.measure is not None:
+                    rows = outcome.measured(kind, drawing.measure)
+                    told = [{"experiment": outcome.name, **row} for row in rows]
+                    _keep(told, [outcome.name], part, _beside(out, name, kind))
                 write_figure(drawing.draw(outcome, rows), _figure(out, name, outcome.name, kind))
     tables = {}
     for name in outcomes:
@@ -60,14 +64,24 @@ def write_study(
     return tables
 
 
-def _keep(found: Sequence[Mapping[str, Any]], part: Part, path: Path) -> None:
-    """The rows of a table, in the place of older ones of the same experiments; in the part's order."""
-    if not found:
-        return
+def _tests(listed: Sequence[Outcome], part: Part, console: Console) -> list[dict[str, Any]]:
+    """What the part asks; a family of which an outcome lacks the numbers is left out there, with a word."""
+    found = []
+    for outcome in listed:
+        for family in part.tests:
+            with left_out(f"{outcome.name}: left out of the tests", console):
+                found += contrasts(outcome, replace(part, tests=[family]))
+    return found
+
+
+def _keep(found: Sequence[Mapping[str, Any]], again: Collection[str], part: Part, path: Path) -> None:
+    """The rows of a table, in the place of older ones of the experiments that are told `again`; in the part's order."""
     old = read_csv(path) if path.is_file() else []
-    new = {row["experiment"] for row in found}
-    rows = [*found, *(row for row in old if row["experiment"] not in new)]
-    write_csv([row for name in part.experiments for row in rows if row["experiment"] == name], path)
+    rows = [*found, *(row for row in old if row["experiment"] not in again)]
+    if rows := [row for name in part.experiments for row in rows if row["experiment"] == name]:
+        write_csv(rows, path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _tables(name: str, part: Part, out: Path) -> dict[str, tuple[str, list[dict[str, str]]]]:

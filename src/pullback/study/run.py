@@ -4,10 +4,10 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import yaml
@@ -20,11 +20,12 @@ from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
-from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
+from pullback.study.recipe import Recipe, as_data, from_yaml, read_recipe, to_yaml
 from pullback.study.trained import Trained
-from pullback.training import Once, Task, device_of, load_weights, seeded
+from pullback.training import Once, Task, device_of, load_tensors, load_weights, seeded
+from pullback.training.train import check_left
 
-OFTEN = ("log_every", "validate_every", "save_every")  # what may change when a run is gone on with
+OFTEN = ("log_every", "save_every")  # what may change when a run is gone on with
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
@@ -34,10 +35,11 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
     whom other runs that it names had learned from), `run.json` (versions, seed, timings, peak memory), the logs and the
     weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is gone on with; how
-    long and how often to log may have changed.
+    long and how often to log may have changed, and how often to validate where no plateau counts it.
 
     Raises:
-        InputError: images do not fit the network, or the folder holds another run, or another process is at work there.
+        InputError: images do not fit the network, or the folder holds another run or one that has done more updates, or
+            another process is at work there.
     """
     out = Path(out)
     text, splits = to_yaml(recipe), _splits(recipe)
@@ -162,11 +164,35 @@ def _json(path: Path) -> dict[str, Any]:
 def _splits(recipe: Recipe) -> dict[str, list[str]]:
     """Subjects by split, and those of other runs that it names."""
     splits = {split: list(getattr(recipe.data, split).names) for split in ("train", "validation", "test")}
-    parts = (recipe.supervision, recipe.procedure)
-    named = [getattr(part, name) for part in parts for name in getattr(part, "elsewhere", ())]
+    named = [getattr(part, name) for part in _parts(recipe) if isinstance(part, Naming) for name in part.elsewhere]
     folders = [run.folder if isinstance(run, Run) else run for run in named]
     earlier = {name for folder in folders if folder and isinstance(folder, str) for name in learned_from(folder)}
     return splits | ({EARLIER: sorted(earlier)} if earlier else {})
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A part that says which of its members name other runs."""
+
+    elsewhere: tuple[str, ...]
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A part that says whether it changes with progress."""
+
+    paced: bool
+
+
+def _parts(thing: Any) -> Iterator[Any]:
+    """It, and all that it is made of, at any depth."""
+    yield thing
+    if isinstance(thing, partial):
+        thing = (*thing.args, *thing.keywords.values())
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        thing = tuple(getattr(thing, field.name) for field in fields(thing))
+    for part in thing if isinstance(thing, tuple) else ():
+        yield from _parts(part)
 
 
 def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
@@ -191,28 +217,34 @@ def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
     if not resume:
         raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    paced = recipe.training.schedule is not None or getattr(recipe.supervision, "paced", False)
+    paced = recipe.training.schedule is not None or any(p.paced for p in _parts(recipe) if isinstance(p, Paced))
     whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
-    free = OFTEN if whole else ("updates", *OFTEN)
+    counted = recipe.training.plateau is not None
+    free = (*OFTEN, *(() if whole else ("updates",)), *(() if counted else ("validate_every",)))
     before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
     if _fixed(before, recipe, free) != _fixed(now, recipe, free):
         raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
     if _json(out / "splits.json") != splits:
         raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
+    if (out / "last.safetensors").is_file():
+        check_left(load_tensors(out / "last.safetensors")[1]["update"], recipe.training, out)
 
 
 def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
     training, and where images and other runs are."""
-    tree = yaml.safe_load(text)
-    if not isinstance(tree, dict):
-        return tree
-    idle = {"training": free, "data": ("root",)}
-    idle |= {part: getattr(getattr(recipe, part), "elsewhere", ()) for part in ("supervision", "procedure")}
-    for part, names in idle.items():
-        if isinstance(tree.get(part), dict):
-            tree[part] = {k: v for k, v in tree[part].items() if k not in names}
-    return {**tree, "about": ""}
+    idle = {as_data(part)["part"]: part.elsewhere for part in _parts(recipe) if isinstance(part, Naming)}
+    idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
+    idle |= {as_data(recipe.data)["part"]: ("root",)}
+
+    def kept(tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [kept(item) for item in tree]
+        if not isinstance(tree, dict):
+            return tree
+        return {k: kept(v) for k, v in tree.items() if k not in idle.get(str(tree.get("part")), ())}
+
+    return kept(yaml.safe_load(text))
 
 
 @contextmanager

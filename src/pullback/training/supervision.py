@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
+from pullback.energies.similarity import masked_mean
 
 TINY = 1e-12  # voxels²: the root of 0 has no slope
 
@@ -25,7 +26,8 @@ class Unsupervised:
 class Told:
     """The loss is how far the guess leads points from where the pair's known truth leads them: the mean over voxels.
 
-    In voxels of the fixed grid. Of voxels within the fixed image's mask, where it has one.
+    In voxels of the fixed grid. Of voxels within the fixed image's mask, where it has one; 0 where that is
+    empty.
     """
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
@@ -41,4 +43,4 @@ class Told:
             truth = pair.truth.displacement(grid)
         guess = register(pair.fixed, pair.moving).transform.displacement(grid)
         off = (guess - truth.to(guess)).square().sum(1, keepdim=True).clamp(min=TINY).sqrt()
-        return {"tre": off.mean() if pair.fixed.mask is None else off[pair.fixed.mask].mean()}
+        return {"tre": masked_mean(off, pair.fixed.mask)}

@@ -113,7 +113,7 @@ def train(
         no longer in training mode.
 
     Raises:
-        InputError: the folder holds another run, or, with `resume`, none that fits.
+        InputError: the folder holds another run, or, with `resume`, none that fits or one that has done more updates.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved, where there is an `out`.
         FloatingPointError: when the loss is no longer finite.
     """
@@ -132,6 +132,7 @@ def train(
         if folder is None:
             raise InputError("resume: say with `out` which run to go on with")
         state = _State(**load_state(learning, optimiser, folder / "last.safetensors"))
+        check_left(state.update, training, folder)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
         Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
@@ -164,6 +165,19 @@ def train(
     if folder is not None and state.best is not None:
         load_weights(network, folder / "best.safetensors")
     return network.cpu().eval()
+
+
+def check_left(done: int, training: Training, folder: Path) -> None:
+    """That a run can be gone on with after `done` updates.
+
+    Raises:
+        InputError: there are fewer in all.
+    """
+    if done > training.updates:
+        raise InputError(
+            f"{folder}: this run has done {done} updates, more than training.updates={training.updates}; go on with "
+            f"{done} or more, or name another folder"
+        )
 
 
 def draw(pairs: Drawn, seed: int, index: int) -> Pair:
@@ -293,9 +307,12 @@ class _Keeper:
 
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before, warn_only=True)
+    if not wanted:
+        yield
+        return
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=warns or not before)  # whoever wants errors has them
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warns)

@@ -40,6 +40,7 @@ from pullback.training import (
     save_tensors,
     save_weights,
     score,
+    seeded,
     seen_through,
     train,
 )
@@ -248,10 +249,11 @@ def accustomed(network: Correlated | Descending, pairs: Train, seed: int) -> Cor
     """An untrained network whose batch normalisation, if it has any, has seen some of the pairs.
 
     Else what it makes of an image would shrink from layer to layer, and with it what tells two voxels apart: labels of
-    random features, which the paper begins with, would be of none.
+    random features, which the paper begins with, would be of none. A seed gives the same statistics also with dropout.
     """
     device = device_of()
-    update_bn((draw(pairs, seed, n).to(device) for n in range(LOOKS)), _Guessing(network.to(device)))
+    with seeded(seed, 1):
+        update_bn((draw(pairs, seed, n).to(device) for n in range(LOOKS)), _Guessing(network.to(device)))
     return network
 
 
