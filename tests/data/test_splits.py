@@ -13,7 +13,6 @@ from hypothesis import assume, given, strategies as st
 
 from pullback.alignment import Alignment
 from pullback.data import (
-    Cohort,
     FileCase,
     Learn2Reg,
     PairFolder,
@@ -319,6 +318,67 @@ def test_learn2reg_labels_that_are_kept_back(tmp_path, without, tested):
     assert subjects(Learn2Reg(str(tmp_path), held_out=2).test) == {f"T_{n:04d}_0000" for n in tested}
 
 
+def listed(root, training, test=(), pairs=(), tested=()) -> None:
+    """A layout of images, which are not written: only their names are looked at."""
+    layout = {
+        "training": [{"image": f} for f in training],
+        "test": [{"image": f} for f in test],
+        "registration_val": [{"fixed": a, "moving": b} for a, b in pairs],
+        "registration_test": [{"fixed": a, "moving": b} for a, b in tested],
+    }
+    (root / "T_dataset.json").write_text(json.dumps(layout))
+
+
+def test_learn2reg_refuses_to_choose_checkpoints_on_who_is_reported(tmp_path):
+    files = [f"imagesTr/T_{n:04d}_{m:04d}.nii.gz" for n in range(6) for m in (0, 1)]
+    for pair in ((files[0], files[2]), (files[2], files[5])):
+        listed(tmp_path, files, pairs=[pair], tested=[(files[0], files[4])])
+        with pytest.raises(InputError, match=r"T_dataset.json: 1 cases.*such as T_000[02]_000[01],.*held out"):
+            _ = Learn2Reg(str(tmp_path)).validation
+    listed(tmp_path, files, pairs=[(files[2], files[6])], tested=[(files[0], files[4])])
+    data = Learn2Reg(str(tmp_path))
+    assert data.train.names == ("T_0004_0000", "T_0004_0001", "T_0005_0000", "T_0005_0001"), "no other scan of theirs"
+
+
+@pytest.mark.parametrize("dot", ["", "./"])
+def test_learn2reg_images_of_one_name_in_two_folders_are_two(tmp_path, dot):
+    training, test = ([f"images{part}/{n:04d}.nii.gz" for n in range(6)] for part in ("Tr", "Ts"))
+    listed(tmp_path, [*training, "imagesTr/x.nii"], test[:2], [(training[4], training[5])], [(dot + test[0], test[1])])
+    data = Learn2Reg(str(tmp_path))
+    assert [case.image for case in data.test.pairs[0]] == [tmp_path / path for path in test[:2]]
+    assert [case.image for case in data.validation.pairs[0]] == [tmp_path / path for path in training[4:]]
+    assert data.test.names == tuple(test[:2]), "told apart by folder"
+    assert data.train.names == ("0002", "0003", *training[:2], "x")
+
+
+def test_learn2reg_names_may_have_dots(tmp_path):
+    endings = (".nii.gz", ".nii", ".NII.GZ", ".mha", ".nrrd", "")
+    files = [f"imagesTr/brain.{n}{ending}" for n, ending in enumerate(endings)]
+    listed(tmp_path, files, pairs=[files[:2]])
+    data = Learn2Reg(str(tmp_path), held_out=2)
+    assert [split.names for split in (data.test, data.train, data.validation)] == [
+        (f"brain.{n}", f"brain.{n + 1}") for n in (0, 2, 4)
+    ]
+
+
+@given(st.lists(st.integers(1, 3), min_size=6, max_size=12), st.integers(2, 4))
+def test_learn2reg_holds_out_whole_patients(scans, held_out):
+    """And no more of them than it takes; where each has one scan, as many as was said."""
+    names = [f"T_{n:04d}_{m:04d}" for n, count in enumerate(scans) for m in range(count)]
+    files = [f"imagesTr/{name}.nii.gz" for name in names]
+    with tempfile.TemporaryDirectory() as root:
+        listed(Path(root), files, pairs=[(files[0], files[scans[0]])])
+        data = Learn2Reg(root, held_out=held_out, validation_pairs=1000)
+        splits = [data.test.names, data.train.names, data.validation.names]
+    learned = len(data.train.names)
+    patients = [{name[:6] for name in split} for split in splits]
+    assert not patients[0] & patients[1] | patients[0] & patients[2] | patients[1] & patients[2]
+    left = names[sum(scans[:2]) :]
+    assert data.train.names + data.validation.names == tuple(left)
+    assert len(left) - learned < held_out + scans[int(left[learned][2:6])]
+    assert len(left) - learned >= held_out
+
+
 def test_a_dataset_that_was_written_is_read(tmp_path):
     files = learn2reg(tmp_path)
     entries = {f"s{n}": {"image": f, "label": f.replace("images", "labels")} for n, f in enumerate(files)}
@@ -364,13 +424,20 @@ def test_normalised_is_robust_and_sees_no_scale():
         normalised(Image(torch.ones(1, 1, 5, 5), Grid.centred((5, 5))))
 
 
-def test_ordered_pairs_spread_evenly():
-    cases = Cohort(test_subjects=5).test.pairs
-    everyone = sorted({c for p in cases for c in p}, key=lambda c: c.number)
-    assert len(ordered_pairs(everyone)) == 20
-    some = ordered_pairs(everyone, 7)
-    assert len(set(some)) == 7
-    assert {a.number for a, _ in some} == {c.number for c in everyone}
+@given(st.integers(0, 40), st.integers(-1, 2000))
+def test_everyone_is_in_as_many_ordered_pairs_as_anyone(count, limit):
+    """Fixed as often as any other up to one, and moving too; none both ways before all are in, and all row by row."""
+    cases = [FileCase(f"s{n}", Path(f"s{n}.nii.gz")) for n in range(count)]
+    everyone = ordered_pairs(cases)
+    assert everyone == [(a, b) for a in cases for b in cases if a != b]
+    some = ordered_pairs(cases, limit)
+    assert some == everyone if limit >= len(everyone) else len(some) == max(limit, 0)
+    assert {*some} <= {*everyone}
+    assert len({*some}) == len(some)
+    assert len({*map(frozenset, some)}) == min(len(some), len(everyone) // 2)
+    for side in zip(*some, strict=True):
+        often = [side.count(case) for case in cases]
+        assert max(often) - min(often) <= 1
 
 
 def test_several_pairs_are_all_others_and_both_ways_last():

@@ -10,7 +10,7 @@ import torch
 
 from pullback.alignment import Pair
 from pullback.data.memory import Memory
-from pullback.data.normalise import normalised
+from pullback.data.normalise import shown
 from pullback.errors import InputError
 from pullback.files.nifti import read_image, read_labels
 from pullback.space import Image, Labels, Transform, canonical, centred
@@ -39,7 +39,7 @@ class Case(Protocol):
 class FileCase:
     """Files on disk, turned on loading to axes near R, A, S; `labels` and `mask` lie on the image's grid.
 
-    Intensities are normalised. `shape`, counted along the turned axes, lays the middle of each image over the others'.
+    Intensities are `shown`. `shape`, counted along the turned axes, lays the middle of each image over the others'.
     """
 
     name: str
@@ -58,7 +58,7 @@ class FileCase:
 
     def _read(self) -> Subject:
         stored = read_image(self.image, self.mask)
-        image = canonical(normalised(stored))
+        image = shown(canonical(stored))
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is None:
             return Subject(image, labels)
@@ -201,9 +201,15 @@ class Dataset(Protocol):
 
 
 def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple[Some, Some]]:
-    """All ordered pairs of different cases, or `limit` of them, spread evenly."""
-    pairs = [(a, b) for a in cases for b in cases if a is not b]
-    return pairs if limit is None else [pairs[number] for number in _spread(len(pairs), limit)]
+    """All ordered pairs of different cases, or `limit` of them.
+
+    Fewer than all are (i, i + k mod n), k = 1, 2, …: each case is fixed as often as any other, up to one, and moving
+    too, and none is there both ways before all are in.
+    """
+    n = len(cases)
+    if limit is None or limit >= n * (n - 1):
+        return [(a, b) for a in cases for b in cases if a is not b]
+    return [(case, cases[(i + k) % n]) for k in range(1, n) for i, case in enumerate(cases)][: max(limit, 0)]
 
 
 def _spread(length: int, count: int) -> list[int]:

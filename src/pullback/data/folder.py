@@ -26,7 +26,8 @@ class PairFolder:
     later change nothing for the others, except that in a small folder one may push another from test to validation or
     from validation to training: never towards test, and never from test to training at once.
 
-    Validation has 20 pairs and test 100, spread evenly over all there are; where it has more subjects, one of each.
+    Validation has 20 pairs and test 100, or all there are; where it has more subjects, one of each. Each subject is
+    fixed as often as any other, up to one, and moving too.
 
     Attributes:
         root: the folder, or "" until one is given.

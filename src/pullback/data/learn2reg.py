@@ -1,6 +1,8 @@
 """The Learn2Reg layout."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +11,10 @@ from pathlib import Path
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
+from pullback.files.endings import FORMATS, NIFTI, ends
 from pullback.files.manifest import write_json
+
+Pairs = list[tuple[FileCase, FileCase]]
 
 
 @dataclass(frozen=True)
@@ -18,14 +23,18 @@ class Learn2Reg:
 
     The test split is `registration_test` where the file has one, unless its labels are kept back while those of
     `registration_val` are at hand; else it is `registration_val`. The validation split, on which checkpoints are
-    chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` training cases that
-    are in no test pair. The other training cases are learned from; of images listed for testing nothing is learned.
+    chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` training cases. The
+    other training cases are learned from; of images listed for testing nothing is learned.
+
+    No patient is in two splits: images named TASK_PATIENT_MODALITY, the last two of four digits, such as
+    `LungCT_0004_0000` and `LungCT_0004_0001` in one folder, are of one. Cases have the names of their images without
+    endings, or, where two have the same, their paths as listed.
 
     Attributes:
         root: the folder, or "" until one is given.
         shape: cut or pad every image about its middle to this shape (along the axes near R, A, S), middles on top of
             each other; None leaves the images where their headers put them.
-        held_out: cases kept from training for the validation split.
+        held_out: cases kept from training for the validation split, and with them all others of their patients.
         validation_pairs: how many pairs of them.
         both_ways: the pairs that the file lists are measured in both directions.
         masks: whether images are looked at within the masks that the file lists alone.
@@ -50,43 +59,59 @@ class Learn2Reg:
                 f"{here}: a Learn2Reg folder holds exactly one *_dataset.json, found {len(files)}; say where it is "
                 f"with --data DIR"
             )
-        try:
-            layout = json.loads(files[0].read_text())
-            training = {_key(e["image"]): self._case(root, e) for e in layout["training"]}
-            tested = [e for e in layout.get("test", []) if isinstance(e, dict)]
-            cases = training | {_key(e["image"]): self._case(root, e) for e in tested}
-            wanted = [layout.get("registration_test") or [], layout.get("registration_val") or []]
-            splits = [[(cases[_key(p["fixed"])], cases[_key(p["moving"])]) for p in pairs] for pairs in wanted]
-            if self.both_ways:
-                splits = [[way for pair in pairs for way in (pair, pair[::-1])] for pairs in splits]
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise InputError(f"{files[0]}: not the Learn2Reg layout: {error!r} is missing or unreadable") from error
-        test, validation = splits
+        training, test, validation = self._listed(files[0])
         if not test or (_labelled(validation) and not _labelled(test)):
             test, validation = validation, []
         if not test:
             raise InputError(f"{files[0]}: lists neither registration_val nor registration_test pairs to evaluate on")
-        used = {case.name for pairs in (test, validation) for pair in pairs for case in pair}
-        rest = [case for case in training.values() if case.name not in used]
+        tested = _patients(test)
+        both = sorted({case.name for pair in validation for case in pair if _patient(case) in tested})
+        if both:
+            raise InputError(
+                f"{files[0]}: {len(both)} cases of registration_val, such as {both[0]}, are of patients of "
+                f"registration_test, so checkpoints would be chosen on who is reported: take them out of one of the "
+                f"two, or leave registration_val empty: then training cases are held out"
+            )
+        used = tested | _patients(validation)
+        rest = [case for case in training if _patient(case) not in used]
         if not validation:
-            kept = max(len(rest) - self.held_out, 0)
-            rest, held = rest[:kept], rest[kept:]
-            validation = ordered_pairs(held, self.validation_pairs)
+            late = {_patient(case) for case in rest[max(len(rest) - self.held_out, 0) :]}
+            validation = ordered_pairs([case for case in rest if _patient(case) in late], self.validation_pairs)
+            rest = [case for case in rest if _patient(case) not in late]
         if len(rest) < 2 or not validation:
             raise InputError(
                 f"{files[0]}: {len(rest)} cases are left to train on and {len(validation)} pairs to validate by; at "
-                f"least 2 and 1 are needed: set data.held_out (now {self.held_out}, of cases that are in no test pair) "
-                f"to 2 or more and data.validation_pairs (now {self.validation_pairs}) above 0"
+                f"least 2 and 1 are needed: set data.held_out (now {self.held_out}, of cases whose patients are in no "
+                f"test pair) to 2 or more and data.validation_pairs (now {self.validation_pairs}) above 0; cases named "
+                f"TASK_PATIENT_MODALITY are held out by patient"
             )
         if self.synthetic is None:
             return Train(tuple(rest)), Validation(tuple(validation)), Test(tuple(test))
         seen = [list(dict.fromkeys(case for pair in pairs for case in pair)) for pairs in (validation, test)]
         return Train(tuple(rest)), self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
 
-    def _case(self, root: Path, entry: dict[str, str]) -> FileCase:
+    def _listed(self, file: Path) -> tuple[list[FileCase], Pairs, Pairs]:
+        """The cases for training, and the pairs for test and for validation, as the file has them."""
+        try:
+            layout = json.loads(file.read_text())
+            parts = [layout["training"], [e for e in layout.get("test", []) if isinstance(e, dict)]]
+            paths = {Path(e["image"]) for part in parts for e in part}
+            often = Counter(map(_bare, paths))
+            names = {path: _bare(path) if often[_bare(path)] == 1 else path.as_posix() for path in paths}
+            training, tested = ({Path(e["image"]): self._case(file.parent, e, names) for e in part} for part in parts)
+            cases = training | tested
+            wanted = [layout.get("registration_test") or [], layout.get("registration_val") or []]
+            test, validation = ([(cases[Path(p["fixed"])], cases[Path(p["moving"])]) for p in ps] for ps in wanted)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise InputError(f"{file}: not the Learn2Reg layout: {error!r} is missing or unreadable") from error
+        if self.both_ways:
+            test, validation = ([way for pair in pairs for way in (pair, pair[::-1])] for pairs in (test, validation))
+        return list(training.values()), test, validation
+
+    def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
         kinds = {"labels": "label", "mask": "mask"} if self.masks else {"labels": "label"}
         optional = {kind: root / entry[key] for kind, key in kinds.items() if key in entry}
-        return FileCase(_key(entry["image"]), root / entry["image"], **optional, shape=self.shape)
+        return FileCase(names[Path(entry["image"])], root / entry["image"], **optional, shape=self.shape)
 
     @property
     def centred(self) -> bool:
@@ -105,11 +130,22 @@ class Learn2Reg:
         return self._splits[2]
 
 
-def _key(path: str) -> str:
-    return Path(path).name.split(".")[0]
+def _bare(path: Path) -> str:
+    """The name of an image without its ending."""
+    ending = next((ending for ending in NIFTI + FORMATS if ends(path, ending)), "")
+    return path.name[: len(path.name) - len(ending)]
 
 
-def _labelled(pairs: Sequence[tuple[FileCase, FileCase]]) -> bool:
+def _patient(case: FileCase) -> str:
+    """An image's path without its ending and, where it ends in _PATIENT_MODALITY, without the latter."""
+    return re.sub(r"(?<=_\d{4})_\d{4}$", "", str(case.image.parent / _bare(case.image)))
+
+
+def _patients(pairs: Pairs) -> set[str]:
+    return {_patient(case) for pair in pairs for case in pair}
+
+
+def _labelled(pairs: Pairs) -> bool:
     return any(case.labels is not None for pair in pairs for case in pair)
 
 
