@@ -110,6 +110,9 @@ def test_register(method, ndim):
         assert float(first.abs().max()) < 0.01, "an untrained network stays near the identity"
     assert torch.equal(first, second), "the same seed gives the same answer"
     assert all(torch.equal(a, b.data) for a, b in zip(before, (pair.fixed, pair.moving), strict=True))
+    fixed, moving = (Image(image.data.double(), image.grid) for image in (pair.fixed, pair.moving))
+    with torch.no_grad():
+        torch.testing.assert_close(network(fixed, moving).transform.displacement(fixed.grid).to(first), first)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
