@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
+from pullback.data import Cohort
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical, register
 from pullback.methods.pose.initialise import Initialise, from_header, from_masses
+from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
 from pullback.numerics.random import generator
 from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
-from pullback.space import Affine, Composite, Grid, Image, Motion, Velocity
+from pullback.space import Affine, Composite, Grid, Image, Labels, Motion, Velocity, pull
+from pullback.workflows.choices import KINDS, classical
 
 SHAPES = {2: ((36, 34), (40, 44)), 3: ((24, 26, 24), (28, 25, 30))}
 LINEAR = tuple(
@@ -176,3 +179,45 @@ def test_registration_refuses_a_path_before_it_works():
     for pair in ((flat, "b.nii.gz"), ("a.nii.gz", flat)):
         with pytest.raises(TypeError, match=r"pb\.read_image"):
             register(*pair)
+
+
+@pytest.fixture(scope="module")
+def brains():
+    return next(iter(Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+
+
+ALIGNED = replace(FAST, initialise=None, linear=())
+
+
+def quality_of(pair, transform):
+    return numbers_of(Alignment(pair, transform), (Dice(), SDLogJ(), Folding()))
+
+
+@pytest.mark.parametrize("middle", [(15, 20, 15), (10, 14, 12), (20, 24, 16)])
+def test_what_is_excluded_of_the_moving_image_keeps_its_size(brains, middle):
+    """A lesion is to be brought along, not to be closed over."""
+    grid = brains.moving.grid
+    from_middle = grid.voxels(torch.zeros(1, dtype=torch.float64)) - torch.tensor(middle).view(3, 1, 1, 1)
+    ball = Labels((from_middle.square().sum(0) <= 25)[None, None].to(torch.uint8), grid)
+    whole, holed = brains.moving, replace(brains.moving, mask=ball.data == 0)
+    free, spared = (
+        pull(ball, ALIGNED(brains.fixed, moving).transform, onto=brains.fixed).data.sum() for moving in (whole, holed)
+    )
+    assert float(spared) == pytest.approx(float(free), rel=0.3)
+
+
+@pytest.mark.parametrize("sides", ["both", "fixed"])
+def test_masks_of_the_brain_leave_the_field_as_smooth(brains, sides):
+    fixed, moving = (replace(image, mask=image.data > 0.02) for image in (brains.fixed, brains.moving))
+    plain = quality_of(brains, ALIGNED(brains.fixed, brains.moving).transform)
+    masked = quality_of(brains, ALIGNED(fixed, moving if sides == "both" else brains.moving).transform)
+    before = quality_of(brains, Affine.identity(3))
+    assert masked["sdlogj"] < 1.1 * plain["sdlogj"]
+    assert masked["dice"] - before["dice"] > 0.8 * (plain["dice"] - before["dice"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_every_kind_of_field_aligns_by_every_preset(brains, kind, preset):
+    found = classical(preset, kind, aligned=True)(brains.fixed, brains.moving).transform
+    assert quality_of(brains, found)["dice"] > quality_of(brains, Affine.identity(3))["dice"] + 0.1

@@ -13,7 +13,7 @@ from pullback.energies import LNCC, Diffusion
 from pullback.files import read_image
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Deformed, Descend, Levels
-from pullback.space import Affine, Displacement, Grid, Image
+from pullback.space import Affine, Displacement, Grid, Image, Labels
 from pullback.workflows.quality import verdict
 
 
@@ -103,6 +103,21 @@ def test_folding_and_leaving_and_harm_are_told(ndim, waves):
     told = judged(pair, Affine(away)).reasons
     assert any("in view" in reason for reason in told)
     assert any("less alike" in reason for reason in told)
+
+
+def test_labels_that_part_are_told(waves):
+    """Though the images, which repeat themselves, are as alike as before."""
+    grid = Grid.centred((40, 44))
+    where = grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])
+    image = Image((2 * torch.pi * where[:, :1] / 4).sin().float() + waves(2, 1, 30.0)(where).float() / 20 + 2, grid)
+    labels = Labels((where.norm(dim=1, keepdim=True) < 12).to(torch.uint8), grid)
+    pair, period = Pair(image, image, labels, labels), torch.eye(3, dtype=torch.float64)
+    period[0, -1] = 4.0
+    found = judged(pair, Affine(period))
+    assert found.score < 0.5
+    assert any("labels overlap less than before: Dice 0.7" in reason for reason in found.reasons)
+    told = judged(pair, Affine.identity(2), before=Affine(period)).reasons
+    assert not any("labels" in reason for reason in told)
 
 
 def test_a_small_view_within_a_large_image_has_not_left(brains):

@@ -17,6 +17,7 @@ from pullback.data import Cohort
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import read_ants, read_image, read_points, read_transform, write_image
+from pullback.files.itk import chain
 from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
@@ -162,6 +163,14 @@ def test_centres_are_laid_on_each_other_when_asked(world, tmp_path):
     found = register_files(*files, Trained(network, centred=True), tmp_path / "centres")
     assert lost["numbers"]["before"]["ncc"] == 0
     assert found["numbers"]["before"]["ncc"] > 0.4
+    assert found["round trip voxels"]["95 %"] < 0.01
+    refined = register_files(*files, learned(Trained(network), "centres", refine=2), tmp_path / "refined")
+    assert refined["numbers"]["after"]["ncc"] > found["numbers"]["after"]["ncc"]
+    one, two = (read_image(path.images[0]).grid.centre for path in files)
+    for folder, shift in {"header": 0 * one, "centres": two - one, "refined": two - one}.items():
+        affine, field = chain(read_transform(tmp_path / folder / "fixed_to_moving.h5"))
+        assert isinstance(field, Displacement)
+        torch.testing.assert_close(affine.matrix[:3, 3], shift)
 
 
 def test_the_moved_image_lies_on_the_fixed_grid(world):

@@ -5,7 +5,13 @@ from dataclasses import replace
 import torch
 
 from pullback.errors import InputError
+from pullback.numerics.smooth import gaussian
 from pullback.space import Image
+
+RIM = 3.0
+"""Voxels: how far into what a mask hides the image goes on as at its rim."""
+FAR = 1e-3
+"""The weight of what is far away."""
 
 
 def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
@@ -33,7 +39,11 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
 
 
 def shown(image: Image) -> Image:
-    """Intensities 0 … 1 (`normalised`), and what the mask hides at the mean of what it shows.
+    """Intensities 0 … 1 (`normalised`), and what the mask hides smoothly away: near its rim the mean of what is shown
+    around, far away of all that is shown.
+
+    An edge at the rim would be seen from within, by whatever smooths or interpolates, and pulled at: where a hole is
+    filled with one value, registration shrinks it to a third.
 
     Raises:
         InputError: the mask is empty, or the image constant within it.
@@ -45,5 +55,7 @@ def shown(image: Image) -> Image:
         return bright
     seen = image.mask.expand_as(bright.data)
     axes = tuple(range(2, bright.data.ndim))
-    mean = torch.where(seen, bright.data, 0).sum(axes, keepdim=True) / seen.sum(axes, keepdim=True)
-    return replace(bright, data=torch.where(seen, bright.data, mean))
+    lit, weight = torch.where(seen, bright.data, 0), seen.to(bright.data)
+    mean = lit.sum(axes, keepdim=True) / weight.sum(axes, keepdim=True)
+    near = (gaussian(lit, RIM) + FAR * mean) / (gaussian(weight, RIM) + FAR)
+    return replace(bright, data=torch.where(seen, bright.data, near))

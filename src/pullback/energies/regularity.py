@@ -1,13 +1,13 @@
 """How rough a field is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullback.alignment import Alignment
-from pullback.energies.energy import Energy
+from pullback.energies.energy import Energy, Sum, Weighted, parts
 from pullback.space import Dense
 
 
@@ -49,6 +49,21 @@ class Bending(Energy):
                 if min(field.shape[a], field.shape[b]) > 1:
                     total = total + 2 * field.diff(dim=a).diff(dim=b).square().mean()
         return {"bending": total / len(axes) ** 2}
+
+
+def is_regularity(part: Energy) -> bool:
+    """Of a part of an energy: whether it is the weighted roughness of a field."""
+    return isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending)
+
+
+def stiffened(energy: Energy, factor: float) -> Energy:
+    """The energy with the weights of its regularity times `factor`."""
+    return Sum(
+        tuple(
+            replace(part, weight=factor * part.weight) if isinstance(part, Weighted) and is_regularity(part) else part
+            for part in parts(energy)
+        )
+    )
 
 
 def field_of(alignment: Alignment) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pullback.errors import InputError
 from pullback.files.itk import affine_and_field, dimensions, read_transform, write_transform
 from pullback.files.nifti import refuse_sheared
-from pullback.space import Grid, Transform
+from pullback.space import Grid, Transform, inverted
 
 AFFINE, WARP, INVERSE, COMPOSITE = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz", "Composite.h5"
 
@@ -55,7 +55,7 @@ def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Tran
                 f"{piece}: moves points in {dimensions(transform)} dimensions, {pieces[0]} in {dimensions(read[0])}; "
                 f"give transforms that are alike"
             )
-    turned = [part.inverse() if inverted else part for part, inverted in zip(read, marks, strict=True)]
+    turned = [inverted(part) if mark else part for part, mark in zip(read, marks, strict=True)]
     return reduce(lambda inner, outer: outer @ inner, turned)
 
 

@@ -12,7 +12,7 @@ from pullback.space import Affine, Dense, Grid, Image, pull
 
 
 def together(fixed: Image, moving: Image) -> Tensor:
-    """Both as channels of one float32 input, `(B, 2C, *spatial)`: the moving image on the fixed grid, as the headers say."""
+    """Both as channels of one input, `(B, 2C, *spatial)` float32: the moving image on the fixed grid, by headers."""
     with torch.autocast(fixed.data.device.type, enabled=False):  # bfloat16 would round coordinates to half a voxel
         seen = moving if moving.grid == fixed.grid else pull(moving, Affine.identity(fixed.grid.ndim), onto=fixed)
     return torch.cat([fixed.data, seen.data], 1).float()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion, Energy
+from pullback.energies.regularity import stiffened
 from pullback.solvers.descend import Descend, Settled
 from pullback.solvers.levels import Levels
 from pullback.solvers.posed import within_view
@@ -19,7 +20,9 @@ class Deformed:
     """The register that descends `energy` by a field, from a linear start on.
 
     The moving image is not resampled for the start: its grid is laid where the start puts it. So the field lives in
-    the fixed world, and the answer is start ∘ field.
+    the fixed world, and the answer is start ∘ field. Similarity is a mean over what the masks leave to compare,
+    regularity one over the whole grid: its weight grows as that shrinks, so that a voxel is worth the same with a mask
+    as without.
 
     Attributes:
         energy: similarity and regularity.
@@ -28,7 +31,8 @@ class Deformed:
         draft: the kind while it is descended, of the same field, where that is another: a velocity's exponential in
             few squarings tells nearly the same and costs half.
         levels: of resolution.
-        steps: at most, of the last levels, coarse to fine; the first number serves all coarser levels too.
+        steps: at most, of the last levels, coarse to fine; the first number serves the coarsest level, however few
+            there are, and all before the last.
         solver: the descent on each level; its step is in voxels of the field.
         ratio: voxels of the field in voxels of the level: 1, or for `BSpline` the distance of its control points.
     """
@@ -45,20 +49,22 @@ class Deformed:
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving. A `start` that is a field itself is refined as it is, on the finest level alone."""
         begin, field = _split(start, fixed)
-        pairs = self.levels(Pair(fixed, placed(moving, begin)))
-        levels = [replace(level, moving=within_view(level.moving)) for level in pairs]
+        pair = Pair(fixed, placed(moving, begin))
+        levels = [replace(level, moving=within_view(level.moving)) for level in self.levels(pair)]
+        stiffness = 1 / _compared(pair)
         if field is None:
-            field = self._descend(fixed, levels)
+            field = self._descend(fixed, levels, stiffness)
         else:
-            field = self._solver(0)(self.energy.on(levels[-1]), start=field)
+            field = self._solver(0)(stiffened(self.energy, stiffness).on(levels[-1]), start=field)
         return Alignment(Pair(fixed, moving), field if isinstance(start, Dense) else begin @ field)
 
-    def _descend(self, fixed: Image, levels: Sequence[Pair]) -> Dense:
+    def _descend(self, fixed: Image, levels: Sequence[Pair], stiffness: float) -> Dense:
         grids = [self._grid(level.fixed.grid) for level in levels]
         field = (self.draft or self.kind)(Displacement.identity(grids[0], fixed.data).field, grids[0])
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
-            field = self._solver(len(levels) - 1 - n)(energy.on(level), start=field.on(grid))
+            solver = self._solver(len(levels) - 1 - n if n else len(self.steps))
+            field = solver(stiffened(energy, stiffness).on(level), start=field.on(grid))
         return self.kind(field.field, field.grid)
 
     def _grid(self, level: Grid) -> Grid:
@@ -67,6 +73,12 @@ class Deformed:
     def _solver(self, finer: int) -> Descend:
         """That of the level which `finer` levels follow."""
         return replace(self.solver, steps=self.steps[max(len(self.steps) - 1 - finer, 0)])
+
+
+def _compared(pair: Pair) -> float:
+    """The share of the fixed grid that the masks leave to compare; all of it where they leave nothing."""
+    mask = Alignment(pair, Affine.identity(pair.fixed.grid.ndim)).mask
+    return 1.0 if mask is None or not mask.any() else float(mask.float().mean())
 
 
 def placed(image: Image, start: Linear) -> Image:

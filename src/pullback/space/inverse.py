@@ -1,5 +1,6 @@
 """Inverses that are exact wherever they are asked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +20,9 @@ class Inverse(Transform):
 
     A field that bends from voxel to voxel has an inverse that bends between voxels: no grid as coarse as the field's
     own holds it. The fixed point x ← y − u(x) starts from the inverse on the grid; its steps are halved where they do
-    not converge. Where the field folds, no inverse is found.
+    not converge. Beyond the grid points stay where they are, so that a point which a large motion carries off the grid
+    also comes from itself: of the two the one within the grid is taken. It is sought from the field's `bulk` on. Where
+    the field folds, no inverse is found.
     """
 
     field: Dense
@@ -31,6 +34,19 @@ class Inverse(Transform):
         """The inverse on the grid, made when first asked for."""
         return self.field.inverse()
 
+    @cached_property
+    def bulk(self) -> tuple[Tensor, Tensor]:
+        """The affine nearest to the map over its grid, in its voxels, float64: `(B, d, d)` and a shift `(B, d, 1)`."""
+        field, shape = self.field.own_displacement.detach(), self.field.grid.shape
+        axes = range(2, field.ndim)
+        linear, shift = [], field.mean(tuple(axes), dtype=torch.float64)[..., None]
+        for axis, n in zip(axes, shape, strict=True):
+            off = torch.arange(n, dtype=torch.float64, device=field.device) - (n - 1) / 2
+            profile = field.movedim(axis, 2).flatten(3).mean(3, dtype=torch.float64)
+            linear.append(profile @ off / off.square().sum().clamp(min=0.5))
+        slopes, middle = torch.stack(linear, 2), shift.new_tensor(shape)[:, None] / 2 - 0.5
+        return slopes + torch.eye(len(shape)).to(slopes), shift - slopes @ middle
+
     @property
     def params(self) -> tuple[Tensor, ...]:
         return self.field.params
@@ -41,17 +57,40 @@ class Inverse(Transform):
     @torch.no_grad()
     def at(self, where: Tensor) -> Tensor:
         grid = self.field.grid
-        goal = grid.to_voxels(where).double()
-        found = grid.to_voxels(self.guess.at(where)).double()
-        step, last = torch.ones_like(goal[:, :1]), torch.full_like(goal[:, :1], torch.inf)
-        for _ in range(ITERATIONS):
-            away = found + self.field.between(found) - goal
-            size = away.norm(dim=1, keepdim=True)
-            if float(size.max()) < TOLERANCE:
-                break
-            step = torch.where(size > 0.9 * last, (step / 2).clamp(min=0.1), step)
-            found, last = found - step * away, size
-        return grid.to_world(found).to(where)
+        goal = grid.to_voxels(where).double().flatten(2)
+        found = grid.to_voxels(self.guess.at(where)).double().flatten(2)
+        found = _settled(lambda at: self._off(at, goal), found, TOLERANCE)
+        beyond = (found - self._clamped(found)).abs().amax(1, keepdim=True)
+        doubtful = (beyond > TOLERANCE) | ~self._right(found, goal)
+        some = doubtful.any(0)[0]
+        again = self._within(goal[..., some])
+        better = doubtful[..., some] & self._right(again, goal[..., some])
+        found[..., some] = torch.where(better, again, found[..., some])
+        return grid.to_world(found.reshape(len(found), *where.shape[1:])).to(where)
+
+    def _off(self, at: Tensor, goal: Tensor) -> Tensor:
+        return at + self.field.between(at) - goal
+
+    def _right(self, at: Tensor, goal: Tensor) -> Tensor:
+        return self._off(at, goal).norm(dim=1, keepdim=True) < TOLERANCE
+
+    def _clamped(self, at: Tensor) -> Tensor:
+        last = at.new_tensor(self.field.grid.shape)[:, None] - 1
+        return at.clamp(torch.zeros_like(last), last)
+
+    def _within(self, goal: Tensor) -> Tensor:
+        """Where in the grid the map meets `goal` `(B, d, N)`, in voxels, if it does.
+
+        For as long as it is sought the map goes on beyond the grid as the bulk does, so that nothing is met there.
+        """
+        linear, shift = (part.to(goal) for part in self.bulk)
+        back = torch.linalg.pinv(linear, rtol=1e-3)
+
+        def off(at: Tensor) -> Tensor:
+            edge = self._clamped(at)
+            return back @ (linear @ (at - edge) + self._off(edge, goal))
+
+        return self._clamped(_settled(off, back @ (goal - shift), TOLERANCE / 4))
 
     def inverse(self) -> Dense:
         return self.field
@@ -64,3 +103,16 @@ def inverted(transform: Transform) -> Transform:
     if isinstance(transform, Dense):
         return Inverse(transform)
     return transform.inverse()
+
+
+def _settled(off: Callable[[Tensor], Tensor], found: Tensor, tolerance: float) -> Tensor:
+    """Where `off` is shorter than `tolerance`, by steps against it; points are `(B, d, N)`."""
+    step, last = torch.ones_like(found[:, :1]), torch.full_like(found[:, :1], torch.inf)
+    for _ in range(ITERATIONS):
+        away = off(found)
+        size = away.norm(dim=1, keepdim=True)
+        if (size < tolerance).all():
+            break
+        step = torch.where(size > 0.9 * last, (step / 2).clamp(min=0.1), step)
+        found, last = found - step * away, size
+    return found

@@ -9,24 +9,25 @@ from pullback.alignment import Pair
 from pullback.data import shown
 from pullback.errors import InputError
 from pullback.numerics.smooth import widened
-from pullback.space import Affine, Displacement, Grid, Image, canonical, pull
+from pullback.space import Affine, Composite, Displacement, Grid, Image, canonical, pull
 from pullback.training import align
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """The answer: one displacement on the fixed image's own grid."""
+    """The answer: a displacement on the fixed image's own grid, before the shift from which the images started."""
 
-    transform: Displacement
+    transform: Displacement | Composite
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """Shows a network images as it was trained to see them, and answers in the world.
 
-    The images' intensities are normalised, and what their masks hide is at the mean of the rest. Both are laid on a
+    The images' intensities are normalised, and what their masks hide is replaced (`shown`). Both are laid on a
     grid that covers the fixed image, its axes as nearly along R, A, S as storage allows, with the training's voxel size
-    (left alone within 5 %). The answer is one displacement on the fixed image's own grid.
+    (left alone within 5 %). The answer is a displacement on the fixed image's own grid; where the images started from
+    a shift, it is shift ∘ displacement, for beyond its grid a displacement moves nothing.
 
     Attributes:
         network: a register of normalised images on one grid.
@@ -58,7 +59,7 @@ class Trained:
         return Affine(matrix)
 
     def __call__(self, fixed: Image, moving: Image) -> Placed:
-        """Fixed → moving, one displacement on the fixed grid.
+        """Fixed → moving: a displacement on the fixed grid, and then `begin`, where that moves anything.
 
         Raises:
             InputError: images of other dimensions or channels than it was trained on.
@@ -71,9 +72,9 @@ class Trained:
         begin, grid = self.begin(fixed, moving), self._grid(fixed)
         still = Affine.identity(grid.ndim)
         seen = Pair(_laid(shown(fixed), still, grid), _laid(shown(moving), begin, grid))
-        found = begin @ align(self.network, seen).transform
-        field = found.displacement(fixed.grid).to(fixed.data.dtype)
-        return Placed(Displacement(field, fixed.grid))
+        found = align(self.network, seen).transform.displacement(fixed.grid)
+        field = Displacement(found.to(fixed.data.dtype), fixed.grid)
+        return Placed(field if torch.equal(begin.matrix, still.matrix) else Composite(begin, field))
 
     def _grid(self, fixed: Image) -> Grid:
         grid = canonical(fixed).grid

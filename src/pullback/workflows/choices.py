@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, Energy, Sum, Weighted
+from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Energy, Sum
 from pullback.energies.energy import parts
+from pullback.energies.regularity import is_regularity, stiffened
 from pullback.errors import InputError, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pose.initialise import Initialise
@@ -168,30 +169,17 @@ def _of_kind(register: Deformed, kind: Kind, smoothness: float) -> Deformed:
     if not 0 <= smoothness < math.inf:
         raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
     factor = kind.stiffness * smoothness
-    coarse = None if register.coarse is None else _regular(register.coarse, factor)
-    register = replace(register, energy=_regular(register.energy, factor), coarse=coarse)
+    coarse = None if register.coarse is None else stiffened(register.coarse, factor)
+    register = replace(register, energy=stiffened(register.energy, factor), coarse=coarse)
     if kind.field is register.kind:
         return register
-    return replace(register, kind=kind.field, draft=None, ratio=kind.ratio)
-
-
-def _regular(energy: Energy, factor: float) -> Energy:
-    """The energy with the weights of its regularity times `factor`."""
-    return Sum(
-        tuple(
-            replace(part, weight=factor * part.weight) if isinstance(part, Weighted) and _is_regular(part) else part
-            for part in parts(energy)
-        )
-    )
+    solver = replace(register.solver, step_size=register.solver.step_size / kind.ratio)  # as far in voxels of the level
+    return replace(register, kind=kind.field, draft=None, ratio=kind.ratio, solver=solver)
 
 
 def _similarity(energy: Energy) -> Energy:
     """The energy without its regularity."""
-    return Sum(tuple(part for part in parts(energy) if not _is_regular(part)))
-
-
-def _is_regular(part: Energy) -> bool:
-    return isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending)
+    return Sum(tuple(part for part in parts(energy) if not is_regularity(part)))
 
 
 def _started(initialise: Initialise, init: str, seed: int) -> Initialise:

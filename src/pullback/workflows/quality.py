@@ -9,7 +9,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
 from pullback.energies import NMI
-from pullback.metrics import foreground
+from pullback.metrics import Dice, foreground
 from pullback.numerics.random import generator
 from pullback.numerics.rotation import uniform
 from pullback.solvers import Levels, within_view
@@ -25,6 +25,8 @@ MAY_FOLD = 0.05
 """Share of the foreground: networks without any care for folding leave 3 to 4 %, solvers none."""
 IN_VIEW = 0.5
 """Share of the smaller of fixed foreground and moving view: below it most was matched with nothing."""
+MAY_MISS = 0.05
+"""Of Dice: labels that overlap less by more were led astray, whatever the images say."""
 SIMILARITY = NMI()
 RESOLUTION = Levels(coarsest=32, most=60_000)
 RANDOM = 24  # rotations
@@ -50,7 +52,8 @@ class Verdict:
 
 
 def verdict(before: Alignment, after: Alignment) -> Verdict:
-    """Judges `after` by chance, by `before`, by its folding and by what it lost from view; of one pair.
+    """Judges `after` by chance, by `before`, by its folding, by what it lost from view, and by labels, where the pair
+    has some on both sides; of one pair.
 
     Chance is the normalised mutual information that random rotations about the middle of the foreground leave of the
     linear part of the transform. A deformation can make anything alike: so the linear part has to stand out by itself.
@@ -70,12 +73,15 @@ def verdict(before: Alignment, after: Alignment) -> Verdict:
         "folded share": folded,
         "share in view": _in_view(after, lit),
     }
+    dice = [Dice()(alignment).get("dice") for alignment in (before, after)]
+    numbers |= {f"dice {side}": n for side, n in zip(("before", "after"), dice, strict=True) if n is not None}
     return _judged(numbers)
 
 
 def _judged(numbers: Mapping[str, float]) -> Verdict:
     above, seen, folded = numbers["above chance"], numbers["share in view"], numbers["folded share"]
     was, now = numbers["similarity before"], numbers["similarity after"]
+    meant, met = (numbers.get(f"dice {side}", 0.0) for side in ("before", "after"))
     lost = max(0.0, 1 - now / was) if was > 0 else 0.0
     looks = {  # 0.5 is where each fails
         f"the images match little better than by chance: {above:.1f} σ above it, {STANDS_OUT:g} are expected": (
@@ -83,6 +89,7 @@ def _judged(numbers: Mapping[str, float]) -> Verdict:
         ),
         f"the images are less alike than before, by {100 * lost:.0f} %": 1 - lost / MAY_FALL / 2,
         f"{100 * folded:.1f} % of the foreground folds, {100 * MAY_FOLD:g} % are allowed": 1 - folded / MAY_FOLD / 2,
+        f"the labels overlap less than before: Dice {met:.3f}, it was {meant:.3f}": 1 - (meant - met) / MAY_MISS / 2,
         f"only {100 * seen:.0f} % of what both images could share is in view": seen / IN_VIEW / 2,
     }
     reasons = tuple(reason for reason, score in looks.items() if score < 0.5)

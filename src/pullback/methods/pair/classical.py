@@ -56,7 +56,7 @@ class Solved:
 class Classical:
     """The register of any two images: initialise → rigid → affine → deformable; each stage may be None or left out.
 
-    Intensities are brought to 0 … 1, and what the masks hide is replaced by the mean of the rest (`shown`), so that it
+    Intensities are brought to 0 … 1, and what the masks hide is replaced by what lies around (`shown`), so that it
     has no influence on any stage.
 
     Attributes:
