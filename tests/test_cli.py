@@ -176,7 +176,7 @@ def test_register_says_what_fits_not_together(pullback, run_folder, blocks, tmp_
         ("-m", blocks / "moving.nii.gz"): "1 channels, but",
         ("--ants-prefix", "a/b"): "no folder",
         ("--initial", tmp_path / "none.h5"): "no such file",
-        ("--fixed-points", tmp_path / "none.csv"): "not a table of points",
+        ("--fixed-points", tmp_path / "none.csv"): "none.csv: no such file",
     }
     for words, message in cases.items():
         assert message in complaint(pullback, "register", *pair, *words, clean=tmp_path / "out")
@@ -250,12 +250,20 @@ def test_a_run_is_gone_on_with_by_its_own_recipe_alone(pullback, run_folder):
     for recipe, words in (
         ("ofg_transmorph_folder", "is a run of Guided, Once, VoxelMorph.*not of the recipe that was named .TransMorph"),
         ("unsupervised_voxelmorph_folder", "is a run of Guided"),
+        ("ofg_voxelmorph_hippocampus", "is a run of Guided.*not of the recipe that was named.*recipe.yaml --resume -o"),
         ("nonsense", "no recipe 'nonsense'"),
     ):
         code, _, err = pullback("train", recipe, "-o", run_folder, "--resume")
         assert code == 1
         assert re.search(words, err), err
     assert (run_folder / "last.safetensors").read_bytes() == before
+
+
+def test_there_is_nothing_to_go_on_with(pullback, tmp_path):
+    """With or without images that the recipe could be begun on."""
+    for recipe in ("ofg_voxelmorph_phantom", "ofg_voxelmorph_folder"):
+        words = ("train", recipe, "-o", tmp_path / "tpyo", "--resume", *SETTINGS)
+        assert "tpyo: there is no run to go on with" in complaint(pullback, *words, clean=tmp_path / "tpyo")
 
 
 def test_a_folder_of_runs_is_no_run(pullback, run_folder):
@@ -355,7 +363,7 @@ def test_labels_on_another_grid(pullback, run_folder, tmp_path):
         labels,
     )
     error = complaint(pullback, *words, clean=tmp_path / "o")
-    assert "labels.nii.gz: the labels lie on another grid" in error
+    assert "labels.nii.gz: labels on another grid than the image" in error
 
 
 def test_bad_folders(pullback, tmp_path):
@@ -398,29 +406,35 @@ def test_a_full_disk(pullback, run_folder, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_in_training_and_back_again(pullback, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "out", "remedy"),
+    [
+        (("train", "ofg_voxelmorph_phantom"), "run", "--resume"),
+        (("demo",), "run/unsupervised", "the same command goes on"),
+    ],
+)
+def test_ctrl_c_in_training_and_back_again(pullback, tmp_path, words, out, remedy):
     settings = [*SETTINGS, "--set", "training.updates=100000", "--set", "training.log_every=1"]
     command = [
         sys.executable,
         "-m",
         "pullback.cli",
-        "train",
-        "ofg_voxelmorph_phantom",
+        *words,
         "-o",
         tmp_path / "run",
         *settings,
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 90
-    while not (tmp_path / "run" / "training.csv").is_file() and time.monotonic() < deadline:
+    while not (tmp_path / out / "training.csv").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped after update" in error
-    assert "--resume" in error
+    assert remedy in error
     assert "Traceback" not in error
-    assert (tmp_path / "run" / "last.safetensors").is_file()
+    assert (tmp_path / out / "last.safetensors").is_file()
 
 
 def test_a_scheduler_that_ends_a_registration_finds_nothing_left(tmp_path):
@@ -439,9 +453,8 @@ def test_a_scheduler_that_ends_a_registration_finds_nothing_left(tmp_path):
 
 
 def test_a_terminal_without_arrows(tmp_path):
-    (tmp_path / "points.csv").write_text("R,A,S\n1,2,3\n")
     sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "still.tfm"))
-    command = [sys.executable, "-m", "pullback.cli", "apply", "-i", "points.csv", "-t", "still.tfm", "-o", "moved.csv"]
+    command = [sys.executable, "-m", "pullback.cli", "convert", "still.tfm", "still.txt"]
     done = subprocess.run(
         command,
         cwd=tmp_path,

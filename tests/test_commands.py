@@ -75,12 +75,24 @@ def test_apply_there_and_back(pullback, folder):
     code, out, _ = pullback("apply", "-i", folder / "p.csv", "-t", folder / "t.h5", "-o", folder / "q.csv", "--json")
     assert code == 0
     assert json.loads(out)["output"] == str(folder / "q.csv")
+    assert json.loads(out)["what"].endswith(f"pushed through {folder / 't.h5'}")
     options = ["-t", folder / "t.h5", "--invert"]
-    assert pullback("apply", "-i", folder / "q.csv", *options, "-o", folder / "r.csv")[0] == 0
+    code, out, _ = pullback("apply", "-i", folder / "q.csv", *options, "-o", folder / "r.csv")
+    assert code == 0
+    assert f"pushed through the inverse of {folder / 't.h5'}" in out
     there, back = (np.genfromtxt(folder / n, delimiter=",", skip_header=1)[:, 1:] for n in ("q.csv", "r.csv"))
     np.testing.assert_allclose(back, [[1, 2, 3], [-4, 0, 2]], atol=0.1 * 2)  # a tenth of a voxel
     assert np.abs(there - back).max() > 0.5
     assert (folder / "r.csv").read_text().splitlines()[1].startswith("tip,")
+
+
+def test_apply_says_what_points_meet_and_in_which_order(pullback, folder):
+    write_transform(Affine(torch.eye(4, dtype=torch.float64)), folder / "a.tfm")
+    (folder / "p.csv").write_text("R,A,S\n1,2,3\n")
+    one, two = folder / "a.tfm", folder / "t.h5"
+    words = ["apply", "-i", folder / "p.csv", "-t", f"[{one},1]", "-t", two, "-o", folder / "q.csv"]
+    assert f"pushed through the inverse of {one}, then {two}\n" in pullback(*words)[1]
+    assert f"pushed through the inverse of {two}, then {one}\n" in pullback(*words, "--invert")[1]
 
 
 def test_apply_says_that_nothing_is_in_view(pullback, folder):

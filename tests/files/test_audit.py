@@ -78,6 +78,7 @@ FAULTS = {
         ["singular or not finite"],
     ),
     "NaN": (lambda p: saved(p, HOLES), ERROR, ["2 voxels", "NaN"]),
+    "NaN alone": (lambda p: saved(p, np.full((20, 22, 20), np.nan, np.float32)), ERROR, ["infinite, 100 % of"]),
     "constant": (lambda p: saved(p, np.full((20, 22, 20), 7, np.int16)), ERROR, ["every voxel is 7"]),
     "frames": (lambda p: saved(p, noise(20, 22, 20, 3)), ERROR, ["4-D", "(20, 22, 20, 3)"]),
     "vectors": (lambda p: saved(p, noise(20, 22, 20, 1, 3)), ERROR, ["5-D"]),

@@ -251,7 +251,28 @@ def test_labels_stored_as_floats_are_fine_when_they_are_whole(tmp_path):
 def test_labels_on_another_grid(tmp_path, grid):
     path = saved(tmp_path / "labels.nii.gz", np.ones((4, 5, 6), np.uint8), Grid.centred((4, 5, 6)).affine.numpy())
     assert read_labels(path, on=Grid.centred((4, 5, 6))).data.all()
-    refused(lambda p: read_labels(p, on=grid), path, "another grid", "resample")
+    refused(lambda p: read_labels(p, on=grid), path, "labels on another grid", "resample")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ((2, 3, 1.5), "its first voxel lies 1.5 mm from the image's; resample"),
+        ((1, 1, -1.0), "grid than the image: its axes point elsewhere; resample"),
+        ((1, 1, 1.001), "grid than the image: spacing 1×1.001×1 against 1×1×1; resample"),
+    ],
+)
+def test_masks_on_another_grid(tmp_path, change, says):
+    """What is alike is not named."""
+    row, column, value = change
+    affine = np.eye(4)
+    image = saved(tmp_path / "image.nii.gz", np.random.default_rng(0).random((40, 50, 60)), affine)
+    affine = np.eye(4)
+    affine[row, column] = value
+    path = saved(tmp_path / "mask.nii.gz", np.ones((40, 50, 60), np.uint8), affine)
+    refused(lambda p: read_image(image, p), path, "mask on another grid", says)
+    half = saved(tmp_path / "half.nii.gz", np.full((40, 50, 60), 0.5))
+    refused(lambda p: read_image(image, p), half, "mask: whole numbers", "threshold it")
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,11 @@ def test_sdlogj_of_an_affine_is_nothing():
     assert SDLogJ()(on(grid, Affine(matrix)))["sdlogj"] == pytest.approx(0, abs=1e-9)
 
 
+def test_sdlogj_is_silent_where_all_folds():
+    grid = Grid.centred((9, 8))
+    assert SDLogJ()(on(grid, Affine(torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))))) == {}
+
+
 # distances
 
 

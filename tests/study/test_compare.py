@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import wilcoxon
 
-from pullback.study.compare import columns, summary, table, write_tables
+from pullback.study.compare import columns, short, summary, table, write_tables
 
 
 @pytest.fixture
@@ -86,3 +86,7 @@ def test_no_number_is_broken_where_the_terminal_is_narrow(results):
     assert text.count(f"{b.mean():.3f} ± {b.std(ddof=1):.3f}") == 5
     assert all(text.count(name) == 1 for name in many if name.startswith("register"))
     assert max(map(len, text.splitlines())) <= 50
+
+
+def test_rounding_is_not_shown():
+    assert (short(4.2e-8, 0.831), short(-1e-15), short(4.2e-8), short(0.004, 0.831)) == ("0", "0", "4.2e-08", "0.004")

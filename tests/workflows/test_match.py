@@ -10,7 +10,7 @@ from pullback.errors import InputError
 from pullback.files import read_points, write_image
 from pullback.numerics.random import generator
 from pullback.space import Grid, Labels
-from pullback.workflows.match import match_files
+from pullback.workflows.match import match_files, summary
 
 AXES = {2: "L,P", 3: "L,P,S"}
 
@@ -133,3 +133,65 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(landmarks, mask, tm
         with pytest.raises(InputError, match=what):
             match_files(**{"fixed": fixed, "moving": moving, "out": out} | arguments)
         assert not out.exists()
+
+
+def named(path, points, names, title="label"):
+    rows = [f"{name},{','.join(f'{x:.6f}' for x in row)}" for name, row in zip(names, points.tolist(), strict=True)]
+    path.write_text("\n".join([f"{title},{AXES[points.shape[1]]}", *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("title", ["Label", "name", "n", "id", ""])
+def test_landmarks_of_one_name_belong_together(tmp_path, title):
+    """In another order, and some without a partner; in a column without a title numbers are names."""
+    points = drawn(60)
+    order = torch.randperm(60, generator=generator(3))
+    one = named(tmp_path / "fixed.csv", points[:55], range(55), title)
+    two = named(tmp_path / "moving.csv", bent(points)[order], order.tolist(), "name" if title else "")
+    content = match_files(one, two, tmp_path / "out", matched=True, points=one)
+    assert (content["matched by"], content["pairs"], content["left out"]) == ("name", 55, [0, 5])
+    assert content["numbers"]["after"]["mm between matched points"] < 1e-3
+    assert "55 pairs, matched by name; without a partner: 0 fixed, 5 moving" in summary(content, "out")
+    moved = read_points(tmp_path / "out" / "fixed_points_in_moving.csv")
+    assert moved.names == tuple(map(str, range(55)))
+    signs = torch.tensor([-1, -1, 1])
+    torch.testing.assert_close(moved.points.data[0] * signs, bent(points)[:55], atol=1e-3, rtol=0)
+    assert len(read_points(tmp_path / "out" / "moving_in_fixed.csv").names) == 60
+
+
+def test_landmarks_of_slicer_belong_together_by_their_labels(tmp_path):
+    points, names = drawn(20), [f"F-{n}" for n in range(20)]
+    (tmp_path / "fixed.fcsv").write_text(
+        "# CoordinateSystem = LPS\n# columns = id,x,y,z,label\n"
+        + "".join(f"{n},{x},{y},{z},F-{n}\n" for n, (x, y, z) in enumerate(points.tolist()))
+    )
+    controls = [
+        {"id": "1", "label": name, "position": row} for name, row in zip(names, bent(points).tolist(), strict=True)
+    ]
+    markups = {"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": controls[:0:-1]}]}
+    (tmp_path / "moving.mrk.json").write_text(json.dumps(markups))
+    content = match_files(tmp_path / "fixed.fcsv", tmp_path / "moving.mrk.json", tmp_path / "out", matched=True)
+    assert (content["matched by"], content["left out"]) == ("name", [1, 0])
+    assert content["numbers"]["after"]["mm between matched points"] < 1e-3
+
+
+def test_points_that_one_file_does_not_name_belong_together_by_their_row(landmarks, tmp_path):
+    _, moving, points = landmarks
+    content = match_files(
+        named(tmp_path / "named.csv", points, range(60, 0, -1)), moving, tmp_path / "out", matched=True
+    )
+    assert (content["matched by"], content["pairs"], content["left out"]) == ("row", 60, [0, 0])
+    assert content["numbers"]["after"]["mm between matched points"] < 1e-3
+
+
+def test_names_that_do_not_tell_partners_are_refused(tmp_path):
+    points = drawn(20)
+    one = named(tmp_path / "fixed.csv", points, range(20))
+    for name, names, what in (
+        ("doubled", [*range(19), 3], "doubled.csv: 3 is the name of more than one point"),
+        ("few", range(17, 37), r"3 names are in both \(0, 1, 2, … against 17, 18, 19, …\), and 4 are needed"),
+    ):
+        two = named(tmp_path / f"{name}.csv", bent(points), names)
+        with pytest.raises(InputError, match=what):
+            match_files(one, two, tmp_path / "out", matched=True)
+        assert not (tmp_path / "out").exists()

@@ -95,13 +95,16 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a network by a recipe."""
+    from pullback.errors import InputError
     from pullback.recipes import find
     from pullback.study.recipe import read_recipe
     from pullback.study.run import begun, run, the_same
 
     out = out or Path("runs") / Path(recipe).stem
     known = find(recipe, trust or ())
-    if resume and begun(out):
+    if resume:
+        if not begun(out) and not (out / "recipe.yaml").is_file():
+            raise InputError(f"{out}: there is no run to go on with; name its folder with -o, or leave --resume out")
         known = the_same(known, read_recipe(out / "recipe.yaml", trust or ()), out)
     run(_resolved(known, data, setting), out, resume, terminal(as_json))
     say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")

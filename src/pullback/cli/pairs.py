@@ -92,7 +92,7 @@ def match(
     fixed: Annotated[Path, typer.Option("-f", "--fixed", help="Points that stay: .csv .fcsv .mrk.json, surface.")],
     moving: Annotated[Path, typer.Option("-m", "--moving", help="Points that they are brought onto.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    matched: Annotated[bool, typer.Option("--matched", help="Points of a number belong together.")] = False,
+    matched: Annotated[bool, typer.Option("--matched", help="Points of one name, else row, belong together.")] = False,
     smoothing: Annotated[float, typer.Option(help="Of matched points, mm; 0 meets each.")] = 0.0,
     fixed_mask: Annotated[Path | None, typer.Option(help="The organ: its surface takes part.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="The organ: its surface takes part.")] = None,
@@ -103,7 +103,9 @@ def match(
     """Align two clouds of points: transforms both ways, both clouds moved, a picture. Exit code 3: looks failed.
 
     Nobody needs to know which points belong together: keypoints of two scans of
-    a lung, say. With --matched they do, as landmarks that were set by hand.
+    a lung, say. With --matched they do, as landmarks that were set by hand: by
+    their names (label, name, n, id or number) where both files have some, or
+    by row.
     """
     from pullback.workflows.match import match_files, summary
 
@@ -142,7 +144,7 @@ def apply(
     from pullback.workflows.apply import apply_files, read_transforms
 
     transform = read_transforms(transforms, invert)
-    applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms)
+    applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms, invert)
     if applied.doubt:
         typer.echo(f"pullback: careful: {applied.doubt}", err=True)
     content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}

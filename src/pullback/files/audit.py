@@ -232,7 +232,7 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
     if bad:
         yield Finding(
             Severity.ERROR,
-            f"{path} has {bad} voxels that are NaN or infinite, {100 * bad / values.size:.2g} % of them.",
+            f"{path} has {bad} voxels that are NaN or infinite, {100 * bad / values.size:.3g} % of them.",
             "Replace them, with numpy.nan_to_num or fslmaths -nan, and mask them out.",
         )
     elif values.size and values.min() == values.max():

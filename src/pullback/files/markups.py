@@ -9,9 +9,9 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.endings import MARKUPS, ends
+from pullback.files.endings import MARKUPS, ends, refuse_absent
 from pullback.files.nifti import refuse_not_finite
-from pullback.files.tables import SIGNS, PointTable, agreed
+from pullback.files.tables import SIGNS, PointTable, agreed, stripped
 from pullback.space import Points
 
 PLACED = ("Plane", "ROI")  # by a centre and axes too
@@ -23,6 +23,7 @@ def read_markups(path: str | Path, space: str | None = None) -> PointTable:
     Raises:
         InputError: no such file, planes or boxes, no points, other units than mm, or a space that is not its one.
     """
+    refuse_absent(path)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         lists = content["markups"]
@@ -30,7 +31,9 @@ def read_markups(path: str | Path, space: str | None = None) -> PointTable:
         stated = [markup.get("coordinateUnits", "mm") for markup in lists]
         units = {unit if isinstance(unit, str) else unit[0] for unit in stated}  # the name, or DICOM's term
         placed = [markup["type"] for markup in lists if markup["type"] in PLACED]
-        positions = np.array([control["position"] for control in _controls(content)], np.float64)
+        controls = _controls(content)
+        positions = np.array([control["position"] for control in controls], np.float64)
+        labels, ids = (stripped(str(control.get(key, "")) for control in controls) for key in ("label", "id"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not Slicer's markups ({error!r}); save the points from Slicer anew") from error
     if placed or len(spaces) != 1 or not spaces <= {*SIGNS} or units != {"mm"}:
@@ -44,7 +47,7 @@ def read_markups(path: str | Path, space: str | None = None) -> PointTable:
     (named,) = spaces
     agreed(named, space, path)
     world = torch.from_numpy(positions) * torch.tensor(SIGNS[named], dtype=torch.float64)
-    return PointTable(Points(world[None]), named, (json.dumps(content, indent=4),), (), (0, 1, 2))
+    return PointTable(Points(world[None]), named, (json.dumps(content, indent=4),), (), (0, 1, 2), labels or ids)
 
 
 def write_markups(table: PointTable, path: str | Path) -> None:

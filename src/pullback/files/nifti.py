@@ -39,7 +39,7 @@ def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
     image = read_scalar(path)
     if image.data.min() == image.data.max():
         raise InputError(f"{path}: every voxel is {float(image.data.min()):g}; a constant image cannot be aligned")
-    inside = None if mask is None else read_labels(mask, on=image.grid).data != 0
+    inside = None if mask is None else read_labels(mask, on=image.grid, what="mask").data != 0
     if inside is not None and not inside.any():
         raise InputError(f"{mask}: the mask is 0 everywhere; leave it out, or mark where to look")
     return replace(image, mask=inside)
@@ -72,10 +72,10 @@ def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
     return stored_grid(image, _thick(spatial(image)[:3], path), path)
 
 
-def read_labels(path: str | Path, on: Grid | None = None) -> Labels:
+def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") -> Labels:
     """Integer labels, `(1, 1, *shape)`, on the grid `on` where one is given; placed as `read_image` places images.
 
-    Their dtype is the smallest of uint8, int16, int32 and int64 that holds them.
+    Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors call them `what`.
 
     Raises:
         InputError: not one volume or slice of whole numbers, nowhere in the world, or on another grid than `on`.
@@ -83,11 +83,13 @@ def read_labels(path: str | Path, on: Grid | None = None) -> Labels:
     values, grid = _scalar(path)
     rounded = np.rint(values)
     if not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3:
-        raise InputError(f"{path}: labels must be whole numbers; this looks like an image or a probability map")
+        raise InputError(
+            f"{path}: {what}: whole numbers are expected; this looks like an image or a probability map"
+            f"{': threshold it' if what == 'mask' else ''}"
+        )
     if on is not None and grid != on:
         raise InputError(
-            f"{path}: the labels lie on another grid than their image: shape {grid.shape} against {on.shape}, "
-            f"spacing {_short(grid.spacing)} against {_short(on.spacing)}; resample them (nearest) onto the image"
+            f"{path}: {what} on another grid than the image: {_differs(grid, on)}; resample onto it (nearest)"
         )
     low, high = int(rounded.min()), int(rounded.max())
     for dtype in (np.uint8, np.int16, np.int32, np.int64):
@@ -313,5 +315,19 @@ def ras_lps(ndim: int) -> Tensor:
     return torch.tensor([-1.0, -1.0, 1.0][:ndim], dtype=torch.float64)
 
 
+def _differs(grid: Grid, on: Grid) -> str:
+    """What is not alike in two grids."""
+    said = [] if grid.shape == on.shape else [f"shape {grid.shape} against {on.shape}"]
+    if grid.ndim == on.ndim:
+        if not torch.allclose(grid.spacing, on.spacing, rtol=1e-4):
+            said.append(f"spacing {_short(grid.spacing)} against {_short(on.spacing)}")
+        if not torch.allclose(grid.affine[:-1, :-1] / grid.spacing, on.affine[:-1, :-1] / on.spacing, atol=1e-3):
+            said.append("its axes point elsewhere")
+        apart = float((grid.affine - on.affine)[:-1, -1].norm())
+        if apart > 0.01 * float(on.spacing.min()):
+            said.append(f"its first voxel lies {apart:.3g} mm from the image's")
+    return ", ".join(said) or "the affines differ"
+
+
 def _short(numbers: Tensor) -> str:
-    return "×".join(f"{x:.3g}" for x in numbers.tolist())
+    return "×".join(f"{x:.6g}" for x in numbers.tolist())

@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.endings import ends
+from pullback.files.endings import ends, refuse_absent
 from pullback.space import Points
 
 SIGNS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}  # of a file's coordinates in RAS
 SLICER = {"0": "ras", "1": "lps", "ras": "ras", "lps": "lps"}
+NAMES = ("label", "name", "n", "id")  # of columns that say which point is which, the first that says anything
 COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"  # columns of Slicer's markups
 
 
@@ -29,6 +32,7 @@ class PointTable:
             markups in JSON, all of it.
         rows: N rows of text; none of markups in JSON.
         columns: where in a row the d coordinates are.
+        names: of the N points; some may be empty. None at all where the file has no names.
     """
 
     points: Points
@@ -36,6 +40,7 @@ class PointTable:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     columns: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
     def moved(self, points: Points) -> "PointTable":
         """The same table with its points elsewhere, in the same order.
@@ -51,6 +56,8 @@ class PointTable:
 def read_table(path: str | Path, space: str | None = None) -> PointTable:
     """A CSV whose columns are named R, A, S or L, P, S (2-D: the first two), Slicer's `.fcsv`, or named x, y, z.
 
+    Points have names where a column is named label, name, n or id, or the first has no name and holds whole numbers.
+
     Args:
         space: `"ras"` or `"lps"`, in which x, y, z are; ANTs' and ITK's are LPS. Files that name theirs need none.
 
@@ -58,12 +65,13 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
         InputError: no such table, a space that is not named or named twice differently, or coordinates that are no
             finite numbers.
     """
+    refuse_absent(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a table of points: {error}") from error
     read = _slicer if ends(path, ".fcsv") else _named
-    head, named, names = read(text, path)
+    head, named, titles, columns = read(text, path)
     known = agreed(named, space, path)
     if known is None:
         raise InputError(
@@ -74,9 +82,28 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
     rows = [(n, next(csv.reader([line]))) for n, line in lines]
     if not rows:
         raise InputError(f"{path}: no points below the header")
-    data = [[_number(row, column, n, path) for column in names] for n, row in rows]
-    world = torch.tensor([data], dtype=torch.float64) * torch.tensor(SIGNS[known][: len(names)], dtype=torch.float64)
-    return PointTable(Points(world), known, head, tuple(tuple(row) for _, row in rows), names)
+    data = [[_number(row, column, n, path) for column in columns] for n, row in rows]
+    world = torch.tensor([data], dtype=torch.float64) * torch.tensor(SIGNS[known][: len(columns)], dtype=torch.float64)
+    cells = tuple(tuple(row) for _, row in rows)
+    return PointTable(Points(world), known, head, cells, columns, _names(titles, cells))
+
+
+def stripped(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of points, or none where all are empty."""
+    found = tuple(name.strip() for name in names)
+    return found if any(found) else ()
+
+
+def _names(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Of the points, by the first column that holds any."""
+    for title in (*NAMES, ""):
+        column = titles.index(title) if title in titles else -1
+        if column < 0 or (not title and column > 0):
+            continue
+        found = stripped(row[column] if column < len(row) else "" for row in rows)
+        if found and (title or all(re.fullmatch(r"[+-]?\d+", name) for name in found)):
+            return found
+    return ()
 
 
 def agreed(named: str | None, space: str | None, path: str | Path) -> str | None:
@@ -115,8 +142,8 @@ def write_table(table: PointTable, path: str | Path) -> None:
         temporary.write_text(out.getvalue(), encoding="utf-8")
 
 
-def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, tuple[int, ...]]:
-    """The header line of a CSV, the space that it names, and the columns of the coordinates."""
+def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, list[str], tuple[int, ...]]:
+    """The header line of a CSV, the space that it names, its columns' names, and which are the coordinates."""
     first = text.split("\n", 1)[0].rstrip("\r")
     names = [name.strip().lower() for name in next(csv.reader([first]), [])]
     for letters in ("ras", "lps", "xyz", "ra", "lp", "xy"):
@@ -124,12 +151,12 @@ def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, tu
             if any(names.count(letter) > 1 for letter in letters):
                 raise InputError(f"{path}: a column is named twice: {first}")
             space = {"r": "ras", "l": "lps"}.get(letters[0])
-            return (first,), space, tuple(names.index(letter) for letter in letters)
+            return (first,), space, names, tuple(names.index(letter) for letter in letters)
     raise InputError(f"{path}: the first line names the columns; R,A,S or L,P,S (or x,y,z) expected, got: {first[:80]}")
 
 
-def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, tuple[int, ...]]:
-    """The comments of Slicer's markups, their space, and the columns of the coordinates."""
+def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, list[str], tuple[int, ...]]:
+    """The comments of Slicer's markups, their space, their columns' names, and which are the coordinates."""
     lines = text.splitlines()
     head = tuple(lines[: next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))])
     said = {key.strip(" #").lower(): value.strip() for key, _, value in (line.partition("=") for line in head)}
@@ -139,7 +166,8 @@ def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, t
     names = [name.strip() for name in said.get("columns", COLUMNS).split(",")]
     if not {"x", "y", "z"} <= set(names):
         raise InputError(f"{path}: no columns x, y and z among {', '.join(names)}")
-    return head, None if space is None else SLICER[space.lower()], tuple(names.index(letter) for letter in "xyz")
+    known = None if space is None else SLICER[space.lower()]
+    return head, known, names, tuple(names.index(letter) for letter in "xyz")
 
 
 def _number(row: list[str], column: int, line: int, path: str | Path) -> float:

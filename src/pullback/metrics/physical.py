@@ -131,14 +131,15 @@ class Folding:
 
 @dataclass(frozen=True)
 class SDLogJ:
-    """The standard deviation of log det ∇φ over all voxels that do not fold."""
+    """The standard deviation of log det ∇φ over all voxels that do not fold; nothing where all do."""
 
     name: ClassVar[str] = "sdlogj"
     higher_is_better: ClassVar[bool] = False
 
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        determinant = alignment.jacobian.double()
-        return {"sdlogj": float(determinant[determinant > 0].log().std(correction=0))}
+        logs = alignment.jacobian.double()
+        logs = logs[logs > 0].log()
+        return {"sdlogj": float(logs.std(correction=0))} if len(logs) else {}
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def widest(trials: Sequence[Table], console: Console) -> Table:
 def _cell(record: dict[str, Any] | None) -> str:
     if record is None:
         return "·"
-    text = short(record["mean"]) + ("" if record["sd"] is None else f" ± {short(record['sd'])}")
+    text = short(record["mean"]) + ("" if record["sd"] is None else f" ± {short(record['sd'], record['mean'])}")
     if record.get("p") is not None:
         text += f"\n[dim]{record['difference']:+.2g}[/dim]\n[dim]p {record['p']:.1g}[/dim]"
     return text
@@ -149,9 +149,10 @@ def _table(title: str, rows: Sequence[Mapping[str, str]], numbers: Sequence[str]
     return table
 
 
-def short(number: float) -> str:
-    """For a table: three decimals, or two digits where it is small or large."""
-    if abs(number) < 1e-9:
+def short(number: float, beside: float = 0.0) -> str:
+    """For a table: three decimals, or two digits where it is small or large; 0 where it is the rounding of numbers as
+    large as `beside`."""
+    if abs(number) < max(1e-9, 1e-6 * abs(beside)):
         return "0"
     return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"
 

@@ -206,10 +206,10 @@ def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
         parts = (recipe.network, recipe.supervision, recipe.procedure)
         return {(part.func if isinstance(part, partial) else type(part)).__name__ for part in parts}
 
-    if named.about != begun.about and kinds(named) != kinds(begun):
+    if named.about != begun.about or (not named.about and kinds(named) != kinds(begun)):
         raise InputError(
             f"{out}: is a run of {', '.join(sorted(kinds(begun)))} ({begun.about}), not of the recipe that was named "
-            f"({named.about})"
+            f"({named.about}); go on with `train {out / 'recipe.yaml'} --resume -o {out}`, or name another folder"
         )
     return begun
 

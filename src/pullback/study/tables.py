@@ -88,8 +88,8 @@ def by_setting(rows: Sequence[Row], by: Sequence[str], measures: Sequence[str]) 
 def _mean(record: Row) -> str:
     """Mean ± sd over the pairs, and in brackets the sd of the seeds' means."""
     pairs, seeds = record.get("sd"), record.get("sd of seeds")
-    text = short(float(record["mean"])) + ("" if pairs is None else f" ± {short(float(pairs))}")
-    return text + ("" if seeds is None else f" [{short(float(seeds))}]")
+    text = short(float(record["mean"])) + ("" if pairs is None else f" ± {short(float(pairs), float(record['mean']))}")
+    return text + ("" if seeds is None else f" [{short(float(seeds), float(record['mean']))}]")
 
 
 def _against(known: Mapping[tuple[str, str], Row], arm: str, reference: str) -> dict[str, str]:

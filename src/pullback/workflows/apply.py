@@ -63,14 +63,16 @@ def apply_files(
     space: str | None = None,
     outside: float | None = None,
     read: Sequence[str] = (),
+    inverse: bool = False,
 ) -> Applied:
     """The image or the points of a file, moved and written.
 
     An image is pulled onto the grid of `reference`, by `mode`, with `outside` or what `pull` takes beyond it; of a 4-D
     one each frame; labels by nearest neighbours, as integers. Points and surfaces, known by the file's ending, are
     pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto the fixed
-    grid carries points of the fixed image to the moving one. `read` are the transform's files, as `read_transforms`
-    has them: like the other files that are read, they are not written over.
+    grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse` whether it
+    is the inverse of them all, as `read_transforms` has both: like the other files that are read, they are not written
+    over, and what was done is told of them.
 
     Raises:
         InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
@@ -82,7 +84,7 @@ def apply_files(
     if ends(given, POINTS):
         idle = {f"-n {mode}": None if mode == "linear" else mode, "--outside": outside, "--labels": labels or None}
         refuse(idle, "points are pushed, and need none")
-        return _push(given, transform, out, space)
+        return _push(given, transform, out, space, _way(read, inverse))
     if reference is None:
         raise InputError(
             f"{given}: an image needs a grid to be resampled on; give the fixed image with -r (points are read from "
@@ -95,7 +97,7 @@ def apply_files(
     return _pull(given, transform, out, reference, labels, mode, outside)
 
 
-def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None) -> Applied:
+def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None, way: str) -> Applied:
     thing = read_points(given, space)
     _alike(given, thing.points.data.shape[-1], transform)
     with torch.no_grad():
@@ -103,12 +105,19 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
     write(thing.moved(moved), out)
     count, beyond = moved.data.shape[1], _beyond(thing.points, transform)
     return Applied(
-        f"{out}: {count} points of {given}, carried along the transform's direction, fixed → moving",
+        f"{out}: {count} points of {given}, pushed through {way}",
         f"{beyond} of {count} points of {given} lie outside the field of the transform; are they in mm, and of the "
         f"right --space?"
         if beyond
         else "",
     )
+
+
+def _way(read: Sequence[str], inverse: bool) -> str:
+    """What points meet, in order. Which image it leads to no file says."""
+    steps = [(path, turned != inverse) for path, turned in map(_bracketed, read)]
+    named = [f"the inverse of {path}" if turned else path for path, turned in (steps[::-1] if inverse else steps)]
+    return ", then ".join(named) or ("the inverse of the transform" if inverse else "the transform")
 
 
 @torch.no_grad()

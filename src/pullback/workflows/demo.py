@@ -7,6 +7,7 @@ from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Alignment, Register
+from pullback.errors import Interrupted
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Metric, numbers_of
 from pullback.solvers import Optimised
@@ -26,11 +27,17 @@ def demo(
 
     Returns:
         the rows of the table, by register.
+
+    Raises:
+        Interrupted: it was asked to stop, and goes on where it was when called again.
     """
     networks: dict[str, nn.Module] = {}
     for name, recipe in (("unsupervised", unsupervised), ("guided", guided)):
         console.print(f"[bold]{name}[/bold]: {recipe.about}, {recipe.training.updates} updates")
-        networks[name] = run(recipe, out / name, resume=True, console=console)
+        try:
+            networks[name] = run(recipe, out / name, resume=True, console=console)
+        except Interrupted as error:
+            raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
     test = guided.data.test
     registers: dict[str, Register] = {"before": unmoved, **networks, "50 steps of Descend": solved}
     results = evaluate(registers, test, guided.metrics, console=console)

@@ -69,7 +69,7 @@ def _image(files: Files) -> Image:
     """The channels, masked by what is to be looked at and not left out."""
     image = read_channels(files.images, files.mask)
     if files.exclude is not None:
-        kept = read_labels(files.exclude, on=image.grid).data == 0
+        kept = read_labels(files.exclude, on=image.grid, what="mask").data == 0
         kept = kept if image.mask is None else kept & image.mask
         if not kept.any():
             raise InputError(f"{files.exclude}: leaves nothing of the image to look at; it marks what to leave out")

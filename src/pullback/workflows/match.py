@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,20 @@ NOTES = (
 )
 
 
+@dataclass(frozen=True)
+class Partners:
+    """Which fixed and which moving points belong together, and whether their `names` say so, or their rows."""
+
+    fixed: tuple[int, ...]
+    moving: tuple[int, ...]
+    names: bool
+
+    def told(self, here: PointTable | Surface, there: PointTable | Surface) -> dict[str, Any]:
+        """For `run.json`."""
+        left = [thing.points.data.shape[1] - len(self.fixed) for thing in (here, there)]
+        return {"matched by": "name" if self.names else "row", "pairs": len(self.fixed), "left out": left}
+
+
 def match_files(
     fixed: str | Path,
     moving: str | Path,
@@ -48,7 +64,8 @@ def match_files(
 
     Args:
         fixed, moving: tables or surfaces, as `read_points` knows them.
-        matched: the points of a number belong together: landmarks. Else nothing is known of who is whose partner.
+        matched: landmarks: points of one name belong together, those without a partner are left out; where a file has
+            no names, points of one row. Else nothing is known of who is whose partner.
         smoothing: of matched points, as `ThinPlate.between` has it.
         masks: of the fixed and of the moving organ, whose surfaces then take part; of both or of neither.
         points: more points of the fixed world, pushed to the moving one.
@@ -63,6 +80,7 @@ def match_files(
     here, there = (read_points(path, space) for path in (fixed, moving))
     table = None if points is None else read_points(points, space)
     _check(fixed, moving, here, there, matched, smoothing, masks)
+    partners = _partners(fixed, moving, here, there) if matched else None
     if table is not None and points is not None:
         _alike(fixed, here, points, table)
     surfaces = None if masks[0] is None or masks[1] is None else _surfaces(masks)
@@ -70,8 +88,8 @@ def match_files(
     with whole(Path(out), given) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
-        if matched:
-            found = ThinPlate.between(here.points, there.points, smoothing)
+        if partners is not None:
+            found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
         else:
             found = match_points(here.points, there.points, surfaces)
         seconds = time.perf_counter() - clock
@@ -95,9 +113,10 @@ def match_files(
             "moving": str(moving),
             "points": [here.points.data.shape[1], there.points.data.shape[1]],
             "matched": matched,
+            **({} if partners is None else partners.told(here, there)),
             "surfaces": [str(path) for path in masks if path is not None],
             "direction": list(NOTES) + about_points(table, points),
-            "numbers": _numbers(here.points, moved, there.points, matched, transform, volumes),
+            "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
             "quality": _judged(volumes),
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
@@ -128,8 +147,12 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     """What a person reads in the end, from what `match_files` returned."""
     before, after = content["numbers"]["before"], content["numbers"]["after"]
     lines = [f"{content['points'][0]} fixed and {content['points'][1]} moving points, {content['seconds']:.1f} seconds"]
-    lines += [f"{name}: {before[name]:.4g} → {after[name]:.4g}" for name in before]
-    lines += [f"{name}: {value:.4g}" for name, value in after.items() if name not in before]
+    if content["matched"]:
+        left = content["left out"]
+        without = f"; without a partner: {left[0]} fixed, {left[1]} moving" if any(left) else ""
+        lines.append(f"{content['pairs']} pairs, matched by {content['matched by']}{without}")
+    lines += [f"{name}: {round(before[name], 9):.4g} → {round(after[name], 9):.4g}" for name in before]
+    lines += [f"{name}: {round(value, 9):.4g}" for name, value in after.items() if name not in before]
     judged = content["quality"]
     lines += ["quality: sound"] if judged["passed"] else ["quality: looks FAILED (exit code 3)"]
     lines += [f"  {reason}" for reason in judged["reasons"]]
@@ -147,9 +170,6 @@ def _check(
     masks: Sequence[str | Path | None],
 ) -> None:
     _alike(fixed, here, moving, there)
-    one, two = (thing.points.data.shape[1] for thing in (here, there))
-    if matched and one != two:
-        raise InputError(f"{fixed}: {one} points, but {moving}: {two}; matched points are as many in both")
     if matched and any(mask is not None for mask in masks):
         raise InputError("--fixed-mask, --moving-mask: surfaces take part where points are not matched")
     if not smoothing >= 0:
@@ -162,6 +182,44 @@ def _check(
         )
 
 
+def _partners(
+    fixed: str | Path, moving: str | Path, here: PointTable | Surface, there: PointTable | Surface
+) -> Partners:
+    one, two = (thing.names if isinstance(thing, PointTable) else () for thing in (here, there))
+    if not one or not two:
+        rows, others = (thing.points.data.shape[1] for thing in (here, there))
+        if rows != others:
+            raise InputError(
+                f"{fixed}: {rows} points, but {moving}: {others}; points without names are matched row by row, "
+                f"and as many in both; name them in both, in a column 'label'"
+            )
+        return Partners(tuple(range(rows)), tuple(range(rows)), False)
+    for path, names in ((fixed, one), (moving, two)):
+        doubled = [name for name, times in Counter(names).items() if name and times > 1]
+        if doubled:
+            raise InputError(
+                f"{path}: {_few(doubled)} is the name of more than one point; --matched points of one name belong "
+                f"together: name each once, or leave the names out to match row by row"
+            )
+    where = {name: n for n, name in enumerate(two) if name}
+    pairs = [(n, where[name]) for n, name in enumerate(one) if name in where]
+    needed = here.points.data.shape[2] + 1
+    if len(pairs) < needed:
+        raise InputError(
+            f"{fixed}, {moving}: {len(pairs)} names are in both ({_few(one)} against {_few(two)}), and {needed} are "
+            f"needed; name the points alike, or leave the names out to match row by row"
+        )
+    return Partners(tuple(n for n, _ in pairs), tuple(n for _, n in pairs), True)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _chosen(fixed: Points, moving: Points, partners: Partners) -> tuple[Points, Points]:
+    return Points(fixed.data[:, list(partners.fixed)]), Points(moving.data[:, list(partners.moving)])
+
+
 def _alike(path: str | Path, here: PointTable | Surface, other: str | Path, there: PointTable | Surface) -> None:
     one, two = (thing.points.data.shape[2] for thing in (here, there))
     if one != two:
@@ -171,7 +229,7 @@ def _alike(path: str | Path, here: PointTable | Surface, other: str | Path, ther
 def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:
     found = []
     for path, most in zip(masks, SURFACE, strict=True):
-        found.append(outline(read_labels(str(path)), most))
+        found.append(outline(read_labels(str(path), what="mask"), most))
         if not found[-1].data.numel():
             raise InputError(f"{path}: the mask is empty; it marks the organ that the points are of")
     return found[0], found[1]
@@ -206,13 +264,13 @@ def _judged(volumes: Tensor) -> dict[str, Any]:
 
 
 def _numbers(
-    fixed: Points, moved: Points, moving: Points, matched: bool, written: Composite, volumes: Tensor
+    fixed: Points, moved: Points, moving: Points, partners: Partners | None, written: Composite, volumes: Tensor
 ) -> dict[str, dict[str, float]]:
     """Before and after: how far apart the clouds are, mm; how much folds of what is written, and the least and the most
     of its volume change; and how far it is from what was found, mm."""
     return {
-        "before": _apart(fixed, moving, matched),
-        "after": _apart(moved, moving, matched)
+        "before": _apart(fixed, moving, partners),
+        "after": _apart(moved, moving, partners)
         | {
             "folding %": 100 * float((volumes <= 0).double().mean()),
             "least volume": float(volumes.min()),
@@ -222,12 +280,12 @@ def _numbers(
     }
 
 
-def _apart(points: Points, moving: Points, matched: bool) -> dict[str, float]:
+def _apart(points: Points, moving: Points, partners: Partners | None) -> dict[str, float]:
     """How far the points are from their partners, or from what is nearest; mm."""
-    here, there = points.data[0], moving.data[0]
-    if matched:
-        return {"mm between matched points": float((here - there).norm(dim=1).mean())}
-    return {"mm to the nearest moving point": float(nearest(here, there, 1)[0].mean())}
+    if partners is not None:
+        here, there = _chosen(points, moving, partners)
+        return {"mm between matched points": float((here.data - there.data).norm(dim=2).mean())}
+    return {"mm to the nearest moving point": float(nearest(points.data[0], moving.data[0], 1)[0].mean())}
 
 
 def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:

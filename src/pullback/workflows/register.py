@@ -230,13 +230,15 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     begun, trip = content["begun"], content["round trip voxels"]
     lines = [f"start: {begun['origin']}, {begun['confidence']:.1f} σ above chance"] if begun else []
     lines.append("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in content["seconds"].items()))
-    lines += [f"{name}: {before[name]:.4g} → {value:.4g}" for name, value in after.items() if "/" not in name]
+    told = [(name, round(before[name], 9), round(value, 9)) for name, value in after.items() if "/" not in name]
+    lines += [f"{name}: {was:.4g} → {now:.4g}" for name, was, now in told]
     if trip:
         millimetres, written = content["round trip mm"], content["round trip as written"]["round trip voxels"]
         lines.append(
-            f"there and back: off by {millimetres['95 %']:.3g} mm, {trip['95 %']:.3g} voxels, at 95 % of the "
-            f"foreground; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
+            f"there and back: off by {millimetres['95 %']:.3g} mm, {trip['95 %']:.3g} voxels, at 95 % of the foreground"
         )
+        if written["95 %"] > trip["95 %"]:
+            lines[-1] += f"; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
     serious = [finding for finding in content["headers"] if finding["severity"] != "note"]
     lines += [f"{finding['severity']}: {finding['what']}" for finding in serious]
     lines.append(
