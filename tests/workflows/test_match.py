@@ -184,6 +184,17 @@ def test_points_that_one_file_does_not_name_belong_together_by_their_row(landmar
     assert content["numbers"]["after"]["mm between matched points"] < 1e-3
 
 
+def test_labels_of_structures_are_no_names(tmp_path):
+    """ANTs' tables have such a column: where neither file tells its points apart, rows do."""
+    points = drawn(20)
+    one, two = (
+        named(tmp_path / f"{side}.csv", where, [n % 3 for n in range(20)])
+        for side, where in (("fixed", points), ("moving", bent(points)))
+    )
+    content = match_files(one, two, tmp_path / "out", matched=True)
+    assert (content["matched by"], content["pairs"]) == ("row", 20)
+
+
 def test_names_that_do_not_tell_partners_are_refused(tmp_path):
     points = drawn(20)
     one = named(tmp_path / "fixed.csv", points, range(20))

@@ -185,20 +185,22 @@ def _check(
 def _partners(
     fixed: str | Path, moving: str | Path, here: PointTable | Surface, there: PointTable | Surface
 ) -> Partners:
+    """By names, where both files have some; by rows where either has none, or both call several points alike, as
+    ANTs' tables do, whose labels are of structures."""
     one, two = (thing.names if isinstance(thing, PointTable) else () for thing in (here, there))
-    if not one or not two:
+    doubled = [[name for name, times in Counter(names).items() if name and times > 1] for names in (one, two)]
+    if not one or not two or all(doubled):
         rows, others = (thing.points.data.shape[1] for thing in (here, there))
         if rows != others:
             raise InputError(
-                f"{fixed}: {rows} points, but {moving}: {others}; points without names are matched row by row, "
-                f"and as many in both; name them in both, in a column 'label'"
+                f"{fixed}: {rows} points, but {moving}: {others}; points without names of their own are matched row "
+                f"by row, and as many in both; name them in both, in a column 'label'"
             )
         return Partners(tuple(range(rows)), tuple(range(rows)), False)
-    for path, names in ((fixed, one), (moving, two)):
-        doubled = [name for name, times in Counter(names).items() if name and times > 1]
-        if doubled:
+    for path, names in ((fixed, doubled[0]), (moving, doubled[1])):
+        if names:
             raise InputError(
-                f"{path}: {_few(doubled)} is the name of more than one point; --matched points of one name belong "
+                f"{path}: {_few(names)} is the name of more than one point; --matched points of one name belong "
                 f"together: name each once, or leave the names out to match row by row"
             )
     where = {name: n for n, name in enumerate(two) if name}
