@@ -1,6 +1,7 @@
 """How rough a field is."""
 
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class Bending(Energy):
         return {"bending": total / len(axes) ** 2}
 
 
-def is_regularity(part: Energy) -> bool:
+def is_regularity(part: Energy) -> TypeGuard[Weighted]:
     """Of a part of an energy: whether it is the weighted roughness of a field."""
     return isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending)
 
@@ -59,10 +60,7 @@ def is_regularity(part: Energy) -> bool:
 def stiffened(energy: Energy, factor: float) -> Energy:
     """The energy with the weights of its regularity times `factor`."""
     return Sum(
-        tuple(
-            replace(part, weight=factor * part.weight) if isinstance(part, Weighted) and is_regularity(part) else part
-            for part in parts(energy)
-        )
+        tuple(replace(part, weight=factor * part.weight) if is_regularity(part) else part for part in parts(energy))
     )
 
 

@@ -1,6 +1,6 @@
 """What Xin et al. 2024 (arXiv:2308.15216) show of On-the-Fly Guidance, part by part."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -31,8 +31,12 @@ def _steps(count: int) -> Guided:
     return replace(GUIDED, solver=replace(GUIDED.solver, steps=count))
 
 
+TAUGHT: Ways = {
+    "self-training": PSEUDO,
+    "optimised self-training": SelfTraining(Run(), GUIDED.solver, ENERGY),
+}
+STEPS: Ways = {"1 step": _steps(1), **{f"{n} steps": _steps(n) for n in (3, 5, 15)}}
 SHORT = replace(_steps(3), energy=MSE() + 0.02 * Diffusion())
-_LANDSCAPES: Mapping[str, Ways] = {"transmorph": {"self-training": PSEUDO}}
 CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", _steps(5))}
 
 
@@ -49,15 +53,17 @@ def _experiment(
     return Experiment({"unsupervised": plain, "guided": guided, **more}, reference, sources)
 
 
-def _with_syn(experiment: Experiment) -> Experiment:
+def _with_syn(data: str, network: str) -> Experiment:
     """ANTs beside it, as in the paper's table."""
+    experiment = _experiment(data, network)
     return replace(experiment, registers={**experiment.registers, "SyN": ANTs("SyN")})
 
 
-def _everywhere(
-    ways: Ways = MappingProxyType({}), reference: str = "unsupervised", networks: Iterable[str] = NETWORKS
-) -> Mapping[str, Experiment]:
-    return {f"{data}/{network}": _experiment(data, network, ways, reference) for data in SETS for network in networks}
+def _each(
+    make: Callable[[str, str], Experiment] = _experiment, networks: Iterable[str] = NETWORKS
+) -> dict[str, Experiment]:
+    """One for each set of images and network."""
+    return {f"{data}/{network}": make(data, network) for data in SETS for network in networks}
 
 
 def _optimisers(data: str, network: str) -> Experiment:
@@ -96,7 +102,7 @@ study = Study(
             "Table 1: Dice is better in eight of nine cells and equal in one (+0 to +2.3 points), and folding falls by "
             "32 to 92 %. Figure 3: validation Dice over the training. Figure 7: label by label. Figures 2, 8, 9: a "
             "pair whose fields are smoother.",
-            {f"{data}/{network}": _with_syn(_experiment(data, network)) for data in SETS for network in NETWORKS},
+            _each(_with_syn),
             {
                 "training": Drawing(curves),
                 "labels": Drawing(boxes),
@@ -117,53 +123,45 @@ study = Study(
         "self-training": Part(
             "Labels made on the fly, and labels of a network that was trained before",
             "Figure 3: self-training lags behind, refined labels help it, and guidance is best.",
-            _everywhere(
-                {
-                    "self-training": PSEUDO,
-                    "optimised self-training": SelfTraining(Run(), GUIDED.solver, ENERGY),
-                },
-                "guided",
-            ),
+            _each(partial(_experiment, ways=TAUGHT, reference="guided")),
             {"training": Drawing(curves), "labels": Drawing(boxes)},
         ),
         "optimisers": Part(
             "How the label is made",
             "Tables 4 and 5: the full-resolution field by Adam is better than the downsampled one and than a network.",
-            {f"{data}/{network}": _optimisers(data, network) for data in SETS for network in NETWORKS},
+            _each(_optimisers),
             {"training": Drawing(curves), "optimisers": Drawing(dots)},
         ),
         "steps": Part(
             "How many steps make the label",
             "Figure 5: 5 to 10 are best, more bring nothing. Guided is 10 steps.",
-            _everywhere(
-                {"1 step": _steps(1), "3 steps": _steps(3), "5 steps": _steps(5), "15 steps": _steps(15)}, "guided"
-            ),
+            _each(partial(_experiment, ways=STEPS, reference="guided")),
             {"steps": Drawing(dots)},
         ),
         "epsilon": Part(
             "The ε of the Adam that makes the label: how weak a slope may be and still count as much as a strong one",
             "This is not shown; guided has its authors' ε at their images' size. With ε × 10 flat tissue moves less "
             "in a label, and edges make up more of it.",
-            _everywhere({"guided, ε × 10": DAMPED}),
+            _each(partial(_experiment, ways={"guided, ε × 10": DAMPED})),
             {"training": Drawing(curves), "labels": Drawing(boxes)},
         ),
         "intensity": Part(
             "Less guidance: seldom, blended with the energy of the guess, or on some pairs only",
             "Figure 4: the less guidance, the lower Dice, in all three ways. An epoch is a 500th of the training, as "
             "there; on sets that learn by a few updates a 50th.",
-            {f"{data}/{network}": _intensity(data, network) for data in SETS for network in NETWORKS},
+            _each(_intensity),
             {"intensity": Drawing(dots)},
         ),
         "refinement": Part(
             "What the networks' answers become by 10 and 50 steps of descent",
             "This is not shown; a network that learned from refined answers should be a better start for refinement.",
-            _everywhere(networks=NETWORKS),
+            _each(),
             {"refinement": Drawing(refinement, partial(refined, energy=ENERGY), ("arm", "steps"))},
         ),
         "optimiser": Part(
             "The optimiser alone, from an untrained network and from random parameters",
             "Figure 6: Dice 0.426 to 0.544 from a network with random weights, and to 0.510 from random parameters.",
-            _everywhere(networks=("voxelmorph",)),
+            _each(networks=("voxelmorph",)),
             {"optimiser": Drawing(progress, partial(descended, energy=ENERGY), ("start", "steps"))},
         ),
         "landscape": Part(
@@ -171,13 +169,7 @@ study = Study(
             "Figure 10: smoother with guidance, for all three networks, and than with self-training, which it has of "
             "TransMorph. There each network is seen by the loss that it was trained with; here by one energy, LNCC and "
             "diffusion, so that they can be compared.",
-            {
-                f"{data}/{network}": _experiment(
-                    data, network, {"self-training": PSEUDO} if network == "transmorph" else {}
-                )
-                for data in SETS
-                for network in NETWORKS
-            },
+            _each() | _each(partial(_experiment, ways={"self-training": PSEUDO}), ("transmorph",)),
             {"landscape": Drawing(contours, partial(landscape, energy=ENERGY))},
         ),
     },

@@ -237,7 +237,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         lines.append(
             f"there and back: off by {millimetres['95 %']:.3g} mm, {trip['95 %']:.3g} voxels, at 95 % of the foreground"
         )
-        if written["95 %"] > trip["95 %"]:
+        if written.get("95 %", 0.0) > trip["95 %"]:
             lines[-1] += f"; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
     serious = [finding for finding in content["headers"] if finding["severity"] != "note"]
     lines += [f"{finding['severity']}: {finding['what']}" for finding in serious]
