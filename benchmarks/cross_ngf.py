@@ -137,7 +137,7 @@ def trials(brains: Path, first: int, count: int, search: CrossNGF) -> list[dict[
             error = corners_apart(found.transform, truth, block)
             rows.append(
                 {"kind": kind, "trial": index, "name": name, "error_mm": error, "seconds": spent}
-                | {"similarity": found.similarity, "rival": found.rival}
+                | dict(found.stats.numbers)
             )
     return rows
 
@@ -200,7 +200,7 @@ def contrasts(fixed: Path, moving: Path) -> list[dict[str, float | str]]:
         solved = classical(transform="rigid", init=init)(*images)
         chosen = chosen or solved.transform
         away = corners_apart(solved.transform, chosen, pair.fixed.grid)
-        row = {"start": init, "seconds": sum(stage.seconds for stage in solved.stages), "apart_mm": away}
+        row = {"start": init, "seconds": sum(stage.seconds for stage in solved.stats.stages), "apart_mm": away}
         rows.append(row | _likeness(pair, solved.transform))
     return rows
 

@@ -19,7 +19,7 @@ def main() -> None:
         smooth = (pb.Image(gaussian(i.data, spacing / 2 - 1), i.grid) for i in (pair.fixed, pair.moving))
         coarse = pb.Pair(*(pb.pull(image, still, onto=grid) for image in smooth))
         start = pb.Displacement(transform.displacement(grid).float(), grid)
-        transform = pb.Descend(steps=60, step_size=0.1)(energy.on(coarse), start=start)
+        transform, _ = pb.Descend(steps=60, step_size=0.1)(energy.on(coarse), start=start)
     picture(pb.Alignment(pair, transform), Path(__file__).with_name("brains.png"))
 
 

@@ -1,7 +1,7 @@
 """A pair, a pair seen through a transform, and what it means to register and to supervise."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Protocol, Self
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pullback.numerics.difference import determinant, jacobian
-from pullback.space import Image, Labels, Points, Transform, brief, pull, push
+from pullback.space import Image, Labels, Points, Transform, brief, inverted, one_batch, pull, push
+from pullback.stats import Stats
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +18,11 @@ class Pair:
     """Two images to align, and what is known of them. `truth`, where known, maps fixed → moving.
 
     Both images are 2-D or both 3-D, of as many channels, and labels lie on their image's grid (as an `Image` has it of
-    its mask).
+    its mask). A batch of B is B pairs; what is there once serves all of them.
 
     Raises:
         TypeError: what should be an image is none.
-        ValueError: dimensions or channels differ, or labels lie on another grid than their image.
+        ValueError: dimensions, channels or batches differ, or labels lie on another grid than their image.
     """
 
     fixed: Image
@@ -57,20 +58,85 @@ class Pair:
                 raise ValueError(
                     f"the {side} labels lie on another grid than the {side} image: {differ}; pull them onto it first"
                 )
+        _ = self.batch
+
+    @property
+    def batch(self) -> int:
+        """How many pairs it is."""
+        return one_batch({name.replace("_", " "): part.batch for name, part in self._known.items()})
+
+    def nth(self, n: int) -> Self:
+        """The n-th pair of the batch; of a batch of one itself, whatever n."""
+        return self if self.batch == 1 else replace(self, **{k: part.nth(n) for k, part in self._known.items()})
 
     def to(self, device: torch.device) -> Self:
         """All that it knows, on `device`."""
-        known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        known = {k: v.to(device) for k, v in known.items() if isinstance(v, Image | Labels | Points | Transform)}
-        return replace(self, **known)
+        return replace(self, **{name: part.to(device) for name, part in self._known.items()})
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """Its images, labels, points and truth, where there are any."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in known.items() if isinstance(v, Image | Labels | Points | Transform)}
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """A pair seen through a transform; its consequences are computed once, when asked for."""
+    """A pair seen through a transform: what every register answers with. Its consequences are computed when asked for.
+
+    A batch of B pairs has B transforms; one pair or one transform serves all of the other.
+
+    Attributes:
+        pair: the images, and what is known of them.
+        transform: fixed → moving.
+        maps: images on the fixed grid that a register knows beside the transform, by a name in snake case: a residual
+            appearance, what has no counterpart, a deviation in mm.
+        transforms: further ones from the fixed world, by name: the phases of a breath.
+        stats: how it was found; None where nobody kept count.
+
+    Raises:
+        ValueError: pair and transform of other dimensions or batches, or a map that has no name or another grid.
+    """
 
     pair: Pair
     transform: Transform
+    maps: Mapping[str, Image] = field(default_factory=dict)
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+    stats: Stats | None = None
+
+    def __post_init__(self) -> None:
+        grid = self.pair.fixed.grid
+        if self.transform.ndim != grid.ndim:
+            raise ValueError(f"a {self.transform.ndim}-D transform cannot align {grid.ndim}-D images")
+        for name in (*self.maps, *self.transforms):
+            if not name.isidentifier() or name != name.lower():
+                raise ValueError(f"{name!r}: maps and transforms are named in snake case, as in non_correspondence")
+        for name, image in self.maps.items():
+            if image.grid != grid:
+                raise ValueError(f"the map {name} lies on {image.grid}, and the fixed image on {grid}; pull it there")
+        _ = self.batch
+
+    @property
+    def batch(self) -> int:
+        """How many pairs are aligned."""
+        return one_batch({"the pair": self.pair.batch, "the transform": self.transform.batch})
+
+    def each(self) -> Iterator[Self]:
+        """Every pair of the batch as an alignment of one; what was counted, in `stats`, is of all."""
+        if self.batch == 1:
+            yield self
+            return
+        for n in range(self.batch):
+            maps = {name: image.nth(n) for name, image in self.maps.items()}
+            transforms = {name: transform.nth(n) for name, transform in self.transforms.items()}
+            yield replace(
+                self, pair=self.pair.nth(n), transform=self.transform.nth(n), maps=maps, transforms=transforms
+            )
+
+    @cached_property
+    def inverse(self) -> Transform:
+        """Moving → fixed, exact at each point where there is one."""
+        return inverted(self.transform)
 
     @cached_property
     def moved(self) -> Image:
@@ -142,3 +208,32 @@ class Supervision(Protocol):
 
 Objective = Callable[[Transform], Tensor]
 """What a solver makes small: a scalar, `()`, of a transform."""
+
+
+def seen(pair: Pair, answer: Registered) -> Alignment:
+    """The whole pair, labels and all, as a register's answer to its images aligns it."""
+    if isinstance(answer, Alignment):
+        return replace(answer, pair=pair)
+    return Alignment(pair, answer.transform)
+
+
+def one_by_one(
+    register: Callable[[Image, Image, Transform | None], Alignment],
+    fixed: Image,
+    moving: Image,
+    start: Transform | None = None,
+) -> Alignment:
+    """The answer to a batch of pairs, of a register that looks at one at a time, as one that stops by itself does."""
+    pair = Pair(fixed, moving)
+    batch = one_batch({"the pair": pair.batch, "the start": 1 if start is None else start.batch})
+    if batch == 1:
+        return register(fixed, moving, start)
+    first, *others = [register(fixed.nth(n), moving.nth(n), start and start.nth(n)) for n in range(batch)]
+    counts = [answer.stats for answer in (first, *others) if answer.stats is not None]
+    return Alignment(
+        pair,
+        first.transform.stack([other.transform for other in others]),
+        {name: image.stack([other.maps[name] for other in others]) for name, image in first.maps.items()},
+        {name: one.stack([other.transforms[name] for other in others]) for name, one in first.transforms.items()},
+        Stats.of_all(counts) if counts else None,
+    )

@@ -193,8 +193,11 @@ def test_any_linear_map_is_written_as_an_affine(tmp_path, scene, name, ndim):
 class Rotated(Transform):
     """A kind that no file knows: a quarter turn in the first two axes."""
 
-    params = (torch.zeros(1, dtype=torch.float64),)
-    with_params = inverse = None
+    params, batch = (torch.zeros(1, dtype=torch.float64),), 1
+    with_params = inverse = nth = ndim = None
+
+    def __init__(self, ndim):
+        self.ndim = ndim
 
     def at(self, where):
         return torch.cat([-where[:, 1:2], where[:, :1], where[:, 2:]], 1)
@@ -206,8 +209,8 @@ def test_what_no_file_knows_is_sampled_on_the_fixed_grid(tmp_path, scene, name, 
     fixed, moving, _ = scene(ndim)
     if name.endswith("x5") and ndim == 2:
         return
-    write_any(Rotated(), tmp_path / name, None, fixed, moving)
-    same(read_any(tmp_path / name), Rotated(), fixed)
+    write_any(Rotated(ndim), tmp_path / name, None, fixed, moving)
+    same(read_any(tmp_path / name), Rotated(ndim), fixed)
 
 
 def test_of_pieces_that_cannot_be_written_none_is(tmp_path):

@@ -29,8 +29,8 @@ def test_a_field_that_is_not_finite(tmp_path):
 
 def test_a_transform_without_a_form_in_itk_names_the_file(tmp_path):
     class Odd(Transform):
-        params = ()
-        with_params = at = inverse = None
+        params, ndim, batch = (), 3, 1
+        with_params = at = inverse = nth = None
 
     with pytest.raises(InputError, match=r"odd.h5: Odd has no form in ITK"):
         write_transform(Odd(), tmp_path / "odd.h5")

@@ -71,10 +71,10 @@ def test_from_files_as_they_are_to_a_field(scene, ndim):
     assert errors[0] > 1.3
     assert errors[1] < 0.7 * errors[0]
     assert errors[2] < 0.7 * errors[1]
-    assert [stage.name for stage in solved.stages] == ["initialise", "rigid", "affine", "deformable"]
-    assert [stage.name for stage in rough.stages] == ["initialise", "rigid", "affine"]
-    assert all(stage.seconds >= 0 for stage in solved.stages)
-    assert solved.begun.origin in {"header", "masses"}
+    assert [stage.name for stage in solved.stats.stages] == ["initialise", "rigid", "affine", "deformable"]
+    assert [stage.name for stage in rough.stats.stages] == ["initialise", "rigid", "affine"]
+    assert all(stage.seconds >= 0 for stage in solved.stats.stages)
+    assert solved.stats.origin in {"header", "masses"}
     assert solved.pair.fixed is pair.fixed
     assert solved.pair.moving is pair.moving
     torch.testing.assert_close(solved.moved.data, Alignment(pair, solved.transform).moved.data)
@@ -106,7 +106,7 @@ def test_what_masks_hide_has_no_influence_to_the_last_bit(scene, ndim):
         answers.append(few(*images))
     one, two = answers
     assert all(torch.equal(a, b) for a, b in zip(one.transform.params, two.transform.params, strict=True))
-    assert one.begun.confidence == two.begun.confidence
+    assert one.stats.confidence == two.stats.confidence
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -131,8 +131,8 @@ def test_units_of_intensity_do_not_matter(scene, change):
 def test_a_linear_start_takes_the_place_of_the_initialisation(scene):
     pair = scene(2)
     solved = QUICK(pair.fixed, pair.moving, start=linear_motion(2))
-    assert [stage.name for stage in solved.stages] == ["rigid", "affine", "deformable"]
-    assert solved.begun is None
+    assert [stage.name for stage in solved.stats.stages] == ["rigid", "affine", "deformable"]
+    assert solved.stats.origin == ""
     assert error(solved.transform, pair) < 0.5
 
 
@@ -140,7 +140,7 @@ def test_a_field_as_a_start_is_refined_alone(scene):
     pair = scene(2)
     half = pair.truth.outer @ pair.truth.inner.with_params((0.3 * pair.truth.inner.field).float())
     solved = QUICK(pair.fixed, pair.moving, start=half)
-    assert [stage.name for stage in solved.stages] == ["deformable"]
+    assert [stage.name for stage in solved.stats.stages] == ["deformable"]
     assert isinstance(solved.transform, Composite)
     assert torch.equal(solved.transform.outer.matrix, half.outer.matrix)
     assert error(solved.transform, pair) < 0.7 * error(half, pair)
@@ -152,7 +152,7 @@ def test_stages_may_be_left_out(scene):
     start = linear_motion(2)
     assert torch.equal(nothing(pair.fixed, pair.moving).transform.matrix, torch.eye(3, dtype=torch.float64))
     assert nothing(pair.fixed, pair.moving, start=start).transform is start
-    assert nothing(pair.fixed, pair.moving).stages == ()
+    assert nothing(pair.fixed, pair.moving).stats.stages == ()
 
 
 def test_channels_go_together(scene):

@@ -70,8 +70,8 @@ def test_good_headers_are_preferred_and_sure(picture, ndim):
     truth = turn(ndim, 5.0, 1.0)
     fixed, moving = picture(ndim, Affine.identity(ndim)), picture(ndim, truth, 4)
     begun = Initialise(search=TINY)(fixed, moving)
-    assert begun.origin == "header"
-    assert begun.confidence > Initialise().sure
+    assert begun.stats.origin == "header"
+    assert begun.stats.confidence > Initialise().sure
     assert apart(begun.transform, truth, ndim) < 2.0
 
 
@@ -79,8 +79,8 @@ def test_good_headers_are_preferred_and_sure(picture, ndim):
 def test_the_order_of_guesses_is_the_order_of_preference(picture, ndim):
     fixed = picture(ndim, Affine.identity(ndim))
     one, two = ("masses", from_masses), ("header", from_header)
-    assert replace(QUICK, guesses=(one, two))(fixed, fixed).origin == "masses"
-    assert replace(QUICK, guesses=(two, one))(fixed, fixed).origin == "header"
+    assert replace(QUICK, guesses=(one, two))(fixed, fixed).stats.origin == "masses"
+    assert replace(QUICK, guesses=(two, one))(fixed, fixed).stats.origin == "header"
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -91,7 +91,7 @@ def test_far_off_headers_are_left_for_middles_or_masses(picture, ndim):
     affine = near.grid.affine.clone()
     affine[:-1, -1] += 70.0
     begun = QUICK(fixed, Image(near.data, Grid(near.grid.shape, affine)))
-    assert begun.origin in {"centres", "masses"}
+    assert begun.stats.origin in {"centres", "masses"}
     assert apart(begun.transform, truth, ndim) < 2.0
 
 
@@ -100,7 +100,7 @@ def test_turned_bodies_are_found_by_moments_or_search(picture, ndim):
     truth = turn(ndim, 140.0, 3.0)
     fixed, moving = picture(ndim, Affine.identity(ndim)), picture(ndim, truth, 4)
     begun = Initialise(search=TINY)(fixed, moving)
-    assert begun.origin in {"moments", "search"}
+    assert begun.stats.origin in {"moments", "search"}
     assert apart(begun.transform, truth, ndim) < 3.0
 
 
@@ -111,7 +111,7 @@ def test_where_no_guess_is_sure_it_searches(picture, ndim):
     fixed, moving = picture(ndim, Affine.identity(ndim)), picture(ndim, truth, 4, invert=True)
     few = Initialise(guesses=(("header", from_header),), search=TINY, sure=math.inf)
     begun, cheap = few(fixed, moving), replace(few, search=None)(fixed, moving)
-    assert begun.origin == "search"
+    assert begun.stats.origin == "search"
     assert apart(begun.transform, truth, ndim) < 3.0 < apart(cheap.transform, truth, ndim)
 
 
@@ -119,7 +119,7 @@ def test_unrelated_images_give_no_confidence():
     """Noise against noise: no start stands out of chance as that of one picture does."""
     grid = Grid.centred((26, 24, 28), 1.5)
     one, two = (Image(gaussian(torch.rand(1, 1, *grid.shape, generator=generator(s)), 1.2), grid) for s in (1, 2))
-    unrelated, same = QUICK(one, two).confidence, QUICK(one, one).confidence
+    unrelated, same = QUICK(one, two).stats.confidence, QUICK(one, one).stats.confidence
     assert unrelated < QUICK.sure < same
 
 
@@ -130,7 +130,7 @@ def test_starts_are_rigid_and_the_same_every_time(picture, ndim):
     before = [image.data.clone() for image in (fixed, moving)]
     one, two = (replace(QUICK, guesses=(("moments", moments),))(fixed, moving) for _ in range(2))
     assert torch.equal(one.transform.matrix, two.transform.matrix)
-    assert (one.origin, one.confidence) == (two.origin, two.confidence)
+    assert (one.stats.origin, one.stats.confidence) == (two.stats.origin, two.stats.confidence)
     linear = one.transform.matrix[:-1, :-1]
     torch.testing.assert_close(linear @ linear.T, torch.eye(ndim, dtype=torch.float64))
     assert all(torch.equal(a, image.data) for a, image in zip(before, (fixed, moving), strict=True))
@@ -147,7 +147,7 @@ def test_a_guess_that_cannot_be_made_is_left_out(picture):
         raise InputError("nothing stands out")
 
     begun = replace(QUICK, guesses=(("masses", fails), ("header", from_header)))(masked, masked)
-    assert begun.origin == "header"
+    assert begun.stats.origin == "header"
 
 
 def test_a_search_that_finds_no_overlap_leaves_the_best_guess(picture):
@@ -161,7 +161,7 @@ def test_a_search_that_finds_no_overlap_leaves_the_best_guess(picture):
         return Image((where / 5).sin().prod(1, keepdim=True) + 1, onto)
 
     begun = Initialise(search=TINY, sure=math.inf, least=0.05)(seen(grid), seen(block))
-    assert begun.origin == "header"
+    assert begun.stats.origin == "header"
 
 
 def test_images_that_never_meet_are_refused():
@@ -181,6 +181,6 @@ def test_a_start_explains_the_images_and_not_a_corner_of_them(shared):
         labels = read_labels(folder / f"{name}.nii.gz", on=image.grid)
         organs.append(replace(labels, data=labels.data * (labels.data <= 9)))  # the same nine in both models
     begun = Initialise(search=None)(fixed, moving)
-    assert begun.confidence < Initialise().sure, "unsure enough to search"
+    assert begun.stats.confidence < Initialise().sure, "unsure enough to search"
     dice = Dice()(Alignment(Pair(fixed, moving, *organs), begun.transform))["dice"]
     assert dice > 0.3

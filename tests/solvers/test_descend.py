@@ -39,7 +39,7 @@ def test_as_adam_by_hand(waves, shape, kind):
     pair, energy = pair_of(waves, shape), MSE() + 0.02 * Diffusion()
     start = 0.1 * torch.randn(1, len(shape), *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grid = pair.fixed.grid
-    ours = Descend(steps=7, step_size=0.05)(energy.on(pair), kind(start, grid))
+    ours, _ = Descend(steps=7, step_size=0.05)(energy.on(pair), kind(start, grid))
     expected = adam_by_hand(lambda field: energy(Alignment(pair, kind(field, grid))), start, 7, 0.05)
     assert isinstance(ours, kind)
     torch.testing.assert_close(ours.field, expected, rtol=1e-9, atol=1e-12)
@@ -48,7 +48,7 @@ def test_as_adam_by_hand(waves, shape, kind):
 def test_another_optimiser_is_another_optimiser(waves):
     pair = pair_of(waves, (12, 11))
     start = Displacement(torch.zeros(1, 2, 12, 11, dtype=torch.float64), pair.fixed.grid)
-    ours = Descend(steps=1, step_size=3.0, optimiser=SGD)(MSE().on(pair), start)
+    ours, _ = Descend(steps=1, step_size=3.0, optimiser=SGD)(MSE().on(pair), start)
     field = start.field.clone().requires_grad_()
     (slope,) = torch.autograd.grad(MSE()(Alignment(pair, Displacement(field, pair.fixed.grid))), field)
     torch.testing.assert_close(ours.field, -3.0 * slope)
@@ -64,7 +64,7 @@ def test_summed_gradient_descent_by_hand(waves, last):
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(energy(Alignment(pair, Displacement(x, grid))), x)
         x = x - rate * x.numel() * (1 - (1 - last) * step / (steps - 1)) * slope
-    found = Descend(steps, rate, last, summed_sgd)(energy.on(pair), Displacement(start, grid))
+    found, _ = Descend(steps, rate, last, summed_sgd)(energy.on(pair), Displacement(start, grid))
     torch.testing.assert_close(found.field, x.detach())
     assert (found.field - start).abs().max() > 0.01
 
@@ -76,7 +76,7 @@ def test_the_start_stays_and_the_answer_is_free(waves, shape):
     guess = 2 * network  # connected to its history, as the answer of a network
     before = guess.detach().clone()
     start = Displacement(guess, pair.fixed.grid)
-    answer = Descend(steps=3)((LNCC(5) + Diffusion()).on(pair), start)
+    answer, _ = Descend(steps=3)((LNCC(5) + Diffusion()).on(pair), start)
     assert torch.equal(guess, before)
     assert start.field is guess
     assert guess.requires_grad
@@ -89,7 +89,7 @@ def test_the_start_stays_and_the_answer_is_free(waves, shape):
 
 def test_no_steps_is_the_start():
     start = Displacement(torch.rand(1, 2, 4, 5), Grid.centred((4, 5)))
-    answer = Descend(steps=0)(lambda transform: transform.field.sum(), start)
+    answer, _ = Descend(steps=0)(lambda transform: transform.field.sum(), start)
     assert torch.equal(answer.field, start.field)
     assert not answer.field.requires_grad
 
@@ -102,7 +102,7 @@ def test_it_descends_where_gradients_are_off_and_leaves_them_off(waves):
     with torch.no_grad():
         quiet = solver(MSE().on(pair), start)
         assert not torch.is_grad_enabled()
-    assert torch.equal(quiet.field, solver(MSE().on(pair), start).field)
+    assert torch.equal(quiet.field, solver(MSE().on(pair), start)[0].field)
 
 
 @pytest.mark.parametrize("kind", ["affine", "displacement", "velocity"])
@@ -120,7 +120,7 @@ def test_a_shift_is_found(waves, kind):
         "velocity": (Velocity(field, grid), 0.1, 200),
     }[kind]
     energy = MSE() + 0.1 * Diffusion()
-    found = Descend(steps, step)(energy.on(pair), start)
+    found, _ = Descend(steps, step)(energy.on(pair), start)
     core = (slice(None), slice(None), slice(5, -5), slice(5, -5))
     assert (found.displacement(grid)[core] - 1.5).abs().mean() < 0.2
     assert energy.on(pair)(found) < 0.05 * energy.on(pair)(start)
@@ -130,7 +130,7 @@ def test_a_descended_affine_is_an_affine_still(waves):
     """Images and points go the same way: the last row of its matrix is no parameter."""
     pair = pair_of(waves, (24, 22))
     grid = pair.fixed.grid
-    found = Descend(steps=20, step_size=0.02)(MSE().on(pair), Affine.identity(2))
+    found, _ = Descend(steps=20, step_size=0.02)(MSE().on(pair), Affine.identity(2))
     assert torch.equal(found.matrix[2], torch.tensor([0, 0, 1], dtype=torch.float64))
     assert not torch.equal(found.matrix, Affine.identity(2).matrix)
     same = Displacement(found.displacement(grid), grid)
@@ -140,7 +140,7 @@ def test_a_descended_affine_is_an_affine_still(waves):
 def test_every_parameter_of_a_composite_is_descended(waves):
     pair = pair_of(waves, (12, 11))
     start = Affine.identity(2) @ Displacement(torch.zeros(1, 2, 12, 11, dtype=torch.float64), pair.fixed.grid)
-    answer = Descend(steps=2)(MSE().on(pair), start)
+    answer, _ = Descend(steps=2)(MSE().on(pair), start)
     assert not torch.equal(answer.outer.matrix, start.outer.matrix)
     assert answer.inner.field.any()
 
@@ -204,7 +204,7 @@ def start_at(*where):
 
 def test_with_a_stop_the_answer_is_the_best_that_was_seen():
     bowl = Bowl(1.0, 30.0)
-    answer = Descend(steps=60, step_size=0.5, until=Settled(20, 0.01))(bowl, start_at(4.0, -3.0))
+    answer, _ = Descend(steps=60, step_size=0.5, until=Settled(20, 0.01))(bowl, start_at(4.0, -3.0))
     assert len(bowl.seen) < 60
     assert float(Bowl(1.0, 30.0)(answer)) == pytest.approx(min(bowl.seen))
     assert min(bowl.seen) < bowl.seen[-1]
@@ -213,7 +213,7 @@ def test_with_a_stop_the_answer_is_the_best_that_was_seen():
 def test_from_the_bottom_it_does_not_stray():
     """Adam's first steps are of full length whatever the slope; the start remains the answer."""
     start = start_at(1e-9, 0.0)
-    answer = Descend(steps=60, step_size=0.5, until=Settled())(Bowl(1.0, 2.0), start)
+    answer, _ = Descend(steps=60, step_size=0.5, until=Settled())(Bowl(1.0, 2.0), start)
     assert float(Bowl(1.0, 2.0)(answer)) <= float(Bowl(1.0, 2.0)(start))
 
 
@@ -238,7 +238,7 @@ def test_a_step_on_a_field_is_as_long_on_images_of_any_size(shape, optimiser, ep
     slopes, size = torch.tensor([1e-3, 0.07, 10.0], dtype=torch.float64), math.prod(shape)
     per_voxel = slopes[torch.arange(size) % 3].view(shape)
     start = Displacement(torch.zeros(1, len(shape), *shape, dtype=torch.float64), Grid.centred(shape))
-    found = Descend(1, 0.1, optimiser=optimiser)(lambda u: (per_voxel * u.field.sum((0, 1))).mean(), start)
+    found, _ = Descend(1, 0.1, optimiser=optimiser)(lambda u: (per_voxel * u.field.sum((0, 1))).mean(), start)
     expected = -0.1 * per_voxel / (per_voxel + eps)
     torch.testing.assert_close(found.field, expected.expand_as(found.field))
 
@@ -249,11 +249,11 @@ def test_the_order_of_energies_makes_no_difference(waves, optimiser):
     pair = pair_of(waves, SHAPES[1])
     start = Displacement(torch.zeros(1, 3, *SHAPES[1], dtype=torch.float64), pair.fixed.grid)
     one, two = (
-        Descend(3, 0.1, optimiser=optimiser)(energy.on(pair), start).field
+        Descend(3, 0.1, optimiser=optimiser)(energy.on(pair), start)[0].field
         for energy in (LNCC(5) + 0.5 * Diffusion(), 0.5 * Diffusion() + LNCC(5))
     )
     torch.testing.assert_close(one, two)
-    found = Descend(3, 0.1, optimiser=optimiser)(LNCC(5).on(pair), start)
+    found, _ = Descend(3, 0.1, optimiser=optimiser)(LNCC(5).on(pair), start)
     assert float(LNCC(5)(Alignment(pair, found))) < float(LNCC(5)(Alignment(pair, start)))
 
 

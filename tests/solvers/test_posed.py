@@ -149,7 +149,7 @@ def test_the_answer_is_no_worse_than_the_start(scene, ndim, kind):
     fixed, moving = picture(one, Affine.identity(ndim)), within_view(picture(two, truth))
     for energy, start in itertools.product((MI(), LNCC(7)), (truth, Affine.identity(ndim))):
         objective = energy.on(Pair(fixed, moving))
-        assert float(objective(Posed(kind, energy).pose(fixed, moving, start))) <= float(objective(start)) + 1e-6
+        assert float(objective(Posed(kind, energy)(fixed, moving, start).transform)) <= float(objective(start)) + 1e-6
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -17,7 +17,6 @@ from pullback.data import Cohort
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import read_ants, read_image, read_points, read_transform, write_image
-from pullback.files.itk import chain
 from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
@@ -168,7 +167,7 @@ def test_centres_are_laid_on_each_other_when_asked(world, tmp_path):
     assert refined["numbers"]["after"]["ncc"] > found["numbers"]["after"]["ncc"]
     one, two = (read_image(path.images[0]).grid.centre for path in files)
     for folder, shift in {"header": 0 * one, "centres": two - one, "refined": two - one}.items():
-        affine, field = chain(read_transform(tmp_path / folder / "fixed_to_moving.h5"))
+        affine, field = read_transform(tmp_path / folder / "fixed_to_moving.h5").parts
         assert isinstance(field, Displacement)
         torch.testing.assert_close(affine.matrix[:3, 3], shift)
 

@@ -63,7 +63,7 @@ def register(
             preset or "balanced", transform or "velocity", energy, weight, init, seed, aligned
         )
     else:
-        idle = {"--preset": preset, "--transform": transform, "--initial": initial, "--aligned": aligned or None}
+        idle = {"--preset": preset, "--transform": transform, "--aligned": aligned or None}
         refuse(idle, "not together with --network")
         if refine is None:
             refuse({"--energy": energy, "--smoothness": smoothness}, "with --network it takes --refine STEPS")
@@ -171,7 +171,6 @@ def convert(
     from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any
     from pullback.files.convert import files_read, files_written
-    from pullback.files.itk import dimensions
     from pullback.workflows.outputs import spare
 
     grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
@@ -180,8 +179,8 @@ def convert(
     spare(files_written(out, kind), [*files_read(given, given_kind), *filter(None, (fixed, moving))])
     transform = read_any(given, given_kind, *grids)
     for path, grid in zip((fixed, moving), grids, strict=True):
-        if grid is not None and grid.ndim != dimensions(transform):
-            raise InputError(f"{given}: moves points in {dimensions(transform)}-D, and {path} is {grid.ndim}-D")
+        if grid is not None and grid.ndim != transform.ndim:
+            raise InputError(f"{given}: moves points in {transform.ndim}-D, and {path} is {grid.ndim}-D")
     written = write_any(transform, out, kind, *grids)
     names = ", ".join(map(str, written))
     say(as_json, {"output": [*map(str, written)], "what": what}, f"Written: {names}: {what}")

@@ -24,9 +24,10 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
         InputError: the image is constant there.
     """
     data = image.data.clone()
+    mask = None if image.mask is None else image.mask.expand(len(data), -1, *image.grid.shape)
     for index in torch.cartesian_prod(torch.arange(data.shape[0]), torch.arange(data.shape[1])):
         values = data[tuple(index)]
-        seen = values[image.mask[index[0], 0]] if image.mask is not None and image.mask[index[0]].any() else values
+        seen = values[mask[index[0], 0]] if mask is not None and mask[index[0]].any() else values
         lit = seen[seen > seen.min()]
         if not len(lit):
             raise InputError("normalised: the image is constant where it may be looked at; look at another part of it")

@@ -9,7 +9,6 @@ from torch.autograd.function import once_differentiable
 
 from pullback.alignment import Alignment
 from pullback.energies.energy import Energy, Sum, Weighted, parts
-from pullback.space import Dense
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,7 @@ class Diffusion(Energy):
     displacement: bool = False
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        transform = alignment.transform
-        if self.displacement and isinstance(transform, Dense):
-            return {"diffusion": _Diffusion.apply(transform.own_displacement)}
-        return {"diffusion": _Diffusion.apply(field_of(alignment))}
+        return {"diffusion": _Diffusion.apply(field_of(alignment, self.displacement))}
 
 
 @dataclass(frozen=True)
@@ -64,10 +60,10 @@ def stiffened(energy: Energy, factor: float) -> Energy:
     )
 
 
-def field_of(alignment: Alignment) -> Tensor:
-    """The field that regularity is asked of, `(B, d, *spatial)`."""
-    transform, fixed = alignment.transform, alignment.pair.fixed
-    return transform.field if isinstance(transform, Dense) else transform.displacement(fixed.grid).to(fixed.data.device)
+def field_of(alignment: Alignment, displacement: bool = False) -> Tensor:
+    """The field that regularity is asked of, `(B, d, *spatial)`; with `displacement` the one that it amounts to."""
+    fixed = alignment.pair.fixed
+    return alignment.transform.field_on(fixed.grid, displacement).to(fixed.data.device)
 
 
 class _Diffusion(torch.autograd.Function):

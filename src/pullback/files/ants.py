@@ -5,7 +5,7 @@ from functools import reduce
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.itk import affine_and_field, dimensions, read_transform, write_transform
+from pullback.files.itk import affine_and_field, read_transform, write_transform
 from pullback.files.nifti import refuse_sheared
 from pullback.space import Grid, Transform, inverted
 
@@ -50,9 +50,9 @@ def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Tran
     marks = [*invert, *[False] * (len(pieces) - len(invert))]
     read = [read_transform(piece) for piece in pieces]
     for piece, transform in zip(pieces[1:], read[1:], strict=True):
-        if dimensions(transform) != dimensions(read[0]):
+        if transform.ndim != read[0].ndim:
             raise InputError(
-                f"{piece}: moves points in {dimensions(transform)} dimensions, {pieces[0]} in {dimensions(read[0])}; "
+                f"{piece}: moves points in {transform.ndim} dimensions, {pieces[0]} in {read[0].ndim}; "
                 f"give transforms that are alike"
             )
     turned = [inverted(part) if mark else part for part, mark in zip(read, marks, strict=True)]

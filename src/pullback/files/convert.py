@@ -7,11 +7,11 @@ from pullback.errors import InputError
 from pullback.files.ants import AFFINE, COMPOSITE, INVERSE, WARP, pieces_of, read_prefix, write_ants
 from pullback.files.endings import NIFTI, ends
 from pullback.files.fsl import read_fsl, write_fsl
-from pullback.files.itk import STORED, chain, read_transform, write_transform
+from pullback.files.itk import holds, is_field, read_transform, write_transform
 from pullback.files.learn2reg import read_learn2reg, write_learn2reg
 from pullback.files.nifti import load
 from pullback.files.x5 import read_x5, write_x5
-from pullback.space import Grid, Linear, Transform
+from pullback.space import Grid, Transform
 
 FIELD = "a displacement field, intent 1007, LPS mm: takes points fixed → moving, brings images moving → fixed"
 MEANING = {
@@ -119,8 +119,8 @@ def meaning(path: str | Path, kind: Kind | None = None) -> str:
 def _held(transform: Transform, path: str | Path) -> bool:
     """Whether the file holds the transform without sampling it: NIfTI one field, the others affines and fields."""
     if ends(path, NIFTI):
-        return isinstance(transform, STORED)
-    return all(isinstance(part, (Linear, *STORED)) for part in chain(transform))
+        return is_field(transform)
+    return holds(transform)
 
 
 def _both(path: str | Path, kind: Kind, fixed: Grid | None, moving: Grid | None) -> tuple[Grid, Grid]:

@@ -15,10 +15,9 @@ from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.endings import NIFTI, ends
 from pullback.files.frames import between, homogeneous, landing
-from pullback.files.itk import chain
 from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_voxels
 from pullback.files.placement import stored_grid
-from pullback.space import Affine, Grid, Linear, Transform
+from pullback.space import Affine, Grid, Transform
 
 RELATIVE = 2006  # NIFTI_INTENT of an FNIRT displacement field
 
@@ -64,10 +63,10 @@ def _frame(grid: Grid) -> Tensor:
 
 
 def _write_flirt(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
-    (first, *others) = chain(transform)
-    if others or not isinstance(first, Linear):
+    affine = transform.as_affine
+    if affine is None:
         raise InputError(f"{path}: a .mat of FSL holds an affine; write this {type(transform).__name__} as .nii.gz")
-    matrix = first.matrix.detach().cpu().double()
+    matrix = affine.matrix.detach().cpu().double()
     matrix = matrix[0] if matrix.ndim == 3 else matrix
     world_to_fixed = _frame(fixed) @ torch.linalg.inv(fixed.affine)
     moving_to_world = moving.affine @ torch.linalg.inv(_frame(moving))

@@ -1,7 +1,8 @@
 """Transforms as ITK, ANTs and Slicer read them: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as NIfTI."""
 
-from functools import reduce
+from functools import reduce, singledispatch
 from pathlib import Path
+from typing import TypeGuard
 
 import h5py
 import numpy as np
@@ -12,7 +13,7 @@ from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.endings import NIFTI, ends, refuse_absent
 from pullback.files.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
-from pullback.space import Affine, Composite, Dense, Displacement, Grid, Inverse, Linear, ThinPlate, Transform, Velocity
+from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform, Velocity, split
 
 HDF5 = (".h5", ".hdf5")
 STORED = (Displacement, Velocity)  # files hold their displacement; it is linear between voxels
@@ -32,7 +33,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
     """
     if ends(path, NIFTI):
         field = transform if on is None else Displacement(transform.displacement(on), on)
-        if not isinstance(field, STORED):
+        if not is_field(field):
             raise InputError(
                 f"{path}: this {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
                 f"image) on which to sample it: --fixed, or `like` of pb.write"
@@ -71,47 +72,23 @@ def read_transform(path: str | Path) -> Transform:
         raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
 
 
-def chain(transform: Transform) -> tuple[Transform, ...]:
-    """What a composite is made of, the outermost first; linear maps next to each other are one."""
-    if not isinstance(transform, Composite):
-        return (transform,)
-    outer, inner = chain(transform.outer), chain(transform.inner)
-    if isinstance(outer[-1], Linear) and isinstance(inner[0], Linear):
-        return (*outer[:-1], outer[-1] @ inner[0], *inner[1:])
-    return outer + inner
-
-
-def dimensions(transform: Transform) -> int:
-    """In how many dimensions it moves points.
-
-    Raises:
-        ValueError: the transform is neither linear nor a field nor a map between points.
-    """
-    first = chain(transform)[0]
-    if isinstance(first, Linear):
-        return first.matrix.shape[-1] - 1
-    if isinstance(first, Dense):
-        return first.grid.ndim
-    if isinstance(first, Inverse):
-        return first.field.grid.ndim
-    if isinstance(first, ThinPlate):
-        return first.points.shape[1]
-    raise ValueError(f"dimensions: a {type(first).__name__} is neither linear nor a field")
-
-
 def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displacement | Velocity | None]:
     """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in an affine, None where it is one.
 
     ψ stays on its own grid where it is a displacement or a velocity; else it is sampled on `on`.
     """
-    first, *rest = chain(transform)
-    if not isinstance(first, Linear):
-        first, rest = Affine.identity(on.ndim), [first, *rest]
-    affine = Affine(first.matrix)
-    if not rest:
-        return affine, None
-    inner = reduce(lambda outer, inner: outer @ inner, rest)
-    return affine, inner if isinstance(inner, STORED) else Displacement(inner.displacement(on), on)
+    affine, rest = split(transform)
+    return affine, rest if rest is None or is_field(rest) else Displacement(rest.displacement(on), on)
+
+
+def is_field(transform: Transform) -> TypeGuard[Displacement | Velocity]:
+    """Whether files hold it as the displacement on its own grid, which is linear between voxels."""
+    return isinstance(transform, STORED)
+
+
+def holds(transform: Transform) -> bool:
+    """Whether an ITK file holds it as it is: linear maps, fields and chains of them."""
+    return all(to_itk.dispatch(type(part)) is not to_itk.dispatch(object) for part in transform.parts)
 
 
 def _forget_when(path: Path) -> None:
@@ -141,28 +118,41 @@ def _refuse_cut(path: str | Path) -> None:
 
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
     """ITK applies the transform added last first. In HDF5 all are composites: nitransforms reads nothing else."""
-    if str(path).endswith(".mat") and not all(isinstance(part, Linear) for part in chain(transform)):
+    if str(path).endswith(".mat") and transform.as_affine is None:
         raise InputError(f"{path}: .mat holds an affine, and this transform deforms; write it as .h5")
-    parts = [_part_to_itk(part, path) for part in chain(transform)]
+    parts = [to_itk(part, path) for part in transform.parts]
     return parts[0] if len(parts) == 1 and not str(path).endswith(HDF5) else sitk.CompositeTransform(parts)
 
 
-def _part_to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
-    if isinstance(transform, Linear):
-        ras = transform.matrix.detach().double().cpu().numpy()
-        matrix = ras[0] if ras.ndim == 3 else ras
-        matrix = _flip(len(matrix) - 1) @ matrix @ _flip(len(matrix) - 1)
-        out = sitk.AffineTransform(len(matrix) - 1)
-        out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
-        out.SetTranslation(matrix[:-1, -1].tolist())
-        return out
-    if isinstance(transform, STORED):
-        refuse_sheared(transform.grid, path)
-        return sitk.DisplacementFieldTransform(_field_image(transform))
+@singledispatch
+def to_itk(part: Transform, path: str | Path) -> sitk.Transform:
+    """One part of a transform as ITK has it; a kind of transform registers its own form.
+
+    Raises:
+        InputError: ITK has no form for this kind, or its grid is sheared.
+    """
     raise InputError(
-        f"{path}: {type(transform).__name__} has no form in ITK; name the grid (the fixed image) on which to sample "
+        f"{path}: {type(part).__name__} has no form in ITK; name the grid (the fixed image) on which to sample "
         f"it: --fixed, or `like` of pb.write"
     )
+
+
+@to_itk.register
+def _(part: Linear, path: str | Path) -> sitk.Transform:
+    ras = part.matrix.detach().double().cpu().numpy()
+    matrix = ras[0] if ras.ndim == 3 else ras
+    matrix = _flip(len(matrix) - 1) @ matrix @ _flip(len(matrix) - 1)
+    out = sitk.AffineTransform(len(matrix) - 1)
+    out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
+    out.SetTranslation(matrix[:-1, -1].tolist())
+    return out
+
+
+@to_itk.register(Displacement)
+@to_itk.register(Velocity)
+def _(part: Displacement | Velocity, path: str | Path) -> sitk.Transform:
+    refuse_sheared(part.grid, path)
+    return sitk.DisplacementFieldTransform(_field_image(part))
 
 
 def _field_image(transform: Dense) -> sitk.Image:

@@ -13,9 +13,9 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.itk import STORED, affine_and_field, chain
+from pullback.files.itk import STORED, affine_and_field
 from pullback.files.nifti import refuse_not_finite
-from pullback.space import Affine, Displacement, Grid, Linear, Transform
+from pullback.space import Affine, Displacement, Grid, Transform
 
 KINDS = ("space", "space", "space", "vector")
 
@@ -32,7 +32,7 @@ def write_x5(transform: Transform, path: str | Path, on: Grid | None = None) -> 
     if on is not None:
         affine, rest = affine_and_field(transform, on)
         transform = affine if rest is None else affine @ rest
-    nodes = [_node(x5, part, path) for part in reversed(chain(transform))]
+    nodes = [_node(x5, part, path) for part in reversed(transform.parts)]
     with beside(path) as temporary:
         x5.to_filename(temporary, nodes)
         with h5py.File(temporary, "r+") as file:
@@ -66,8 +66,9 @@ def _libraries(path: str | Path) -> tuple[Any, Any]:
 
 
 def _node(x5: Any, transform: Transform, path: str | Path) -> Any:
-    if isinstance(transform, Linear) and transform.matrix.shape[-1] == 4:
-        matrix = transform.matrix.detach().cpu().double().reshape(-1, 4, 4)[0].numpy()
+    affine = transform.as_affine
+    if affine is not None and affine.ndim == 3:
+        matrix = affine.matrix.detach().cpu().double().reshape(-1, 4, 4)[0].numpy()
         return x5.X5Transform("linear", matrix, "affine", "matrix", dimension_kinds=KINDS)
     if isinstance(transform, STORED) and transform.grid.ndim == 3:
         grid = transform.grid

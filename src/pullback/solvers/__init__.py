@@ -1,9 +1,9 @@
 """Optimisers over one pair, and where they begin."""
 
-from pullback.solvers.chain import Chain, Refine, chain
+from pullback.solvers.chain import Chain, Refine, chain, timed
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformed import Deformed, placed
-from pullback.solvers.descend import Descend, FieldAdam, Settled, adam, summed_sgd
+from pullback.solvers.descend import Descend, FieldAdam, Parametric, Settled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.levels import Levels
@@ -21,6 +21,7 @@ __all__ = [
     "FieldAdam",
     "Levels",
     "Optimised",
+    "Parametric",
     "Posed",
     "Propagate",
     "Refine",
@@ -35,5 +36,6 @@ __all__ = [
     "moments",
     "placed",
     "summed_sgd",
+    "timed",
     "within_view",
 ]

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.energies.regularity import stiffened
 from pullback.solvers.descend import Descend, Settled
 from pullback.solvers.levels import Levels
 from pullback.solvers.posed import within_view
-from pullback.space import Affine, Composite, Dense, Displacement, Grid, Image, Linear, Transform, Velocity
+from pullback.space import Affine, Dense, Displacement, Grid, Image, Linear, Transform, Velocity, as_field, split
+from pullback.stats import Stats
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,33 @@ class Deformed:
     ratio: int = 1
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving. A `start` that is a field itself is refined as it is, on the finest level alone."""
+        """Fixed → moving; of a batch each pair by itself.
+
+        A `start` that is a field itself is refined as it is, on the finest level alone.
+        """
+        return one_by_one(self._one, fixed, moving, start)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         begin, field = _split(start, fixed)
         pair = Pair(fixed, placed(moving, begin))
         levels = [replace(level, moving=within_view(level.moving)) for level in self.levels(pair)]
         stiffness = 1 / _compared(pair)
         if field is None:
-            field = self._descend(fixed, levels, stiffness)
+            field, stats = self._descend(fixed, levels, stiffness)
         else:
-            field = self._solver(0)(stiffened(self.energy, stiffness).on(levels[-1]), start=field)
-        return Alignment(Pair(fixed, moving), field if isinstance(start, Dense) else begin @ field)
+            field, stats = self._solver(0)(stiffened(self.energy, stiffness).on(levels[-1]), start=field)
+        whole = begin @ field if start is None or start.parts[0].as_affine is not None else field
+        return Alignment(Pair(fixed, moving), whole, stats=Stats(start=start).then(stats))
 
-    def _descend(self, fixed: Image, levels: Sequence[Pair], stiffness: float) -> Dense:
+    def _descend(self, fixed: Image, levels: Sequence[Pair], stiffness: float) -> tuple[Dense, Stats]:
         grids = [self._grid(level.fixed.grid) for level in levels]
-        field = (self.draft or self.kind)(Displacement.identity(grids[0], fixed.data).field, grids[0])
+        field, stats = (self.draft or self.kind)(Displacement.identity(grids[0], fixed.data).field, grids[0]), Stats()
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
             solver = self._solver(len(levels) - 1 - n if n else len(self.steps))
-            field = solver(stiffened(energy, stiffness).on(level), start=field.on(grid))
-        return self.kind(field.field, field.grid)
+            field, descent = solver(stiffened(energy, stiffness).on(level), start=field.on(grid))
+            stats = stats.then(descent)
+        return self.kind(field.field, field.grid), stats
 
     def _grid(self, level: Grid) -> Grid:
         return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))
@@ -94,11 +103,10 @@ def placed(image: Image, start: Linear) -> Image:
 
 
 def _split(start: Transform | None, fixed: Image) -> tuple[Linear, Dense | None]:
-    """A linear map and the field that comes before it, if any: what is neither becomes a displacement on its grid."""
-    if start is None or isinstance(start, Linear):
-        return start or Affine.identity(fixed.grid.ndim), None
-    start = start.to(fixed.data.device)
-    if isinstance(start, Composite) and isinstance(start.outer, Linear) and isinstance(start.inner, Dense):
-        return start.outer, start.inner
-    field = start if isinstance(start, Dense) else Displacement(start.displacement(fixed.grid), fixed.grid)
-    return Affine.identity(fixed.grid.ndim), field
+    """A linear map and the field that comes before it, if any: what is no field becomes one on the fixed grid."""
+    if start is None:
+        return Affine.identity(fixed.grid.ndim), None
+    if start.as_affine is not None:
+        return start.as_affine, None
+    affine, rest = split(start.to(fixed.data.device))
+    return affine, None if rest is None else as_field(rest, fixed.grid)

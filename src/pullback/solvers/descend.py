@@ -3,18 +3,30 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from pullback.alignment import Objective
 from pullback.errors import InputError
-from pullback.space import Transform
+from pullback.stats import Stats
 
-Some = TypeVar("Some", bound=Transform)
 
+class Parametric(Protocol):
+    """What a descent moves: a transform, a template image, a group of them."""
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """What may change."""
+        ...
+
+    def with_params(self, *params: Tensor) -> Self:
+        """The same with other parameters."""
+        ...
+
+
+Moved = TypeVar("Moved", bound=Parametric)
 
 FULL = 160 * 192 * 224  # voxels of a brain at 1 mm, of which On-the-Fly Guidance is reported
 PATIENCE = 3  # windows that a descent may take to gain anything at all
@@ -51,7 +63,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Descend:
-    """At most `steps` steps of an optimiser on the parameters of a transform.
+    """At most `steps` steps of an optimiser on the parameters of a transform, or of anything that has some.
 
     Attributes:
         steps: how many.
@@ -75,24 +87,32 @@ class Descend:
         if self.steps < 0 or not 0 <= self.step_size < math.inf:
             raise InputError(f"Descend: 0 steps or more, of a size of 0 or more; got {self.steps} of {self.step_size}")
 
-    def __call__(self, objective: Objective, start: Some) -> Some:
-        """The transform after the last step; with `until`, the best that it has seen.
+    def __call__(self, objective: Callable[[Moved], Tensor], start: Moved) -> tuple[Moved, Stats]:
+        """What it found after the last step, or with `until` the best that it has seen, and how it went.
 
-        `start` stays as it is, and nothing connects the answer to its history.
+        `start` stays as it is, and nothing connects the answer to its history. With `until`, it stops as well where the
+        value is no longer finite.
         """
         params = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
         rates = [group["lr"] for group in optimiser.param_groups]  # the optimiser's own, where its groups differ
         values: list[float] = []
+        energies: list[Tensor] = []  # read in the end, so that no step waits for the device
         best: Sequence[Tensor] = params
+        steps, stopped = self.steps, "steps"
         with torch.enable_grad():
             for step in range(self.steps):
                 value = objective(start.with_params(*params))
+                energies.append(value.detach())
                 if self.until is not None:
                     values.append(float(value.detach()))
+                    if not math.isfinite(values[-1]):
+                        steps, stopped = step, "not finite"
+                        break
                     if values[-1] <= min(values):
                         best = [p.detach().clone() for p in params]
                     if self.until(values):
+                        steps, stopped = step, "converged"
                         break
                 for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
                     param.grad = grad.contiguous()  # as the parameter is: fused Adam knows no strides
@@ -100,7 +120,9 @@ class Descend:
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * share
                 optimiser.step()
-        return start.with_params(*(p.detach() for p in best))
+        found = start.with_params(*(p.detach() for p in best))
+        told = torch.stack(energies) if energies else torch.zeros(0)
+        return found, Stats(energies=told, steps=steps, stopped=stopped)
 
 
 @dataclass(frozen=True)
@@ -111,7 +133,8 @@ class FieldAdam:
     well above it: at 160×192×224 voxels, ε = 1e-8 lets three in four components of a field move less than half a step,
     the less the flatter the image is there. Here ε is held against the derivative of the energy's sum over voxels, so
     that on small images, too, little moves where nothing can be seen. Else it would move there as far as anywhere, by
-    the regularity or by the noise.
+    the regularity or by the noise. Of a batch of pairs the energy is a mean over all their voxels, so all of them are
+    counted, and each field moves as it would alone.
 
     Attributes:
         eps: the slope at a voxel at which its step is halved. The default is 1e-8 at 160×192×224 voxels; larger ones
@@ -128,7 +151,7 @@ class FieldAdam:
             raise InputError(f"FieldAdam: an eps of 0 or more, got {self.eps}")
 
     def __call__(self, parameters: Iterable[Tensor], lr: float) -> Adam:
-        return Adam([{"params": [p], "eps": self.eps / p[0, 0].numel()} for p in parameters], lr=lr, fused=True)
+        return Adam([{"params": [p], "eps": self.eps / p[:, 0].numel()} for p in parameters], lr=lr, fused=True)
 
 
 def summed_sgd(parameters: Iterable[Tensor], lr: float) -> SGD:

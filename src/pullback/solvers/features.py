@@ -50,7 +50,7 @@ class FeatureDescent:
             return (weight * unlike).sum() / weight.sum().clamp(min=1) + rough(smooth)
 
         with torch.enable_grad():
-            found = self.solver(objective, Displacement(field, grid))
+            found, _ = self.solver(objective, Displacement(field, grid))
         return self._smooth(found).params[0]
 
     def _smooth(self, transform: Transform) -> Transform:

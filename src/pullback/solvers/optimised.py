@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import Energy
 from pullback.solvers.descend import Descend
 from pullback.space import Displacement, Image, Transform
@@ -16,7 +16,11 @@ class Optimised:
     solver: Descend
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """From `start` on, or from no motion by a displacement on the fixed grid."""
+        """From `start` on, or from no motion by a displacement on the fixed grid; of a batch each pair by itself."""
+        return one_by_one(self._one, fixed, moving, start)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         pair = Pair(fixed, moving)
         begin = Displacement.identity(fixed.grid, fixed.data) if start is None else start
-        return Alignment(pair, self.solver(self.energy.on(pair), start=begin))
+        found, stats = self.solver(self.energy.on(pair), start=begin)
+        return Alignment(pair, found, stats=stats)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import MI, Energy
 from pullback.errors import InputError
 from pullback.solvers.descend import Descend, Settled
 from pullback.solvers.levels import Levels
-from pullback.space import Affine, Grid, Image, Linear, Motion
+from pullback.space import Affine, Grid, Image, Motion, Transform
+from pullback.stats import Stats
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,30 @@ class Posed:
     levels: Levels = Levels(most=200_000)
     solver: Descend = Descend(steps=150, step_size=0.25, until=Settled(20, 0.002))
 
-    def __call__(self, fixed: Image, moving: Image, start: Linear | None = None) -> Alignment:
-        """Fixed → moving, from `start` or as the headers say. Where the view of the moving image ends, it is masked."""
-        return Alignment(Pair(fixed, moving), self.pose(fixed, moving, start))
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        """Fixed → moving, from `start` or as the headers say; of a batch each pair by itself.
 
-    def pose(self, fixed: Image, moving: Image, start: Linear | None = None) -> Affine:
-        """As the call, the transform alone.
+        Where the view of the moving image ends, it is masked.
 
         Raises:
             InputError: the start is a field, which no linear motion can go on from.
         """
-        if not isinstance(start, Linear | None):
+        return one_by_one(self._one, fixed, moving, start)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
+        found = Affine.identity(fixed.grid.ndim) if start is None else start.as_affine
+        if found is None:
             raise InputError(
                 f"a linear stage cannot go on from a {type(start).__name__}, which deforms: put it before what deforms"
             )
-        found = Affine.identity(fixed.grid.ndim) if start is None else Affine(start.matrix)
-        for level in self.levels(Pair(fixed, moving)):
+        pair, stats = Pair(fixed, moving), Stats(start=start)
+        for level in self.levels(pair):
             seen = replace(level, moving=within_view(level.moving))
             edge = float(seen.fixed.grid.spacing.min())
             solver = replace(self.solver, step_size=self.solver.step_size * edge)
-            found = Affine(solver(self.energy.on(seen), start=self.motion(found, fixed.grid)).matrix)
-        return found
+            motion, descent = solver(self.energy.on(seen), start=self.motion(found, fixed.grid))
+            found, stats = Affine(motion.matrix), stats.then(descent)
+        return Alignment(pair, found, stats=stats)
 
 
 def within_view(image: Image) -> Image:

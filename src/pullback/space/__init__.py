@@ -1,5 +1,6 @@
 """Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
 
+from pullback.space.batch import one_batch
 from pullback.space.brief import brief
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
@@ -12,7 +13,18 @@ from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
 from pullback.space.thin_plate import ThinPlate
-from pullback.space.transform import Affine, BSpline, Composite, Dense, Displacement, Linear, Transform, Velocity
+from pullback.space.transform import (
+    Affine,
+    BSpline,
+    Composite,
+    Dense,
+    Displacement,
+    Linear,
+    Transform,
+    Velocity,
+    as_field,
+    split,
+)
 
 __all__ = [
     "SURFACE",
@@ -33,6 +45,7 @@ __all__ = [
     "Transform",
     "Velocity",
     "around",
+    "as_field",
     "brief",
     "canonical",
     "centred",
@@ -40,9 +53,11 @@ __all__ = [
     "fitted",
     "inverted",
     "isotropic",
+    "one_batch",
     "outline",
     "pull",
     "push",
     "resampled",
     "resliced",
+    "split",
 ]

@@ -122,6 +122,12 @@ class Grid:
         """RAS mm `(B, d, …)` to voxel coordinates, `(B, d, …)`."""
         return transform_channels(torch.linalg.inv(self.affine), where)
 
+    def holds(self, where: Tensor, margin: float = 0.0) -> Tensor:
+        """Whether RAS mm `(B, d, N)` lie between its outermost voxel centres, or `margin` voxels beyond: `(B, N)`."""
+        at = self.to_voxels(where)
+        last = at.new_tensor(self.shape).view(-1, 1) - 1
+        return ((at >= -margin) & (at <= last + margin)).all(1)
+
     def to_mm(self, displacement: Tensor) -> Tensor:
         """Displacements `(B, d, …)` in voxels to RAS mm."""
         return _turned(self.affine[:-1, :-1], displacement)

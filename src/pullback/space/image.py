@@ -1,7 +1,7 @@
 """What lies on a grid: intensities or labels."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
+from pullback.space.batch import one_batch
 from pullback.space.brief import brief
 from pullback.space.grid import Grid
 
@@ -43,6 +44,29 @@ class Image:
         mask = None if self.mask is None else self.mask.to(device)
         return replace(self, data=self.data.to(device), mask=mask)
 
+    @property
+    def batch(self) -> int:
+        """How many images it holds."""
+        return one_batch({"data": len(self.data), "mask": 1 if self.mask is None else len(self.mask)})
+
+    def nth(self, n: int) -> Self:
+        """The n-th image of the batch; of a batch of one itself, whatever n."""
+        mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[n : n + 1]
+        data = self.data if len(self.data) == 1 else self.data[n : n + 1]
+        return self if self.batch == 1 else replace(self, data=data, mask=mask)
+
+    def stack(self, others: Sequence["Image"]) -> "Image":
+        """One batch of this image and others on its grid.
+
+        Raises:
+            ValueError: an image lies on another grid, or some have a mask and some have none.
+        """
+        every = (self, *others)
+        masks = [one.mask.expand(len(one.data), -1, *self.grid.shape) for one in every if one.mask is not None]
+        if any(one.grid != self.grid for one in others) or len(masks) not in (0, len(every)):
+            raise ValueError("a batch is of images on one grid, all with a mask or none")
+        return Image(torch.cat([one.data for one in every]), self.grid, torch.cat(masks) if masks else None)
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -64,6 +88,15 @@ class Labels:
 
     def to(self, device: torch.device) -> Self:
         return replace(self, data=self.data.to(device))
+
+    @property
+    def batch(self) -> int:
+        """How many maps of labels it holds."""
+        return len(self.data)
+
+    def nth(self, n: int) -> Self:
+        """The n-th of the batch; of a batch of one itself, whatever n."""
+        return self if self.batch == 1 else replace(self, data=self.data[n : n + 1])
 
 
 def _check_shape(thing: Image | Labels, data: Tensor) -> None:

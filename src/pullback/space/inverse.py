@@ -1,6 +1,6 @@
 """Inverses that are exact wherever they are asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pullback.space.brief import brief
+from pullback.space.grid import Grid
 from pullback.space.transform import Composite, Dense, Transform
 
 TOLERANCE = 1e-3  # voxels
@@ -48,11 +49,39 @@ class Inverse(Transform):
         return slopes + torch.eye(len(shape)).to(slopes), shift - slopes @ middle
 
     @property
+    def ndim(self) -> int:
+        return self.field.ndim
+
+    @property
+    def batch(self) -> int:
+        return self.field.batch
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return self.field.grids
+
+    @property
+    def inverse_is_exact(self) -> bool:
+        return True
+
+    @property
     def params(self) -> tuple[Tensor, ...]:
         return self.field.params
 
     def with_params(self, *params: Tensor) -> "Inverse":
         return replace(self, field=self.field.with_params(*params))
+
+    def nth(self, n: int) -> "Inverse":
+        return self if self.batch == 1 else Inverse(self.field.nth(n))
+
+    def stack(self, others: Sequence[Transform]) -> Transform:
+        fields = [one.field for one in others if isinstance(one, Inverse)]
+        stacked = self.field.stack(fields) if len(fields) == len(others) else None
+        return Inverse(stacked) if isinstance(stacked, Dense) else super().stack(others)
+
+    def followed(self, where: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+        there = self.at(where)
+        return there, self.field.grid.holds(there, margin)
 
     @torch.no_grad()
     def at(self, where: Tensor) -> Tensor:
@@ -98,6 +127,8 @@ class Inverse(Transform):
 
 def inverted(transform: Transform) -> Transform:
     """The map back, exact at each point where there is one; `transform.inverse()` is quicker, and rougher."""
+    if transform.inverse_is_exact:
+        return transform.inverse()
     if isinstance(transform, Composite):
         return Composite(inverted(transform.inner), inverted(transform.outer))
     if isinstance(transform, Dense):

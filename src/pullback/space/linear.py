@@ -23,7 +23,7 @@ class Motion(Linear):
         start: what it is near to.
         centre: `(d,)` mm, what rotations and scalings leave in place.
         generators: `(K, d+1, d+1)` float64.
-        coefficients: `(K,)`: what a solver changes; 0 gives `start`.
+        coefficients: `(K,)`, or `(B, K)` for a batch of poses: what a solver changes; 0 gives `start`.
     """
 
     start: Affine
@@ -45,13 +45,13 @@ class Motion(Linear):
 
     @classmethod
     def _of(cls, start: Affine, grid: Grid, linear: list[Tensor]) -> "Motion":
-        d = grid.ndim
+        d, batch = grid.ndim, start.matrix.shape[:-2]
         extent = (torch.tensor(grid.shape, dtype=torch.float64) - 1) * grid.spacing
         radius = extent.norm() / 2 / d**0.5
         generators = torch.zeros(len(linear) + d, d + 1, d + 1, dtype=torch.float64)
         generators[: len(linear), :d, :d] = torch.stack(linear) / radius
         generators[len(linear) :, :d, d] = torch.eye(d, dtype=torch.float64)
-        return cls(start, grid.centre, generators, generators.new_zeros(len(generators)))
+        return cls(start, grid.centre, generators, generators.new_zeros(*batch, len(generators)))
 
     @property
     def params(self) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ class Motion(Linear):
     @cached_property
     def matrix(self) -> Tensor:  # type: ignore[override]
         coefficients = self.coefficients
-        exponent = torch.einsum("k,kij->ij", coefficients, self.generators.to(coefficients))
+        exponent = torch.einsum("...k,kij->...ij", coefficients, self.generators.to(coefficients))
         there = torch.eye(len(self.centre) + 1, dtype=torch.float64)
         there[:-1, -1] = -self.centre
         there = there.to(coefficients)

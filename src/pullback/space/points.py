@@ -27,3 +27,12 @@ class Points:
 
     def to(self, device: torch.device) -> Self:
         return replace(self, data=self.data.to(device))
+
+    @property
+    def batch(self) -> int:
+        """How many clouds it holds."""
+        return len(self.data)
+
+    def nth(self, n: int) -> Self:
+        """The n-th cloud of the batch; of a batch of one itself, whatever n."""
+        return self if self.batch == 1 else replace(self, data=self.data[n : n + 1])

@@ -56,8 +56,19 @@ class ThinPlate(Transform):
         return Spline(self.points, self.weights)
 
     @property
+    def ndim(self) -> int:
+        return self.points.shape[1]
+
+    @property
+    def batch(self) -> int:
+        return 1
+
+    @property
     def params(self) -> tuple[Tensor, ...]:
         return (self.weights,)
+
+    def nth(self, n: int) -> "ThinPlate":
+        return self
 
     def with_params(self, *params: Tensor) -> "ThinPlate":
         return replace(self, points=self.points.to(params[0]), weights=params[0])

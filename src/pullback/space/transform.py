@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Self
 
 import torch
@@ -13,12 +13,43 @@ from torch import Tensor
 from pullback.numerics.axes import apply_along, linear_weights, spline_weights
 from pullback.numerics.integrate import exponential, invert
 from pullback.numerics.sample import sample
+from pullback.space.batch import one_batch
 from pullback.space.brief import brief
 from pullback.space.grid import Grid, transform_channels
 
 
 class Transform(ABC):
     """A map of world points from the fixed to the moving world, in mm."""
+
+    @property
+    @abstractmethod
+    def ndim(self) -> int:
+        """In how many dimensions it moves points."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> int:
+        """How many pairs it is of; one serves any number."""
+
+    @property
+    def parts(self) -> tuple["Transform", ...]:
+        """Maps that make it up, the outermost first, linear ones next to each other as one; else itself alone."""
+        return (self,)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Grids of its fields, the outermost first."""
+        return ()
+
+    @property
+    def as_affine(self) -> "Affine | None":
+        """The same map as one matrix, where it is linear; None where it deforms."""
+        return None
+
+    @property
+    def inverse_is_exact(self) -> bool:
+        """Whether `inverse()` is the inverse at every point, but for rounding; else see `pullback.space.inverted`."""
+        return False
 
     @property
     @abstractmethod
@@ -42,6 +73,36 @@ class Transform(ABC):
     def inverse(self) -> "Transform":
         """The map back, moving → fixed."""
 
+    @abstractmethod
+    def nth(self, n: int) -> "Transform":
+        """The map of the n-th pair of the batch; of a batch of one itself, whatever n."""
+
+    def stack(self, others: Sequence["Transform"]) -> "Transform":
+        """One batch of this map and others of the same kind, on the same grids.
+
+        Raises:
+            ValueError: maps of this kind, or of different kinds, make no batch.
+        """
+        kinds = ", ".join(dict.fromkeys(type(one).__name__ for one in (self, *others)))
+        raise ValueError(f"a batch is of transforms of one kind on one grid, got {kinds}")
+
+    def followed(self, where: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Where it leads world coordinates `(B, d, N)`, and whether each stays on all grids on the way, `(B, N)` bool.
+
+        Args:
+            margin: voxels beyond a grid's outermost voxel centres that still count as on it.
+        """
+        there = self.at(where)
+        return there, torch.ones(len(there), where.shape[2], dtype=torch.bool, device=where.device)
+
+    def field_on(self, grid: Grid, displacement: bool = False) -> Tensor:
+        """What regularity is asked of, `(B, d, *spatial)`: the field it is made of, else its displacement on `grid`.
+
+        Args:
+            displacement: of what is made of another field, as a velocity, the displacement that this amounts to.
+        """
+        return self.displacement(grid)
+
     def __call__(self, points: Tensor) -> Tensor:
         """Points `(B, N, d)` or `(N, d)` in RAS mm to where they lie in the moving world."""
         batched = points if points.ndim == 3 else points[None]
@@ -55,8 +116,8 @@ class Transform(ABC):
 
     def __matmul__(self, inner: "Transform") -> "Transform":
         """`(φ @ ψ)(x) = φ(ψ(x))`; composed, so that an image is resampled once."""
-        if isinstance(self, Linear) and isinstance(inner, Linear):
-            return Affine(self.matrix.to(inner.matrix) @ inner.matrix)
+        if self.as_affine is not None and inner.as_affine is not None:
+            return Affine(self.as_affine.matrix.to(inner.as_affine.matrix) @ inner.as_affine.matrix)
         return Composite(self, inner)
 
 
@@ -64,6 +125,30 @@ class Linear(Transform):
     """A transform that is one `matrix` `(d+1, d+1)`, or `(B, d+1, d+1)`, homogeneous: RAS mm to RAS mm."""
 
     matrix: Tensor
+
+    @property
+    def ndim(self) -> int:
+        return self.matrix.shape[-1] - 1
+
+    @property
+    def batch(self) -> int:
+        return len(self.matrix) if self.matrix.ndim == 3 else 1
+
+    @property
+    def as_affine(self) -> "Affine":
+        return Affine(self.matrix)
+
+    @property
+    def inverse_is_exact(self) -> bool:
+        return True
+
+    def nth(self, n: int) -> "Linear":
+        return self if self.batch == 1 else Affine(self.matrix[n : n + 1])
+
+    def stack(self, others: Sequence[Transform]) -> Transform:
+        every = [one.as_affine for one in (self, *others)]
+        known = [one.matrix.reshape(-1, *one.matrix.shape[-2:]).to(self.matrix) for one in every if one is not None]
+        return Affine(torch.cat(known)) if len(known) == len(every) else super().stack(others)
 
     def at(self, where: Tensor) -> Tensor:
         return transform_channels(self.matrix, where)
@@ -120,8 +205,35 @@ class Dense(Transform):
         """The displacement on the transform's own grid, in its voxels."""
 
     @property
+    def ndim(self) -> int:
+        return self.grid.ndim
+
+    @property
+    def batch(self) -> int:
+        return len(self.field)
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return (self.grid,)
+
+    @property
     def params(self) -> tuple[Tensor, ...]:
         return (self.field,)
+
+    def nth(self, n: int) -> Self:
+        return self if self.batch == 1 else self.with_params(self.field[n : n + 1])
+
+    def stack(self, others: Sequence[Transform]) -> Transform:
+        alike = [one for one in others if type(one) is type(self) and one.grids == self.grids]
+        if len(alike) < len(others):
+            return super().stack(others)
+        return self.with_params(torch.cat([self.field, *(one.params[0] for one in alike)]))
+
+    def followed(self, where: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+        return self.at(where), self.grid.holds(where, margin)
+
+    def field_on(self, grid: Grid, displacement: bool = False) -> Tensor:
+        return self.own_displacement if displacement else self.field
 
     def at(self, where: Tensor) -> Tensor:
         at = self.grid.to_voxels(where)
@@ -276,12 +388,64 @@ class BSpline(Dense):
 
 @dataclass(frozen=True, eq=False)
 class Composite(Transform):
-    """`outer ∘ inner`."""
+    """`outer ∘ inner`.
+
+    Raises:
+        ValueError: maps of other dimensions, or of batches that differ.
+    """
 
     outer: Transform
     inner: Transform
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        if self.outer.ndim != self.inner.ndim:
+            raise ValueError(f"a {self.outer.ndim}-D transform cannot follow a {self.inner.ndim}-D one")
+        one_batch({"the outer transform": self.outer.batch, "the inner transform": self.inner.batch})
+
+    @property
+    def ndim(self) -> int:
+        return self.inner.ndim
+
+    @property
+    def batch(self) -> int:
+        return max(self.outer.batch, self.inner.batch)
+
+    @property
+    def parts(self) -> tuple[Transform, ...]:
+        outer, inner = self.outer.parts, self.inner.parts
+        if outer[-1].as_affine is not None and inner[0].as_affine is not None:
+            return (*outer[:-1], outer[-1] @ inner[0], *inner[1:])
+        return outer + inner
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return self.outer.grids + self.inner.grids
+
+    @property
+    def as_affine(self) -> Affine | None:
+        parts = self.parts
+        return parts[0].as_affine if len(parts) == 1 else None
+
+    @property
+    def inverse_is_exact(self) -> bool:
+        return self.outer.inverse_is_exact and self.inner.inverse_is_exact
+
+    def nth(self, n: int) -> "Composite":
+        return Composite(self.outer.nth(n), self.inner.nth(n))
+
+    def stack(self, others: Sequence[Transform]) -> Transform:
+        alike = [one for one in others if isinstance(one, Composite)]
+        if len(alike) < len(others):
+            return super().stack(others)
+        outer, inner = self.outer.stack([one.outer for one in alike]), self.inner.stack([one.inner for one in alike])
+        return Composite(outer, inner)
+
+    def followed(self, where: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
+        between, inside = self.inner.followed(where, margin)
+        there, still = self.outer.followed(between, margin)
+        return there, inside & still
 
     @property
     def params(self) -> tuple[Tensor, ...]:
@@ -301,6 +465,19 @@ class Composite(Transform):
 
     def inverse(self) -> "Composite":
         return Composite(self.inner.inverse(), self.outer.inverse())
+
+
+def split(transform: Transform) -> tuple[Affine, Transform | None]:
+    """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in a linear map, None where it is one."""
+    first, *rest = transform.parts
+    if first.as_affine is None:
+        return Affine.identity(transform.ndim), transform
+    return first.as_affine, reduce(lambda outer, inner: outer @ inner, rest) if rest else None
+
+
+def as_field(transform: Transform, grid: Grid) -> Dense:
+    """The transform itself, where it is a field; else its displacement on `grid` as one."""
+    return transform if isinstance(transform, Dense) else Displacement(transform.displacement(grid), grid)
 
 
 def _tensor_product(weights: Callable[[Tensor, int], Tensor], where: Sequence[Tensor], values: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def refined(outcome: Outcome, energy: Energy, steps: Sequence[int] = (0, 10, 50)
                 pair = known.to(device)
                 begin = align(network, pair).transform
                 for n in steps:
-                    transform = Descend(n, step_size)(energy.on(pair), begin) if n else begin
+                    transform = Descend(n, step_size)(energy.on(pair), begin)[0]
                     found[n].append({**numbers_of(Alignment(pair, transform), METRICS)})
             rows += [{"arm": arm, "seed": seed, "steps": n, **mean_of(each)} for n, each in found.items()]
     return rows
@@ -103,7 +103,7 @@ def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5,
         }
         for start, begin in starts.items():
             for done in range(0, steps + 1, every):
-                transform = replace(Guided().solver, steps=done)(energy.on(pair), begin) if done else begin
+                transform = replace(Guided().solver, steps=done)(energy.on(pair), begin)[0]
                 alignment = Alignment(pair, transform)
                 numbers = {**numbers_of(alignment, METRICS), "energy": float(energy(alignment))}
                 found.setdefault((start, done), []).append({**numbers})

@@ -5,19 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pullback.alignment import Pair
+from pullback.alignment import Alignment, Pair
 from pullback.data import shown
 from pullback.errors import InputError
 from pullback.numerics.smooth import widened
-from pullback.space import Affine, Composite, Displacement, Grid, Image, canonical, pull
+from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull
+from pullback.stats import Stats
 from pullback.training import align
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """The answer: a displacement on the fixed image's own grid, before the shift from which the images started."""
-
-    transform: Displacement | Composite
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +52,13 @@ class Trained:
         matrix[:-1, -1] = moving.grid.centre - fixed.grid.centre
         return Affine(matrix)
 
-    def __call__(self, fixed: Image, moving: Image) -> Placed:
-        """Fixed → moving: a displacement on the fixed grid, and then `begin`, where that moves anything.
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        """Fixed → moving: a displacement on the fixed grid, and then where the images started, if that moves anything.
+
+        A linear answer stays linear. Maps come back on the fixed grid, and further transforms as the transform does.
+
+        Args:
+            start: where the images start, in place of `begin`.
 
         Raises:
             InputError: images of other dimensions or channels than it was trained on.
@@ -69,12 +68,16 @@ class Trained:
         if self.channels not in (None, fixed.data.shape[1]):
             has = fixed.data.shape[1]
             raise InputError(f"the network was trained on images of {self.channels} channels; these have {has}")
-        begin, grid = self.begin(fixed, moving), self._grid(fixed)
-        still = Affine.identity(grid.ndim)
-        seen = Pair(_laid(shown(fixed), still, grid), _laid(shown(moving), begin, grid))
-        found = align(self.network, seen).transform.displacement(fixed.grid)
-        field = Displacement(found.to(fixed.data.dtype), fixed.grid)
-        return Placed(field if torch.equal(begin.matrix, still.matrix) else Composite(begin, field))
+        grid, still = self._grid(fixed), Affine.identity(fixed.grid.ndim)
+        begin = self.begin(fixed, moving) if start is None else start
+        answer = align(self.network, Pair(_laid(shown(fixed), still, grid), _laid(shown(moving), begin, grid)))
+        return Alignment(
+            Pair(fixed, moving),
+            _from(begin, answer.transform, fixed),
+            {name: pull(image, still, onto=fixed) for name, image in answer.maps.items()},
+            {name: _from(begin, transform, fixed) for name, transform in answer.transforms.items()},
+            Stats(start=begin).then(answer.stats),
+        )
 
     def _grid(self, fixed: Image) -> Grid:
         grid = canonical(fixed).grid
@@ -83,7 +86,16 @@ class Trained:
         return grid if near else grid.at_spacing(tuple(wanted.tolist()))
 
 
-def _laid(image: Image, begin: Affine, grid: Grid) -> Image:
+def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:
+    """What a network found on its own grid, from where the images started on."""
+    if found.as_affine is not None:
+        return begin @ found
+    field = Displacement(found.displacement(fixed.grid).to(fixed.data.dtype), fixed.grid)
+    moves = begin.as_affine is None or not torch.equal(begin.as_affine.matrix, Affine.identity(begin.ndim).matrix)
+    return begin @ field if moves else field
+
+
+def _laid(image: Image, begin: Transform, grid: Grid) -> Image:
     """The image on `grid`, whose axes are near R, A, S, smoothed first along those whose voxels grow."""
     image = canonical(image)
     smooth = widened(image.data, (grid.spacing / image.grid.spacing).tolist())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from pullback.alignment import Alignment, Pair, Register
+from pullback.alignment import Alignment, Pair, Register, seen
 from pullback.errors import InputError
 from pullback.metrics import Metric, numbers_of
 
@@ -21,7 +21,7 @@ def align(register: Register, pair: Pair) -> Alignment:
         finally:
             register.train()
     with torch.no_grad():
-        return Alignment(pair, register(pair.fixed, pair.moving).transform)
+        return seen(pair, register(pair.fixed, pair.moving))
 
 
 def measure(

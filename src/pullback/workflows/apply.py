@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pullback.errors import InputError, refuse
 from pullback.files import (
@@ -22,8 +21,7 @@ from pullback.files import (
     write,
 )
 from pullback.files.endings import POINTS, ends
-from pullback.files.itk import chain, dimensions
-from pullback.space import Dense, Displacement, Grid, Image, Inverse, Labels, Points, Transform, inverted, pull, push
+from pullback.space import Displacement, Grid, Image, Labels, Points, Transform, inverted, pull, push
 from pullback.workflows.outputs import spare
 
 MODES = ("linear", "cubic", "nearest")
@@ -123,20 +121,8 @@ def _way(read: Sequence[str], inverse: bool) -> str:
 @torch.no_grad()
 def _beyond(points: Points, transform: Transform) -> int:
     """How many points, on their way, are further than half a voxel outside the grid of a field."""
-    where = points.data.mT
-    inside = torch.ones(where.shape[2], dtype=torch.bool)
-    for part in reversed(chain(transform)):
-        before, where = where, part.at(where)
-        if isinstance(part, Dense):
-            inside &= _within(part.grid, before)
-        elif isinstance(part, Inverse):
-            inside &= _within(part.field.grid, where)
+    _, inside = transform.followed(points.data.mT, margin=0.5)
     return int((~inside).sum())
-
-
-def _within(grid: Grid, where: Tensor) -> Tensor:
-    at = grid.to_voxels(where)[0]
-    return ((at >= -0.5) & (at <= torch.tensor(grid.shape).view(-1, 1) - 0.5)).all(0)
 
 
 def _pull(
@@ -212,9 +198,9 @@ def _each(series: Series, transform: Transform, onto: Grid, mode: str, outside: 
 
 
 def _alike(path: str | Path, ndim: int, transform: Transform) -> None:
-    if ndim != dimensions(transform):
+    if ndim != transform.ndim:
         raise InputError(
-            f"{path}: is {ndim}-D, and the transform moves points in {dimensions(transform)} dimensions; give files "
+            f"{path}: is {ndim}-D, and the transform moves points in {transform.ndim} dimensions; give files "
             f"that are alike"
         )
 

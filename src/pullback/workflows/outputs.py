@@ -19,6 +19,7 @@ from pullback.space import Image, Transform, push
 
 RECORD = "run.json"
 PUSHED = "fixed_points_in_moving"
+MAPS, TRANSFORMS = "maps", "transforms"  # folders of what a register knows beside the transform
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,16 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
         raise InputError(f"{out}: cannot write there: {error.strerror or error}; name another folder by -o") from error
     try:
         yield folder
-        spare([out / path.name for path in folder.iterdir()], given)
-        old = _written(out)
-        for path in sorted(folder.iterdir()):
-            os.replace(path, out / path.name)
-            old.discard(path.name)
+        names = names_in(folder)
+        spare([out / name for name in names], given)
+        old = _written(out) - {*names}
+        for name in names:
+            (out / name).parent.mkdir(exist_ok=True)
+            os.replace(folder / name, out / name)
         for name in old:
             (out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder is not empty, or it is `out`
+                (out / name).parent.rmdir()
     except InputError as error:  # of a file in the folder that goes
         raise InputError(str(error).replace(str(folder), str(out))) from error
     except OSError as error:
@@ -87,7 +91,19 @@ def _written(out: Path) -> set[str]:
         names = json.loads((out / RECORD).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    return {name for name in names if isinstance(name, str) and Path(name).name == name and (out / name).is_file()}
+    inside = [name for name in names if isinstance(name, str) and _is_inside(name)]
+    return {name for name in inside if (out / name).is_file()}
+
+
+def _is_inside(name: str) -> bool:
+    """Whether it is a name in a folder, or in one of the folders that are written there."""
+    *folders, last = Path(name).parts or ("",)
+    return last not in ("", "..") and (not folders or folders in ([MAPS], [TRANSFORMS]))
+
+
+def names_in(folder: Path) -> list[str]:
+    """The files in it and below, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def write_all(
@@ -114,13 +130,27 @@ def write_all(
         write_image(Image(after.jacobian, fixed), folder / "jacobian.nii.gz", like)
     if wanted.ants is not None:
         write_ants(after.transform, folder / wanted.ants, fixed)
-    return sorted(path.name for path in folder.iterdir())
+    for place, known in ((MAPS, after.maps), (TRANSFORMS, after.transforms)):
+        if known:
+            (folder / place).mkdir()
+    for name, image in after.maps.items():
+        write_image(image, folder / MAPS / f"{name}.nii.gz", like)
+    for name, transform in after.transforms.items():
+        write_transform(transform, folder / TRANSFORMS / f"{name}.h5", on=fixed)
+    return names_in(folder)
 
 
 def pushed_name(stem: str, points: str | Path | None) -> str:
     """The name of pushed points, ending as the file they come from."""
     long = (".surf.gii", ".mrk.json")
     return stem + next((ending for ending in long if ends(str(points), ending)), Path(str(points)).suffix)
+
+
+def about_known(after: Alignment) -> list[str]:
+    """What maps and further transforms are."""
+    maps = [f"{MAPS}/{name}.nii.gz: {name.replace('_', ' ')}, on the fixed grid." for name in after.maps]
+    more = [f"{TRANSFORMS}/{name}.h5: {name.replace('_', ' ')}, from the fixed image on." for name in after.transforms]
+    return maps + more
 
 
 def about_points(table: PointTable | Surface | None, points: str | Path | None) -> list[str]:

@@ -1,9 +1,8 @@
 """Two files, aligned by any register, and everything a person wants of it in one folder."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import is_dataclass
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,20 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, Register
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_points, read_transform
-from pullback.files.itk import affine_and_field, chain, dimensions
+from pullback.files.itk import affine_and_field
 from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
-from pullback.methods.pair.classical import Classical, Solved, Stage
-from pullback.methods.pose.initialise import Begun
 from pullback.metrics import STANDARD, foreground, numbers_of
-from pullback.solvers import Chain, Refine
-from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform, inverted
+from pullback.solvers import Chain, Refine, timed
+from pullback.space import Affine, Transform
+from pullback.stats import Stage, Stats
 from pullback.study.recipe import as_data
 from pullback.study.trained import Trained
 from pullback.workflows.inputs import Files, headers, read_pair
-from pullback.workflows.outputs import RECORD, Wanted, about_points, whole, write_all
+from pullback.workflows.outputs import RECORD, Wanted, about_known, about_points, whole, write_all
 from pullback.workflows.quality import Verdict, verdict
 from pullback.workflows.report import write_report
 
+ON_GRID = 1e-6  # voxels: what rounding may take a point beyond a grid
 NOTES = (
     "moved.nii.gz is the moving image on the fixed grid.",
     "fixed_to_moving.h5 takes points of the fixed image to the moving image. Images travel the other way: "
@@ -34,29 +33,6 @@ NOTES = (
     "moving_to_fixed.h5 is its inverse: it takes points of the moving image to the fixed image, and brings images "
     "of the fixed space onto the moving grid.",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a register found, and how.
-
-    Attributes:
-        before: the pair as the headers, or a start, lay it.
-        after: the pair as it was found.
-        inverse: moving → fixed.
-        stages: what was done.
-        begun: where the chain began, where it sought that itself.
-    """
-
-    before: Alignment
-    after: Alignment
-    inverse: Transform
-    stages: tuple[Stage, ...]
-    begun: Begun | None
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        return verdict(self.before, self.after)
 
 
 def register_files(
@@ -101,21 +77,24 @@ def register_files(
         given.append(start)
         start = read_transform(start)
     start = start and start.to(device)
-    _check(pair, register, table, start, wanted)
+    _check(pair, table, start, wanted)
     found = headers(fixed, moving)
     with whole(Path(out), given) as folder:
         forget_peak_memory(device)
-        answer = _answer(pair, register, start)
-        names = write_all(answer.after, answer.inverse, folder, fixed.images[0], table, points, wanted)
-        numbers = {side: numbers_of(a, STANDARD) for side, a in (("before", answer.before), ("after", answer.after))}
+        before, after = _aligned(pair, register, start)
+        stats, inverse, judged = after.stats or Stats(), _inverse(after), verdict(before, after)
+        names = write_all(after, inverse, folder, fixed.images[0], table, points, wanted)
+        numbers = {side: numbers_of(a, STANDARD) for side, a in (("before", before), ("after", after))}
         content: dict[str, Any] = manifest() | {
             "fixed": [str(path) for path in fixed.images],
             "moving": [str(path) for path in moving.images],
             "direction": list(NOTES),
-            "begun": answer.begun and {"origin": answer.begun.origin, "confidence": round(answer.begun.confidence, 2)},
+            "begun": _begun(stats),
             "numbers": numbers,
-            "quality": _quality(answer.verdict),
-            "seconds": {stage.name: round(stage.seconds, 3) for stage in answer.stages},
+            "found": dict(stats.numbers),
+            "quality": _quality(judged),
+            "seconds": {stage.name: round(stage.seconds, 3) for stage in stats.stages},
+            "descents": {stage.name: {"steps": stage.steps, "stopped": stage.stopped} for stage in descents(stats)},
             "device": str(device),
             "peak memory MB": round(peak_memory_mb(device), 1),
             "settings": settings_of(register),
@@ -123,11 +102,12 @@ def register_files(
             "files": [*names, "report.html", RECORD],
         }
         content |= {
-            **round_trip(answer.after, inverted(answer.after.transform)),
-            "round trip as written": round_trip(answer.after, answer.inverse),
+            **round_trip(after, after.inverse),
+            "round trip as written": round_trip(after, inverse),
             **(about or {}),
         }
-        _report(answer, folder / "report.html", numbers, [*NOTES, *about_points(table, points)])
+        notes = [*NOTES, *about_known(after), *about_points(table, points)]
+        _report(before, after, judged, folder / "report.html", numbers, notes)
         write_json(content, folder / RECORD)
     return content
 
@@ -139,16 +119,11 @@ def round_trip(there: Alignment, back: Transform) -> dict[str, dict[str, float]]
     """
     grid = there.pair.fixed.grid
     voxels = foreground(there)[0, 0].nonzero().T.double().cpu()[None]
-    where, known = grid.to_world(voxels), torch.ones(voxels.shape[2], dtype=torch.bool)
-    home = where
-    for part in [*reversed(chain(there.transform)), *reversed(chain(back))]:
-        if isinstance(part, Dense):
-            last = torch.tensor(part.grid.shape).view(-1, 1) - 1
-            at = part.grid.to_voxels(home)[0]
-            known &= ((at >= -1e-6) & (at <= last + 1e-6)).all(0)
-        home = part.at(home)
+    where = grid.to_world(voxels)
+    away, known = there.transform.followed(where, ON_GRID)
+    home, still = back.followed(away, ON_GRID)
     off = {"round trip mm": home - where, "round trip voxels": grid.to_voxels(home) - voxels}
-    return {name: _spread(vectors[0, :, known]) for name, vectors in off.items()}
+    return {name: _spread(vectors[0, :, (known & still)[0]]) for name, vectors in off.items()}
 
 
 def _spread(errors: Tensor) -> dict[str, float]:
@@ -160,19 +135,26 @@ def _spread(errors: Tensor) -> dict[str, float]:
     return {name: round(float(value), 4) for name, value in picks.items()}
 
 
+def descents(stats: Stats) -> list[Stage]:
+    """The stages that took steps."""
+    return [stage for stage in stats.stages if stage.stopped]
+
+
 def settings_of(register: object) -> Any:
-    """A register as data: all its parts and numbers; of a network, its class and how it is shown images."""
+    """A register as data: all its parts and numbers; of a network, its class and how it is shown images; of a class
+    that is no dataclass, its name."""
     if isinstance(register, Chain):
         return {"first": settings_of(register.first), "then": [settings_of(refine) for refine in register.then]}
     if isinstance(register, Trained):
         seen = {"spacing": register.spacing, "centred": register.centred, "ndim": register.ndim}
         return {"network": type(register.network).__qualname__, **seen}
-    return as_data(register)
+    if is_dataclass(register) or isfunction(register):
+        return as_data(register)
+    return {"register": f"{type(register).__module__}.{type(register).__qualname__}"}
 
 
 def _check(
     pair: Pair,
-    register: Register | Refine,
     table: PointTable | Surface | None,
     start: Transform | None,
     wanted: Wanted,
@@ -181,13 +163,10 @@ def _check(
     ndim = pair.fixed.grid.ndim
     for what, has in (
         ("points", None if table is None else table.points.data.shape[-1]),
-        ("initial transform", None if start is None else dimensions(start)),
+        ("initial transform", None if start is None else start.ndim),
     ):
         if has not in (None, ndim):
             raise InputError(f"{pair.name}: the images are {ndim}-D and the {what} {has}-D; both must be alike")
-    linear = isinstance(register, Classical) and register.deformable is None
-    if linear and start is not None and not isinstance(start, Linear):
-        raise InputError("--initial: rigid and affine stages go on from a linear transform, and this one has a field")
     if wanted.ants is not None and Path(wanted.ants).name != wanted.ants:
         raise InputError(f"--ants-prefix {wanted.ants}: what names begin with, no folder; the pieces go where all goes")
 
@@ -196,29 +175,17 @@ def _check(
 
 
 @torch.no_grad()
-def _answer(pair: Pair, register: Register | Refine, start: Transform | None) -> Answer:
-    clock = time.perf_counter()
-    images = (pair.fixed, pair.moving)
-    found = register(*images) if start is None else register(*images, start=start)  # type: ignore[call-arg]
-    stages = (Stage("align", time.perf_counter() - clock),)
-    first = register.first if isinstance(register, Chain) else register
-    after = Alignment(pair, found.transform)
-    if isinstance(first, Trained):
-        begin = first.begin(*images)
-        back = _inverse(found.transform, begin, pair.fixed.grid, pair.moving.grid)
-        return Answer(Alignment(pair, begin), after, back, stages, None)
-    before = Alignment(pair, start or Affine.identity(pair.fixed.grid.ndim))
-    affine, field = affine_and_field(found.transform, pair.fixed.grid)  # as it is written
-    inverse = affine.inverse() if field is None else (affine @ field).inverse()
-    if isinstance(found, Solved):
-        return Answer(before, after, inverse, found.stages, found.begun)
-    return Answer(before, after, inverse, stages, None)
+def _aligned(pair: Pair, register: Register | Refine, start: Transform | None) -> tuple[Alignment, Alignment]:
+    """The pair as it lay before, by the headers or where it was told to begin, and as it was found."""
+    after = timed(pair, register, start)
+    given = after.stats.start if after.stats is not None and not after.stats.origin else None
+    return Alignment(pair, given or Affine.identity(pair.fixed.grid.ndim)), after
 
 
-def _inverse(transform: Transform, begin: Affine, fixed: Grid, moving: Grid) -> Displacement:
-    """Moving → fixed as one field on the moving grid."""
-    found = Displacement((begin.inverse() @ transform).displacement(fixed), fixed)
-    return Displacement((found.inverse() @ begin.inverse()).displacement(moving).float(), moving)
+def _inverse(after: Alignment) -> Transform:
+    """Moving → fixed, as it is written: a field's inverse on its own grid."""
+    affine, field = affine_and_field(after.transform, after.pair.fixed.grid)
+    return affine.inverse() if field is None else (affine @ field).inverse()
 
 
 # ---- out
@@ -249,6 +216,11 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     return "\n".join([*lines, f"Look at {Path(out) / 'report.html'}"])
 
 
+def _begun(stats: Stats) -> dict[str, Any] | None:
+    """Where a chain began, where it sought that itself."""
+    return {"origin": stats.origin, "confidence": round(stats.confidence or 0.0, 2)} if stats.origin else None
+
+
 def _quality(judged: Verdict) -> dict[str, Any]:
     return {
         "score": judged.score,
@@ -258,17 +230,31 @@ def _quality(judged: Verdict) -> dict[str, Any]:
     }
 
 
-def _report(answer: Answer, path: Path, numbers: dict[str, dict[str, float]], notes: Sequence[str]) -> None:
-    fixed, moving = answer.after.pair.name.split(" ← ")
-    judged = answer.verdict
+def _report(
+    before: Alignment,
+    after: Alignment,
+    judged: Verdict,
+    path: Path,
+    numbers: dict[str, dict[str, float]],
+    notes: Sequence[str],
+) -> None:
+    fixed, moving = after.pair.name.split(" ← ")
     said = "The result looks sound" if judged.passed else f"The result looks failed: {'; '.join(judged.reasons)}"
-    stages = [{"stage": stage.name, "seconds": f"{stage.seconds:.1f}"} for stage in answer.stages]
     write_report(
-        answer.after,
+        after,
         path,
         f"{Path(moving).name} aligned to {Path(fixed).name}",
         numbers,
         [f"{said} (score {judged.score:.2f} of 1; below 0.5 is failed).", *notes],
-        stages,
-        answer.before.transform,
+        _stages(after.stats or Stats()),
+        before.transform,
     )
+
+
+def _stages(stats: Stats) -> list[dict[str, str]]:
+    """A row for each; steps where any stage descended."""
+    rows = [{"stage": stage.name, "seconds": f"{stage.seconds:.1f}"} for stage in stats.stages]
+    if not descents(stats):
+        return rows
+    ends = [{"steps": str(one.steps), "stopped": one.stopped} if one.stopped else {} for one in stats.stages]
+    return [row | end for row, end in zip(rows, ends, strict=True)]

@@ -5,51 +5,17 @@ The stages are old acquaintances (Mattes et al. 2003; Avants et al. 2008; Arsign
 that the benchmark measures.
 """
 
-import time
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.data import shown
 from pullback.energies import LNCC, Diffusion, Energy
-from pullback.methods.pose.initialise import Begun, Initialise
-from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
-from pullback.space import Affine, Image, Linear, Motion, Transform, Velocity, inverted
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage did: its name, and the seconds it took."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Solved:
-    """The answer of a classical registration.
-
-    Attributes:
-        pair: the images as they were given.
-        transform: fixed → moving, RAS mm.
-        stages: what was done, in order.
-        begun: where the chain began, and how sure that is; None where a start was given.
-    """
-
-    pair: Pair
-    transform: Transform
-    stages: tuple[Stage, ...] = ()
-    begun: Begun | None = None
-
-    @cached_property
-    def inverse(self) -> Transform:
-        """Moving → fixed."""
-        return inverted(self.transform)
-
-    @cached_property
-    def moved(self) -> Image:
-        """The moving image on the fixed grid."""
-        return Alignment(self.pair, self.transform).moved
+from pullback.errors import InputError
+from pullback.methods.pose.initialise import Initialise
+from pullback.solvers import Deformed, Descend, Levels, Posed, Refine, Settled, timed
+from pullback.space import Affine, Image, Motion, Transform, Velocity
+from pullback.stats import Stats
 
 
 @dataclass(frozen=True)
@@ -69,40 +35,37 @@ class Classical:
     linear: tuple[tuple[str, Posed], ...] = (("rigid", Posed(Motion.rigid)), ("affine", Posed(Motion.affine)))
     deformable: Deformed | None = Deformed()
 
-    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Solved:
-        """Fixed → moving.
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        """Fixed → moving; of a batch each pair by itself. Its stats tell where it began, and each stage.
 
         Args:
-            fixed: the image that stays; `(1, C, *spatial)`.
+            fixed: the image that stays; `(B, C, *spatial)`.
             moving: the image that is brought onto it, of any grid; as many dimensions and channels.
             start: where to go on from. A linear one replaces the initialisation; with a field, such as a network's
                 answer, only the deformable stage follows, which refines it.
+
+        Raises:
+            InputError: the start deforms, and there is no deformable stage to go on from it.
         """
+        if start is not None and self.deformable is None and start.as_affine is None:
+            raise InputError("rigid and affine stages go on from a linear transform, and this start has a field")
+        return one_by_one(self._one, fixed, moving, start)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         pair = Pair(fixed, moving)
-        one, two = shown(fixed), shown(moving)
-        stages: list[Stage] = []
-        clock = time.perf_counter()
-
-        def done(name: str) -> None:
-            nonlocal clock
-            now = time.perf_counter()
-            stages.append(Stage(name, now - clock))
-            clock = now
-
-        begun = None
+        images = Pair(shown(fixed), shown(moving))
         found: Transform = start or Affine.identity(fixed.grid.ndim)
+        stats = Stats(start=start)
         if start is None and self.initialise is not None:
-            begun = self.initialise(one, two)
-            found = begun.transform
-            done("initialise")
-        if isinstance(found, Linear):
-            for name, posed in self.linear:
-                found = posed.pose(one, two, found)
-                done(name)
+            begun = timed(images, self.initialise, name="initialise")
+            found, stats = begun.transform, begun.stats or stats
+        stages: list[tuple[str, Refine]] = list(self.linear) if found.as_affine is not None else []
         if self.deformable is not None:
-            found = self.deformable(one, two, found).transform
-            done("deformable")
-        return Solved(pair, found, tuple(stages), begun)
+            stages.append(("deformable", self.deformable))
+        for name, refine in stages:
+            after = timed(images, refine, found, name)
+            found, stats = after.transform, stats.then(after.stats)
+        return Alignment(pair, found, stats=stats)
 
 
 CONTRAST = LNCC(5, noise=0.1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import mind
 from pullback.errors import InputError
 from pullback.numerics.unfold import pooled, unpooled
@@ -48,7 +48,7 @@ class ConvexAdam:
     descent: FeatureDescent = FeatureDescent()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving, from `start` or as the headers say.
+        """Fixed → moving, from `start` or as the headers say; of a batch each pair by itself.
 
         Raises:
             InputError: the fixed image has fewer than two blocks of `spacing` voxels along an axis.
@@ -58,6 +58,9 @@ class ConvexAdam:
                 f"ConvexAdam looks at blocks of {self.spacing} voxels, at least two along each axis; the fixed image "
                 f"has {'×'.join(map(str, fixed.grid.shape))}: take a smaller spacing"
             )
+        return one_by_one(self._one, fixed, moving, start)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         begin = Affine.identity(fixed.grid.ndim) if start is None else start
         still = start is None and moving.grid == fixed.grid
         pair = Pair(fixed, moving)

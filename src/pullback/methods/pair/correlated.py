@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.errors import InputError
 from pullback.networks import FeatureNet, together
 from pullback.numerics.integrate import compose
 from pullback.numerics.sample import sample, voxels
 from pullback.numerics.unfold import unpooled
 from pullback.solvers import CoupledConvex, Descend, FeatureDescent, consistent
-from pullback.space import Displacement, Image
+from pullback.space import Displacement, Image, Transform
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,13 @@ class Correlated(nn.Module):
         """Refined as labels are, whatever the mode; no gradient passes."""
         return self._refined(fixed, moving, self.refinement.of_labels)
 
+    @torch.no_grad()
     def _refined(self, fixed: Image, moving: Image, how: Refinement) -> Alignment:
-        with torch.no_grad():
-            one, two = together(fixed, moving).chunk(2, 1)
-            found = self._found(one, two, how)
-        return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
+        def one(fixed: Image, moving: Image, start: Transform | None) -> Alignment:
+            first, second = together(fixed, moving).chunk(2, 1)
+            return Alignment(Pair(fixed, moving), Displacement(self._found(first, second, how), fixed.grid))
+
+        return one_by_one(one, fixed, moving)
 
     def _found(self, fixed: Tensor, moving: Tensor, how: Refinement) -> Tensor:
         grid = voxels(tuple(fixed.shape[2:]), fixed)

@@ -72,11 +72,11 @@ class Guided:
 
     def _label(self, pair: Pair, guess: Dense, solver: Descend) -> Dense:
         if self.coarser == 1:
-            return solver(self.energy.on(pair), start=guess)
+            return solver(self.energy.on(pair), start=guess)[0]
         small = Pair(_coarse(pair.fixed, self.coarser), _coarse(pair.moving, self.coarser))
         with torch.no_grad():
             start = guess.on(small.fixed.grid)
-        return solver(self.energy.on(small), start=start).on(guess.grid)
+        return solver(self.energy.on(small), start=start)[0].on(guess.grid)
 
 
 class GuidedByNetworks(nn.Module):

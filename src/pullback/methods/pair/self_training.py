@@ -51,6 +51,6 @@ class SelfTraining:
         with torch.no_grad():
             label = field_of(self.teacher, pair)
         if self.solver is not None:
-            label = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
+            label, _ = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
         guess = field_of(register, pair)
         return {"guide": squared(guess, label), **self.beside.terms(Alignment(pair, guess))}

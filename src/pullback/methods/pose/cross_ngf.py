@@ -12,7 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pullback.alignment import Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.data import normalised
 from pullback.errors import InputError
 from pullback.numerics.fourier import Shifts, correlation, product, spectrum
@@ -20,8 +20,9 @@ from pullback.numerics.random import generator
 from pullback.numerics.rotation import angles_between, nearby, uniform
 from pullback.numerics.sample import sample
 from pullback.numerics.smooth import gaussian
-from pullback.space import Affine, Box, Grid, Image, isotropic
+from pullback.space import Affine, Box, Grid, Image, Transform, isotropic
 from pullback.space.grid import transform_channels
+from pullback.stats import Stats
 
 EPS = 1e-5  # of eq. 1, for intensities in 0 … 1 per voxel
 AT_ONCE = 2**17  # padded voxels in one batch of rotations: what stays in the cache
@@ -186,23 +187,6 @@ class Level:
         return values.double().cpu(), (peaks + torch.tensor(self.reference.shifts.first)).double()
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """The answer of the search.
-
-    Attributes:
-        transform: rigid, fixed → moving.
-        similarity: the mean squared cosine between gradients at the finest level, 0 … 1; between unrelated gradients
-            1/d is to be expected.
-        rival: the same of the best rotation more than 30° away that the second level saw, 0 where it saw none. The
-            nearer to `similarity`, the less sure is the answer.
-    """
-
-    transform: Affine
-    similarity: float
-    rival: float
-
-
 @dataclass(frozen=True)
 class CrossNGF:
     """A register: the rigid motion of the highest mean squared cosine between gradients, over all rotations and shifts.
@@ -242,13 +226,20 @@ class CrossNGF:
                 f"steps and kept per change of level; got {self}"
             )
 
-    @torch.no_grad()
-    def __call__(self, fixed: Image, moving: Image) -> Found:
-        """Fixed → moving, the best rigid motion of all that were tried, and its value.
+    def __call__(self, fixed: Image, moving: Image) -> Alignment:
+        """Fixed → moving, the best rigid motion of all that were tried; of a batch each pair by itself.
+
+        Among the numbers of its stats are `similarity`, the mean squared cosine between gradients at the finest level,
+        0 … 1 (1/d is to be expected between unrelated gradients), and `rival`, the same of the best rotation more than
+        30° away that the second level saw, 0 where it saw none: the nearer to `similarity`, the less sure the answer.
 
         Raises:
             InputError: the images overlap nowhere by the least share.
         """
+        return one_by_one(self._one, fixed, moving)
+
+    @torch.no_grad()
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         one, two = lattices(fixed, moving, self.voxels)
         trials = uniform(fixed.grid.ndim, self.rotations[0], generator(self.seed, 0))
         tried = []
@@ -265,7 +256,8 @@ class CrossNGF:
                 share = f"{self.overlap:.0%} of the smaller mask"
                 raise InputError(f"CrossNGF: the images overlap nowhere by {share}; lower the overlap, or widen masks")
         transform = level.transform(trials[0], level.refined(trials[0], shifts[0]))
-        return Found(transform, float(values[0]), _rival(trials[0], *tried[:2][-1], level))
+        numbers = {"similarity": float(values[0]), "rival": _rival(trials[0], *tried[:2][-1], level)}
+        return Alignment(Pair(fixed, moving), transform, stats=Stats(numbers=numbers))
 
 
 def _rival(answer: Tensor, rotations: Tensor, values: Tensor, level: Level) -> float:

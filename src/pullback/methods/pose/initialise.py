@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import NMI
 from pullback.errors import InputError
 from pullback.methods.pose.cross_ngf import SMALL, CrossNGF
@@ -14,7 +14,8 @@ from pullback.numerics.random import generator
 from pullback.numerics.rotation import uniform
 from pullback.solvers import Descend, Levels, Posed, Settled, within_view
 from pullback.solvers.initialise import centres, header, masses, moments
-from pullback.space import Affine, Image, Motion
+from pullback.space import Affine, Image, Motion, Transform
+from pullback.stats import Stats
 
 SIMILARITY = NMI()
 SAME = 1e-3  # between matrices of guesses, in mm and as ratios
@@ -33,22 +34,6 @@ def from_centres(fixed: Image, moving: Image) -> list[Affine]:
 
 def from_masses(fixed: Image, moving: Image) -> list[Affine]:
     return [masses(fixed, moving)]
-
-
-@dataclass(frozen=True, eq=False)
-class Begun:
-    """Where to begin.
-
-    Attributes:
-        transform: fixed → moving, rigid.
-        origin: the guess it comes from: "header", "centres", "masses", "moments" or "search".
-        confidence: by how many standard deviations its similarity exceeds that of random rotations about the same
-            middle; below `Initialise.sure` it may be wrong.
-    """
-
-    transform: Affine
-    origin: str
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -86,26 +71,35 @@ class Initialise:
     solver: Descend = Descend(steps=40, step_size=0.5, until=Settled())
     seed: int = 0
 
-    def __call__(self, fixed: Image, moving: Image) -> Begun:
-        """Images of intensities 0 … 1, one pair, of any grids.
+    def __call__(self, fixed: Image, moving: Image) -> Alignment:
+        """Fixed → moving, rigid; images of intensities 0 … 1, of any grids; of a batch each pair by itself.
+
+        Its stats say the origin ("header", "centres", "masses", "moments" or "search") and the confidence: by how many
+        standard deviations its similarity exceeds that of random rotations about the same middle. Below `sure` it may
+        be wrong.
 
         Raises:
             InputError: nowhere do the images share the least part of the smaller one.
         """
+        return one_by_one(self._one, fixed, moving)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         coarse = list(self.level(Pair(fixed, moving)))[-1]
         seen = Pair(within_view(coarse.fixed), within_view(coarse.moving))
-        begun = self._best(seen, self._guessed(fixed, moving))
-        if self.search is not None and (begun is None or begun.confidence < self.sure):
-            known = [] if begun is None else [(begun.origin, begun.transform)]
+        best = self._best(seen, self._guessed(fixed, moving))
+        if self.search is not None and (best is None or best[2] < self.sure):
+            known = [] if best is None else [best[:2]]
             with contextlib.suppress(InputError):  # nowhere enough overlap to search: what is known remains
-                known.append(("search", self.search(fixed, moving).transform))
-            begun = self._best(seen, known)
-        if begun is None:
+                found = self.search(fixed, moving).transform.as_affine
+                known += [] if found is None else [("search", found)]
+            best = self._best(seen, known)
+        if best is None:
             raise InputError(
                 f"no start found: nowhere do the images share {self.least:.0%} of the smaller one; are they of the "
                 f"same body part, and their voxel sizes in mm?"
             )
-        return begun
+        origin, transform, confidence = best
+        return Alignment(Pair(fixed, moving), transform, stats=Stats(transform, origin, confidence))
 
     def _guessed(self, fixed: Image, moving: Image) -> list[tuple[str, Affine]]:
         guessed: list[tuple[str, Affine]] = []
@@ -114,13 +108,15 @@ class Initialise:
                 guessed += [(name, affine) for affine in guess(fixed, moving)]
         return guessed
 
-    def _best(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> Begun | None:
+    def _best(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> tuple[str, Affine, float] | None:
+        """Its origin, itself, and how sure it is."""
         tried = [(name, affine) for name, affine in guesses if self._overlap(pair, affine) >= self.least]
         if not tried:
             return None
         tried = self._promising(pair, tried)
         posed = Posed(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
-        moved = [(name, posed.pose(pair.fixed, pair.moving, affine)) for name, affine in tried]
+        improved = ((name, posed(pair.fixed, pair.moving, affine).transform.as_affine) for name, affine in tried)
+        moved = [(name, affine) for name, affine in improved if affine is not None]
         moved = [known for known in moved if self._overlap(pair, known[1]) >= self.least]  # none may slip away
         if not moved:
             return None
@@ -132,7 +128,7 @@ class Initialise:
         gains = [share * (score - float(chance.mean())) for share, score in zip(shares, scores, strict=True)]
         most = max(gains)
         first = next(n for n, gain in enumerate(gains) if gain >= most - (1 - AS_GOOD) * abs(most))
-        return Begun(moved[first][1], moved[first][0], gains[first] / max(float(chance.std()), 1e-6))
+        return *moved[first], gains[first] / max(float(chance.std()), 1e-6)
 
     def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
         """The preferred one and the best as they are, in their order; of guesses that are the same, the first."""
