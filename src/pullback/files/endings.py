@@ -31,6 +31,16 @@ def refuse_absent(path: str | Path) -> None:
         raise InputError(f"{path}: no such file")
 
 
+def refuse_batch(count: int, path: str | Path) -> None:
+    """Refuse to write several where a file holds one.
+
+    Raises:
+        InputError: there are more than one.
+    """
+    if count != 1:
+        raise InputError(f"{path}: a file holds one, and this is a batch of {count}; write each `nth(n)` to its own")
+
+
 def remedy(path: str | Path) -> str:
     """What to do about a file that is not read as an image."""
     try:

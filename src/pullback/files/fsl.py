@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.endings import NIFTI, ends
+from pullback.files.endings import NIFTI, ends, refuse_batch
 from pullback.files.frames import between, homogeneous, landing
 from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_voxels
 from pullback.files.placement import stored_grid
@@ -25,11 +25,10 @@ RELATIVE = 2006  # NIFTI_INTENT of an FNIRT displacement field
 def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
     """An affine as FLIRT's `.mat` (moving → fixed); any transform as a relative warp `.nii.gz` on `fixed`.
 
-    Of a batch the first is written.
-
     Raises:
-        InputError: the name ends otherwise, a `.mat` of what is no affine, or writing fails.
+        InputError: a batch, the name ends otherwise, a `.mat` of what is no affine, or writing fails.
     """
+    refuse_batch(transform.batch, path)
     if str(path).endswith(".mat"):
         _write_flirt(transform, path, fixed, moving)
     elif ends(path, NIFTI):

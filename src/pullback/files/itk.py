@@ -11,7 +11,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.endings import NIFTI, ends, refuse_absent
+from pullback.files.endings import NIFTI, ends, refuse_absent, refuse_batch
 from pullback.files.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
 from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform, Velocity, split
 
@@ -25,12 +25,13 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
     """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform.
 
     Given `on`, the fixed image's grid, any transform is first sampled there: all of it for a NIfTI field, all but the
-    affine that ends it for an ITK file. Of a batch the first is written.
+    affine that ends it for an ITK file.
 
     Raises:
-        InputError: the ending is none of these, the file's kind does not hold this transform, the field's grid is
-            sheared, or writing fails.
+        InputError: a batch, an ending that is none of these, a kind of file that does not hold this transform, a grid
+            that is sheared, or writing fails.
     """
+    refuse_batch(transform.batch, path)
     if ends(path, NIFTI):
         field = transform if on is None else Displacement(transform.displacement(on), on)
         if not is_field(field):

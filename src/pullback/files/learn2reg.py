@@ -14,7 +14,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.endings import NIFTI, ends
+from pullback.files.endings import NIFTI, ends, refuse_batch
 from pullback.files.frames import between, landing
 from pullback.files.nifti import affine3, load, refuse_not_finite, save, stored_voxels
 from pullback.space import Grid, Transform
@@ -23,11 +23,10 @@ from pullback.space import Grid, Transform
 def write_learn2reg(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
     """Sampled on `fixed`: by how many voxels index i, j, k of `moving` differs from that of `fixed`; float32.
 
-    Of a batch the first is written.
-
     Raises:
-        InputError: the name ends otherwise, or writing fails.
+        InputError: a batch, the name ends otherwise, or writing fails.
     """
+    refuse_batch(transform.batch, path)
     there = moving.to_voxels(landing(transform, fixed)[None])[0]
     data = (there - fixed.voxels(there)).movedim(0, -1).numpy().astype(np.float32)
     if ends(path, NIFTI):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
-from pullback.files.endings import FORMATS, NIFTI, ends, refuse_absent, remedy
+from pullback.files.endings import FORMATS, NIFTI, ends, refuse_absent, refuse_batch, remedy
 from pullback.files.itk_image import read_itk
 from pullback.files.placement import SHEAR, stored_grid
 from pullback.space import Displacement, Grid, Image, Labels
@@ -99,14 +99,15 @@ def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") 
 
 
 def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
-    """The first image of the batch and its first channel: float32, or the smallest integers that hold the labels.
+    """An image's first channel: float32, or the smallest integers that hold the labels.
 
     A slice is laid where the slice in the file `like` is, on whose grid it lies, and stored as that one; without, in
     the plane of world x and y.
 
     Raises:
-        InputError: the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
+        InputError: a batch, the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
     """
+    refuse_batch(thing.batch, path)
     data = thing.data[0, 0].detach().cpu().numpy()
     if isinstance(thing, Labels):
         data = data.astype(np.result_type(np.min_scalar_type(data.min()), np.min_scalar_type(data.max())))
@@ -128,12 +129,11 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
 def write_field(transform: Displacement, path: str | Path) -> None:
     """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm.
 
-    Of a batch the first is written.
-
     Raises:
-        InputError: the name is not NIfTI's, the grid is sheared, or writing fails.
+        InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
     """
     grid = transform.grid
+    refuse_batch(transform.batch, path)
     refuse_sheared(grid, path)
     world = grid.to_mm(transform.field[:1].detach().cpu().double())[0]
     world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)

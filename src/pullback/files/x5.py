@@ -13,6 +13,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.files.endings import refuse_batch
 from pullback.files.itk import STORED, affine_and_field
 from pullback.files.nifti import refuse_not_finite
 from pullback.space import Affine, Displacement, Grid, Transform
@@ -23,11 +24,12 @@ KINDS = ("space", "space", "space", "vector")
 def write_x5(transform: Transform, path: str | Path, on: Grid | None = None) -> None:
     """Affines and fields as nodes, with the chain that applies the innermost first.
 
-    Given `on`, all but the affine that ends the transform is sampled there. Of a batch the first is written.
+    Given `on`, all but the affine that ends the transform is sampled there.
 
     Raises:
-        InputError: nitransforms is missing, two dimensions, a transform that is neither, or writing fails.
+        InputError: a batch, nitransforms is missing, two dimensions, a transform that is neither, or writing fails.
     """
+    refuse_batch(transform.batch, path)
     x5, h5py = _libraries(path)
     if on is not None:
         affine, rest = affine_and_field(transform, on)

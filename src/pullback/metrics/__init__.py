@@ -1,7 +1,7 @@
 """What is reported: `physical` by default, and `learn2reg` as that challenge computes it."""
 
 from pullback.metrics import learn2reg
-from pullback.metrics.metric import Metric, foreground, numbers_of
+from pullback.metrics.metric import Metric, foreground, numbers_of, of_one
 from pullback.metrics.physical import (
     CentroidError,
     Correlation,
@@ -32,4 +32,5 @@ __all__ = [
     "foreground",
     "learn2reg",
     "numbers_of",
+    "of_one",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment
-from pullback.metrics.metric import label_values, with_mean
+from pullback.metrics.metric import label_values, of_one, with_mean
 from pullback.metrics.physical import hausdorff
 from pullback.numerics.difference import determinant
 from pullback.numerics.sample import sample
@@ -25,6 +25,7 @@ class Dice:
     name: ClassVar[str] = "l2r dice"
     higher_is_better: ClassVar[bool] = True
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
@@ -46,6 +47,7 @@ class SDLogJ:
     name: ClassVar[str] = "l2r sdlogj"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         return {"l2r sdlogj": sdlogj(alignment.transform.displacement(alignment.pair.fixed.grid))}
 
@@ -71,6 +73,7 @@ class HausdorffDistance:
     name: ClassVar[str] = "l2r hd95 voxels"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
@@ -87,6 +90,7 @@ class LandmarkError:
     name: ClassVar[str] = "l2r tre mm"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair = alignment.pair
         if pair.fixed_points is None or pair.moving_points is None:

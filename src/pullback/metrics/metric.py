@@ -1,15 +1,18 @@
 """What a metric is."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from torch import Tensor
 
 from pullback.alignment import Alignment
 
+Measure = TypeVar("Measure", bound=Callable[[Any, Alignment], dict[str, float]])
+
 
 class Metric(Protocol):
-    """Numbers to report of an alignment of one pair (a batch of one), by name with the unit.
+    """Numbers to report of an alignment of one pair (a batch of one, which `of_one` sees to), by name with the unit.
 
     An empty answer says that the pair lacks what the metric needs (labels, landmarks, a known truth). The number called
     `name` is the one a checkpoint may be chosen by, in the sense of `higher_is_better`.
@@ -21,6 +24,22 @@ class Metric(Protocol):
     def name(self) -> str: ...
 
     def __call__(self, alignment: Alignment) -> dict[str, float]: ...
+
+
+def of_one(measure: Measure) -> Measure:
+    """The call of a metric, which refuses a batch of several pairs with a ValueError: no number is of them all."""
+
+    @wraps(measure)
+    def checked(self: Any, alignment: Alignment) -> dict[str, float]:
+        if alignment.batch != 1:
+            raise ValueError(
+                f"{type(self).__name__} measures one pair, and this is a batch of {alignment.batch}: "
+                f"fixed {tuple(alignment.pair.fixed.data.shape)}, moving {tuple(alignment.pair.moving.data.shape)}, "
+                f"{alignment.transform.batch} transforms; measure each of `alignment.each()`"
+            )
+        return measure(self, alignment)
+
+    return cast(Measure, checked)
 
 
 def numbers_of(alignment: Alignment, metrics: Sequence[Metric]) -> dict[str, float]:

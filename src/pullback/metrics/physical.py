@@ -10,7 +10,7 @@ from surface_distance import compute_robust_hausdorff, compute_surface_distances
 from pullback.alignment import Alignment
 from pullback.energies import SSIM, ncc
 from pullback.errors import InputError
-from pullback.metrics.metric import foreground, label_values, with_mean
+from pullback.metrics.metric import foreground, label_values, of_one, with_mean
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Dice:
     name: ClassVar[str] = "dice"
     higher_is_better: ClassVar[bool] = True
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
@@ -65,6 +66,7 @@ class HausdorffDistance:
     def name(self) -> str:
         return self._named(self.percents[0])
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
@@ -102,6 +104,7 @@ class CentroidError:
     name: ClassVar[str] = "centroid mm"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         fixed, moved = alignment.pair.fixed_labels, alignment.moved_labels
         if fixed is None or moved is None:
@@ -122,6 +125,7 @@ class Folding:
     name: ClassVar[str] = "folding %"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         folded = alignment.jacobian <= 0
         inside = foreground(alignment)
@@ -136,6 +140,7 @@ class SDLogJ:
     name: ClassVar[str] = "sdlogj"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         logs = alignment.jacobian.double()
         logs = logs[logs > 0].log()
@@ -149,6 +154,7 @@ class EndPointError:
     name: ClassVar[str] = "epe mm"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         if alignment.pair.truth is None:
             return {}
@@ -167,6 +173,7 @@ class LandmarkError:
     name: ClassVar[str] = "tre mm"
     higher_is_better: ClassVar[bool] = False
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         if alignment.pushed is None or alignment.pair.moving_points is None:
             return {}
@@ -181,6 +188,7 @@ class Correlation:
     name: ClassVar[str] = "ncc"
     higher_is_better: ClassVar[bool] = True
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         return {"ncc": float(ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).mean())}
 
@@ -199,5 +207,6 @@ class StructuralSimilarity:
     def __post_init__(self) -> None:
         SSIM(self.window)  # refuses what cannot be a window
 
+    @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
         return {"ssim": 1 - float(SSIM(self.window)(alignment))}

@@ -3,9 +3,10 @@
 from pullback.solvers.chain import Chain, Refine, chain, timed
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformed import Deformed, placed
-from pullback.solvers.descend import Descend, FieldAdam, Parametric, Settled, adam, summed_sgd
+from pullback.solvers.descend import Descend, FieldAdam, Settled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
+from pullback.solvers.joint import Joint
 from pullback.solvers.levels import Levels
 from pullback.solvers.optimised import Optimised
 from pullback.solvers.posed import Posed, within_view
@@ -19,9 +20,9 @@ __all__ = [
     "Descend",
     "FeatureDescent",
     "FieldAdam",
+    "Joint",
     "Levels",
     "Optimised",
-    "Parametric",
     "Posed",
     "Propagate",
     "Refine",

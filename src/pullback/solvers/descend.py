@@ -3,28 +3,15 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from pullback.errors import InputError
+from pullback.space import Parametric
 from pullback.stats import Stats
-
-
-class Parametric(Protocol):
-    """What a descent moves: a transform, a template image, a group of them."""
-
-    @property
-    def params(self) -> tuple[Tensor, ...]:
-        """What may change."""
-        ...
-
-    def with_params(self, *params: Tensor) -> Self:
-        """The same with other parameters."""
-        ...
-
 
 Moved = TypeVar("Moved", bound=Parametric)
 

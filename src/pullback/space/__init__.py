@@ -8,6 +8,7 @@ from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
 from pullback.space.linear import Motion
 from pullback.space.outline import SURFACE, outline
+from pullback.space.parametric import Parametric, params_of, with_params_of
 from pullback.space.points import Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
@@ -40,6 +41,7 @@ __all__ = [
     "Labels",
     "Linear",
     "Motion",
+    "Parametric",
     "Points",
     "ThinPlate",
     "Transform",
@@ -55,9 +57,11 @@ __all__ = [
     "isotropic",
     "one_batch",
     "outline",
+    "params_of",
     "pull",
     "push",
     "resampled",
     "resliced",
     "split",
+    "with_params_of",
 ]

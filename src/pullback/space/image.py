@@ -49,6 +49,15 @@ class Image:
         """How many images it holds."""
         return one_batch({"data": len(self.data), "mask": 1 if self.mask is None else len(self.mask)})
 
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """What a solver may change, as of a template: the intensities."""
+        return (self.data,)
+
+    def with_params(self, *params: Tensor) -> Self:
+        """The same image with other intensities."""
+        return replace(self, data=params[0])
+
     def nth(self, n: int) -> Self:
         """The n-th image of the batch; of a batch of one itself, whatever n."""
         mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[n : n + 1]

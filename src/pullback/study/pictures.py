@@ -64,6 +64,7 @@ class Cut:
         labels: integers by the same three names; empty where the pair has none.
         jacobian: det ∇φ, NaN beyond the fixed grid.
         reached: `(2, rows, columns)`, where φ leads, along `right` and `up`, in mm; NaN beyond the fixed grid.
+        maps: what the register knows beside the transform, by name: 0…1 from its least to its greatest value.
     """
 
     plane: Plane
@@ -73,6 +74,7 @@ class Cut:
     labels: dict[str, np.ndarray]
     jacobian: np.ndarray
     reached: np.ndarray
+    maps: dict[str, np.ndarray]
 
 
 def cuts(alignment: Alignment, begin: Transform | None = None) -> list[Cut]:
@@ -144,7 +146,15 @@ def _first(alignment: Alignment) -> Alignment:
     pair = alignment.pair.to(here)
     fixed, moving = (replace(i, data=i.data[:1, :1].detach().float()) for i in (pair.fixed, pair.moving))
     transform = alignment.transform.with_params(*(p.detach().to(here) for p in alignment.transform.params))
-    return Alignment(replace(pair, fixed=fixed, moving=moving), transform)
+    maps = {name: _stretched(image.to(here)) for name, image in alignment.maps.items()}
+    return Alignment(replace(pair, fixed=fixed, moving=moving), transform, maps)
+
+
+def _stretched(image: Image) -> Image:
+    """The first channel from its least to its greatest value, as 0…1."""
+    data = image.data[:1, :1].detach().float()
+    extent = data.max() - data.min()
+    return Image((data - data.min()) / extent.where(extent > 0, 1), image.grid)
 
 
 def _windowed(image: Image) -> Image:
@@ -173,7 +183,8 @@ def _cut(seen: Alignment, plane: Plane, begin: Transform, fixed: Image, moving: 
     world = plane.flat(plane.grid.to_world(plane.grid.voxels(displacement)[None] + displacement))
     reached = np.where(beyond, np.nan, world[[plane.right, plane.up]])
     seen_by = (shown(fixed, still), shown(moving, begin), shown(moving, seen.transform))
-    return Cut(plane, *seen_by, labels, np.where(beyond, np.nan, det), reached)
+    maps = {name: shown(image, still) for name, image in seen.maps.items()}
+    return Cut(plane, *seen_by, labels, np.where(beyond, np.nan, det), reached, maps)
 
 
 def ramp(stops: Sequence[str], count: int = 251) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.files.beside import beside
-from pullback.space import Grid, Transform
+from pullback.space import Grid, Image, Transform
 from pullback.study import pictures
 from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
 
@@ -52,6 +52,7 @@ def write_report(
         notes="".join(f"<li>{escape(note)}</li>" for note in notes),
         table=_table(table),
         **_plates(shown),
+        maps=_maps(shown, alignment),
         **_facts(shown),
         where=_where(shown),
         store=_store(shown),
@@ -179,7 +180,21 @@ def _pngs(cut: Cut, shown: _Shown) -> dict[str, str]:
         "difference-before": pictures.png(pictures.signed(cut.before - cut.fixed, limit), colours),
         "difference-after": pictures.png(pictures.signed(cut.after - cut.fixed, limit), colours),
         "jacobian": pictures.png(*pictures.jacobian_picture(cut.jacobian, shown.jacobian_limit)),
+        **{f"map-{name}": pictures.png(pictures.grey(values)) for name, values in cut.maps.items()},
     }
+
+
+def _maps(shown: _Shown, alignment: Alignment) -> str:
+    """A section for each map that the register knows beside the transform."""
+    return "".join(_map(shown, name, image) for name, image in alignment.maps.items())
+
+
+def _map(shown: _Shown, name: str, image: Image) -> str:
+    called = escape(name.replace("_", " ").capitalize())
+    low, high = (_number(float(end)) for end in (image.data[0, 0].min(), image.data[0, 0].max()))
+    words = f"<h2>{called}</h2><p>What the register knows beside the transform. Black {low}, white {high}.</p>"
+    planes = _planes(shown, called, _alone(f"map-{name}"))
+    return f'<section><div class="words">{words}</div><div class="planes">{planes}</div></section>'
 
 
 def _squares(columns: int, rows: int) -> str:

@@ -1,0 +1,129 @@
+"""Images that belong together: which of them are compared, and how all of them lie to one common world."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Alignment, Pair
+from pullback.space import Affine, Grid, Image, Labels, Transform, brief, params_of, pull, with_params_of
+from pullback.stats import Stats
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Several images, each on its own grid, and the pairs of them that are compared.
+
+    Attributes:
+        images: all 2-D or all 3-D, of as many channels, one in each batch.
+        edges: pairs of indices of images, the fixed one first.
+        labels: of the images, in their order, None for one without; empty where none has any.
+        name: of the group.
+
+    Raises:
+        ValueError: no image, images that make no pairs, an edge to no image or to itself, or labels of some only.
+    """
+
+    images: tuple[Image, ...]
+    edges: tuple[tuple[int, int], ...]
+    labels: tuple[Labels | None, ...] = ()
+    name: str = ""
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        if not count or len(self.labels) not in (0, count):
+            raise ValueError(f"Group: {count} images and {len(self.labels)} labels; as many of both, or no labels")
+        wrong = [edge for edge in self.edges if not all(0 <= end < count for end in edge) or edge[0] == edge[1]]
+        if wrong:
+            raise ValueError(f"Group: edges between two of {count} different images expected, got {wrong}")
+        several = [len(image.data) for image in self.images if len(image.data) != 1]
+        if several:
+            raise ValueError(f"Group: each image by itself, in a batch of one, got {several}")
+        for other in self.images[1:]:
+            Pair(self.images[0], other)  # refuses other dimensions and channels
+
+    @classmethod
+    def star(cls, template: Image, images: Sequence[Image], labels: Sequence[Labels | None] = ()) -> Self:
+        """The template, first, as the fixed image of each of the others."""
+        known = (None, *labels) if labels else ()
+        return cls((template, *images), tuple((0, n) for n in range(1, len(images) + 1)), known)
+
+    @classmethod
+    def chain(cls, images: Sequence[Image], reach: int = 1, labels: Sequence[Labels | None] = ()) -> Self:
+        """Neighbours of a stack: each image is the fixed one of the `reach` images that follow it."""
+        count = len(images)
+        edges = tuple((n, m) for n in range(count) for m in range(n + 1, min(n + reach, count - 1) + 1))
+        return cls(tuple(images), edges, tuple(labels))
+
+    def to(self, device: torch.device) -> Self:
+        """All of it on `device`."""
+        labels = tuple(one and one.to(device) for one in self.labels)
+        return replace(self, images=tuple(image.to(device) for image in self.images), labels=labels)
+
+    def pair(self, fixed: int, moving: int) -> Pair:
+        """Two of its images, with their labels."""
+        one, two = (self.labels[n] if self.labels else None for n in (fixed, moving))
+        return Pair(self.images[fixed], self.images[moving], one, two, name=f"{self.name} {fixed} ← {moving}".strip())
+
+
+@dataclass(frozen=True, eq=False)
+class GroupAlignment:
+    """A group and how its images lie to one common world.
+
+    A solver may move it: its parameters are those of all its transforms.
+
+    Attributes:
+        group: the images.
+        transforms: one for each image, from the common world to that image's world.
+        stats: how it was found.
+
+    Raises:
+        ValueError: not as many transforms as images.
+    """
+
+    group: Group
+    transforms: tuple[Transform, ...]
+    stats: Stats | None = None
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        if len(self.transforms) != len(self.group.images):
+            raise ValueError(f"{len(self.group.images)} images need as many transforms, got {len(self.transforms)}")
+
+    @property
+    def pairs(self) -> Iterator[Alignment]:
+        """An alignment for each edge (i, j), Tⱼ ∘ Tᵢ⁻¹: what energies and metrics look at.
+
+        Tᵢ⁻¹ is `Tᵢ.inverse()`, through which gradients pass where they pass through the inverse of its kind.
+        """
+        for fixed, moving in self.group.edges:
+            there, back = self.transforms[moving], self.transforms[fixed]
+            yield Alignment(self.group.pair(fixed, moving), there if _is_still(back) else there @ back.inverse())
+
+    def moved(self, onto: Grid) -> tuple[Image, ...]:
+        """Each image in the common world, on a grid there."""
+        pairs = zip(self.group.images, self.transforms, strict=True)
+        return tuple(pull(image, transform, onto=onto) for image, transform in pairs)
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """Those of its transforms, in their order."""
+        return params_of(self.transforms)
+
+    def with_params(self, *params: Tensor) -> Self:
+        """The same group by transforms of other parameters."""
+        return replace(self, transforms=with_params_of(self.transforms, params))
+
+
+def _is_still(transform: Transform) -> bool:
+    """Whether it is the identity, said as a matrix that nothing learns from."""
+    affine = transform.as_affine
+    if affine is None or affine.matrix.requires_grad:
+        return False
+    still = Affine.identity(transform.ndim).matrix.to(affine.matrix)
+    return bool((affine.matrix == still).all())
