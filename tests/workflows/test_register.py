@@ -391,7 +391,7 @@ def test_a_start_is_gone_on_with_and_rigid_stays_rigid(scene, tmp_path):
     torch.testing.assert_close(again.matrix, found.matrix)
     grid = read_image(scene / "fixed0.nii.gz").grid
     field = Displacement.identity(grid, torch.zeros(1))
-    with pytest.raises(InputError, match="this one has a field"):
+    with pytest.raises(InputError, match="this start has a field"):
         register_files(*sides(scene), rigid, tmp_path / "no", start=field)
 
 

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from pullback.alignment import Alignment, Pair
 from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.unet import convolution
-from pullback.space import Affine, Dense, Grid, Image, pull
+from pullback.space import Affine, Dense, Grid, Image, one_batch, pull
 
 
 def together(fixed: Image, moving: Image) -> Tensor:
     """Both as channels of one input, `(B, 2C, *spatial)` float32: the moving image on the fixed grid, by headers."""
     with torch.autocast(fixed.data.device.type, enabled=False):  # bfloat16 would round coordinates to half a voxel
         seen = moving if moving.grid == fixed.grid else pull(moving, Affine.identity(fixed.grid.ndim), onto=fixed)
-    return torch.cat([fixed.data, seen.data], 1).float()
+    batch = one_batch({"fixed": len(fixed.data), "moving": len(seen.data)})
+    return torch.cat([image.data.expand(batch, *image.data.shape[1:]) for image in (fixed, seen)], 1).float()
 
 
 class FieldHead(nn.Module):
