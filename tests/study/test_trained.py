@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import FileCase
+from pullback.data import FileCase, shown
 from pullback.files import read_image, write
-from pullback.space import Affine, Composite, Displacement, Grid, Image, Labels
+from pullback.space import Affine, Composite, Displacement, Grid, Image, Labels, pull
 from pullback.study.trained import Trained
 
 
@@ -77,3 +77,66 @@ def test_a_shift_to_start_from_also_moves_what_lies_beyond_the_grid(oblique, cen
 def test_images_whose_middles_meet_start_from_no_shift():
     image = Image(torch.rand(1, 1, 12, 14, 10), Grid.centred((12, 14, 10)))
     assert isinstance(Trained(Watching(), centred=True)(image, image).transform, Displacement)
+
+
+class Knowing(nn.Module):
+    """Answers with a transform of this kind, a map and a further transform, all on the grid that it is shown."""
+
+    def __init__(self, transform):
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        phase = Displacement(torch.ones(1, 3, *fixed.grid.shape), fixed.grid)
+        known = {"deviation": Image(fixed.grid.to_world(fixed.grid.voxels(fixed.data)[None])[:, :1], fixed.grid)}
+        return Alignment(Pair(fixed, moving), self.transform(fixed.grid), known, {"phase": phase})
+
+
+def two_images(oblique):
+    """On grids of their own, the fixed one of 1.2 mm."""
+    chance = torch.Generator().manual_seed(1)
+    grids = Grid.centred((20, 18, 16), 1.2), oblique((17, 19, 15), 4)
+    return [Image(torch.rand(1, 1, *grid.shape, generator=chance), grid) for grid in grids]
+
+
+def test_what_a_network_knows_comes_back_on_the_asked_grid(oblique):
+    """Maps by their place in the world, and further transforms as the transform itself, from a 2 mm grid."""
+    fixed, moving = two_images(oblique)
+
+    def shifted(grid):
+        return Displacement(grid.from_mm(torch.full((1, 3, *grid.shape), 0.5)), grid)
+
+    answer = Trained(Knowing(shifted), spacing=(2.0, 2.0, 2.0))(fixed, moving)
+    right = fixed.grid.to_world(fixed.grid.voxels(fixed.data)[None])[:, :1]
+    inner = (..., *[slice(3, -3)] * 3)
+    torch.testing.assert_close(answer.maps["deviation"].data[inner], right[inner], rtol=0, atol=1e-4)
+    for transform, mm in ((answer.transform, 0.5), (answer.transforms["phase"], 2.0)):
+        assert transform.grids == (fixed.grid,)
+        moved = fixed.grid.to_mm(transform.displacement(fixed.grid))
+        torch.testing.assert_close(moved[inner], torch.full_like(moved[inner], mm), rtol=0, atol=1e-4)
+
+
+def test_a_linear_answer_stays_linear_from_any_start(oblique):
+    fixed, moving = two_images(oblique)
+    turn = Affine.about(torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), torch.tensor([1.0, 2, 3]))
+    start = Affine.about(torch.eye(3), torch.zeros(3), torch.tensor([4.0, -5, 6]))
+    trained = Trained(Knowing(lambda grid: turn), spacing=(2.0, 2.0, 2.0))
+    torch.testing.assert_close(trained(fixed, moving).transform.matrix, turn.matrix)
+    answer = trained(fixed, moving, start=start)
+    torch.testing.assert_close(answer.transform.matrix, start.matrix @ turn.matrix)
+    assert answer.stats.start is start
+
+
+def test_a_network_goes_on_from_a_start_of_any_kind(oblique):
+    """What it sees as moving is the moving image as the start lays it, and its answer comes before the start."""
+    fixed, moving = two_images(oblique)
+    bent = Displacement(torch.full((1, 3, *fixed.grid.shape), 0.7), fixed.grid)
+    for start in (Affine.about(torch.eye(3), torch.zeros(3), torch.tensor([1.0, 0, -2])), bent):
+        network = Watching()
+        answer = Trained(network)(fixed, moving, start=start)
+        torch.testing.assert_close(answer.transform.displacement(fixed.grid), start.displacement(fixed.grid).float())
+        direct = Trained(other := Watching())(fixed, pull(shown(moving), start, onto=fixed))
+        assert direct.transform.grids == (fixed.grid,)
+        inner = (..., *[slice(4, -4)] * 3)
+        seen, expected = network.seen[1].data[inner], other.seen[1].data[inner]
+        assert float(torch.corrcoef(torch.stack([seen.flatten(), expected.flatten()]))[0, 1]) > 0.99

@@ -467,3 +467,41 @@ def test_work_that_fails_leaves_nothing(scene, tmp_path):
     with pytest.raises(InputError, match="no"):
         register_files(*sides(scene), fails, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == kept
+
+
+class Plain:
+    """A register that is no dataclass, and knows more than a transform."""
+
+    def __call__(self, fixed, moving):
+        known = {"non_correspondence": Image(fixed.data.square(), fixed.grid)}
+        more = {"half_way": Displacement(torch.full((1, fixed.grid.ndim, *fixed.grid.shape), 0.5), fixed.grid)}
+        return Alignment(Pair(fixed, moving), Displacement.identity(fixed.grid, fixed.data), known, more)
+
+
+def test_a_plain_class_is_a_register_and_what_it_knows_is_written(scene, tmp_path):
+    """Maps and further transforms lie in folders of their own, are told of, shown, and go when a later run has none."""
+    content = register_files(*sides(scene), Plain(), tmp_path)
+    assert content["settings"] == {"register": f"{Plain.__module__}.Plain"}
+    assert {"maps/non_correspondence.nii.gz", "transforms/half_way.h5"} <= {*content["files"]}
+    assert list(content["seconds"]) == ["Plain"]
+    fixed = read_image(scene / "fixed0.nii.gz")
+    known = read_image(tmp_path / "maps" / "non_correspondence.nii.gz")
+    torch.testing.assert_close(known.data, fixed.data.square())
+    half = read_transform(tmp_path / "transforms" / "half_way.h5").displacement(fixed.grid)
+    torch.testing.assert_close(half[..., 2:-2], torch.full_like(half, 0.5)[..., 2:-2], rtol=0, atol=1e-4)
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Non correspondence</h2>" in page
+    assert "half_way.h5: half way" in page
+    (tmp_path / "maps" / "of_mine.txt").write_text("kept")
+    register_files(*sides(scene), Classical(None, (), None), tmp_path)
+    assert not (tmp_path / "transforms").exists()
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == ["of_mine.txt"]
+    assert "Non correspondence" not in (tmp_path / "report.html").read_text()
+
+
+def test_moved_is_what_apply_makes_of_the_written_transform(scene, tmp_path):
+    """Whatever else a register knows, `moved` is the pulled image."""
+    register_files(*sides(scene), Plain(), tmp_path)
+    there = read_transform(tmp_path / "fixed_to_moving.h5")
+    again = pull(read_image(scene / "moving0.nii.gz"), there, onto=read_image(scene / "fixed0.nii.gz"))
+    torch.testing.assert_close(again.data, read_image(tmp_path / "moved.nii.gz").data)

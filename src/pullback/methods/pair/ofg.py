@@ -16,7 +16,7 @@ from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, FieldAdam
-from pullback.space import Dense, Displacement, Image, pull, resampled
+from pullback.space import Dense, Displacement, Image, as_field, pull, resampled
 from pullback.training import Unsupervised
 
 
@@ -176,15 +176,15 @@ def decayed(solver: Descend, decay: Callable[[float], float] | None, progress: f
 
 
 def field_of(register: Register, pair: Pair) -> Dense:
-    """The field that a register answers with.
+    """The field that a register answers with, or of a chain of maps the displacement that it amounts to.
 
     Raises:
-        TypeError: it answered with another kind of transform.
+        TypeError: it answered with a transform without a field.
     """
     guess = register(pair.fixed, pair.moving).transform
-    if not isinstance(guess, Dense):
+    if not guess.grids:
         raise TypeError(f"guidance compares fields; the register answered with {type(guess).__name__}")
-    return guess
+    return as_field(guess, pair.fixed.grid)
 
 
 def squared(guess: Dense, label: Dense) -> Tensor:
