@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pullback
+from pullback.space import Transform
 
 SOURCE = Path(pullback.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -36,6 +37,26 @@ def test_nothing_unpickles():
 
 def test_no_hasattr():
     assert mentions("hasattr(") == set()
+
+
+def test_kinds_of_transform_are_told_apart_in_space_and_in_files_alone():
+    """A transform describes itself, so that a new kind needs no edit elsewhere."""
+    kinds = {c.__name__ for c in (Transform, *descendants(Transform)) if c.__module__.startswith("pullback.space")}
+    assert {"Affine", "Composite", "Dense", "Linear", "Velocity"} < kinds
+    asked = []
+    for path in MODULES:
+        if path.relative_to(SOURCE).parts[0] in ("space", "files"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                named = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                if named & kinds - {"Transform"}:
+                    asked.append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    assert asked == []
+
+
+def descendants(kind: type) -> list[type]:
+    return [each for child in kind.__subclasses__() for each in (child, *descendants(child))]
 
 
 def test_lps_is_known_in_files_alone():
