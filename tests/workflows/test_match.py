@@ -153,10 +153,10 @@ def test_landmarks_of_one_name_belong_together(tmp_path, title):
     assert content["numbers"]["after"]["mm between matched points"] < 1e-3
     assert "55 pairs, matched by name; without a partner: 0 fixed, 5 moving" in summary(content, "out")
     moved = read_points(tmp_path / "out" / "fixed_points_in_moving.csv")
-    assert moved.names == tuple(map(str, range(55)))
+    assert moved.points.name == tuple(map(str, range(55)))
     signs = torch.tensor([-1, -1, 1])
     torch.testing.assert_close(moved.points.data[0] * signs, bent(points)[:55], atol=1e-3, rtol=0)
-    assert len(read_points(tmp_path / "out" / "moving_in_fixed.csv").names) == 60
+    assert len(read_points(tmp_path / "out" / "moving_in_fixed.csv").points.name) == 60
 
 
 def test_landmarks_of_slicer_belong_together_by_their_labels(tmp_path):

@@ -7,9 +7,10 @@ from pullback.space.image import Image, Labels, around, canonical, centred, crop
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
 from pullback.space.linear import Motion
+from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
-from pullback.space.points import Points
+from pullback.space.points import Column, Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
@@ -32,6 +33,7 @@ __all__ = [
     "Affine",
     "BSpline",
     "Box",
+    "Column",
     "Composite",
     "Dense",
     "Displacement",
@@ -55,6 +57,7 @@ __all__ = [
     "fitted",
     "inverted",
     "isotropic",
+    "normals",
     "one_batch",
     "outline",
     "params_of",

@@ -187,7 +187,7 @@ def _partners(
 ) -> Partners:
     """By names, where both files have some; by rows where either has none, or both call several points alike, as
     ANTs' tables do, whose labels are of structures."""
-    one, two = (thing.names if isinstance(thing, PointTable) else () for thing in (here, there))
+    one, two = here.points.name, there.points.name
     doubled = [[name for name, times in Counter(names).items() if name and times > 1] for names in (one, two)]
     if not one or not two or all(doubled):
         rows, others = (thing.points.data.shape[1] for thing in (here, there))
@@ -219,7 +219,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _chosen(fixed: Points, moving: Points, partners: Partners) -> tuple[Points, Points]:
-    return Points(fixed.data[:, list(partners.fixed)]), Points(moving.data[:, list(partners.moving)])
+    return fixed[partners.fixed], moving[partners.moving]
 
 
 def _alike(path: str | Path, here: PointTable | Surface, other: str | Path, there: PointTable | Surface) -> None:
