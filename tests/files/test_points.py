@@ -423,7 +423,7 @@ def test_vtk_of_slicer_names_its_space(tmp_path, vtk):
     ],
 )
 def test_faces_of_vtk(tmp_path, vtk, cells, expected):
-    head, rest = LEGACY.format(title="SPACE=RAS").split("POLYGONS")
+    head = LEGACY.format(title="SPACE=RAS").split("POLYGONS")[0]
     (tmp_path / "mesh.vtk").write_text(head + cells)
     faces = read_points(tmp_path / "mesh.vtk").faces.tolist()
     rolled = sorted(face[face.index(min(face)) :] + face[: face.index(min(face))] for face in faces)

@@ -14,6 +14,7 @@ from pullback.space.points import Column, Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
+from pullback.space.series import Series
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import (
     Affine,
@@ -45,6 +46,7 @@ __all__ = [
     "Motion",
     "Parametric",
     "Points",
+    "Series",
     "ThinPlate",
     "Transform",
     "Velocity",
