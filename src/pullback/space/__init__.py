@@ -6,6 +6,7 @@ from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
+from pullback.space.keypoints import centroids, keypoints
 from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
@@ -55,10 +56,12 @@ __all__ = [
     "brief",
     "canonical",
     "centred",
+    "centroids",
     "cropped",
     "fitted",
     "inverted",
     "isotropic",
+    "keypoints",
     "normals",
     "one_batch",
     "outline",
