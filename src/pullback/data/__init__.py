@@ -11,6 +11,7 @@ from pullback.data.case import (
     ordered_pairs,
     pair_of,
     pairs_within,
+    subject_of,
 )
 from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
@@ -47,5 +48,6 @@ __all__ = [
     "pairs_within",
     "read_lung",
     "shown",
+    "subject_of",
     "write_dataset",
 ]

@@ -212,7 +212,8 @@ def write_dataset(
         root: the folder that holds the files.
         task: its name.
         entries: of each subject, the paths `"image"` and, where it has them, `"label"` and `"mask"`, within `root`.
-        pairs: `"validation"` and `"test"`: fixed and moving subjects. Whoever is in neither is for training.
+        pairs: `"validation"` and `"test"`: fixed and moving subjects. Whoever is in neither is for training; so are the
+            pairs of `"train"`, where there are some.
         labels: their names.
         shape: of all images, where they have one.
     """
@@ -222,6 +223,7 @@ def write_dataset(
         split: [{"fixed": entries[fixed]["image"], "moving": entries[moving]["image"]} for fixed, moving in both]
         for split, both in pairs.items()
     }
+    trained = listed.get("train", [])
     content = {
         "name": task,
         "tensorImageShape": {"0": list(shape)} if shape else {},
@@ -232,6 +234,7 @@ def write_dataset(
         "numTest": len(tested),
         "training": [entry for name, entry in entries.items() if name not in tested],
         "test": [entry for name, entry in entries.items() if name in tested],
+        **({"numPairedTraining": len(trained), "training_paired_images": trained} if trained else {}),
         "registration_val": listed["validation"],
         "registration_test": listed["test"],
     }
