@@ -28,6 +28,10 @@ def test_columns_go_where_points_go(batch, ndim):
         assert torch.equal(moved.label, points.label)
         assert torch.equal(moved.columns["weight"], points.columns["weight"])
     torch.testing.assert_close(push(points, Affine(matrix)).data, points.data + 5)
+    last = points.nth(batch - 1)
+    assert last.name == points.name
+    assert torch.equal(last.label[0], points.label[batch - 1])
+    assert torch.equal(last.columns["weight"], points.columns["weight"])
 
 
 @pytest.mark.parametrize(
