@@ -1,6 +1,7 @@
 """Two files of points: what `pullback match` writes, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
@@ -12,6 +13,7 @@ from pullback.numerics.random import generator
 from pullback.numerics.rotation import nearby
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Displacement, Grid, Image, Labels, pull, push
+from pullback.workflows import clouds
 from pullback.workflows.clouds import is_label_map
 from pullback.workflows.match import match_files, summary
 
@@ -188,8 +190,9 @@ def test_images_make_their_own_clouds(scans, tmp_path, masked):
     assert moved.data.shape == points.data.shape
 
 
-def test_label_maps_are_matched_by_their_outlines(tmp_path):
-    """An ellipsoid with a kernel, longer and shifted; a mask alone is one too."""
+def test_label_maps_are_matched_by_their_outlines(tmp_path, monkeypatch):
+    """An ellipsoid with a kernel, larger and shifted."""
+    monkeypatch.setattr(clouds, "OUTLINE", 150)
     grid = Grid.centred((40, 40, 40), 3.0)
     where = grid.to_world(grid.voxels(torch.zeros(1).double())[None])
     for name, middle, size in (("fixed", 0.0, 1.0), ("moving", 8.0, 1.15)):
@@ -197,6 +200,8 @@ def test_label_maps_are_matched_by_their_outlines(tmp_path):
         write(Labels((depth < 1).to(torch.uint8) + (depth < 0.5).to(torch.uint8), grid), tmp_path / f"{name}.nii.gz")
     content = match_files(tmp_path / "fixed.nii.gz", tmp_path / "moving.nii.gz", tmp_path / "out")
     assert content["clouds"] == ["outline", "outline"]
+    assert content["points"] == [150, 150]
+    assert [Path(path).name for path in content["surfaces"]] == ["fixed.nii.gz", "moving.nii.gz"]
     numbers = [content["numbers"][when]["mm to the nearest moving point"] for when in ("before", "after")]
     assert numbers[1] < 0.5 * numbers[0]
 

@@ -12,6 +12,8 @@ from pullback.workflows.outputs import pushed_name
 
 MOST = 2000
 """Keypoints of an image: about as many as the clouds of lungs have that matching was measured on."""
+OUTLINE = 800
+"""Points of the outline of a label map."""
 LEAST = 20
 
 
@@ -65,7 +67,7 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
             f"landmarks of theirs with --matched"
         )
     if is_label_map(image):
-        return Cloud(made_table(outline(Labels(image.data.long(), image.grid), MOST)), path, "outline")
+        return Cloud(made_table(outline(Labels(image.data.long(), image.grid), OUTLINE)), path, "outline")
     points = keypoints(image, MOST)
     if points.data.shape[1] < LEAST:
         raise InputError(

@@ -72,7 +72,7 @@ def match_files(
             no names, points of one row. Else nothing is known of who is whose partner.
         smoothing: of matched points, as `ThinPlate.between` has it.
         masks: of the fixed and of the moving organ, whose surfaces then take part, and where keypoints of images are;
-            of both or of neither.
+            of both or of neither. Of two label maps the surfaces take part all the same.
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
 
@@ -89,7 +89,8 @@ def match_files(
         if other is not None:
             _alike(here, other)
     partners = _partners(here, there) if matched else None
-    surfaces = None if masks[0] is None or masks[1] is None else _surfaces(masks)
+    organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
+    surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
     sides = {"fixed": here, "moving": there}
     with whole(Path(out), given) as folder:
@@ -120,7 +121,7 @@ def match_files(
             "points": [here.points.data.shape[1], there.points.data.shape[1]],
             "matched": matched,
             **({} if partners is None else partners.told(here, there)),
-            "surfaces": [str(path) for path in masks if path is not None],
+            "surfaces": [str(path) for path in organs if path is not None],
             "direction": list(NOTES) + about_points(None if table is None else table.thing, points),
             "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
             "quality": _judged(volumes),
