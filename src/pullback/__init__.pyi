@@ -32,6 +32,7 @@ from .files import (
     read_labels as read_labels,
     read_merge as read_merge,
     read_points as read_points,
+    read_series as read_series,
     read_transform as read_transform,
     write as write,
 )
@@ -90,10 +91,14 @@ from .space import (
     Labels as Labels,
     Motion as Motion,
     Points as Points,
+    Series as Series,
     ThinPlate as ThinPlate,
     Transform as Transform,
     Velocity as Velocity,
+    centroids as centroids,
     inverted as inverted,
+    keypoints as keypoints,
+    normals as normals,
     pull as pull,
     push as push,
 )

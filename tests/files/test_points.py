@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 
 from pullback.errors import InputError
 from pullback.files import read_points, write, write_points
+from pullback.files.tables import made_table
 from pullback.space import Affine, BSpline, Displacement, Motion, Points, Velocity, push
 
 TABLES = {
@@ -53,6 +54,54 @@ def test_tables_in_two_dimensions(tmp_path, header, sign):
     path = table(tmp_path, "flat.csv", f"{header},label\n1,2,a\n3,4,b\n")
     read = read_points(path, "lps" if header == "x,y" else None)
     assert torch.equal(read.points.data, sign * torch.tensor([[[1.0, 2], [3, 4]]], dtype=torch.float64))
+
+
+KNOWN = {  # names and labels of the points, which a table and Slicer's markups hold in columns of many titles
+    "label,R,A,S\none,1,2,3\ntwo,4,5,6\n": (("one", "two"), None),
+    "x,y,z,t,Label\n1,2,3,0,7\n4,5,6,0, -2 \n": (("7", "-2"), [7, -2]),
+    "label,name,R,A,S\n7,tip,1,2,3\n7,root,4,5,6\n": (("tip", "root"), [7, 7]),
+    "label,name,R,A,S\nL,tip,1,2,3\nR,root,4,5,6\n": (("L", "R"), None),
+    "R,A,S,id\n1,2,3,a\n4,5,6\n": (("a", ""), None),
+    "R,A,S,label\n1,2,3,5\n4,5,6\n": (("5", ""), None),
+    ",R,A,S\n0,1,2,3\n1,4,5,6\n": (("0", "1"), None),
+    "R,A,S,weight\n1,2,3,5\n4,5,6,6\n": ((), None),
+}
+
+
+@pytest.mark.parametrize("text", KNOWN)
+def test_columns_of_tables(tmp_path, text):
+    read = read_points(table(tmp_path, "p.csv", text), "lps" if "x,y" in text else None)
+    name, label = KNOWN[text]
+    assert read.points.name == name
+    assert (read.points.label is None) if label is None else read.points.label.tolist() == [label]
+    moved = read.moved(Points(read.points.data + 1))
+    assert moved.points.name == name
+    write(moved, tmp_path / "out.csv")
+    again = read_points(tmp_path / "out.csv", "lps" if "x,y" in text else None)
+    assert again.points.columns.keys() == read.points.columns.keys()
+    assert again.points.name == name
+
+
+def test_columns_of_slicer(tmp_path):
+    text = "# CoordinateSystem = 1\n# columns = id,x,y,z,label\na,1,2,3,4\nb,0,-4,-50,4\n"
+    read = read_points(table(tmp_path, "p.fcsv", text))
+    assert (read.points.name, read.points.label.tolist()) == (("4", "4"), [[4, 4]])
+    controls = [{"label": label, "position": [n, 0, 0]} for n, label in enumerate(("12", "tip"))]
+    assert read_points(markups(tmp_path, controlPoints=controls)).points.name == ("12", "tip")
+    assert read_points(markups(tmp_path, controlPoints=controls)).points.label is None
+    assert read_points(markups(tmp_path, controlPoints=controls[:1])).points.label.tolist() == [[12]]
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("titles", [(), ("label",), ("name",), ("label", "name")])
+def test_points_that_come_from_no_file_are_written_with_their_columns(tmp_path, titles, ndim):
+    known = {"label": torch.tensor([[3, -1]]), "name": ("left, upper", "b")}
+    points = Points(RAS[:, :, :ndim] / 3, {title: known[title] for title in titles})
+    write(made_table(points), tmp_path / "made.csv")
+    read = read_points(tmp_path / "made.csv").points
+    assert torch.equal(read.data, points.data)
+    assert ("label" in titles) == (read.label is not None)
+    assert read.name == {(): (), ("label",): ("3", "-1")}.get(titles, known["name"])
 
 
 def test_quotes_and_byte_order_marks_are_read(tmp_path):
@@ -272,6 +321,33 @@ def test_gifti_vertices_move_and_triangles_stay(tmp_path):
     np.testing.assert_array_equal(surface.source.agg_data("pointset"), VERTICES)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_faces_of_gifti_are_counterclockwise_in_the_world(tmp_path, mirrored):
+    """From where the file's own faces are so: a mirror would turn normals inwards."""
+    matrix = np.diag([-2.0 if mirrored else 2.0, 1, 1, 1])
+    system = nib.gifti.GiftiCoordSystem(dataspace=0, xformspace=1, xform=matrix)
+    surface = read_points(gifti(tmp_path / "a.gii", system=system))
+    assert sorted(map(sorted, surface.faces.tolist())) == sorted(map(sorted, TRIANGLES.tolist()))
+    inner = np.zeros_like(VERTICES)  # in the file's space
+    for face in TRIANGLES:
+        a, b, c = VERTICES[face]
+        inner[face] += np.cross(b - a, c - a)
+    outer = inner @ np.linalg.inv(matrix[:3, :3])  # as planes turn, with the same sign: out of the body stays so
+    assert (((surface.normals[0].numpy() * outer).sum(1) > 0) == (np.linalg.norm(inner, axis=1) > 0)).all()
+
+
+def test_faces_of_other_vertices_are_refused_and_surfaces_without_faces_are_not(tmp_path):
+    arrays = [nib.gifti.GiftiDataArray(VERTICES.astype(np.float32), intent="NIFTI_INTENT_POINTSET")]
+    nib.save(nib.gifti.GiftiImage(darrays=arrays), tmp_path / "bare.gii")
+    surface = read_points(tmp_path / "bare.gii")
+    assert surface.faces.shape == (0, 3)
+    assert torch.equal(surface.normals, torch.zeros(1, 4, 3, dtype=torch.float64))
+    arrays.append(nib.gifti.GiftiDataArray(TRIANGLES + 2, intent="NIFTI_INTENT_TRIANGLE"))
+    nib.save(nib.gifti.GiftiImage(darrays=arrays), tmp_path / "bad.gii")
+    with pytest.raises(InputError, match=r"bad.gii: triangles of the 4 vertices expected"):
+        read_points(tmp_path / "bad.gii")
+
+
 def test_gifti_goes_to_the_world_by_its_matrix_where_its_own_space_has_no_name(tmp_path):
     matrix = nib.affines.from_matvec(np.diag([1.0, 2, -1]), [3, 4, 5])
     system = nib.gifti.GiftiCoordSystem(dataspace=0, xformspace=1, xform=matrix)
@@ -335,6 +411,26 @@ def test_vtk_of_slicer_names_its_space(tmp_path, vtk):
     kept = again.source.GetPointData().GetArray("thickness")
     assert [kept.GetValue(n) for n in range(4)] == [1, 2, 3, 4]
     assert [again.source.GetCell(1).GetPointId(n) for n in range(3)] == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ("POLYGONS 2 8\n3 0 1 2\n3 0 2 3\n", [[0, 1, 2], [0, 2, 3]]),
+        ("POLYGONS 1 5\n4 0 1 2 3\n", None),
+        ("TRIANGLE_STRIPS 1 5\n4 0 1 2 3\n", [[0, 1, 2], [1, 3, 2]]),
+        ("LINES 1 3\n2 0 1\n", []),
+    ],
+)
+def test_faces_of_vtk(tmp_path, vtk, cells, expected):
+    head = LEGACY.format(title="SPACE=RAS").split("POLYGONS")[0]
+    (tmp_path / "mesh.vtk").write_text(head + cells)
+    faces = read_points(tmp_path / "mesh.vtk").faces.tolist()
+    rolled = sorted(face[face.index(min(face)) :] + face[: face.index(min(face))] for face in faces)
+    if expected is None:
+        assert rolled in ([[0, 1, 2], [0, 2, 3]], [[0, 1, 3], [1, 2, 3]])
+    else:
+        assert rolled == expected
 
 
 def test_other_vtk_is_told_its_space(tmp_path, vtk):

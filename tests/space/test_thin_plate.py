@@ -69,3 +69,20 @@ def test_an_outline_is_what_scipys_erosion_takes_away(oblique, shape):
     assert torch.equal(few.data, found.data[:, :10])
     nothing = Labels(torch.zeros(1, 1, *shape, dtype=torch.uint8), Grid.centred(shape))
     assert outline(nothing, 10).data.shape[1] == 0
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_outlines_of_each_label_are_those_of_each_alone(ndim):
+    """Where two touch both have one, and none knows of the other's."""
+    grid = Grid.centred((9, 8, 7)[:ndim])
+    values = torch.randint(0, 4, (1, 1, *[3] * ndim), generator=generator(0)).repeat_interleave(3, 2)
+    for axis in range(3, ndim + 2):
+        values = values.repeat_interleave(3, axis)
+    values = values[(..., *(slice(n) for n in grid.shape))]
+    found = outline(Labels(values, grid), 10**6, each=True)
+    for label in range(1, 4):
+        alone = outline(Labels((values == label).long(), grid), 10**6).data[0]
+        own = found[found.label[0] == label].data[0]
+        assert {*map(tuple, own.tolist())} == {*map(tuple, alone.tolist())}
+    assert outline(Labels(values, grid), 5, each=True).label.shape == (1, 5)
+    assert outline(Labels(values, grid), 5).label is None

@@ -1,15 +1,20 @@
 """Two files of points: what `pullback match` writes, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
 import torch
 
 from pullback.errors import InputError
-from pullback.files import read_points, write_image
+from pullback.files import read_points, write, write_image
 from pullback.numerics.random import generator
-from pullback.space import Grid, Labels
+from pullback.numerics.rotation import nearby
+from pullback.numerics.smooth import gaussian
+from pullback.space import Affine, Displacement, Grid, Image, Labels, pull, push
+from pullback.workflows import clouds
+from pullback.workflows.clouds import is_label_map
 from pullback.workflows.match import match_files, summary
 
 AXES = {2: "L,P", 3: "L,P,S"}
@@ -135,6 +140,107 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(landmarks, mask, tm
         assert not out.exists()
 
 
+# images
+
+
+def seen(shape, spacing, seed):
+    """Smooth noise, which has corners."""
+    noise = torch.randn(1, 1, *shape, generator=generator(seed))
+    return Image(gaussian(noise, 1.5), Grid.centred(shape, spacing))
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """An image, what a rotation and a smooth motion make of it, the motion, and masks of the middle of both."""
+    folder = tmp_path_factory.mktemp("scans")
+    moving = seen((60, 56, 52), 2.0, 0)
+    turn = nearby(torch.eye(3, dtype=torch.float64)[None], 1, 6.0, generator(3))[0]
+    turn = Affine.about(turn, torch.zeros(3).double(), torch.tensor([6.0, -4, 3]).double())
+    grid = moving.grid
+    where = grid.to_world(grid.voxels(torch.zeros(1).double())[None])
+    motion = turn @ Displacement(grid.from_mm(2 * (where.roll(1, 1) / 20).sin()), grid)
+    fixed = pull(moving, motion, onto=grid)
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        write(image, folder / f"{name}.nii.gz")
+        write(Labels((where.abs().amax(1, keepdim=True) < 47).to(torch.uint8), grid), folder / f"{name}_mask.nii.gz")
+    return folder, motion
+
+
+def off(path, points, motion):
+    """How far the written map takes points from where they belong, mm, on average."""
+    there = push(points, motion).data[0] * torch.tensor([-1, -1, 1])
+    return float((itks(path, points.data[0] * torch.tensor([-1, -1, 1])) - there).norm(dim=1).mean())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_images_make_their_own_clouds(scans, tmp_path, masked):
+    folder, motion = scans
+    masks = [folder / f"{side}_mask.nii.gz" if masked else None for side in ("fixed", "moving")]
+    content = match_files(folder / "fixed.nii.gz", folder / "moving.nii.gz", tmp_path / "out", masks=masks)
+    assert content["clouds"] == ["keypoints", "keypoints"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(content["files"])
+    assert {"fixed_keypoints.csv", "moving_keypoints.csv", "fixed_in_moving.csv"} <= {*content["files"]}
+    points = read_points(tmp_path / "out" / "fixed_keypoints.csv").points
+    assert content["points"][0] == points.data.shape[1] > 30
+    assert not masked or float(points.data.abs().max()) < 47
+    before = float((push(points, motion).data - points.data).norm(dim=2).mean())
+    assert off(tmp_path / "out" / "fixed_to_moving.h5", points, motion) < 0.35 * before
+    assert "fixed keypoints and moving keypoints" in summary(content, "out")
+    moved = read_points(tmp_path / "out" / "fixed_in_moving.csv").points
+    assert moved.data.shape == points.data.shape
+
+
+def test_label_maps_are_matched_by_their_outlines(tmp_path, monkeypatch):
+    """An ellipsoid with a kernel, larger and shifted."""
+    monkeypatch.setattr(clouds, "OUTLINE", 150)
+    grid = Grid.centred((40, 40, 40), 3.0)
+    where = grid.to_world(grid.voxels(torch.zeros(1).double())[None])
+    for name, middle, size in (("fixed", 0.0, 1.0), ("moving", 8.0, 1.15)):
+        depth = ((where - middle) / (size * torch.tensor([45.0, 30, 36]).view(1, 3, 1, 1, 1))).norm(dim=1, keepdim=True)
+        write(Labels((depth < 1).to(torch.uint8) + (depth < 0.5).to(torch.uint8), grid), tmp_path / f"{name}.nii.gz")
+    content = match_files(tmp_path / "fixed.nii.gz", tmp_path / "moving.nii.gz", tmp_path / "out")
+    assert content["clouds"] == ["outline", "outline"]
+    assert content["points"] == [150, 150]
+    assert [Path(path).name for path in content["surfaces"]] == ["fixed.nii.gz", "moving.nii.gz"]
+    numbers = [content["numbers"][when]["mm to the nearest moving point"] for when in ("before", "after")]
+    assert numbers[1] < 0.5 * numbers[0]
+
+
+def test_what_is_a_label_map():
+    grid = Grid.centred((8, 9, 7))
+    noise = torch.rand(1, 1, 8, 9, 7, generator=generator(0))
+    blocks = (noise[..., :1, :1, :1] > 2).float() + torch.arange(8.0).div(4).floor().view(8, 1, 1).expand(1, 1, 8, 9, 7)
+    for data, expected in (
+        (blocks, True),
+        (300 * blocks, True),
+        (noise, False),
+        ((255 * noise).round(), False),
+        (blocks - 1, False),
+        (blocks / 2, False),
+        (torch.zeros_like(noise), False),
+    ):
+        assert is_label_map(Image(data, grid)) is expected
+
+
+def test_images_that_cannot_be_matched_are_refused(scans, landmarks, tmp_path):
+    folder, _ = scans
+    write(seen((40, 40), 2.0, 1), tmp_path / "slice.nii.gz")
+    write(seen((12, 12, 12), 2.0, 2), tmp_path / "small.nii.gz")
+    fixed, moving, out = folder / "fixed.nii.gz", folder / "moving.nii.gz", tmp_path / "out"
+    for arguments, what in (
+        ({"fixed": tmp_path / "slice.nii.gz"}, r"slice.nii.gz: a 2-D image; keypoints are matched in 3-D alone"),
+        ({"moving": tmp_path / "small.nii.gz"}, r"small.nii.gz: \d+ keypoints, and 20 are needed"),
+        ({"matched": True}, r"fixed.nii.gz: an image has no landmarks"),
+        ({"fixed": landmarks[0], "matched": True}, r"moving.nii.gz: an image has no landmarks"),
+        ({"space": "ras"}, r"--space: is of points, and there are none"),
+        ({"moving": tmp_path / "none.nii.gz"}, r"none.nii.gz: no such file"),
+        ({"masks": (folder / "fixed_mask.nii.gz", None)}, "give both"),
+    ):
+        with pytest.raises(InputError, match=what):
+            match_files(**{"fixed": fixed, "moving": moving, "out": out} | arguments)
+        assert not out.exists()
+
+
 def named(path, points, names, title="label"):
     rows = [f"{name},{','.join(f'{x:.6f}' for x in row)}" for name, row in zip(names, points.tolist(), strict=True)]
     path.write_text("\n".join([f"{title},{AXES[points.shape[1]]}", *rows]) + "\n")
@@ -153,10 +259,10 @@ def test_landmarks_of_one_name_belong_together(tmp_path, title):
     assert content["numbers"]["after"]["mm between matched points"] < 1e-3
     assert "55 pairs, matched by name; without a partner: 0 fixed, 5 moving" in summary(content, "out")
     moved = read_points(tmp_path / "out" / "fixed_points_in_moving.csv")
-    assert moved.names == tuple(map(str, range(55)))
+    assert moved.points.name == tuple(map(str, range(55)))
     signs = torch.tensor([-1, -1, 1])
     torch.testing.assert_close(moved.points.data[0] * signs, bent(points)[:55], atol=1e-3, rtol=0)
-    assert len(read_points(tmp_path / "out" / "moving_in_fixed.csv").names) == 60
+    assert len(read_points(tmp_path / "out" / "moving_in_fixed.csv").points.name) == 60
 
 
 def test_landmarks_of_slicer_belong_together_by_their_labels(tmp_path):

@@ -314,3 +314,40 @@ def test_the_file_is_named(bids, tmp_path):
     write(Labels(known.data.long() + 300, known.grid), labels)
     merge = Merge({300 + n: n for n in (0, 1, 3, 4)}, {})
     assert prepare(replace(plan, merge=merge), out)["status"] == "finished"
+
+
+def test_visits_are_read_back_as_pairs_of_one_subject(tmp_path):
+    """TASK_SUBJECT_VISIT, as Learn2Reg names patients; a later visit gets the next number of its subject."""
+    chance = np.random.default_rng(0)
+
+    def visit(subject, number):
+        path = tmp_path / f"scans/sub-{subject}/ses-{number}/sub-{subject}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(chance.random((9, 8, 7), np.float32), np.eye(4)), path)
+
+    for n in range(8):
+        visit(n, 1)
+        visit(n, 2)
+    data = PairFolder(str(tmp_path / "scans"), "sub-{subject}/ses-{visit}/*_T1w.nii.gz", within=True)
+    plan, out = Preparation(data, shape=8), tmp_path / "out"
+    assert prepare(plan, out)["made"] == 16
+    visit(3, 3)
+    assert prepare(anew(plan), out)["made"] == 1
+    assert rows(out)["3/3"]["file"] == "prepared_0004_0002"
+    data = replace(data)
+    own = {row["file"]: name for name, row in rows(out).items()}
+    back = Learn2Reg(str(out), within=True)
+    for split in ("train", "validation", "test"):
+        listed = [tuple(own[case.name] for case in pair) for pair in getattr(back, split).pairs]
+        assert listed == [tuple(case.name for case in pair) for pair in getattr(data, split).pairs]
+        assert len(getattr(back, split).names) == len(getattr(data, split).names)
+    assert len(back.train.pairs) >= 8
+
+
+def test_a_folder_that_was_prepared_before_there_was_a_setting_goes_on(bids, tmp_path):
+    plan, out = bids(), tmp_path / "out"
+    prepare(plan, out)
+    content = json.loads((out / "run.json").read_text())
+    del content["settings"]["data.within"]
+    (out / "run.json").write_text(json.dumps(content))
+    assert prepare(anew(plan), out)["made"] == 0

@@ -89,13 +89,13 @@ def register(
 
 
 def match(
-    fixed: Annotated[Path, typer.Option("-f", "--fixed", help="Points that stay: .csv .fcsv .mrk.json, surface.")],
-    moving: Annotated[Path, typer.Option("-m", "--moving", help="Points that they are brought onto.")],
+    fixed: Annotated[Path, typer.Option("-f", "--fixed", help="Points: .csv .fcsv .mrk.json; surface; image; labels.")],
+    moving: Annotated[Path, typer.Option("-m", "--moving", help="What they are brought onto, the same or another.")],
     out: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     matched: Annotated[bool, typer.Option("--matched", help="Points of one name, else row, belong together.")] = False,
     smoothing: Annotated[float, typer.Option(help="Of matched points, mm; 0 meets each.")] = 0.0,
-    fixed_mask: Annotated[Path | None, typer.Option(help="The organ: its surface takes part.")] = None,
-    moving_mask: Annotated[Path | None, typer.Option(help="The organ: its surface takes part.")] = None,
+    fixed_mask: Annotated[Path | None, typer.Option(help="The organ: where to look; its surface takes part.")] = None,
+    moving_mask: Annotated[Path | None, typer.Option(help="The organ: where to look; its surface takes part.")] = None,
     fixed_points: Annotated[Path | None, typer.Option(help="More points to push to moving.")] = None,
     space: Annotated[str | None, typer.Option(help="World of points that name none.")] = None,
     as_json: Json = False,
@@ -103,9 +103,10 @@ def match(
     """Align two clouds of points: transforms both ways, both clouds moved, a picture. Exit code 3: looks failed.
 
     Nobody needs to know which points belong together: keypoints of two scans of
-    a lung, say. With --matched they do, as landmarks that were set by hand: by
-    their names (label, name, n, id or number) where both files have some, or
-    by row.
+    a lung, say. Of images in 3-D they are found here, and of label maps the
+    outline is taken. With --matched the points are landmarks that were set by
+    hand and belong together: by their names (label, name, n, id or number)
+    where both files have some, or by row.
     """
     from pullback.workflows.match import match_files, summary
 

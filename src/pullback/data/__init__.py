@@ -1,6 +1,18 @@
 """Cases, splits, and where they come from."""
 
-from pullback.data.case import Case, Dataset, FileCase, Subject, Test, Train, Validation, ordered_pairs, pair_of
+from pullback.data.case import (
+    Case,
+    Dataset,
+    FileCase,
+    Subject,
+    Test,
+    Train,
+    Validation,
+    ordered_pairs,
+    pair_of,
+    pairs_within,
+    subject_of,
+)
 from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
 from pullback.data.ixi import PickledCase, PreparedIXI
@@ -33,7 +45,9 @@ __all__ = [
     "normalised",
     "ordered_pairs",
     "pair_of",
+    "pairs_within",
     "read_lung",
     "shown",
+    "subject_of",
     "write_dataset",
 ]

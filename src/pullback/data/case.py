@@ -1,8 +1,8 @@
 """One subject of a dataset, and the splits, which are different types so that they cannot be mixed up."""
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -20,11 +20,17 @@ LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One loaded case. `to_template`, where known, maps its world to the world that all cases share."""
+    """One loaded case.
+
+    Attributes:
+        to_template: where known, maps its world to the world that all cases share.
+        about: what a table of people and the image's path say of it: age, visit and so on.
+    """
 
     image: Image
     labels: Labels | None = None
     to_template: Transform | None = None
+    about: Mapping[str, float | str] = field(default_factory=dict)
 
 
 class Case(Protocol):
@@ -40,6 +46,7 @@ class FileCase:
     """Files on disk, turned on loading to axes near R, A, S; `labels` and `mask` lie on the image's grid.
 
     Intensities are `shown`. `shape`, counted along the turned axes, lays the middle of each image over the others'.
+    `subject`, where it is not the name, is whose image it is, and `about` what `Subject.about` will be, by pairs.
     """
 
     name: str
@@ -47,6 +54,8 @@ class FileCase:
     labels: Path | None = None
     mask: Path | None = None
     shape: tuple[int, ...] | None = None
+    subject: str = ""
+    about: tuple[tuple[str, float | str], ...] = ()
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -60,12 +69,17 @@ class FileCase:
         stored = read_image(self.image, self.mask)
         image = shown(canonical(stored))
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
-        if self.shape is None:
-            return Subject(image, labels)
-        return Subject(centred(image, self.shape), labels and centred(labels, self.shape))
+        if self.shape is not None:
+            image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
+        return Subject(image, labels, about=dict(self.about))
 
 
 Some = TypeVar("Some", bound=Case)
+
+
+def subject_of(case: Case) -> str:
+    """The name of whose image a case is: what splits are made by."""
+    return case.subject or case.name if isinstance(case, FileCase) else case.name
 
 
 def pair_of(fixed: Case, moving: Case) -> Pair:
@@ -93,15 +107,19 @@ def with_atlas(case: Some, atlas: Some, atlas_moves: bool) -> tuple[Some, Some]:
 class Train:
     """What networks learn from: any two different cases make a pair; with an `atlas`, it and any one case.
 
-    The atlas is the moving image of them all, or, unless `atlas_moves`, the fixed one.
+    The atlas is the moving image of them all, or, unless `atlas_moves`, the fixed one. Where `pairs` are named, fixed
+    and moving cases, they alone are learned from.
     """
 
     cases: Sequence[Case]
     atlas: Case | None = None
     atlas_moves: bool = True
+    pairs: Sequence[tuple[Case, Case]] = ()
 
     def draw(self, generator: torch.Generator) -> Pair:
         """A random ordered pair, or a random case with the atlas."""
+        if self.pairs:
+            return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
         one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())
         if self.atlas is not None:
             return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
@@ -109,6 +127,10 @@ class Train:
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
         """So many different pairs, fixed ← moving, by chance, or all there are; none both ways before all are in."""
+        if self.pairs:
+            drawn = [self.pairs[n] for n in torch.randperm(len(self.pairs), generator=generator).tolist()]
+            first = {frozenset(way): n for n, way in reversed([*enumerate(drawn)])}
+            return sorted(drawn, key=lambda way: drawn[first[frozenset(way)]] != way)[:count]
         if self.atlas is not None:
             ways = [with_atlas(case, self.atlas, self.atlas_moves) for case in self.cases]
         else:
@@ -123,7 +145,7 @@ class Train:
     @property
     def names(self) -> tuple[str, ...]:
         """Its subjects, sorted."""
-        return tuple(sorted({case.name for case in self.cases}))
+        return tuple(sorted({subject_of(case) for case in self.cases}))
 
 
 class Maker(Protocol):
@@ -170,7 +192,7 @@ class _Listed(ABC):
     @property
     def names(self) -> tuple[str, ...]:
         """The subjects of its pairs, sorted."""
-        return tuple(sorted({case.name for pair in self.pairs for case in pair if case is not self.atlas}))
+        return tuple(sorted({subject_of(case) for pair in self.pairs for case in pair if case is not self.atlas}))
 
 
 @dataclass(frozen=True)
@@ -210,6 +232,17 @@ def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple
     if limit is None or limit >= n * (n - 1):
         return [(a, b) for a in cases for b in cases if a is not b]
     return [(case, cases[(i + k) % n]) for k in range(1, n) for i, case in enumerate(cases)][: max(limit, 0)]
+
+
+def pairs_within(groups: Iterable[Sequence[Some]], limit: int | None = None) -> list[tuple[Some, Some]]:
+    """All ordered pairs of different cases of one group, such as the images of one subject, or `limit` of them.
+
+    In rounds, as `ordered_pairs` has them: each case is fixed once before any is so again.
+    """
+    known = [[*group] for group in groups]
+    rounds = range(1, max(map(len, known), default=0))
+    ways = [(case, g[(i + k) % len(g)]) for k in rounds for g in known if k < len(g) for i, case in enumerate(g)]
+    return ways[:limit]
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -1,13 +1,14 @@
 """Your own images in a folder."""
 
-import glob
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, with_atlas
+from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within, subject_of, with_atlas
+from pullback.data.pattern import SUBJECT, Pattern, Values, by_number, read_people, said, some
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.numerics.random import drawn_number
@@ -18,7 +19,7 @@ LEAST = 2  # subjects of a split: fewer make no pair
 
 @dataclass(frozen=True)
 class PairFolder:
-    """Images of several subjects, any two of which make a pair.
+    """Images of several subjects, any two of which make a pair; or with `within`, any two of one subject.
 
     By shares, each subject draws a number in [0, 1) that depends on `seed` and its name alone. It is a test subject
     below `test_split`, a validation subject below `test_split + validation_split`, and else for training; where that
@@ -26,14 +27,18 @@ class PairFolder:
     later change nothing for the others, except that in a small folder one may push another from test to validation or
     from validation to training: never towards test, and never from test to training at once.
 
-    Validation has 20 pairs and test 100, or all there are; where it has more subjects, one of each. Each subject is
-    fixed as often as any other, up to one, and moving too.
+    Validation has 20 pairs and test 100, or all there are; where it has more images, one of each. Each image is fixed
+    as often as any other, up to one, and moving too; within subjects, as far as each has others of its subject.
+
+    Splits never part the images of one subject. What BIDS' `participants.tsv` in the folder says of subjects, and what
+    named wild cards stand for, is `Subject.about`.
 
     Attributes:
         root: the folder, or "" until one is given.
         images, labels, masks: patterns under `root`, such as `*_T1w.nii.gz` or `sub-*/anat/sub-*_T1w.nii.gz`: every `*`
-            stands for the subject's name, and labels and masks belong to the image of the same name. A subject without
-            labels is fine.
+            stands for the subject's name. Where a subject has several images, wild cards have names, as in
+            `sub-{subject}/ses-{visit}/anat/*_T1w.nii.gz`, and a `*` stands for anything. Labels and masks belong to the
+            image for which wild cards stand for the same. An image without labels is fine.
         validation_split, test_split: names of subjects, or about what share of them (0 … 1, at least two). Who names
             those of validation names those of test too.
         shape: as in `Learn2Reg`.
@@ -41,6 +46,8 @@ class PairFolder:
         atlas: name of the subject that is in every pair, and in no split; None pairs subjects.
         atlas_moves: whether it is the moving image of all pairs, else the fixed one.
         synthetic: validation and test pairs are made of their subjects by it; None takes pairs of stored images.
+        within: pairs are of one subject, each image with each other one of it, both ways, for training too; who has one
+            image is in no split. Visits and the like are ordered by their numbers.
     """
 
     root: str = ""
@@ -54,15 +61,17 @@ class PairFolder:
     atlas: str | None = None
     atlas_moves: bool = True
     synthetic: Synthetic | None = None
+    within: bool = False
 
     @cached_property
     def cases(self) -> tuple[FileCase, ...]:
-        """All subjects, by name.
+        """All images, by the subject's name, then by what else their wild cards stand for.
 
         Raises:
             InputError: fewer images than three splits need, or none at all; or labels are among them.
         """
-        images = self._matches(self.images)
+        pattern = self._pattern
+        images = pattern.files(self._folder)
         self._check_endings(images)
         others = {
             "labels": self._others("labels", self.labels, images),
@@ -72,12 +81,44 @@ class PairFolder:
             raise InputError(
                 f"{self.root}: {len(images)} images match {self.images!r}; at least {LEAST} are needed: {self._remedy}"
             )
-        return tuple(
-            FileCase(name, path, **{kind: found.get(name) for kind, found in others.items()}, shape=self.shape)
-            for name, path in sorted(images.items())
-        )
+        place, people = pattern.cards.index(SUBJECT), read_people(self._folder / "participants.tsv")
+        subjects = [values[place] for values in images]
 
-    def _check_endings(self, images: Mapping[str, Path]) -> None:
+        def order(values: Values) -> tuple[str, list[list[str | int]]]:
+            return values[place], [by_number(value) for value in values]
+
+        def case(values: Values) -> FileCase:
+            files = {kind: found.get(values) for kind, found in others.items()}
+            whose, known = values[place], dict(zip(pattern.cards, values, strict=True))
+            del known[SUBJECT]
+            about = (*known.items(), *people.get(whose.removeprefix("sub-"), ()))
+            alone = subjects.count(whose) == 1
+            name = whose if alone else said((whose, *known.values()))
+            return FileCase(
+                name, images[values], **files, shape=self.shape, subject="" if alone else whose, about=about
+            )
+
+        return tuple(case(values) for values in sorted(images, key=order))
+
+    @property
+    def _pattern(self) -> Pattern:
+        pattern = Pattern(self.images)
+        if self.within and pattern.cards == (SUBJECT,):
+            raise InputError(
+                f"{self.images!r}: pairs within a subject need a name for the subject and for what tells its images "
+                f'apart: --set "data.images=sub-{{subject}}/ses-{{visit}}/anat/*_T1w.nii.gz"'
+            )
+        return pattern
+
+    @property
+    def _folder(self) -> Path:
+        if not self.root or not Path(self.root).is_dir():
+            raise InputError(
+                f"{self.root or 'no folder given'}: not a folder; say where the images are with --data DIR"
+            )
+        return Path(self.root)
+
+    def _check_endings(self, images: Mapping[Values, Path]) -> None:
         """A pattern that takes labels or masks beside images means the images alone."""
         other = {name: path for name, path in images.items() if NO_IMAGES.search(path.name)}
         if 0 < len(other) < len(images):
@@ -88,11 +129,11 @@ class PairFolder:
                 f"takes it, as it takes {image}: {narrow if '_' in image else 'put one kind into a folder of its own'}"
             )
 
-    def _others(self, kind: str, pattern: str | None, images: dict[str, Path]) -> dict[str, Path]:
-        """Labels or masks by subject, none of which is an image too."""
+    def _others(self, kind: str, pattern: str | None, images: dict[Values, Path]) -> dict[Values, Path]:
+        """Labels or masks of images, none of which is an image too."""
         if not pattern:
             return {}
-        found = self._matches(pattern)
+        found = Pattern(pattern).files(self._folder, self._pattern.cards)
         both = sorted(set(found.values()) & set(images.values()))
         if both:
             raise InputError(
@@ -102,64 +143,63 @@ class PairFolder:
         if images and not found.keys() & images.keys():
             raise InputError(
                 f"{self.root}: no {kind} match {pattern!r} for any of the {len(images)} images, whose names are "
-                f'{_some(images)}; check --set "data.{kind}={pattern}"'
+                f'{some(map(said, images))}; check --set "data.{kind}={pattern}"'
             )
         return found
 
     @property
     def _remedy(self) -> str:
         plain = self.images.removesuffix(".gz")
-        if plain != self.images and self._matches(plain):
+        if plain != self.images and Pattern(plain).files(self._folder):
             return f'there are some that are not compressed: --set "data.images={plain}"'
         return 'check --data DIR, and the pattern: --set "data.images=*_T1w.nii.gz"'
 
-    def _matches(self, pattern: str) -> dict[str, Path]:
-        """Files by what the `*` of their pattern stand for; whatever else the pattern says stands for itself."""
-        pattern = str(PurePosixPath(pattern))
-        if "*" not in pattern or "**" in pattern or pattern.startswith("/"):
+    @cached_property
+    def _subjects(self) -> dict[str, tuple[FileCase, ...]]:
+        """Who may be in splits, with their images."""
+        if self.within and self.atlas is not None:
+            raise InputError("data.atlas: is in a pair with every subject; leave it out, or data.within")
+        found: dict[str, tuple[FileCase, ...]] = {}
+        for case in self.cases:
+            if case.name != self.atlas:
+                found[subject_of(case)] = (*found.get(subject_of(case), ()), case)
+        lonely = [name for name, cases in found.items() if self.within and len(cases) < LEAST]
+        if len(lonely) == len(found):
             raise InputError(
-                f"{pattern!r}: a path within the folder is expected, in which every * stands for the subject's name "
-                f"(and there is no **), such as *_T1w.nii.gz or sub-*/anat/sub-*_T1w.nii.gz"
+                f"{self.root}: each of the {len(found)} subjects has one image that matches {self.images!r}, so there "
+                f"are no pairs within one; check the pattern, or leave data.within out"
             )
-        root = Path(self.root)
-        if not self.root or not root.is_dir():
-            raise InputError(
-                f"{self.root or 'no folder given'}: not a folder; say where the images are with --data DIR"
-            )
-        first, *rest = pattern.split("*")
-        named = re.compile(re.escape(first) + "(?P<name>[^/]+)" + "(?P=name)".join(map(re.escape, rest)))
-        found = {}
-        for path in root.glob("*".join(map(glob.escape, (first, *rest)))):
-            match = named.fullmatch(path.relative_to(root).as_posix())
-            if match and path.is_file():
-                found[match["name"]] = path
-        return found
+        if lonely:
+            text = f"{self.root}: {len(lonely)} subjects have one image and are in no pair: {some(lonely)}"
+            warnings.warn(text, UserWarning, stacklevel=2)
+        return {name: cases for name, cases in found.items() if name not in lonely}
 
     @cached_property
     def _groups(self) -> dict[str, tuple[FileCase, ...]]:
-        named = {case.name: case for case in self.cases if case.name != self.atlas}
+        named, least = self._subjects, 1 if self.within else LEAST
         self._check_splits(set(named))
         chosen = {
             name for split in (self.test_split, self.validation_split) if isinstance(split, tuple) for name in split
         }
         drawn = sorted((drawn_number(self.seed, name), name) for name in named.keys() - chosen)
-        groups, below = {}, 0.0
+        names: dict[str, Sequence[str]] = {}
+        below = 0.0
         for kind, split in (("test", self.test_split), ("validation", self.validation_split)):
             if isinstance(split, tuple):
-                groups[kind] = tuple(named[name] for name in split)
+                names[kind] = split
                 continue
             below += split
-            count = max(LEAST, sum(number < below for number, _ in drawn))
-            groups[kind] = tuple(named[name] for _, name in drawn[:count])
+            count = max(least, sum(number < below for number, _ in drawn))
+            names[kind] = [name for _, name in drawn[:count]]
             drawn = drawn[count:]
-        groups["train"] = tuple(named[name] for name in sorted(name for _, name in drawn))
-        if min(map(len, groups.values())) < LEAST:
-            sizes = {kind: len(cases) for kind, cases in groups.items()}
+        names["train"] = sorted(name for _, name in drawn)
+        if min(map(len, names.values())) < least:
+            sizes = {kind: len(group) for kind, group in names.items()}
             raise InputError(
-                f"{self.root}: {len(named)} subjects make splits of {sizes}; each needs at least {LEAST}: add some, "
+                f"{self.root}: {len(named)} subjects make splits of {sizes}; each needs at least {least}: add some, "
                 f"take smaller shares or another seed, or name the subjects of validation and test"
             )
-        return groups
+        return {kind: tuple(case for name in group for case in named[name]) for kind, group in names.items()}
 
     def _check_splits(self, known: set[str]) -> None:
         """Names that are there, once, or shares that leave something to train on."""
@@ -169,7 +209,7 @@ class PairFolder:
         names = [name for split in (test, validation) if isinstance(split, tuple) for name in split]
         for name in names:
             if name not in known:
-                raise InputError(f"{self.root}: no subject {name!r} for the splits; found {_some(known)}")
+                raise InputError(f"{self.root}: no subject {name!r} for the splits; found {some(known)}")
             if names.count(name) > 1:
                 raise InputError(f"{self.root}: subject {name!r} is named twice in the splits; name it in one of them")
         shares = [split for split in (test, validation) if not isinstance(split, tuple)]
@@ -182,7 +222,8 @@ class PairFolder:
 
     @property
     def train(self) -> Train:
-        return Train(self._groups["train"], self._atlas, self.atlas_moves)
+        cases = self._groups["train"]
+        return Train(cases, self._atlas, self.atlas_moves, pairs_within(self._alike(cases)) if self.within else ())
 
     @property
     def validation(self) -> Validation:
@@ -203,16 +244,17 @@ class PairFolder:
         for case in self.cases:
             if case.name == self.atlas:
                 return case
-        raise InputError(f"{self.root}: no atlas {self.atlas!r}; found {_some(case.name for case in self.cases)}")
+        raise InputError(f"{self.root}: no atlas {self.atlas!r}; found {some(case.name for case in self.cases)}")
 
     def _pairs(self, split: str, limit: int) -> list[tuple[FileCase, FileCase]]:
-        """About so many, but each subject is the fixed one of some."""
+        """About so many, but each image is the fixed one of some."""
         cases, atlas = self._groups[split], self._atlas
+        if self.within:
+            return pairs_within(self._alike(cases), max(limit, len(cases)))
         if atlas is None:
             return ordered_pairs(cases, max(limit, len(cases)))
         return [with_atlas(case, atlas, self.atlas_moves) for case in cases]
 
-
-def _some(names: Iterable[str]) -> str:
-    first = sorted(names)
-    return ", ".join(first[:8]) + (" …" if len(first) > 8 else "")
+    def _alike(self, cases: Iterable[FileCase]) -> list[tuple[FileCase, ...]]:
+        """The images of each subject."""
+        return [self._subjects[name] for name in dict.fromkeys(map(subject_of, cases))]

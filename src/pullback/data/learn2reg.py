@@ -4,16 +4,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs
+from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.files.endings import FORMATS, NIFTI, ends
 from pullback.files.manifest import write_json
 
+MODALITY = re.compile(r"(?<=_\d{4})_\d{4}$")
 Pairs = list[tuple[FileCase, FileCase]]
 
 
@@ -39,6 +40,9 @@ class Learn2Reg:
         both_ways: the pairs that the file lists are measured in both directions.
         masks: whether images are looked at within the masks that the file lists alone.
         synthetic: as in `PairFolder`.
+        within: pairs are of one patient, fixed and moving as the file's `training_paired_images` lists them for
+            training, or where it lists none, each image of a patient with each other, both ways. Who has one image is
+            in no split, and the names of the splits are the patients'.
     """
 
     root: str = ""
@@ -48,6 +52,7 @@ class Learn2Reg:
     both_ways: bool = False
     masks: bool = True
     synthetic: Synthetic | None = None
+    within: bool = False
 
     @cached_property
     def _splits(self) -> tuple[Train, Validation, Test]:
@@ -59,7 +64,7 @@ class Learn2Reg:
                 f"{here}: a Learn2Reg folder holds exactly one *_dataset.json, found {len(files)}; say where it is "
                 f"with --data DIR"
             )
-        training, test, validation = self._listed(files[0])
+        training, test, validation, paired = self._listed(files[0])
         if not test or (_labelled(validation) and not _labelled(test)):
             test, validation = validation, []
         if not test:
@@ -76,22 +81,26 @@ class Learn2Reg:
         rest = [case for case in training if _patient(case) not in used]
         if not validation:
             late = {_patient(case) for case in rest[max(len(rest) - self.held_out, 0) :]}
-            validation = ordered_pairs([case for case in rest if _patient(case) in late], self.validation_pairs)
-            rest = [case for case in rest if _patient(case) not in late]
-        if len(rest) < 2 or not validation:
+            held = [case for case in rest if _patient(case) in late]
+            pairs = _among(paired, held) if self.within else ordered_pairs(held, self.validation_pairs)
+            validation, rest = pairs[: self.validation_pairs], [case for case in rest if _patient(case) not in late]
+        learned = _among(paired, rest)
+        if len(rest) < 2 or not validation or (self.within and not learned):
             raise InputError(
                 f"{files[0]}: {len(rest)} cases are left to train on and {len(validation)} pairs to validate by; at "
                 f"least 2 and 1 are needed: set data.held_out (now {self.held_out}, of cases whose patients are in no "
                 f"test pair) to 2 or more and data.validation_pairs (now {self.validation_pairs}) above 0; cases named "
                 f"TASK_PATIENT_MODALITY are held out by patient"
             )
+        train = Train(tuple(rest), pairs=tuple(learned)) if self.within else Train(tuple(rest))
         if self.synthetic is None:
-            return Train(tuple(rest)), Validation(tuple(validation)), Test(tuple(test))
+            return train, Validation(tuple(validation)), Test(tuple(test))
         seen = [list(dict.fromkeys(case for pair in pairs for case in pair)) for pairs in (validation, test)]
-        return Train(tuple(rest)), self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
+        return train, self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
 
-    def _listed(self, file: Path) -> tuple[list[FileCase], Pairs, Pairs]:
-        """The cases for training, and the pairs for test and for validation, as the file has them."""
+    def _listed(self, file: Path) -> tuple[list[FileCase], Pairs, Pairs, Pairs]:
+        """The cases for training, and the pairs for test, for validation and, within patients, for training, as the
+        file has them."""
         try:
             layout = json.loads(file.read_text())
             parts = [layout["training"], [e for e in layout.get("test", []) if isinstance(e, dict)]]
@@ -100,18 +109,30 @@ class Learn2Reg:
             names = {path: _bare(path) if often[_bare(path)] == 1 else path.as_posix() for path in paths}
             training, tested = ({Path(e["image"]): self._case(file.parent, e, names) for e in part} for part in parts)
             cases = training | tested
-            wanted = [layout.get("registration_test") or [], layout.get("registration_val") or []]
-            test, validation = ([(cases[Path(p["fixed"])], cases[Path(p["moving"])]) for p in ps] for ps in wanted)
+            lists = ["registration_test", "registration_val", *(["training_paired_images"] if self.within else [])]
+            wanted = [[(Path(p["fixed"]), Path(p["moving"])) for p in layout.get(name) or []] for name in lists]
+            if self.within:
+                _refuse_absent(file, {path: cases.get(path) for pairs in wanted for pair in pairs for path in pair})
+            listed = [[(cases[fixed], cases[moving]) for fixed, moving in pairs] for pairs in wanted]
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{file}: not the Learn2Reg layout: {error!r} is missing or unreadable") from error
         if self.both_ways:
-            test, validation = ([way for pair in pairs for way in (pair, pair[::-1])] for pairs in (test, validation))
-        return list(training.values()), test, validation
+            listed = [[way for pair in pairs for way in (pair, pair[::-1])] for pairs in listed]
+        test, validation, *more = listed
+        if not self.within:
+            return list(training.values()), test, validation, []
+        _refuse_strangers(file, [pair for pairs in listed for pair in pairs])
+        patients = dict.fromkeys(map(_patient, training.values()))
+        alike = [[case for case in training.values() if _patient(case) == patient] for patient in patients]
+        paired = more[0] or pairs_within(alike)
+        return list(dict.fromkeys(case for pair in paired for case in pair)), test, validation, paired
 
     def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
-        kinds = {"labels": "label", "mask": "mask"} if self.masks else {"labels": "label"}
-        optional = {kind: root / entry[key] for kind, key in kinds.items() if key in entry}
-        return FileCase(names[Path(entry["image"])], root / entry["image"], **optional, shape=self.shape)
+        kinds = ("label", "mask") if self.masks else ("label",)
+        label, mask = (root / entry[kind] if kind in kinds and kind in entry else None for kind in ("label", "mask"))
+        name = names[Path(entry["image"])]
+        case = FileCase(name, root / entry["image"], label, mask, self.shape)
+        return replace(case, subject=MODALITY.sub("", _unended(name))) if self.within else case
 
     @property
     def centred(self) -> bool:
@@ -130,15 +151,43 @@ class Learn2Reg:
         return self._splits[2]
 
 
+def _among(pairs: Pairs, cases: Sequence[FileCase]) -> Pairs:
+    """Those of which both are among the cases."""
+    known = {*cases}
+    return [pair for pair in pairs if {*pair} <= known]
+
+
+def _refuse_absent(file: Path, listed: Mapping[Path, FileCase | None]) -> None:
+    """Pairs of images that are not in the file's lists of images, or not there."""
+    absent = [path.as_posix() for path, case in listed.items() if case is None or not case.image.is_file()]
+    if absent:
+        raise InputError(
+            f"{file}: {len(absent)} images of its pairs are not there, or not in its lists training and test, such as "
+            f"{absent[0]}: put them there, or take their pairs out of the file"
+        )
+
+
+def _refuse_strangers(file: Path, pairs: Pairs) -> None:
+    for fixed, moving in pairs:
+        if _patient(fixed) != _patient(moving):
+            raise InputError(
+                f"{file}: lists {fixed.name} with {moving.name}, which are of two patients by their names, "
+                f"TASK_PATIENT_MODALITY: leave data.within out, or take the pair out of the file"
+            )
+
+
 def _bare(path: Path) -> str:
     """The name of an image without its ending."""
-    ending = next((ending for ending in NIFTI + FORMATS if ends(path, ending)), "")
-    return path.name[: len(path.name) - len(ending)]
+    return _unended(path.name)
+
+
+def _unended(text: str) -> str:
+    return text.removesuffix(next((text[-len(ending) :] for ending in NIFTI + FORMATS if ends(text, ending)), ""))
 
 
 def _patient(case: FileCase) -> str:
     """An image's path without its ending and, where it ends in _PATIENT_MODALITY, without the latter."""
-    return re.sub(r"(?<=_\d{4})_\d{4}$", "", str(case.image.parent / _bare(case.image)))
+    return MODALITY.sub("", str(case.image.parent / _bare(case.image)))
 
 
 def _patients(pairs: Pairs) -> set[str]:
@@ -163,7 +212,8 @@ def write_dataset(
         root: the folder that holds the files.
         task: its name.
         entries: of each subject, the paths `"image"` and, where it has them, `"label"` and `"mask"`, within `root`.
-        pairs: `"validation"` and `"test"`: fixed and moving subjects. Whoever is in neither is for training.
+        pairs: `"validation"` and `"test"`: fixed and moving subjects. Whoever is in neither is for training; so are the
+            pairs of `"train"`, where there are some.
         labels: their names.
         shape: of all images, where they have one.
     """
@@ -173,6 +223,7 @@ def write_dataset(
         split: [{"fixed": entries[fixed]["image"], "moving": entries[moving]["image"]} for fixed, moving in both]
         for split, both in pairs.items()
     }
+    trained = listed.get("train", [])
     content = {
         "name": task,
         "tensorImageShape": {"0": list(shape)} if shape else {},
@@ -183,6 +234,7 @@ def write_dataset(
         "numTest": len(tested),
         "training": [entry for name, entry in entries.items() if name not in tested],
         "test": [entry for name, entry in entries.items() if name in tested],
+        **({"numPairedTraining": len(trained), "training_paired_images": trained} if trained else {}),
         "registration_val": listed["validation"],
         "registration_test": listed["test"],
     }

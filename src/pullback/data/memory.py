@@ -1,7 +1,7 @@
 """What was loaded lately stays at hand, within so many bytes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -38,8 +38,9 @@ class Memory:
 
 
 def tensor_bytes(thing: Any) -> int:
-    """Bytes of all tensors in dataclasses and lists of them, with those that were computed once and kept there."""
+    """Bytes of all tensors in dataclasses, lists and mappings, with those that were computed once and kept there."""
     if isinstance(thing, Tensor):
         return thing.nbytes
+    thing = list(thing.values()) if isinstance(thing, Mapping) else thing
     parts = thing if isinstance(thing, list) else list(vars(thing).values()) if is_dataclass(thing) else []
     return sum(map(tensor_bytes, parts))

@@ -11,10 +11,10 @@ from pullback.files.merge import Merge, read_merge
 from pullback.files.nifti import read_grid, read_image, read_labels, read_scalar, write_image
 from pullback.files.overlap import audit_pair
 from pullback.files.points import read_points, write_points
-from pullback.files.series import Series, is_series, read_series, write_series
+from pullback.files.series import is_series, read_series, write_series
 from pullback.files.surfaces import Surface
 from pullback.files.tables import PointTable
-from pullback.space import Image, Labels, Transform
+from pullback.space import Image, Labels, Series, Transform
 
 
 def write(
@@ -25,15 +25,16 @@ def write(
     """By the name's end: images, labels and series as NIfTI; a transform as an ITK file or, where it is one field, as
     NIfTI; points as they were read.
 
-    A slice lies where the slice in the file `like` does, as `write_image` has it. A transform is sampled on the grid of
-    `like`, the fixed image's file, as `write_transform` has it: B-splines and maps between points have no other form.
+    A slice, or a series of one, lies where the slice in the file `like` does, as `write_image` has it. A transform is
+    sampled on the grid of `like`, the fixed image's file, as `write_transform` has it: B-splines and maps between
+    points have no other form.
     """
     if isinstance(thing, Transform):
         write_transform(thing, path, None if like is None else read_grid(like))
     elif isinstance(thing, PointTable | Surface):
         write_points(thing, path)
     elif isinstance(thing, Series):
-        write_series(thing, path)
+        write_series(thing, path, like)
     else:
         write_image(thing, path, like)
 
@@ -43,7 +44,6 @@ __all__ = [
     "Kind",
     "Merge",
     "PointTable",
-    "Series",
     "Severity",
     "Surface",
     "audit",

@@ -11,7 +11,7 @@ from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.endings import MARKUPS, ends, refuse_absent
 from pullback.files.nifti import refuse_not_finite
-from pullback.files.tables import SIGNS, PointTable, agreed, stripped
+from pullback.files.tables import SIGNS, PointTable, agreed, known_of_each, stripped
 from pullback.space import Points
 
 PLACED = ("Plane", "ROI")  # by a centre and axes too
@@ -47,7 +47,8 @@ def read_markups(path: str | Path, space: str | None = None) -> PointTable:
     (named,) = spaces
     agreed(named, space, path)
     world = torch.from_numpy(positions) * torch.tensor(SIGNS[named], dtype=torch.float64)
-    return PointTable(Points(world[None]), named, (json.dumps(content, indent=4),), (), (0, 1, 2), labels or ids)
+    points = Points(world[None], known_of_each(labels or ids, labels))
+    return PointTable(points, named, (json.dumps(content, indent=4),), (), (0, 1, 2))
 
 
 def write_markups(table: PointTable, path: str | Path) -> None:

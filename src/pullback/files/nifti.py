@@ -69,7 +69,10 @@ def read_grid(path: str | Path) -> Grid:
 
 def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
     """As `read_grid`, of a file that is open."""
-    return stored_grid(image, _thick(spatial(image)[:3], path), path)
+    shape = spatial(image)[:3]
+    if len(shape) == 3 and shape.count(1) == 1:  # several frames of a slice
+        shape = tuple(n for n in shape if n > 1)
+    return stored_grid(image, _thick(shape, path), path)
 
 
 def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") -> Labels:

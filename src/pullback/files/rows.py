@@ -18,7 +18,7 @@ def write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
 
 def read_csv(path: Path) -> list[dict[str, float | str]]:
     """What `write_csv` wrote: numbers as numbers, and without what a record did not have."""
-    return [{k: _number(v) for k, v in row.items() if v != ""} for row in read_texts(path)]
+    return [{k: as_number(v) for k, v in row.items() if v != ""} for row in read_texts(path)]
 
 
 def read_texts(path: Path) -> list[dict[str, str]]:
@@ -27,7 +27,8 @@ def read_texts(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _number(text: str) -> float | str:
+def as_number(text: str) -> float | str:
+    """A number where the text is one, else the text."""
     try:
         return float(text)
     except ValueError:

@@ -17,7 +17,7 @@ from pullback.files.beside import beside
 from pullback.files.endings import GIFTI, VTK, ends, refuse_absent
 from pullback.files.nifti import refuse_not_finite
 from pullback.files.tables import SIGNS, agreed
-from pullback.space import Points
+from pullback.space import Points, normals
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,8 @@ class Surface:
 
     Attributes:
         points: `(1, N, 3)` RAS mm, float64.
+        faces: `(F, 3)` indices of its triangles, int64, larger polygons cut into some; none where it has none. Seen
+            from the side where its normals point, the corners run counterclockwise, in the world too.
         source: the library's own mesh, which is never changed.
         to_file: `(4, 4)` float64, RAS mm to the file's coordinates.
         ending: of the file's name, which says the format.
@@ -37,6 +39,12 @@ class Surface:
     to_file: torch.Tensor
     ending: str
     title: str = ""
+    faces: torch.Tensor = torch.empty(0, 3, dtype=torch.long)
+
+    @property
+    def normals(self) -> torch.Tensor:
+        """Of its vertices where they are, `(1, N, 3)`, as `space.normals` has them: unit length, or 0 without faces."""
+        return normals(self.points, self.faces)
 
     def moved(self, points: Points) -> "Surface":
         """The same mesh with its vertices elsewhere, in the same order.
@@ -99,18 +107,32 @@ def _gifti(path: str | Path, space: str | None) -> Surface:
     matrix = np.array(system.xform, np.float64) if known else np.eye(4)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
         raise InputError(f"{path}: the matrix to the world cannot be inverted: {matrix.tolist()}")
-    return _placed(arrays[0].data, torch.from_numpy(matrix), path, image, GIFTI[0])
+    triangles = [array.data for array in image.get_arrays_from_intent("NIFTI_INTENT_TRIANGLE")]
+    faces = triangles[0] if len(triangles) == 1 else np.empty((0, 3))
+    return _placed(arrays[0].data, faces, torch.from_numpy(matrix), path, image, GIFTI[0])
 
 
 def _placed(
-    vertices: np.ndarray, to_world: torch.Tensor, path: str | Path, source: Any, ending: str, title: str = ""
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    to_world: torch.Tensor,
+    path: str | Path,
+    source: Any,
+    ending: str,
+    title: str = "",
 ) -> Surface:
     data = torch.from_numpy(np.array(vertices, np.float64))
     if not len(data):
         raise InputError(f"{path}: a surface without vertices; write it anew")
     refuse_not_finite(data.numpy(), "coordinates", path)
+    corners = torch.from_numpy(np.array(faces, np.int64))
+    fits = corners.ndim == 2 and corners.shape[1] == 3
+    if not fits or bool(((corners < 0) | (corners >= len(data))).any()):
+        raise InputError(f"{path}: triangles of the {len(data)} vertices expected, (F, 3), got {tuple(corners.shape)}")
     world = data @ to_world[:3, :3].T + to_world[:3, 3]
-    return Surface(Points(world[None]), source, torch.linalg.inv(to_world), ending, title)
+    if torch.linalg.det(to_world[:3, :3]) < 0:
+        corners = corners.flip(1)  # seen in a mirror they run the other way round
+    return Surface(Points(world[None]), source, torch.linalg.inv(to_world), ending, title, corners)
 
 
 def _polydata(path: str | Path, space: str | None) -> Surface:
@@ -138,7 +160,19 @@ def _polydata(path: str | Path, space: str | None) -> Surface:
         )
     to_world = torch.diag(torch.tensor([*SIGNS[known], 1.0], dtype=torch.float64))
     numpy_support = import_module("vtkmodules.util.numpy_support")
-    return _placed(numpy_support.vtk_to_numpy(mesh.GetPoints().GetData()), to_world, path, mesh, ending, title)
+    vertices = numpy_support.vtk_to_numpy(mesh.GetPoints().GetData())
+    return _placed(vertices, _triangles(mesh), to_world, path, mesh, ending, title)
+
+
+def _triangles(mesh: Any) -> np.ndarray:
+    """Of the polygons and strips of a mesh, `(F, 3)`."""
+    cut = import_module("vtkmodules.vtkFiltersCore").vtkTriangleFilter()
+    cut.SetInputData(mesh)
+    cut.PassVertsOff()
+    cut.PassLinesOff()
+    cut.Update()
+    corners = cut.GetOutput().GetPolys().GetConnectivityArray()
+    return import_module("vtkmodules.util.numpy_support").vtk_to_numpy(corners).reshape(-1, 3)
 
 
 def _save_polydata(surface: Surface, vertices: np.ndarray, temporary: Path, path: str | Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.endings import ends, refuse_absent
-from pullback.space import Points
+from pullback.space import Column, Points
 
 SIGNS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}  # of a file's coordinates in RAS
 SLICER = {"0": "ras", "1": "lps", "ras": "ras", "lps": "lps"}
@@ -26,13 +26,13 @@ class PointTable:
     """Points, and the table they were read from: its other columns stay as they are when the points move.
 
     Attributes:
-        points: `(1, N, d)` RAS mm, float64.
+        points: `(1, N, d)` RAS mm, float64. Their column `name` is there where the file has names, of which some may be
+            empty, and `label` where a column of that title holds whole numbers alone.
         space: of the file's coordinates, `"ras"` or `"lps"`.
         head: lines above the rows, as they were: comments, then the names of the columns, if they are named. Of
             markups in JSON, all of it.
         rows: N rows of text; none of markups in JSON.
         columns: where in a row the d coordinates are.
-        names: of the N points; some may be empty. None at all where the file has no names.
     """
 
     points: Points
@@ -40,7 +40,6 @@ class PointTable:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     columns: tuple[int, ...]
-    names: tuple[str, ...] = ()
 
     def moved(self, points: Points) -> "PointTable":
         """The same table with its points elsewhere, in the same order.
@@ -50,7 +49,7 @@ class PointTable:
         """
         if points.data.shape[1:] != self.points.data.shape[1:]:
             raise ValueError(f"PointTable: {tuple(self.points.data.shape)} expected, got {tuple(points.data.shape)}")
-        return replace(self, points=points)
+        return replace(self, points=replace(self.points, data=points.data))
 
 
 def read_table(path: str | Path, space: str | None = None) -> PointTable:
@@ -85,7 +84,30 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
     data = [[_number(row, column, n, path) for column in columns] for n, row in rows]
     world = torch.tensor([data], dtype=torch.float64) * torch.tensor(SIGNS[known][: len(columns)], dtype=torch.float64)
     cells = tuple(tuple(row) for _, row in rows)
-    return PointTable(Points(world), known, head, cells, columns, _names(titles, cells))
+    known_of = known_of_each(_names(titles, cells), _cells(titles, "label", cells))
+    return PointTable(Points(world, known_of), known, head, cells, columns)
+
+
+def made_table(points: Points) -> PointTable:
+    """A table of points that come from no file: `label,name,R,A,S`, of which the first two where they are known.
+
+    Of a batch the first.
+    """
+    label, name, data = points.label, points.name, points.data[:1].detach().cpu().double()
+    known = ([] if label is None else [[str(n) for n in label[0].tolist()]]) + ([list(name)] if name else [])
+    titles = ([] if label is None else ["label"]) + (["name"] if name else [])
+    axes = "RAS"[: data.shape[2]]
+    rows = tuple((*cells, *axes) for cells in zip(*known, strict=True)) if known else (tuple(axes),) * data.shape[1]
+    columns = tuple(range(len(titles), len(titles) + len(axes)))
+    return PointTable(replace(points, data=data), "ras", (",".join((*titles, *axes)),), rows, columns)
+
+
+def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, Column]:
+    """The columns of points that have such names, and such words as their labels."""
+    known: dict[str, Column] = {"name": names} if names else {}
+    if labels and all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", label) for label in labels):
+        known["label"] = torch.tensor([[int(label) for label in labels]])
+    return known
 
 
 def stripped(names: Iterable[str]) -> tuple[str, ...]:
@@ -94,13 +116,19 @@ def stripped(names: Iterable[str]) -> tuple[str, ...]:
     return found if any(found) else ()
 
 
+def _cells(titles: Sequence[str], title: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    """A column of text, where there is one of the title; empty where a row ends before it."""
+    column = titles.index(title) if title in titles else -1
+    return [] if column < 0 else [row[column] if column < len(row) else "" for row in rows]
+
+
 def _names(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Of the points, by the first column that holds any."""
-    for title in (*NAMES, ""):
-        column = titles.index(title) if title in titles else -1
-        if column < 0 or (not title and column > 0):
+    """Of the points, by the first column that holds any; numbers that are labels come after a column `name`."""
+    named = "name" in titles and "label" in known_of_each((), _cells(titles, "label", rows))
+    for title in (*(NAMES if not named else ("name", *NAMES)), ""):
+        if not title and titles[0]:
             continue
-        found = stripped(row[column] if column < len(row) else "" for row in rows)
+        found = stripped(_cells(titles, title, rows))
         if found and (title or all(re.fullmatch(r"[+-]?\d+", name) for name in found)):
             return found
     return ()

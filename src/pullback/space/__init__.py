@@ -6,13 +6,16 @@ from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.isotropic import Box, isotropic
+from pullback.space.keypoints import centroids, keypoints
 from pullback.space.linear import Motion
+from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
-from pullback.space.points import Points
+from pullback.space.points import Column, Points
 from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
+from pullback.space.series import Series
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import (
     Affine,
@@ -32,6 +35,7 @@ __all__ = [
     "Affine",
     "BSpline",
     "Box",
+    "Column",
     "Composite",
     "Dense",
     "Displacement",
@@ -43,6 +47,7 @@ __all__ = [
     "Motion",
     "Parametric",
     "Points",
+    "Series",
     "ThinPlate",
     "Transform",
     "Velocity",
@@ -51,10 +56,13 @@ __all__ = [
     "brief",
     "canonical",
     "centred",
+    "centroids",
     "cropped",
     "fitted",
     "inverted",
     "isotropic",
+    "keypoints",
+    "normals",
     "one_batch",
     "outline",
     "params_of",

@@ -5,30 +5,33 @@ import torch.nn.functional as F
 
 from pullback.numerics.random import generator
 from pullback.space.image import Labels
-from pullback.space.points import Points
+from pullback.space.points import Column, Points
 
 SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the moving one needs to be without gaps
 
 
-def outline(labels: Labels, most: int) -> Points:
+def outline(labels: Labels, most: int, each: bool = False) -> Points:
     """Centres of voxels at the surface of all that is not 0: those with a neighbour beyond a face that is 0.
 
     Args:
         labels: of a batch the first.
         most: so many at most, drawn by chance, the same ones each time.
+        each: at the surface of each label, where a neighbour is of another.
 
     Returns:
-        `(1, N, d)` in RAS mm, float64; beyond the image all is 0.
+        `(1, N, d)` in RAS mm, float64; beyond the image all is 0. The column `label` says whose surface it is, where
+        each has its own.
     """
-    inside = labels.data[0, 0] != 0
-    around = F.pad(inside, [1] * (2 * inside.ndim))
-    within = inside
-    for axis, n in enumerate(inside.shape):
+    values = labels.data[0, 0] if each else labels.data[0, 0] != 0
+    around = F.pad(values, [1] * (2 * values.ndim))
+    within = torch.ones_like(values, dtype=torch.bool)
+    for axis, n in enumerate(values.shape):
         for start in (0, 2):
             shifted = around.narrow(axis, start, n)
-            for other, m in enumerate(inside.shape):
+            for other, m in enumerate(values.shape):
                 shifted = shifted if other == axis else shifted.narrow(other, 1, m)
-            within = within & shifted
-    voxels = (inside & ~within).nonzero().double()
+            within = within & (shifted == values)
+    voxels = ((values != 0) & ~within).nonzero()
     chosen = voxels[torch.randperm(len(voxels), generator=generator(0)).to(voxels.device)[:most]]
-    return Points(labels.grid.to_world(chosen.mT[None]).mT)
+    known: dict[str, Column] = {"label": values[tuple(chosen.mT)].long()[None]} if each else {}
+    return Points(labels.grid.to_world(chosen.double().mT[None]).mT, known)

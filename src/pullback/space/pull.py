@@ -73,5 +73,5 @@ def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
 
 
 def push(points: Points, transform: Transform) -> Points:
-    """Points of the fixed world to where they lie in the moving world."""
-    return Points(transform(points.data))
+    """Points of the fixed world to where they lie in the moving world, with their columns as they are."""
+    return replace(points, data=transform(points.data))

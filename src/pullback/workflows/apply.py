@@ -1,5 +1,6 @@
 """Transforms of files, applied to files: images are pulled, points are pushed, and both are resampled once."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,6 @@ import torch
 
 from pullback.errors import InputError, refuse
 from pullback.files import (
-    Series,
     is_series,
     read_ants,
     read_grid,
@@ -21,7 +21,8 @@ from pullback.files import (
     write,
 )
 from pullback.files.endings import POINTS, ends
-from pullback.space import Displacement, Grid, Image, Labels, Points, Transform, inverted, pull, push
+from pullback.files.series import StoredFrames
+from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, inverted, pull, push
 from pullback.workflows.outputs import spare
 
 MODES = ("linear", "cubic", "nearest")
@@ -144,14 +145,20 @@ def _pull(
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
     what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
-    value = moved.data.min()
-    if value < moved.data.max() or value == thing.data.min() == thing.data.max():
+    value, most = _extremes(moved)
+    if value < most or {value} == {*_extremes(thing)}:
         return Applied(what, _blended(given, thing, mode))
     return Applied(
         what,
-        f"{out} is {float(value):g} everywhere: nothing of {given} lies within the view of {reference}. Check "
+        f"{out} is {value:g} everywhere: nothing of {given} lies within the view of {reference}. Check "
         f"which image the transforms lead to (--invert) and their order",
     )
+
+
+def _extremes(thing: Image | Labels | Series) -> tuple[float, float]:
+    """The least and the largest value."""
+    ends = [frame.data.aminmax() for frame in (thing if isinstance(thing, Series) else (thing,))]
+    return min(float(end.min) for end in ends), max(float(end.max) for end in ends)
 
 
 def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> str:
@@ -161,9 +168,10 @@ def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> st
     """
     if mode == "nearest" or isinstance(thing, Labels):
         return ""
-    values = np.asarray(thing.data).ravel(order="K")
-    few = np.unique(values[:: 1 + values.size // 1_000_000])
-    if not 1 < len(few) <= FEW or (few != np.rint(few)).any():
+    frames, count = (thing, len(thing)) if isinstance(thing, Series) else ((thing,), 1)
+    every = 1 + count * math.prod(thing.grid.shape) // 1_000_000
+    few = torch.cat([frame.data.flatten()[::every] for frame in frames]).unique()
+    if not 1 < len(few) <= FEW or bool((few != few.round()).any()):
         return ""
     remedy = "-n nearest" if isinstance(thing, Series) else "--labels"
     return (
@@ -192,9 +200,9 @@ def _each(series: Series, transform: Transform, onto: Grid, mode: str, outside: 
     """Every frame, by a transform that is evaluated once."""
     there = Displacement(transform.displacement(onto), onto)
     values = np.empty((*onto.shape, len(series)), np.float32)
-    for n, frame in enumerate(series.frames()):
+    for n, frame in enumerate(series):
         values[..., n] = pull(frame, there, onto, mode, outside).data[0, 0].numpy()
-    return replace(series, data=values, grid=onto)
+    return replace(series, frames=StoredFrames(values, onto), grid=onto)
 
 
 def _alike(path: str | Path, ndim: int, transform: Transform) -> None:

@@ -1,4 +1,4 @@
-"""Two files of points, brought onto each other, and the map between them as other tools read it."""
+"""Two clouds, of files of points or of images, brought onto each other, and the map between them for other tools."""
 
 import math
 import time
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pullback.errors import InputError
-from pullback.files import PointTable, Surface, read_labels, read_points, write_points, write_transform
+from pullback.errors import InputError, refuse
+from pullback.files import read_labels, read_points, write_points, write_transform
 from pullback.files.beside import beside
+from pullback.files.endings import POINTS, ends
 from pullback.files.itk import FLAT
 from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.methods.points.matched import gap_of, match_points
@@ -21,13 +22,15 @@ from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
-from pullback.workflows.outputs import PUSHED, RECORD, about_points, pushed_name, whole
+from pullback.workflows.clouds import Cloud, read_cloud
+from pullback.workflows.outputs import PUSHED, RECORD, about_points, whole
 
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed
 LARGEST = 30.0  # change of volume, either way, that tissue may go through
 FINE = 0.4  # voxels of the written field in gaps between points
 MOST = 2_000_000  # voxels of it
+OF = {"keypoints": "keypoints", "outline": "outlines of labels"}
 NOTES = (
     "fixed_in_moving is the fixed cloud where the moving one lies, moving_in_fixed the other way round.",
     "fixed_to_moving.h5 takes points of the fixed world to the moving world, and brings images of the moving world "
@@ -43,7 +46,7 @@ class Partners:
     moving: tuple[int, ...]
     names: bool
 
-    def told(self, here: PointTable | Surface, there: PointTable | Surface) -> dict[str, Any]:
+    def told(self, here: Cloud, there: Cloud) -> dict[str, Any]:
         """For `run.json`."""
         left = [thing.points.data.shape[1] - len(self.fixed) for thing in (here, there)]
         return {"matched by": "name" if self.names else "row", "pairs": len(self.fixed), "left out": left}
@@ -59,15 +62,17 @@ def match_files(
     points: str | Path | None = None,
     space: str | None = None,
 ) -> dict[str, Any]:
-    """Find the map between two files of points and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both
-    clouds where the other lies, `clouds.png`, `run.json`, and more points of the fixed world where they are given.
+    """Find the map between two clouds and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both clouds
+    where the other lies, and as they are where they were found in images, `clouds.png`, `run.json`, and more points of
+    the fixed world where they are given.
 
     Args:
-        fixed, moving: tables or surfaces, as `read_points` knows them.
+        fixed, moving: tables or surfaces of points, images or label maps, as `read_cloud` tells them apart.
         matched: landmarks: points of one name belong together, those without a partner are left out; where a file has
             no names, points of one row. Else nothing is known of who is whose partner.
         smoothing: of matched points, as `ThinPlate.between` has it.
-        masks: of the fixed and of the moving organ, whose surfaces then take part; of both or of neither.
+        masks: of the fixed and of the moving organ, whose surfaces then take part, and where keypoints of images are;
+            of both or of neither. Of two label maps the surfaces take part all the same.
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
 
@@ -77,14 +82,17 @@ def match_files(
     Raises:
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
     """
-    here, there = (read_points(path, space) for path in (fixed, moving))
-    table = None if points is None else read_points(points, space)
-    _check(fixed, moving, here, there, matched, smoothing, masks)
-    partners = _partners(fixed, moving, here, there) if matched else None
-    if table is not None and points is not None:
-        _alike(fixed, here, points, table)
-    surfaces = None if masks[0] is None or masks[1] is None else _surfaces(masks)
+    _check((fixed, moving, points), matched, smoothing, masks, space)
+    here, there = (read_cloud(path, space, mask) for path, mask in zip((fixed, moving), masks, strict=True))
+    table = None if points is None else Cloud(read_points(points, space), points, "points")
+    for other in (there, table):
+        if other is not None:
+            _alike(here, other)
+    partners = _partners(here, there) if matched else None
+    organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
+    surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
+    sides = {"fixed": here, "moving": there}
     with whole(Path(out), given) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
@@ -98,24 +106,23 @@ def match_files(
         write_transform(transform, folder / "fixed_to_moving.h5")
         write_transform(inverse, folder / "moving_to_fixed.h5")
         moved = push(here.points, found)
-        sent = {
-            "fixed_in_moving": (here, fixed, moved),
-            "moving_in_fixed": (there, moving, push(there.points, inverse)),
-        }
-        if table is not None and points is not None:
-            sent[PUSHED] = (table, points, push(table.points, found))
-        for name, (thing, path, where) in sent.items():
-            write_points(thing.moved(where), folder / pushed_name(name, path))
+        sent = {f"{side}_{cloud.kind}": (cloud, cloud.points) for side, cloud in sides.items() if cloud.is_made}
+        sent |= {"fixed_in_moving": (here, moved), "moving_in_fixed": (there, push(there.points, inverse))}
+        if table is not None:
+            sent[PUSHED] = (table, push(table.points, found))
+        for name, (cloud, where) in sent.items():
+            write_points(cloud.thing.moved(where), folder / cloud.named(name))
         _picture(here.points, moved, there.points, folder / "clouds.png")
         volumes = _volumes(transform)
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
             "moving": str(moving),
+            "clouds": [here.kind, there.kind],
             "points": [here.points.data.shape[1], there.points.data.shape[1]],
             "matched": matched,
             **({} if partners is None else partners.told(here, there)),
-            "surfaces": [str(path) for path in masks if path is not None],
-            "direction": list(NOTES) + about_points(table, points),
+            "surfaces": [str(path) for path in organs if path is not None],
+            "direction": list(NOTES) + about_points(None if table is None else table.thing, points),
             "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
             "quality": _judged(volumes),
             "seconds": round(seconds, 3),
@@ -147,6 +154,10 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     """What a person reads in the end, from what `match_files` returned."""
     before, after = content["numbers"]["before"], content["numbers"]["after"]
     lines = [f"{content['points'][0]} fixed and {content['points'][1]} moving points, {content['seconds']:.1f} seconds"]
+    found = [
+        f"{side} {OF[kind]}" for side, kind in zip(("fixed", "moving"), content["clouds"], strict=True) if kind in OF
+    ]
+    lines += [f"points are {' and '.join(found)}"] if found else []
     if content["matched"]:
         left = content["left out"]
         without = f"; without a partner: {left[0]} fixed, {left[1]} moving" if any(left) else ""
@@ -161,15 +172,18 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
 
 
 def _check(
-    fixed: str | Path,
-    moving: str | Path,
-    here: PointTable | Surface,
-    there: PointTable | Surface,
+    paths: Sequence[str | Path | None],
     matched: bool,
     smoothing: float,
     masks: Sequence[str | Path | None],
+    space: str | None,
 ) -> None:
-    _alike(fixed, here, moving, there)
+    """Of the fixed file, the moving one, and that of more points."""
+    images = [path for path in paths[:2] if not ends(path or "", POINTS)]
+    if len(images) == 2 and paths[2] is None:
+        refuse({"--space": space}, "is of points, and there are none; an image says where it is")
+    if matched and images:
+        raise InputError(f"{images[0]}: an image has no landmarks; --matched is for two files of points")
     if matched and any(mask is not None for mask in masks):
         raise InputError("--fixed-mask, --moving-mask: surfaces take part where points are not matched")
     if not smoothing >= 0:
@@ -182,22 +196,20 @@ def _check(
         )
 
 
-def _partners(
-    fixed: str | Path, moving: str | Path, here: PointTable | Surface, there: PointTable | Surface
-) -> Partners:
+def _partners(here: Cloud, there: Cloud) -> Partners:
     """By names, where both files have some; by rows where either has none, or both call several points alike, as
     ANTs' tables do, whose labels are of structures."""
-    one, two = (thing.names if isinstance(thing, PointTable) else () for thing in (here, there))
+    one, two = here.points.name, there.points.name
     doubled = [[name for name, times in Counter(names).items() if name and times > 1] for names in (one, two)]
     if not one or not two or all(doubled):
-        rows, others = (thing.points.data.shape[1] for thing in (here, there))
+        rows, others = (cloud.points.data.shape[1] for cloud in (here, there))
         if rows != others:
             raise InputError(
-                f"{fixed}: {rows} points, but {moving}: {others}; points without names of their own are matched row "
-                f"by row, and as many in both; name them in both, in a column 'label'"
+                f"{here.path}: {rows} points, but {there.path}: {others}; points without names of their own are "
+                f"matched row by row, and as many in both; name them in both, in a column 'label'"
             )
         return Partners(tuple(range(rows)), tuple(range(rows)), False)
-    for path, names in ((fixed, doubled[0]), (moving, doubled[1])):
+    for path, names in ((here.path, doubled[0]), (there.path, doubled[1])):
         if names:
             raise InputError(
                 f"{path}: {_few(names)} is the name of more than one point; --matched points of one name belong "
@@ -208,8 +220,8 @@ def _partners(
     needed = here.points.data.shape[2] + 1
     if len(pairs) < needed:
         raise InputError(
-            f"{fixed}, {moving}: {len(pairs)} names are in both ({_few(one)} against {_few(two)}), and {needed} are "
-            f"needed; name the points alike, or leave the names out to match row by row"
+            f"{here.path}, {there.path}: {len(pairs)} names are in both ({_few(one)} against {_few(two)}), and "
+            f"{needed} are needed; name the points alike, or leave the names out to match row by row"
         )
     return Partners(tuple(n for n, _ in pairs), tuple(n for _, n in pairs), True)
 
@@ -219,13 +231,13 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _chosen(fixed: Points, moving: Points, partners: Partners) -> tuple[Points, Points]:
-    return Points(fixed.data[:, list(partners.fixed)]), Points(moving.data[:, list(partners.moving)])
+    return fixed[partners.fixed], moving[partners.moving]
 
 
-def _alike(path: str | Path, here: PointTable | Surface, other: str | Path, there: PointTable | Surface) -> None:
-    one, two = (thing.points.data.shape[2] for thing in (here, there))
+def _alike(here: Cloud, there: Cloud) -> None:
+    one, two = (cloud.points.data.shape[2] for cloud in (here, there))
     if one != two:
-        raise InputError(f"{path}: points in {one}-D, but {other}: in {two}-D; both must be alike")
+        raise InputError(f"{here.path}: points in {one}-D, but {there.path}: in {two}-D; both must be alike")
 
 
 def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:

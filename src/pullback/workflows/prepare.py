@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from pullback.data import FileCase, PairFolder, Subject, write_dataset
+from pullback.data import FileCase, PairFolder, Subject, subject_of, write_dataset
 from pullback.errors import InputError, Interrupted
 from pullback.files import read_image, read_labels, write_image
 from pullback.files.beside import half_written
@@ -65,7 +65,7 @@ def prepare(preparation: Preparation, out: str | Path, console: Console | None =
                 row, digest = rows.get(case.name), _digest(case)
                 if row is not None and _is_made(case, row, digest, out):
                     continue
-                file = _number(rows, preparation.task) if row is None else row["file"]
+                file = _number(rows, preparation.task, case, cases) if row is None else row["file"]
                 known = {"subject": case.name, "file": file, "split": splits.get(case.name, "held out")}
                 rows[case.name] = known | _make(case, preparation, out, file) | {"digest": digest}
                 write_csv(list(rows.values()), out / SUBJECTS)
@@ -89,8 +89,9 @@ def summary(content: Mapping[str, Any], out: Path) -> str:
 
 
 def _splits(data: PairFolder) -> dict[str, str]:
-    """The split of each subject; those who are in no pair are not in it."""
-    return {name: split for split in ("train", "validation", "test") for name in getattr(data, split).names}
+    """The split of each image, by the name of its case; those of subjects that are in no pair are not in it."""
+    of = {name: split for split in ("train", "validation", "test") for name in getattr(data, split).names}
+    return {case.name: of[subject_of(case)] for case in data.cases if subject_of(case) in of}
 
 
 def _settings(preparation: Preparation) -> dict[str, Any]:
@@ -108,9 +109,10 @@ def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Row
             raise InputError(f"{other[0]}: there is another data set already; name another folder by -o")
         return {}
     try:
-        before = dict(json.loads((out / RECORD).read_text())["settings"])
+        stored = dict(json.loads((out / RECORD).read_text())["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{out / RECORD}: not of a preparation; name another folder by -o") from error
+    before = _settings(Preparation(PairFolder())) | stored  # what was not there yet was as it is by default
     for key in sorted(before.keys() | settings.keys()):
         if before.get(key) != settings.get(key):
             was, now = (json.dumps(values[key]) if key in values else "as by default" for values in (before, settings))
@@ -161,10 +163,13 @@ def _digest(case: FileCase) -> str:
     return known.hexdigest()[:16]
 
 
-def _number(rows: Mapping[str, Row], task: str) -> str:
-    """The name of the next subject's files; numbers that were given are kept, for good."""
-    last = max((int(row["file"].split("_")[-2]) for row in rows.values()), default=0)
-    return f"{task}_{last + 1:04d}_0000"
+def _number(rows: Mapping[str, Row], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
+    """The name of the files of the next image: TASK_SUBJECT_IMAGE; numbers that were given are kept, for good."""
+    given = {name: [int(n) for n in row["file"].split("_")[-2:]] for name, row in rows.items()}
+    own = [given[other.name] for other in cases if subject_of(other) == subject_of(case) and other.name in given]
+    if own:
+        return f"{task}_{own[0][0]:04d}_{max(image for _, image in own) + 1:04d}"
+    return f"{task}_{max((subject for subject, _ in given.values()), default=0) + 1:04d}_0000"
 
 
 def _paths(case: FileCase, file: str) -> dict[str, str]:
@@ -246,8 +251,8 @@ def _finish(preparation: Preparation, rows: dict[str, Row], splits: Mapping[str,
         preparation.task,
         {case.name: _paths(case, rows[case.name]["file"]) for case in data.cases if case.name in splits},
         {
-            "validation": [(fixed.name, moving.name) for fixed, moving in data.validation.pairs],
-            "test": [(fixed.name, moving.name) for fixed, moving in data.test.pairs],
+            split: [(fixed.name, moving.name) for fixed, moving in getattr(data, split).pairs]
+            for split in ("train", "validation", "test")
         },
         labels,
         [int(n) for n in shapes.pop().split()] if len(shapes) == 1 else None,

@@ -1,0 +1,66 @@
+"""Many frames of one place."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pullback.space.brief import brief
+from pullback.space.grid import Grid
+from pullback.space.image import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Frames on one grid, in their order: a film, a breath, the volumes of a functional or diffusion scan.
+
+    Attributes:
+        frames: T images `(1, C, *grid.shape)`. Those of a file are read when they are asked for, one at a time.
+        grid: where the voxels of each are.
+        times: `(T,)` float64, in `unit`.
+        unit: of the times: s, ms, us, or for other axes than time Hz, ppm, rad/s; empty where nobody says.
+
+    Raises:
+        ValueError: no frames, or not as many times.
+    """
+
+    frames: Sequence[Image]
+    grid: Grid
+    times: Tensor
+    unit: str = "s"
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        if len(self.frames) == 0 or tuple(self.times.shape) != (len(self.frames),):
+            raise ValueError(
+                f"Series: one time for each of 1 frame or more expected, got {tuple(self.times.shape)} for "
+                f"{len(self.frames)} frames"
+            )
+
+    @classmethod
+    def of(cls, image: Image, times: Tensor, unit: str = "s") -> Self:
+        """The images `(T, C, …)` of a batch as frames."""
+        count, mask = len(image.data), image.mask
+        masks = [None] * count if mask is None else mask.expand(count, *mask.shape[1:]).split(1)
+        frames = [replace(image, data=data, mask=seen) for data, seen in zip(image.data.split(1), masks, strict=True)]
+        return cls(tuple(frames), image.grid, times, unit)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(self.frames)
+
+    @property
+    def image(self) -> Image:
+        """All frames at once, `(T, C, …)`."""
+        frames = tuple(self.frames)
+        masks = [frame.mask for frame in frames if frame.mask is not None]
+        return Image(torch.cat([frame.data for frame in frames]), self.grid, torch.cat(masks) if masks else None)
+
+    def to(self, device: torch.device) -> Self:
+        """All frames, read, on `device`."""
+        return replace(self, frames=tuple(frame.to(device) for frame in self.frames))
