@@ -264,8 +264,8 @@ def _grid(fixed: Points, surfaces: tuple[Points, Points] | None) -> Grid:
 
 def _volumes(written: Composite) -> Tensor:
     """By how much each voxel of the written field changes its volume."""
-    assert isinstance(written.inner, Displacement)
-    return determinant(jacobian(written.inner.field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
+    field = written.inner.displacement(*written.grids)
+    return determinant(jacobian(field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
 
 
 def _judged(volumes: Tensor) -> dict[str, Any]:
