@@ -21,6 +21,7 @@ from .energies import (
     Bending as Bending,
     Diffusion as Diffusion,
     Energy as Energy,
+    Kinetic as Kinetic,
     SoftDice as SoftDice,
     SoftHausdorff as SoftHausdorff,
 )
@@ -71,6 +72,7 @@ from .metrics import (
     SDLogJ as SDLogJ,
     StructuralSimilarity as StructuralSimilarity,
 )
+from .numerics.kernel import Gaussian as Gaussian, Sobolev as Sobolev
 from .solvers import (
     CoupledConvex as CoupledConvex,
     Deformed as Deformed,
@@ -86,6 +88,8 @@ from .space import (
     BSpline as BSpline,
     Composite as Composite,
     Displacement as Displacement,
+    Flow as Flow,
+    Geodesic as Geodesic,
     Grid as Grid,
     Image as Image,
     Labels as Labels,

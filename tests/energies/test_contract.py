@@ -7,13 +7,14 @@ import torch
 
 import pullback.energies
 from pullback.alignment import Alignment, Pair
-from pullback.energies import LNCC, MSE, Diffusion, Energy, Sum, Weighted
+from pullback.energies import LNCC, MSE, Diffusion, Energy, Kinetic, Sum, Weighted
+from pullback.numerics.kernel import Sobolev
 from pullback.space import Affine, Displacement, Grid, Image, Velocity
 
 SHAPES = [(14, 12), (9, 10, 8)]
 LEAVE_SOMETHING = {"MI", "NMI", "NGF"}  # of identical images: Parzen windows, and ε, take their share
 GUIDED = {"SoftDice", "SoftHausdorff"}  # by labels, not images: test_overlap.py has theirs
-COMPOUND = {"Sum": MSE() + 0.1 * Diffusion(), "Weighted": 0.5 * LNCC(5)}
+GIVEN = {"Kinetic": Kinetic(Sobolev(1, 2)), "Sum": MSE() + 0.1 * Diffusion(), "Weighted": 0.5 * LNCC(5)}
 
 
 def exported():
@@ -22,7 +23,7 @@ def exported():
 
 
 KINDS = {name: kind for name, kind in exported().items() if name not in GUIDED}
-ENERGIES = {name: COMPOUND[name] if name in COMPOUND else kind() for name, kind in KINDS.items()}
+ENERGIES = {name: GIVEN[name] if name in GIVEN else kind() for name, kind in KINDS.items()}
 every = pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES.keys())
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=["2D", "3D"])
 
@@ -33,7 +34,7 @@ def noise(*shape, seed=0):
 
 def test_every_energy_is_visited():
     similarities = {"LNCC", "MI", "MIND", "MSE", "NCC", "NGF", "NMI", "SSIM"}
-    assert set(ENERGIES) == similarities | {"Bending", "Diffusion", "Sum", "Weighted"}
+    assert set(ENERGIES) == similarities | {"Bending", "Diffusion", "Kinetic", "Sum", "Weighted"}
     assert set(ENERGIES) > LEAVE_SOMETHING
     assert all(isinstance(ENERGIES[name], kind) for name, kind in KINDS.items())
     assert exported().keys() - KINDS.keys() == GUIDED

@@ -2,6 +2,7 @@
 
 from pullback.energies.energy import Energy, Sum, Weighted
 from pullback.energies.information import MI, NMI
+from pullback.energies.kinetic import Kinetic
 from pullback.energies.lncc import LNCC, lncc
 from pullback.energies.mind import MIND, mind
 from pullback.energies.ngf import NGF
@@ -22,6 +23,7 @@ __all__ = [
     "Bending",
     "Diffusion",
     "Energy",
+    "Kinetic",
     "SoftDice",
     "SoftHausdorff",
     "Sum",

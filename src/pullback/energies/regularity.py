@@ -11,8 +11,12 @@ from pullback.alignment import Alignment
 from pullback.energies.energy import Energy, Sum, Weighted, parts
 
 
+class Regularity(Energy):
+    """An energy of the field alone, a mean over its whole grid."""
+
+
 @dataclass(frozen=True)
-class Diffusion(Energy):
+class Diffusion(Regularity):
     """The mean squared forward difference of the field, averaged over channels and axes (‖∇u‖² per voxel ÷ d²).
 
     Balakrishnan et al. 2019 (the l2 gradient loss of VoxelMorph and OFG). Looks at what the transform is made of: a
@@ -28,7 +32,7 @@ class Diffusion(Energy):
 
 
 @dataclass(frozen=True)
-class Bending(Energy):
+class Bending(Regularity):
     """The mean squared second derivative of the field, over channels and all d² pairs of axes.
 
     Rueckert et al. 1999. Zero for affine maps. Looks at the same field as `Diffusion`; axes too short for a difference
@@ -50,7 +54,7 @@ class Bending(Energy):
 
 def is_regularity(part: Energy) -> TypeGuard[Weighted]:
     """Of a part of an energy: whether it is the weighted roughness of a field."""
-    return isinstance(part, Weighted) and isinstance(part.energy, Diffusion | Bending)
+    return isinstance(part, Weighted) and isinstance(part.energy, Regularity)
 
 
 def stiffened(energy: Energy, factor: float) -> Energy:

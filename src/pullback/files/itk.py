@@ -13,10 +13,10 @@ from pullback.errors import InputError
 from pullback.files.beside import beside
 from pullback.files.endings import NIFTI, ends, refuse_absent, refuse_batch
 from pullback.files.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
-from pullback.space import Affine, Dense, Displacement, Grid, Linear, Transform, Velocity, split
+from pullback.space import Affine, Dense, Displacement, Flow, Geodesic, Grid, Linear, Transform, Velocity, split
 
 HDF5 = (".h5", ".hdf5")
-STORED = (Displacement, Velocity)  # files hold their displacement; it is linear between voxels
+STORED = (Displacement, Velocity, Flow, Geodesic)  # files hold their displacement; it is linear between voxels
 FLAT = 1e-12  # determinant of an affine, up to which it has no inverse
 TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
 
@@ -73,7 +73,7 @@ def read_transform(path: str | Path) -> Transform:
         raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
 
 
-def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displacement | Velocity | None]:
+def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Dense | None]:
     """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in an affine, None where it is one.
 
     ψ stays on its own grid where it is a displacement or a velocity; else it is sampled on `on`.
@@ -82,7 +82,7 @@ def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Displaceme
     return affine, rest if rest is None or is_field(rest) else Displacement(rest.displacement(on), on)
 
 
-def is_field(transform: Transform) -> TypeGuard[Displacement | Velocity]:
+def is_field(transform: Transform) -> TypeGuard[Dense]:
     """Whether files hold it as the displacement on its own grid, which is linear between voxels."""
     return isinstance(transform, STORED)
 
@@ -151,7 +151,9 @@ def _(part: Linear, path: str | Path) -> sitk.Transform:
 
 @to_itk.register(Displacement)
 @to_itk.register(Velocity)
-def _(part: Displacement | Velocity, path: str | Path) -> sitk.Transform:
+@to_itk.register(Flow)
+@to_itk.register(Geodesic)
+def _(part: Dense, path: str | Path) -> sitk.Transform:
     refuse_sheared(part.grid, path)
     return sitk.DisplacementFieldTransform(_field_image(part))
 

@@ -32,3 +32,22 @@ def determinant(matrices: Tensor) -> Tensor:
         )
         return minors[:, None]
     raise ValueError(f"determinant: expected (B, 2, 2, …) or (B, 3, 3, …), got {tuple(m.shape)}")
+
+
+def cofactors(matrices: Tensor) -> Tensor:
+    """det(A) A⁻ᵀ of `(B, d, d, *spatial)`, in closed form for d = 2 and 3.
+
+    Raises:
+        ValueError: matrices neither 2 × 2 nor 3 × 3.
+    """
+    m = matrices
+    if m.shape[1] == 2:
+        return torch.stack([torch.stack([m[:, 1, 1], -m[:, 1, 0]], 1), torch.stack([-m[:, 0, 1], m[:, 0, 0]], 1)], 1)
+    if m.shape[1] == 3:
+
+        def minor(a: int, b: int) -> Tensor:
+            i, j, p, q = (a + 1) % 3, (a + 2) % 3, (b + 1) % 3, (b + 2) % 3
+            return m[:, i, p] * m[:, j, q] - m[:, i, q] * m[:, j, p]
+
+        return torch.stack([torch.stack([minor(a, b) for b in range(3)], 1) for a in range(3)], 1)
+    raise ValueError(f"cofactors: expected (B, 2, 2, …) or (B, 3, 3, …), got {tuple(m.shape)}")

@@ -1,9 +1,18 @@
-"""Composition, exponential and inversion of displacement fields, `(B, d, *spatial)` in voxels of one grid."""
+"""Flows, composition, exponential and inversion of displacement fields, `(B, d, *spatial)` in voxels of one grid."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sample import sample, voxels
+
+Moving = Callable[[float, Tensor], Tensor]
+"""The right-hand side of a flow: the velocity field at time t, given the displacement of the flow so far."""
+Scheme = Callable[[Moving, float, float, Tensor], tuple[Tensor, Tensor]]
+"""One step in time of a flow: `scheme(velocity, t, step, u)` is the displacement after it, and the velocity it took."""
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -12,12 +21,58 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
     return inner + sample(outer, where, padding="border")
 
 
-def exponential(velocity: Tensor, squarings: int = 7) -> Tensor:
+def euler(velocity: Moving, t: float, step: float, u: Tensor) -> tuple[Tensor, Tensor]:
+    """A step along the velocity at its beginning: of first order."""
+    v = velocity(t, u)
+    return u + step * _carried(v, u), v
+
+
+def midpoint(velocity: Moving, t: float, step: float, u: Tensor) -> tuple[Tensor, Tensor]:
+    """A step along the velocity half-way, in time and in space: of second order, at twice the cost."""
+    half = u + step / 2 * _carried(velocity(t, u), u)
+    v = velocity(t + step / 2, half)
+    return u + step * _carried(v, half), v
+
+
+def flow(
+    velocity: Moving, start: Tensor, steps: int, scheme: Scheme = midpoint, frugal: bool = True
+) -> tuple[Tensor, Tensor]:
+    """φ at time 1 of ∂φ/∂t = vₜ ∘ φ, where vₜ may depend on φ itself, in equal steps from time 0 on.
+
+    Args:
+        velocity: `velocity(t, u)` is vₜ on the grid, `(B, d, *spatial)` in voxels per unit of time; u is the
+            displacement of φ so far. Beyond the border it is continued by its border value.
+        start: the displacement at time 0.
+        steps: how many.
+        scheme: `euler` or `midpoint`.
+        frugal: each step is computed again for the gradient, so that only displacements are kept, one for each step.
+
+    Returns:
+        The displacement at time 1, and the velocities that the steps took, `(steps, B, d, *spatial)`.
+    """
+    u, seen = start, []
+    for n in range(steps):
+        step = partial(scheme, velocity, n / steps, 1 / steps)
+        u, v = checkpointed(step, u) if frugal else step(u)
+        seen.append(v)
+    return u, torch.stack(seen)
+
+
+def _carried(velocity: Tensor, u: Tensor) -> Tensor:
+    """The velocity at x + u(x)."""
+    return sample(velocity, voxels(tuple(u.shape[2:]), u) + u, padding="border")
+
+
+def exponential(velocity: Tensor, squarings: int = 7, scheme: Scheme = euler) -> Tensor:
     """The displacement of the flow of a stationary velocity at time 1, by scaling and squaring.
 
-    Arsigny et al. 2006; 7 squarings as VoxelMorph (Dalca et al. 2018).
+    Arsigny et al. 2006; 7 squarings as VoxelMorph (Dalca et al. 2018). The small flow that is squared is one step of
+    `scheme`.
     """
-    displacement = velocity / 2**squarings
+    small = velocity / 2**squarings
+    displacement = small
+    if scheme is not euler:  # which, of one that is stationary, is just that
+        displacement, _ = scheme(lambda *_: small, 0.0, 1.0, torch.zeros_like(small))
     for _ in range(squarings):
         displacement = compose(displacement, displacement)
     return displacement

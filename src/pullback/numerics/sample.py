@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pullback.numerics.axes import apply_along
 
@@ -53,6 +54,57 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
     else:
         raise ValueError(f'sample: mode is "linear", "nearest" or "cubic", not {mode!r}')
     return out.reshape(*out.shape[:2], *where.shape[2:])
+
+
+def scatter(values: Tensor, where: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Values laid down at voxel coordinates, each shared among the voxels about it: the adjoint of linear `sample`.
+
+    ⟨scatter(p, x, shape), v⟩ = ⟨p, sample(v, x, padding="border")⟩, so sums are kept. Its gradient, by the values and
+    by the coordinates, cannot be differentiated again.
+
+    Args:
+        values: `(B, C, *out)`.
+        where: `(B, d, *out)`, voxel coordinates on a grid of `shape`.
+        shape: of the answer.
+
+    Returns:
+        `(B, C, *shape)`.
+    """
+    return _Scatter.apply(values, where, shape)
+
+
+class _Scatter(torch.autograd.Function):
+    """Its backward is `sample`, which is quick; of the forward nothing is kept but what came in."""
+
+    @staticmethod
+    def forward(ctx, values, where, shape):
+        ctx.save_for_backward(values, where)
+        batch = max(len(values), len(where))
+        flat, at = values.flatten(2), where.flatten(2)
+        laid = values.new_zeros(batch, values.shape[1], math.prod(shape))
+        base, shares = torch.zeros_like(at[:, 0], dtype=torch.long), []
+        for axis, n in enumerate(shape):
+            inside = at[:, axis].clamp(0, n - 1)
+            low = inside.floor().clamp(max=max(n - 2, 0))
+            base, high = base * n + low.long(), (inside - low).to(values)
+            shares.append((1 - high, high))
+        for corner in itertools.product((0, 1), repeat=len(shape)):
+            step = 0
+            for side, n in zip(corner, shape, strict=True):
+                step = step * n + min(side, n - 1)
+            share = functools.reduce(torch.mul, (both[side] for both, side in zip(shares, corner, strict=True)))
+            laid.scatter_add_(2, (base + step)[:, None].expand_as(laid[..., : base.shape[1]]), flat * share[:, None])
+        return laid.reshape(batch, -1, *shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream):
+        values, where = ctx.saved_tensors
+        with torch.enable_grad():
+            at = where.detach().requires_grad_()
+            seen = sample(upstream, at, padding="border")
+            (by_place,) = torch.autograd.grad(seen, at, values.expand_as(seen))
+        return seen.detach().sum_to_size(values.shape), by_place, None
 
 
 def _linear(values: Tensor, where: Tensor, padding: str) -> Tensor:

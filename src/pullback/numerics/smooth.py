@@ -57,14 +57,15 @@ def cross_mean(values: Tensor) -> Tensor:
     return total / (2 * (values.ndim - 2) + 1)
 
 
-def gaussian_sum(values: Tensor, sigma: float, reach: int) -> Tensor:
+def gaussian_sum(values: Tensor, sigma: float | Sequence[float], reach: int) -> Tensor:
     """The sum about each voxel of `(B, C, *spatial)`, weighted by a Gaussian that is cut off `reach` voxels away.
 
-    The weights of a whole window add up to 1; beyond the border there is nothing to add.
+    The weights of a whole window add up to 1; beyond the border there is nothing to add. `sigma` is in voxels, one for
+    all axes or one each.
     """
-    whole = _bells(2 * reach + 1, sigma, reach)[reach].sum()
-    for axis, n in enumerate(values.shape[2:]):
-        values = apply_along((_bells(n, sigma, reach) / whole).to(values), values, axis)
+    for axis, (n, width) in enumerate(zip(values.shape[2:], _each(sigma, values), strict=True)):
+        whole = _bells(2 * reach + 1, width, reach)[reach].sum()
+        values = apply_along((_bells(n, width, reach) / whole).to(values), values, axis)
     return values
 
 
@@ -75,8 +76,7 @@ def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
         values: `(B, C, *spatial)`.
         sigma: in voxels, one for all axes or one each; 0 leaves an axis alone.
     """
-    sigmas = [float(sigma)] * (values.ndim - 2) if isinstance(sigma, int | float) else list(sigma)
-    for axis, (n, width) in enumerate(zip(values.shape[2:], sigmas, strict=True)):
+    for axis, (n, width) in enumerate(zip(values.shape[2:], _each(sigma, values), strict=True)):
         if width > 0:
             values = apply_along(_gaussian_matrix(n, width).to(values), values, axis)
     return values
@@ -85,6 +85,11 @@ def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
 def widened(values: Tensor, ratios: Sequence[float]) -> Tensor:
     """Smoothed along axes whose voxels are to grow by `ratios`: a voxel's width at half height becomes the new one."""
     return gaussian(values, [max(ratio * ratio - 1, 0.0) ** 0.5 / 2.355 for ratio in ratios])
+
+
+def _each(sigma: float | Sequence[float], values: Tensor) -> Sequence[float]:
+    """One for each spatial axis."""
+    return [float(sigma)] * (values.ndim - 2) if isinstance(sigma, int | float) else sigma
 
 
 def _gaussian_matrix(n: int, sigma: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from pullback.space.batch import one_batch
 from pullback.space.brief import brief
+from pullback.space.flow import Flow, Geodesic
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
@@ -39,6 +40,8 @@ __all__ = [
     "Composite",
     "Dense",
     "Displacement",
+    "Flow",
+    "Geodesic",
     "Grid",
     "Image",
     "Inverse",

@@ -103,6 +103,13 @@ class Transform(ABC):
         """
         return self.displacement(grid)
 
+    def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
+        """The velocities of its course, `(T, B, d, *spatial)` in voxels per unit of time, and the grid they lie on.
+
+        What is no flow goes at an even pace: its displacement on `grid`, or on its own.
+        """
+        return self.displacement(grid)[None], grid
+
     def __call__(self, points: Tensor) -> Tensor:
         """Points `(B, N, d)` or `(N, d)` in RAS mm to where they lie in the moving world."""
         batched = points if points.ndim == 3 else points[None]
@@ -216,24 +223,32 @@ class Dense(Transform):
     def grids(self) -> tuple[Grid, ...]:
         return (self.grid,)
 
+    @staticmethod
+    def weights(where: Tensor, n: int) -> Tensor:
+        """The matrix `(m, n)` that carries `n` values of the field along an axis over to `where` `(m,)`."""
+        return linear_weights(where, n)
+
     @property
     def params(self) -> tuple[Tensor, ...]:
         return (self.field,)
 
     def nth(self, n: int) -> Self:
-        return self if self.batch == 1 else self.with_params(self.field[n : n + 1])
+        return self if self.batch == 1 else replace(self, field=self.field[n : n + 1])  # type: ignore[type-var]
 
     def stack(self, others: Sequence[Transform]) -> Transform:
         alike = [one for one in others if type(one) is type(self) and one.grids == self.grids]
         if len(alike) < len(others):
             return super().stack(others)
-        return self.with_params(torch.cat([self.field, *(one.params[0] for one in alike)]))
+        return replace(self, field=torch.cat([self.field, *(one.field for one in alike)]))  # type: ignore[type-var]
 
     def followed(self, where: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
         return self.at(where), self.grid.holds(where, margin)
 
     def field_on(self, grid: Grid, displacement: bool = False) -> Tensor:
         return self.own_displacement if displacement else self.field
+
+    def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
+        return self.own_displacement[None], self.grid
 
     def at(self, where: Tensor) -> Tensor:
         at = self.grid.to_voxels(where)
@@ -272,7 +287,7 @@ class Dense(Transform):
         if steps is None:
             raise ValueError(f"{type(self).__name__}.on: the grids' axes differ")
         where = [at.clamp(0, n - 1) for (at, _), n in zip(steps, self.grid.shape, strict=True)]
-        field = _tensor_product(linear_weights, where, self.field)
+        field = _tensor_product(self.weights, where, self.field)
         return replace(self, field=_in_steps(field, steps), grid=grid)  # type: ignore[type-var]
 
     def _check(self) -> None:
@@ -335,6 +350,9 @@ class Velocity(Dense):
     @cached_property
     def own_displacement(self) -> Tensor:
         return exponential(self.field, self.squarings)
+
+    def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
+        return self.field[None], self.grid
 
     def with_params(self, *params: Tensor) -> "Velocity":
         return replace(self, field=params[0])

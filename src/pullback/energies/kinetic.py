@@ -1,0 +1,29 @@
+"""How far a motion goes."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pullback.alignment import Alignment
+from pullback.energies.regularity import Regularity
+from pullback.numerics.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class Kinetic(Regularity):
+    """½ ⟨v, K⁻¹ v⟩ as a mean over the time, the voxels and the batch; over channels it is a sum.
+
+    Beg et al. 2005 (LDDMM). v is in the kernel's unit per unit of time, so that its square is one of lengths in voxels,
+    mm or sides. A `Velocity` or `Geodesic` has one velocity for all time, a `Flow` of N pieces N times each of them.
+    Other fields count as a motion at an even pace by their displacement, and other transforms by theirs on the fixed
+    grid.
+    """
+
+    kernel: Kernel
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed = alignment.pair.fixed
+        velocities, grid = alignment.transform.motion_on(fixed.grid)
+        v = velocities.flatten(0, 1).to(fixed.data.device)
+        momentum = self.kernel.sharpen(v, grid.spacing.tolist())
+        return {"kinetic": (v * momentum).sum(1).mean() / 2}

@@ -1,0 +1,187 @@
+"""Flows of velocities that change in time, and geodesics, which their first velocity tells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pullback.errors import InputError
+from pullback.numerics.epdiff import shoot
+from pullback.numerics.integrate import Scheme, compose, euler, exponential, midpoint
+from pullback.numerics.kernel import Kernel
+from pullback.numerics.recompute import checkpointed
+from pullback.numerics.sine import sine_weights
+from pullback.space.brief import brief
+from pullback.space.grid import Grid
+from pullback.space.transform import Dense, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Flow(Dense):
+    """φ = exp(v₁) ∘ exp(v₂) ∘ … ∘ exp(v_N): one velocity after another, each for its piece of the time.
+
+    What has been found stands on the left and a new piece joins on the right, so that an image that φ has moved so far
+    is moved on by it. Points are moved by the last piece first, and so is the displacement made: what is interpolated
+    are the velocities, never what they have amounted to.
+
+    Attributes:
+        field: the pieces in front, `(N·B, d, *grid.shape)`: all of the first piece, then all of the second. Each is a
+            velocity times its share of the time, so that v/N in all of N pieces is `Velocity(v)`.
+        grid: their grid.
+        pieces: N.
+        squarings: of scaling and squaring, for each piece.
+        scheme: of the small flow that is squared: `euler`, as in `Velocity`, or `midpoint`, which without squarings is
+            as good as euler with five.
+        frugal: each piece is computed again for the gradient, which keeps less.
+
+    Raises:
+        InputError: no piece, squarings below 0, or a batch that is not so many times the pieces.
+    """
+
+    field: Tensor
+    grid: Grid
+    pieces: int = 8
+    squarings: int = 2
+    scheme: Scheme = euler
+    frugal: bool = True
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.pieces < 1 or self.squarings < 0 or len(self.field) % self.pieces:
+            raise InputError(
+                f"Flow: one piece or more, 0 squarings or more and a field of all pieces' batches expected, got "
+                f"{self.pieces}, {self.squarings} and {len(self.field)} fields"
+            )
+
+    @property
+    def batch(self) -> int:
+        return len(self.field) // self.pieces
+
+    def nth(self, n: int) -> "Flow":
+        return self if self.batch == 1 else replace(self, field=self._each[:, n])
+
+    def stack(self, others: Sequence[Transform]) -> Transform:
+        """One batch of this flow and others.
+
+        Raises:
+            ValueError: what is no flow of as many pieces on the same grid.
+        """
+        alike = [one for one in others if isinstance(one, Flow) and one.pieces == self.pieces]
+        if len(alike) < len(others) or any(one.grid != self.grid for one in alike):
+            raise ValueError("a batch is of flows of as many pieces on one grid")
+        return replace(self, field=torch.cat([self._each, *(one._each for one in alike)], 1).flatten(0, 1))
+
+    @property
+    def _each(self) -> Tensor:
+        """`(N, B, d, *grid.shape)`."""
+        return self.field.unflatten(0, (self.pieces, -1))
+
+    def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
+        return self.pieces * self._each, self.grid
+
+    @cached_property
+    def own_displacement(self) -> Tensor:
+        *others, last = self._each
+        total = exponential(last, self.squarings, self.scheme)
+        for piece in reversed(others):
+            total = checkpointed(self._moved_on, piece, total) if self.frugal else self._moved_on(piece, total)
+        return total
+
+    def _moved_on(self, piece: Tensor, inner: Tensor) -> Tensor:
+        return compose(exponential(piece, self.squarings, self.scheme), inner)
+
+    def with_params(self, *params: Tensor) -> "Flow":
+        return replace(self, field=params[0])
+
+    def inverse(self) -> "Flow":
+        """The same way back: exp(−v_N) ∘ … ∘ exp(−v₁)."""
+        return replace(self, field=-self._each.flip(0).flatten(0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Geodesic(Dense):
+    """The end of the shortest way that sets out with a velocity: geodesic shooting, as in LDDMM.
+
+    The way's length is that of a kernel, ⟨v, K⁻¹ v⟩, which stays the same all along it. To first order φ(x) is
+    x + v₀(x), as of a `Velocity` or a `Displacement` of the same field. Beg et al. 2005 and Miller et al. 2006 follow
+    the points of the moving image: their initial velocity is −v₀, and this map is their φ₁⁻¹. So v₀ lives where the
+    moving image is.
+
+    Attributes:
+        field: v₀, `(B, d, *grid.shape)` in voxels.
+        grid: its grid.
+        kernel: K; of lengths in voxels it is another one on another grid.
+        steps: in time.
+        scheme: `midpoint`, or `euler`, which halves the cost and needs many more steps.
+        frugal: each step is computed again for the gradient: memory for a step and a few fields for each step.
+
+    Raises:
+        InputError: fewer steps than one.
+    """
+
+    field: Tensor
+    grid: Grid
+    kernel: Kernel
+    steps: int = 10
+    scheme: Scheme = midpoint
+    frugal: bool = True
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.steps < 1:
+            raise InputError(f"Geodesic: one step or more expected, got {self.steps}")
+
+    @staticmethod
+    def weights(where: Tensor, n: int) -> Tensor:
+        """By sines: what is linear between voxels has kinks, whose momentum is beyond measure."""
+        return sine_weights(where, n)
+
+    def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
+        """The first velocity alone: the others are as long."""
+        return self.field[None], self.grid
+
+    @cached_property
+    def _shot(self) -> tuple[Tensor, Tensor]:
+        spacing = self.grid.spacing.tolist()
+        return shoot(-self.field, self.kernel, spacing, self.steps, self.scheme, self.frugal)
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The way itself, a piece for each step."""
+        pieces = -self._shot[0].flatten(0, 1) / self.steps
+        return Flow(pieces, self.grid, self.steps, squarings=0, scheme=self.scheme, frugal=self.frugal)
+
+    @property
+    def own_displacement(self) -> Tensor:
+        return self.flow.own_displacement
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """The momentum K⁻¹ v₀, as a multiple of what moves voxels by one where it is smooth.
+
+        A step on the velocity itself may be as rough as an image's edges, and the way that sets out so is long; what is
+        descended by its momentum is as smooth as the kernel, whatever the step.
+        """
+        return (self.kernel.sharpen(self.field, self.grid.spacing.tolist()) * self._per_momentum,)
+
+    def with_params(self, *params: Tensor) -> "Geodesic":
+        spacing = self.grid.spacing.tolist()
+        return replace(self, field=self.kernel.smooth(params[0] / self._per_momentum, spacing))
+
+    @property
+    def _per_momentum(self) -> Tensor:
+        """Voxels, by axis: `(d, 1, …)`."""
+        shape, spacing = self.grid.shape, self.grid.spacing.tolist()
+        gain = self.kernel.gain(shape, spacing)
+        per_axis = [gain / edge**2 for edge in self.kernel.edges(shape, spacing)]
+        return self.field.new_tensor(per_axis).view(-1, *[1] * len(shape))
+
+    def inverse(self) -> "Geodesic":
+        """The same way back, shot from its end; `flow.inverse()` goes back by the same steps and is more exact."""
+        return replace(self, field=self._shot[1])
