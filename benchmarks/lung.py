@@ -26,6 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pullback.methods.points.learn import Cloud, Learning
+from pullback.methods.points.lessons import ByMetric, Labelled, RandomField, Rigid, Synthetic, from_landmarks
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -35,8 +37,6 @@ from pullback.data.lung import FOLDS, LungPair, lung_fold, read_lung
 from pullback.files.beside import beside
 from pullback.methods.points.cyclical import Cyclical, untrained
 from pullback.methods.points.geometric import RegisterClouds, overlay
-from pullback.methods.points.learn import Cloud, Learning
-from pullback.methods.points.lessons import ByMetric, Labelled, RandomField, Rigid, Synthetic, from_landmarks
 from pullback.metrics.learn2reg import sdlogj
 from pullback.solvers import Settle
 from pullback.training import save_weights

@@ -22,7 +22,7 @@ from pullback.energies import LNCC, MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending,
 from pullback.methods.pair.classical import BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.correlated import Correlated
-from pullback.methods.pair.cyclical import Cyclical
+from pullback.methods.pair.cyclical import AUGMENT
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided, GuidedByNetworks
 from pullback.methods.pair.self_training import SelfTraining
@@ -220,7 +220,7 @@ WORK = {
     "a trained network": lambda pair: answered(trained(pair), pair),
     "one refined": lambda pair: answered(chain(trained(pair), replace(BALANCED, initialise=None, linear=())), pair),
     "features": correlated,
-    "augmentation": lambda pair: float(Cyclical().augment(pair, generator(0)).moving.data.sum()),
+    "augmentation": lambda pair: float(AUGMENT(pair, generator(0)).moving.data.sum()),
     "synthesis": lambda pair: float(Synthesis()(pair, generator(0)).moving.data.sum()),
     "synthesis on another grid": lambda pair: float(
         Synthesis(shape=(14, 16, 18))(pair, generator(0)).moving.data.sum()

@@ -11,7 +11,7 @@ import yaml
 from pullback.data import Cohort, Synthesis, Synthetic
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
-from pullback.methods.pair.cyclical import Cyclical, Descending
+from pullback.methods.pair.cyclical import Descending
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
 from pullback.metrics import STANDARD, Correlation, Dice
@@ -20,7 +20,7 @@ from pullback.space import Velocity
 from pullback.studies import ofg
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.run import build
-from pullback.training import Poly, Task, Training
+from pullback.training import Cyclical, Poly, Task, Training
 
 NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
@@ -35,8 +35,9 @@ def test_the_recipes_are_the_ones_we_know_of():
     learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
     learned |= {f"cyclical_voxelmorph_{on}" for on in DATA}
     weighed = {f"{design}_unet_{on}" for design in DESIGNS for on in WEIGHED}
-    assert set(names()) == expected | learned | weighed
-    assert len(names()) == 54 + 24 + 36
+    clouds = {f"{how}_geometric_lungs" for how in ("cyclical", "rigid", "field", "metric", "landmarks")}
+    assert set(names()) == expected | learned | weighed | clouds
+    assert len(names()) == 54 + 24 + 36 + 5
 
 
 def solid(recipe: Recipe) -> Recipe:
@@ -49,9 +50,11 @@ def solid(recipe: Recipe) -> Recipe:
 
 
 def distinct() -> list[str]:
-    """The recipes, but of those that differ in their images and numbers alone one."""
+    """The recipes for pairs of images, but of those that differ in their images and numbers alone one."""
     seen = {}
     for name in names():
+        if find(name).aligns != "pair":
+            continue
         recipe = replace(solid(find(name)), about="", data=TINY, training=Training())
         seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), name)
     return list(seen.values())
@@ -75,7 +78,7 @@ def test_every_recipe_runs_two_steps(name):
     network = made[-1] if isinstance(procedure, Cyclical) else made[0]
     before = {k: v.clone() for k, v in network.state_dict().items()}
     supervision = recipe.supervision() if isinstance(recipe.supervision, partial) else recipe.supervision
-    procedure(Task(made.__getitem__, TINY, supervision, training, recipe.metrics))
+    procedure(Task(made.__getitem__, TINY.train, supervision, training, recipe.evaluates(TINY.validation)))
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 

@@ -30,6 +30,7 @@ from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import EARLIER, Run, build, learned_from, load_run, run
 from pullback.training import (
     Cosine,
+    PairEvaluation,
     Plateau,
     Told,
     Training,
@@ -97,13 +98,13 @@ from test_train import recipe
 from pullback.study.run import run
 import pullback.training.train as loop
 count = 0
-def update(*args, original=loop._update):
+def update(*args, original=loop.update):
     global count
     count += 1
     if count == 8:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
-loop._update = update
+loop.update = update
 run(recipe(deterministic=True), {out!r})
 """
 
@@ -430,7 +431,8 @@ def test_the_rate_falls_where_validation_no_longer_rises_also_after_an_interrupt
         for stop in stops:
             out = tmp_path / str(len(stops))
             training = Training(updates=stop, **numbers)
-            train(SMALL(), COHORT.train, Unsupervised(), training, COHORT.validation, (Dice(),), out, stop != stops[0])
+            evaluation = PairEvaluation(COHORT.validation, (Dice(),))
+            train(SMALL(), COHORT.train, Unsupervised(), training, evaluation, out, stop != stops[0])
         return seen
 
     whole = rates(6)

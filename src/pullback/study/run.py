@@ -7,25 +7,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import yaml
 from rich.console import Console
 from torch import nn
 
-from pullback.alignment import Registered, Supervision
+from pullback.alignment import Registered
+from pullback.data import PairDataset
 from pullback.errors import InputError, Interrupted
+from pullback.example import Supervision
 from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
-from pullback.study.recipe import Recipe, as_data, from_yaml, read_recipe, to_yaml
+from pullback.study.recipe import Recipe, as_data, from_yaml, read_recipe, renamed, to_yaml
 from pullback.study.trained import Trained
-from pullback.training import Once, Task, device_of, load_tensors, load_weights, seeded
+from pullback.training import Once, PairEvaluation, Task, Training, device_of, load_tensors, load_weights, seeded
+from pullback.training.player import shares
 from pullback.training.train import check_left
 
 OFTEN = ("log_every", "save_every")  # what may change when a run is gone on with
+COMMANDS = {"pair": "register --network", "points": "match --network"}  # what takes a run, by what it aligns
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
@@ -33,9 +37,9 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     """Train by a recipe into the folder `out`; returns the network with the weights to use.
 
     The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
-    whom other runs that it names had learned from), `run.json` (versions, seed, timings, peak memory), the logs and the
-    weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is gone on with; how
-    long and how often to log may have changed, and how often to validate where no plateau counts it.
+    whom other runs that it names had learned from), `run.json` (versions, seed, what it aligns, timings, peak memory),
+    the logs and the weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is
+    gone on with; how long and how often to log may have changed, and how often to validate where no plateau counts it.
 
     Raises:
         InputError: images do not fit the network, or the folder holds another run or one that has done more updates, or
@@ -44,16 +48,8 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     out = Path(out)
     text, splits = to_yaml(recipe), _splits(recipe)
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
-    supervision = _supervision(recipe)
-    parameters = sum(p.numel() for p in build(recipe).parameters())
-    seen = next(iter(recipe.data.validation)).fixed
-    grid = seen.grid
-    made = recipe.network.keywords
-    if grid.ndim != made.get("ndim", grid.ndim):
-        raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
-    channels = seen.data.shape[1]
-    if "ndim" in made and channels != made.get("channels", 1):
-        raise InputError(f"the images have {channels} channels, the network others: set network.channels={channels}")
+    supervision, images = _supervision(recipe), _images(recipe)
+    parameters = _parameters(recipe, supervision)
     with alone_in(out):
         going_on = begun(out)
         if going_on:
@@ -64,20 +60,46 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
         if console is not None:
             counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
             console.print(f"subjects: {counts}", highlight=False)
-        about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
-        with _recorded(recipe, parameters, about, out):
+        with _recorded(recipe, parameters, images, out):
             return recipe.procedure(
                 Task(
                     partial(build, recipe),
-                    recipe.data,
+                    recipe.data.train,
                     supervision,
                     recipe.training,
-                    recipe.metrics,
+                    recipe.evaluates(recipe.data.validation),
                     out,
                     going_on,
                     console,
                 )
             )
+
+
+def _parameters(recipe: Recipe, supervision: Supervision) -> int:
+    """How many the network has; each player has its own."""
+    network = build(recipe)
+    learning = nn.ModuleDict({"network": network})
+    if isinstance(supervision, nn.Module):
+        learning["supervision"] = supervision
+    shares(learning, recipe.training.players, recipe.training.frozen)
+    return sum(p.numel() for p in network.parameters())
+
+
+def _images(recipe: Recipe) -> dict[str, Any]:
+    """What `run.json` says of the images that are learned from, if they are such: of the first validation example.
+
+    Raises:
+        InputError: the network takes others.
+    """
+    made, images = recipe.network.keywords, next(iter(recipe.data.validation)).images
+    if not images:
+        return {}
+    grid, channels = images[0].grid, images[0].data.shape[1]
+    if grid.ndim != made.get("ndim", grid.ndim):
+        raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
+    if "ndim" in made and channels != made.get("channels", 1):
+        raise InputError(f"the images have {channels} channels, the network others: set network.channels={channels}")
+    return {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
 
 
 def begun(out: Path) -> bool:
@@ -120,11 +142,11 @@ class Run:
     def _network(self) -> nn.Module:
         if not self.folder:
             raise InputError("no run is named to learn from; say which: --set supervision.teacher.folder=RUN")
-        return load_run(self.folder)[1].network
+        return load_network(self.folder)[1]
 
 
-def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, Trained]:
-    """The recipe of a folder that `run` wrote, and its network, with the best weights, as a register of any two images.
+def load_network(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, nn.Module]:
+    """The recipe of a folder that `run` wrote, and its network with the best weights, as it was trained.
 
     `trusted` as in `read_recipe`.
 
@@ -137,12 +159,33 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
     recipe = read_recipe(folder / "recipe.yaml", trusted)
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
-    noted = _json(folder / "run.json")
-    made = recipe.network.keywords
+    return recipe, network.eval()
+
+
+def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None = None) -> tuple[Recipe, Any]:
+    """The recipe of a folder that `run` wrote, and what can be done with it: of a run on pairs of images the network as
+    a register of any two, `Trained`; of others the network as it is.
+
+    Args:
+        trusted: as in `read_recipe`.
+        aligns: what it must align, such as `"pair"`; None takes any.
+
+    Raises:
+        InputError: as of `load_network`, or a run that aligns something else.
+    """
+    recipe, network = load_network(folder, trusted)
+    if aligns not in (None, recipe.aligns):
+        raise InputError(
+            f"{folder}: is a run that aligns {recipe.aligns}, not {aligns}; `pullback "
+            f"{COMMANDS.get(recipe.aligns, 'evaluate')}` takes it"
+        )
+    if recipe.aligns != PairEvaluation.aligns:
+        return recipe, network
+    made, data = recipe.network.keywords, cast(PairDataset, recipe.data)
     return recipe, Trained(
-        network.eval(),
-        noted.get("spacing mm"),
-        recipe.data.centred,
+        network,
+        _json(Path(folder) / "run.json").get("spacing mm"),
+        data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
     )
@@ -217,9 +260,11 @@ def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
 def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
     if not resume:
         raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    paced = recipe.training.schedule is not None or any(p.paced for p in _parts(recipe) if isinstance(p, Paced))
+    training = recipe.training
+    paced = any(player.schedule is not None for player in (training.first, *training.players))
+    paced = paced or training.choose_from > 0 or any(part.paced for part in _parts(recipe) if isinstance(part, Paced))
     whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
-    counted = recipe.training.plateau is not None
+    counted = training.plateau is not None
     free = (*OFTEN, *(() if whole else ("updates",)), *(() if counted else ("validate_every",)))
     before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
     if _fixed(before, recipe, free) != _fixed(now, recipe, free):
@@ -232,17 +277,21 @@ def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, re
 
 def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
-    training, and where images and other runs are."""
+    training, and where images and other runs are. Numbers that are as by default are left out, for older files lack
+    those that came later."""
     idle = {as_data(part)["part"]: part.elsewhere for part in _parts(recipe) if isinstance(part, Naming)}
     idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
     idle |= {as_data(recipe.data)["part"]: ("root",)}
+    usual = {as_data(recipe)["part"]: {"evaluation": None}, as_data(recipe.training)["part"]: as_data(Training())}
 
     def kept(tree: Any) -> Any:
         if isinstance(tree, list):
             return [kept(item) for item in tree]
-        if not isinstance(tree, dict):
+        if not isinstance(tree, dict) or not tree:
             return tree
-        return {k: kept(v) for k, v in tree.items() if k not in idle.get(str(tree.get("part")), ())}
+        tree, part = renamed(tree), str(tree.get("part"))
+        of, known = idle.get(part, ()), usual.get(part, {})
+        return {k: kept(v) for k, v in tree.items() if k not in of and not (k in known and v == known[k])}
 
     return kept(yaml.safe_load(text))
 
@@ -255,6 +304,7 @@ def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path
         manifest()
         | images
         | {
+            "aligns": recipe.aligns,
             "seed": recipe.training.seed,
             "device": str(device),
             "parameters": parameters,

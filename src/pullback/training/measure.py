@@ -49,6 +49,11 @@ def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
     return {name: math.fsum(values) / len(values) for name, values in columns.items()}
 
 
+def in_words(means: dict[str, float]) -> str:
+    """The numbers for one line, but for those of single labels."""
+    return ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
+
+
 def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
     """The number of the first metric that answered, turned so that more is better; what is no number is worst.
 
@@ -59,4 +64,4 @@ def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
         if metric.name in values:
             value = values[metric.name] if metric.higher_is_better else -values[metric.name]
             return -math.inf if math.isnan(value) else value
-    raise InputError("no metric answers on the validation pairs: they lack labels, landmarks or a known truth")
+    raise InputError("no metric answers on these pairs: they lack labels, landmarks or a known truth")

@@ -21,6 +21,7 @@ from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
+from pullback.study.run import load_run
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, pushed_name, whole
 
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
@@ -58,6 +59,8 @@ def match_files(
     masks: Sequence[str | Path | None] = (None, None),
     points: str | Path | None = None,
     space: str | None = None,
+    network: str | Path | None = None,
+    trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Find the map between two files of points and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both
     clouds where the other lies, `clouds.png`, `run.json`, and more points of the fixed world where they are given.
@@ -70,6 +73,8 @@ def match_files(
         masks: of the fixed and of the moving organ, whose surfaces then take part; of both or of neither.
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
+        network: folder of a run that aligns points, whose features tell points apart; None takes random ones.
+        trusted: packages whose parts that run uses.
 
     Returns:
         what `run.json` holds; under `quality` whether the map can be believed.
@@ -80,6 +85,9 @@ def match_files(
     here, there = (read_points(path, space) for path in (fixed, moving))
     table = None if points is None else read_points(points, space)
     _check(fixed, moving, here, there, matched, smoothing, masks)
+    if matched and network is not None:
+        raise InputError(f"--network {network}: is for points that are not --matched; leave one out")
+    features = None if network is None else load_run(network, trusted, "points")[1]
     partners = _partners(fixed, moving, here, there) if matched else None
     if table is not None and points is not None:
         _alike(fixed, here, points, table)
@@ -91,7 +99,7 @@ def match_files(
         if partners is not None:
             found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
         else:
-            found = match_points(here.points, there.points, surfaces)
+            found = match_points(here.points, there.points, surfaces, network=features)
         seconds = time.perf_counter() - clock
         transform = gridded(found, _grid(here.points, surfaces))
         inverse = transform.inverse()
@@ -115,6 +123,7 @@ def match_files(
             "matched": matched,
             **({} if partners is None else partners.told(here, there)),
             "surfaces": [str(path) for path in masks if path is not None],
+            "network": network and str(network),
             "direction": list(NOTES) + about_points(table, points),
             "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
             "quality": _judged(volumes),
