@@ -60,7 +60,7 @@ def test_labels_come_from_the_round_before_and_learning_begins_with_other_weight
 
     training = Training(updates=3, lr=1.0, optimiser=torch.optim.SGD)
     task = Task(lambda n: Numbered(10 * n), Numbers(), supervision, training, console=Console(quiet=True))
-    after = [float(network.weight) for _, network in Cyclical(Numbers(), rounds=3, pairs=2).after_each(task)]
+    after = [float(network.weight.detach()) for _, network in Cyclical(Numbers(), rounds=3, pairs=2).after_each(task)]
     assert after == [0, 11, 12, 13]
     assert heard == [(10, 0), (11, 11), (12, 12)], "who learns, and who labelled"
 
