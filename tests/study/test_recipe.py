@@ -8,12 +8,13 @@ import pytest
 import torch
 import yaml
 
-from pullback.data import Cohort, Synthesis, Synthetic
+from pullback.data import Cohort, Synthesis, Synthetic, Validation
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
 from pullback.methods.pair.cyclical import Descending
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
+from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.metrics import STANDARD, Correlation, Dice
 from pullback.recipes import find, names
 from pullback.space import Velocity
@@ -99,6 +100,29 @@ def test_yaml_round_trip(name, tmp_path):
     assert (again.data, again.training) == (recipe.data, recipe.training)
     one, other = (how.keywords if isinstance(how, partial) else how for how in (again.supervision, recipe.supervision))
     assert one == other if other is recipe.supervision else one.items() >= other.items()
+
+
+def test_recipes_of_before_say_the_same(tmp_path):
+    """As they were written when cyclical self-training was of images alone and a training had but one player."""
+    for name in ("cyclical_correlated_phantom", "ofg_voxelmorph_phantom"):
+        now = find(name)
+        tree = yaml.safe_load(to_yaml(now))
+        del tree["evaluation"]
+        for later in ("players", "frozen", "clip", "choose_from"):
+            del tree["training"][later]
+        if name.startswith("cyclical"):
+            del tree["procedure"]["labelling"]
+            tree["procedure"]["part"] = "pullback.methods.pair.cyclical.Cyclical"
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == to_yaml(now)
+
+
+def test_recipes_of_clouds_know_what_they_align_and_who_chooses():
+    for name in ("cyclical_geometric_lungs", "field_geometric_lungs"):
+        recipe = find(name)
+        assert recipe.aligns == "points"
+        assert isinstance(recipe.evaluates(Validation.singles(())), LandmarkEvaluation)
+    assert find("ofg_voxelmorph_phantom").aligns == "pair"
 
 
 def test_classes_as_values_survive(tmp_path):
