@@ -1,32 +1,16 @@
 """What is measured of a network on examples that it does not learn from."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import nn
 
 from pullback.data import Test, Validation
 from pullback.metrics import STANDARD, Metric
 from pullback.training.measure import measure, score
 
 Row = dict[str, float | str]
-
-
-@contextmanager
-def evaluating(network: Any) -> Iterator[None]:
-    """Within it a network does not train, and nothing wants gradients; afterwards it is as before."""
-    training = isinstance(network, nn.Module) and network.training
-    if training:
-        network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if training:
-            network.train()
 
 
 class Evaluation(Protocol):

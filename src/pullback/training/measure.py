@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,14 +16,22 @@ from pullback.metrics import Metric, numbers_of
 
 def align(register: Register, pair: Pair) -> Alignment:
     """The whole pair, labels and all, seen through what the register makes of its images; without gradient."""
-    if isinstance(register, nn.Module) and register.training:
-        register.eval()
-        try:
-            return align(register, pair)
-        finally:
-            register.train()
-    with torch.no_grad():
+    with evaluating(register):
         return seen(pair, register(pair.fixed, pair.moving))
+
+
+@contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """Within it a network does not train, and nothing wants gradients; afterwards it is as before."""
+    training = isinstance(network, nn.Module) and network.training
+    if training:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            network.train()
 
 
 def measure(
