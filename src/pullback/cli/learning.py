@@ -98,7 +98,8 @@ def train(
     from pullback.errors import InputError
     from pullback.recipes import find
     from pullback.study.recipe import read_recipe
-    from pullback.study.run import begun, run, the_same
+    from pullback.study.resume import the_same
+    from pullback.study.run import begun, run
 
     out = out or Path("runs") / Path(recipe).stem
     known = find(recipe, trust or ())

@@ -1,16 +1,14 @@
 """A recipe becomes a folder: trained, resumed, and read back."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
-import yaml
 from rich.console import Console
 from torch import nn
 
@@ -22,13 +20,12 @@ from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
-from pullback.study.recipe import Recipe, as_data, from_yaml, read_recipe, renamed, to_yaml
+from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
+from pullback.study.resume import Naming, check_resumable, noted, parts
 from pullback.study.trained import Trained
-from pullback.training import Once, PairEvaluation, Task, Training, device_of, load_tensors, load_weights, seeded
+from pullback.training import PairEvaluation, Task, device_of, load_weights, seeded
 from pullback.training.player import shares
-from pullback.training.train import check_left
 
-OFTEN = ("log_every", "save_every")  # what may change when a run is gone on with
 COMMANDS = {"pair": "register --network", "points": "match --network"}  # what takes a run, by what it aligns
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
@@ -53,7 +50,7 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     with alone_in(out):
         going_on = begun(out)
         if going_on:
-            _check_resumable(recipe, splits, out, resume)
+            check_resumable(recipe, splits, out, resume)
         with beside(out / "recipe.yaml") as temporary:
             temporary.write_text(text)
         write_json(splits, out / "splits.json")
@@ -184,7 +181,7 @@ def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None
     made, data = recipe.network.keywords, cast(PairDataset, recipe.data)
     return recipe, Trained(
         network,
-        _json(Path(folder) / "run.json").get("spacing mm"),
+        noted(Path(folder) / "run.json").get("spacing mm"),
         data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
@@ -193,107 +190,17 @@ def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None
 
 def learned_from(folder: str | Path) -> set[str]:
     """The subjects that a run, or one that it names, was trained on or chosen by; empty where it kept no record."""
-    splits = _json(Path(folder) / "splits.json")
+    splits = noted(Path(folder) / "splits.json")
     return {name for split in ("train", "validation", EARLIER) for name in splits.get(split, ())}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({error}); the file is damaged: delete it, or train anew") from error
 
 
 def _splits(recipe: Recipe) -> dict[str, list[str]]:
     """Subjects by split, and those of other runs that it names."""
     splits = {split: list(getattr(recipe.data, split).names) for split in ("train", "validation", "test")}
-    named = [getattr(part, name) for part in _parts(recipe) if isinstance(part, Naming) for name in part.elsewhere]
+    named = [getattr(part, name) for part in parts(recipe) if isinstance(part, Naming) for name in part.elsewhere]
     folders = [run.folder if isinstance(run, Run) else run for run in named]
     earlier = {name for folder in folders if folder and isinstance(folder, str) for name in learned_from(folder)}
     return splits | ({EARLIER: sorted(earlier)} if earlier else {})
-
-
-@runtime_checkable
-class Naming(Protocol):
-    """A part that says which of its members name other runs."""
-
-    elsewhere: tuple[str, ...]
-
-
-@runtime_checkable
-class Paced(Protocol):
-    """A part that says whether it changes with progress."""
-
-    paced: bool
-
-
-def _parts(thing: Any) -> Iterator[Any]:
-    """It, and all that it is made of, at any depth."""
-    yield thing
-    if isinstance(thing, partial):
-        thing = (*thing.args, *thing.keywords.values())
-    elif is_dataclass(thing) and not isinstance(thing, type):
-        thing = tuple(getattr(thing, field.name) for field in fields(thing))
-    for part in thing if isinstance(thing, tuple) else ():
-        yield from _parts(part)
-
-
-def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
-    """The recipe of a run that is gone on with, after a look at the one that was asked for.
-
-    Raises:
-        InputError: that is another.
-    """
-
-    def kinds(recipe: Recipe) -> set[str]:
-        parts = (recipe.network, recipe.supervision, recipe.procedure)
-        return {(part.func if isinstance(part, partial) else type(part)).__name__ for part in parts}
-
-    if named.about != begun.about or (not named.about and kinds(named) != kinds(begun)):
-        raise InputError(
-            f"{out}: is a run of {', '.join(sorted(kinds(begun)))} ({begun.about}), not of the recipe that was named "
-            f"({named.about}); go on with `train {out / 'recipe.yaml'} --resume -o {out}`, or name another folder"
-        )
-    return begun
-
-
-def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
-    if not resume:
-        raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    training = recipe.training
-    paced = any(player.schedule is not None for player in (training.first, *training.players))
-    paced = paced or training.choose_from > 0 or any(part.paced for part in _parts(recipe) if isinstance(part, Paced))
-    whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
-    counted = training.plateau is not None
-    free = (*OFTEN, *(() if whole else ("updates",)), *(() if counted else ("validate_every",)))
-    before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
-    if _fixed(before, recipe, free) != _fixed(now, recipe, free):
-        raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
-    if _json(out / "splits.json") != splits:
-        raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
-    if (out / "last.safetensors").is_file():
-        check_left(load_tensors(out / "last.safetensors")[1]["update"], recipe.training, out)
-
-
-def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
-    """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
-    training, and where images and other runs are. Numbers that are as by default are left out, for older files lack
-    those that came later."""
-    idle = {as_data(part)["part"]: part.elsewhere for part in _parts(recipe) if isinstance(part, Naming)}
-    idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
-    idle |= {as_data(recipe.data)["part"]: ("root",)}
-    usual = {as_data(recipe)["part"]: {"evaluation": None}, as_data(recipe.training)["part"]: as_data(Training())}
-
-    def kept(tree: Any) -> Any:
-        if isinstance(tree, list):
-            return [kept(item) for item in tree]
-        if not isinstance(tree, dict) or not tree:
-            return tree
-        tree, part = renamed(tree), str(tree.get("part"))
-        of, known = idle.get(part, ()), usual.get(part, {})
-        return {k: kept(v) for k, v in tree.items() if k not in of and not (k in known and v == known[k])}
-
-    return kept(yaml.safe_load(text))
 
 
 @contextmanager
