@@ -19,111 +19,124 @@ last step on all, were looked at: no case is wholly untouched.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
-from pullback.data.lung import FOLDS, LungPair, lung_fold, read_lung
+from pullback.data import LungCase, LungScans, Singles, lung_fold, read_lung
+from pullback.data.lung import FOLDS
 from pullback.files.beside import beside
-from pullback.methods.points.cyclical import Cyclical, untrained
+from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
+from pullback.methods.points.cyclical import PointLabels, untrained
 from pullback.methods.points.geometric import RegisterClouds, overlay
-from pullback.methods.points.learn import Cloud, Learning
-from pullback.methods.points.lessons import ByMetric, Labelled, RandomField, Rigid, Synthetic, from_landmarks
+from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.metrics.learn2reg import sdlogj
 from pullback.solvers import Settle
-from pullback.training import save_weights
+from pullback.training import Cyclical, InTurn, Steps, Task, Training, save_weights
 
 STEP = 4  # voxels between the points at which the dense field is known
 SEEN = (3, 6, 9)
 PAPER = {"initial": 11.99, "rigid": 2.98, "field": 3.19, "metric": 6.79, "landmarks": 2.27, "cyclical": 1.93}
 ROWS = ("initial", "overlaid", "settled", "random", "rigid", "field", "metric", "landmarks", "cyclical")
 
-Told = Callable[[float], None]
+LEARNED = {
+    "rigid": (PointDistance(), (Synthetic(Rigid()),)),
+    "field": (PointDistance(), (Synthetic(RandomField()),)),
+    "metric": (ByMetric(), (Affines(),)),
+    "landmarks": (PointDistance(), (FromLandmarks(), Affines(), NearTruth())),
+    "cyclical": (PointDistance(), (NearTruth(),)),
+}
+
 Displace = Callable[[Tensor], Tensor]
 
 
-def trained(row: str, pairs: Sequence[LungPair], given: argparse.Namespace, told: Told) -> Iterator[nn.Module]:
+def trained(row: str, cases: Sequence[int], given: argparse.Namespace, console: Console) -> Iterator[nn.Module]:
     """The network of a row; of `cyclical` one after each round. The others learn as long as all rounds together."""
-    clouds = [clouds_of(pair) for pair in pairs]
-    learning = Learning(epochs=given.epochs, batch=given.batch)
-    if row == "cyclical":
-        yield from Cyclical(given.rounds, learning, points=given.points, views=given.views)(clouds, given.seed, told)
+    if row == "random":
+        yield untrained(given.seed)
         return
-    network = untrained(given.seed, 0 if row == "random" else 1)
-    if row != "random":
-        marked = (from_landmarks(c, p.fixed_landmarks, p.moving_landmarks) for c, p in zip(clouds, pairs, strict=True))
-        lesson = {
-            "rigid": lambda: Synthetic(clouds, Rigid(), points=given.points),
-            "field": lambda: Synthetic(clouds, RandomField(), points=given.points),
-            "metric": lambda: ByMetric(clouds, points=given.points),
-            "landmarks": lambda: Labelled(clouds, list(marked), points=given.points),
-        }[row]()
-        replace(learning, epochs=given.rounds * given.epochs)(network, lesson, (given.seed,), len(clouds), told=told)
-    yield network
+    supervision, seen = LEARNED[row]
+    training = Training(
+        updates=given.rounds * given.epochs * math.ceil(len(cases) / given.batch),
+        batch=given.batch,
+        lr=1e-3,
+        seed=given.seed,
+        schedule=Steps(),
+        augment=InTurn((*seen, Chosen(given.points))),
+    )
+    make, examples = partial(untrained, given.seed), Singles([LungCase(str(given.data), case) for case in cases])
+    task = Task(make, examples, supervision, training, console=console)
+    if row == "cyclical":
+        rounds = Cyclical(PointLabels(views=given.views), given.rounds, len(cases), Affines(), easy=False)
+        yield from (network.cpu().eval() for said, network in rounds.after_each(task) if said["round"])
+        return
+    yield task.trained(make(1))
 
 
-def clouds_of(pair: LungPair) -> Cloud:
-    return Cloud(pair.fixed, pair.moving, (pair.fixed_surface, pair.moving_surface))
-
-
-def measured(pair: LungPair, displacement: Displace) -> dict[str, float]:
+def measured(scans: LungScans, displacement: Displace) -> dict[str, float]:
     return {
-        "nominal": error(pair, displacement),
-        "true": error(pair, displacement, pair.true / pair.nominal),
-        "sdlogj": sdlogj(dense(pair, displacement)),
+        "nominal": error(scans, displacement),
+        "true": error(scans, displacement, scans.true / scans.nominal),
+        "sdlogj": sdlogj(dense(scans, displacement)),
     }
 
 
-def error(pair: LungPair, displacement: Displace, scale: Tensor | float = 1.0) -> float:
-    off = pair.fixed_landmarks + displacement(pair.fixed_landmarks) - pair.moving_landmarks
+def error(scans: LungScans, displacement: Displace, scale: Tensor | float = 1.0) -> float:
+    here, there = scans.pair.fixed_landmarks.data[0], scans.pair.moving_landmarks.data[0]
+    off = here + displacement(here) - there
     return float((off * scale).norm(dim=1).mean())
 
 
-def dense(pair: LungPair, displacement: Displace) -> Tensor:
+def dense(scans: LungScans, displacement: Displace) -> Tensor:
     """On every fourth voxel of the fixed scan, in steps of those: `(1, 3, i, j, k)`."""
-    axes = [torch.arange(0, n, STEP, dtype=torch.float64) for n in pair.shape]
+    axes = [torch.arange(0, n, STEP, dtype=torch.float64) for n in scans.shape]
     where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    field = displacement(where.view(-1, 3) * pair.nominal) / pair.nominal / STEP
+    field = displacement(where.view(-1, 3) * scans.nominal) / scans.nominal / STEP
     return field.view(where.shape).movedim(-1, 0)[None]
 
 
-def evaluated(network: nn.Module, pair: LungPair) -> dict[str, float]:
+def evaluated(network: nn.Module, scans: LungScans) -> dict[str, float]:
     start = time.perf_counter()
-    *_, alone, found = RegisterClouds().stages(network, clouds_of(pair))
+    *_, alone, found = RegisterClouds().stages(network, scans.pair)
     seconds = time.perf_counter() - start
-    return {**measured(pair, found), "alone": error(pair, alone), "seconds": seconds}
+    return {**measured(scans, found), "alone": error(scans, alone), "seconds": seconds}
 
 
-def settled(pair: LungPair) -> dict[str, float]:
+def settled(scans: LungScans) -> dict[str, float]:
     """From the overlay without any features: what they add."""
-    start = time.perf_counter()
-    surfaces = (pair.fixed_surface.double(), pair.moving_surface.double())
-    fixed, moving = pair.fixed.double(), pair.moving.double()
-    found = Settle((8.0, 6.0, 4.0, 3.0, 2.0))(fixed, moving, overlay(fixed, moving), surfaces)
-    return {**measured(pair, found), "seconds": time.perf_counter() - start}
+    start, pair = time.perf_counter(), scans.pair
+    fixed, moving, *surfaces = (points.data[0].double() for points in (pair.fixed, pair.moving, *pair.surfaces))
+    found = Settle((8.0, 6.0, 4.0, 3.0, 2.0))(fixed, moving, overlay(fixed, moving), tuple(surfaces))
+    return {**measured(scans, found), "seconds": time.perf_counter() - start}
 
 
-def run(row: str, fold: int, given: argparse.Namespace, told: Told) -> dict[str, list[dict[str, float]]]:
+def overlaid(scans: LungScans) -> dict[str, float]:
+    return {**measured(scans, overlay(scans.pair.fixed.data[0], scans.pair.moving.data[0])), "seconds": 0.0}
+
+
+def initial(scans: LungScans) -> dict[str, float]:
+    return {**measured(scans, torch.zeros_like), "seconds": 0.0}
+
+
+def run(row: str, fold: int, given: argparse.Namespace, console: Console) -> dict[str, list[dict[str, float]]]:
     """Of one fold, the measures of its test cases, by the name of the row, and of each round of `cyclical`."""
-    train, test = (tuple(read_lung(given.data, case) for case in cases) for cases in lung_fold(fold))
-    if row == "initial":
-        return {row: [{"case": p.case, **measured(p, torch.zeros_like), "seconds": 0.0} for p in test]}
-    if row == "settled":
-        return {row: [{"case": p.case, **settled(p)} for p in test]}
-    if row == "overlaid":
-        return {row: [{"case": p.case, **measured(p, overlay(p.fixed, p.moving)), "seconds": 0.0} for p in test]}
+    train, test = lung_fold(fold)
+    scans = {case: read_lung(given.data, case) for case in test}
+    plain = {"initial": initial, "settled": settled, "overlaid": overlaid}
+    if row in plain:
+        return {row: [{"case": case, **plain[row](one)} for case, one in scans.items()]}
     results = {}
-    for number, network in enumerate(trained(row, train, given, told), 1):
+    for number, network in enumerate(trained(row, train, given, console), 1):
         name = f"{row} {number}" if row == "cyclical" else row
-        results[name] = [{"case": pair.case, **evaluated(network, pair)} for pair in test]
+        results[name] = [{"case": case, **evaluated(network, one)} for case, one in scans.items()]
         weights = given.out / f"{name.replace(' ', '_')}_fold{fold}.safetensors"
         save_weights(network, weights, {"row": name, "fold": fold})
     return results
@@ -199,19 +212,13 @@ def main() -> None:
     settings = {name: getattr(given, name) for name in ("rounds", "batch", "points", "views", "seed")}
     settings |= {"epochs in all": given.rounds * given.epochs}
     results: dict[str, list[dict[str, float]]] = {}
-    with Progress(console=console) as progress:
-        for row in given.rows:
-            for fold in given.folds:
-                task = progress.add_task(f"{row}, fold {fold}", total=given.rounds * given.epochs)
-
-                def told(loss: float, task=task, name=f"{row}, fold {fold}") -> None:
-                    progress.update(task, advance=1, description=f"{name}: loss {loss:.2f}")
-
-                path = given.out / f"{row}_fold{fold}.json"
-                found = kept(path, settings, lambda r=row, f=fold, t=told: run(r, f, given, t))
-                for name, rows in found.items():
-                    results.setdefault(name, []).extend(rows)
-                progress.remove_task(task)
+    for row in given.rows:
+        for fold in given.folds:
+            console.print(f"{row}, fold {fold}")
+            path = given.out / f"{row}_fold{fold}.json"
+            found = kept(path, settings, lambda r=row, f=fold: run(r, f, given, console))
+            for name, rows in found.items():
+                results.setdefault(name, []).extend(rows)
     shown(results, console)
 
 

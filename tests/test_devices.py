@@ -19,16 +19,19 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort, Synthesis
 from pullback.energies import LNCC, MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, SoftDice, SoftHausdorff
+from pullback.example import PointPair
 from pullback.methods.pair.classical import BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.correlated import Correlated
-from pullback.methods.pair.cyclical import Cyclical
+from pullback.methods.pair.cyclical import AUGMENT
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided, GuidedByNetworks
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
+from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.metrics import (
     STANDARD,
     CentroidError,
@@ -37,12 +40,13 @@ from pullback.metrics import (
     StructuralSimilarity,
     numbers_of,
 )
+from pullback.networks import GraphFeatures
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, chain
 from pullback.space import Affine, Composite, Displacement, Grid, Image, Points, ThinPlate, Transform, Velocity
 from pullback.study.evaluate import unmoved
 from pullback.study.trained import Trained
-from pullback.training import Told, UncertaintyWeighted, Unsupervised, seeded
+from pullback.training import InTurn, Told, UncertaintyWeighted, Unsupervised, seeded
 from pullback.workflows.quality import verdict
 
 ELSEWHERE = torch.device("meta")  # the one that torch knows everywhere
@@ -220,7 +224,7 @@ WORK = {
     "a trained network": lambda pair: answered(trained(pair), pair),
     "one refined": lambda pair: answered(chain(trained(pair), replace(BALANCED, initialise=None, linear=())), pair),
     "features": correlated,
-    "augmentation": lambda pair: float(Cyclical().augment(pair, generator(0)).moving.data.sum()),
+    "augmentation": lambda pair: float(AUGMENT(pair, generator(0)).moving.data.sum()),
     "synthesis": lambda pair: float(Synthesis()(pair, generator(0)).moving.data.sum()),
     "synthesis on another grid": lambda pair: float(
         Synthesis(shape=(14, 16, 18))(pair, generator(0)).moving.data.sum()
@@ -289,6 +293,31 @@ def test_it_works_elsewhere_as_it_does_here(pair, name):
     with elsewhere():
         there = WORK[name](pair.to(ELSEWHERE))
     assert there == pytest.approx(here, rel=2e-3)
+
+
+CLOUDS = {
+    "labels": (PointDistance(), InTurn((Affines(), NearTruth(), Chosen(20)))),
+    "landmarks": (PointDistance(), InTurn((FromLandmarks(), Chosen(20)))),
+    "fields": (PointDistance(), InTurn((Synthetic(RandomField()), Chosen(20)))),
+    "rigid": (PointDistance(), Synthetic(Rigid())),
+    "metric": (ByMetric(), Chosen(20)),
+}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_clouds_elsewhere(name):
+    """Augmented where they are, by what is drawn here, and learned from."""
+    supervision, augment = CLOUDS[name]
+    fixed = 60 * torch.rand(1, 40, 3, generator=generator(0))
+    moving = fixed.flip(1)[:, :36] * 1.1
+    marked = Points(fixed[:, :9].double() + 1)
+    marks = {"fixed_landmarks": marked, "moving_landmarks": Points(1.1 * marked.data)}
+    clouds = PointPair(Points(fixed), Points(moving), truth=Points(1.1 * fixed), **marks)
+    here = learned(GraphFeatures, supervision, augment(clouds, generator(1)))
+    with elsewhere():
+        assert learned(GraphFeatures, supervision, augment(clouds.to(ELSEWHERE), generator(1))) == pytest.approx(
+            here, rel=2e-3
+        )
 
 
 def test_vit_v_net_elsewhere():

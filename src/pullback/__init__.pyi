@@ -1,6 +1,6 @@
 """The front door: the names that `pullback` has, loaded when first used, and where each lives."""
 
-from .alignment import Alignment as Alignment, Pair as Pair, Register as Register, Supervision as Supervision
+from .alignment import Alignment as Alignment, Pair as Pair, Register as Register
 from .data import (
     Cohort as Cohort,
     Learn2Reg as Learn2Reg,
@@ -26,6 +26,7 @@ from .energies import (
     SoftHausdorff as SoftHausdorff,
 )
 from .errors import InputError as InputError
+from .example import Example as Example, PointPair as PointPair, Supervision as Supervision
 from .files import (
     Merge as Merge,
     read_channels as read_channels,
@@ -46,7 +47,7 @@ from .methods.pair.classical import (
 )
 from .methods.pair.convex_adam import ConvexAdam as ConvexAdam
 from .methods.pair.correlated import Correlated as Correlated
-from .methods.pair.cyclical import Cyclical as Cyclical
+from .methods.pair.cyclical import FieldLabels as FieldLabels
 from .methods.pair.ofg import (
     EveryKth as EveryKth,
     Guided as Guided,
@@ -112,8 +113,12 @@ from .study.run import Run as Run, load_run as load_run, run as run
 from .study.trained import Trained as Trained
 from .training import (
     Cosine as Cosine,
+    Cyclical as Cyclical,
+    PairEvaluation as PairEvaluation,
     Plateau as Plateau,
+    Player as Player,
     Poly as Poly,
+    Steps as Steps,
     Told as Told,
     Training as Training,
     UncertaintyWeighted as UncertaintyWeighted,

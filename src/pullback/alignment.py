@@ -1,4 +1,4 @@
-"""A pair, a pair seen through a transform, and what it means to register and to supervise."""
+"""A pair, a pair seen through a transform, and what it means to register."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -68,6 +68,11 @@ class Pair:
     def nth(self, n: int) -> Self:
         """The n-th pair of the batch; of a batch of one itself, whatever n."""
         return self if self.batch == 1 else replace(self, **{k: part.nth(n) for k, part in self._known.items()})
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Fixed and moving."""
+        return self.fixed, self.moving
 
     def to(self, device: torch.device) -> Self:
         """All that it knows, on `device`."""
@@ -195,15 +200,6 @@ class Register(Protocol):
     """Whatever aligns two images: a network, a solver, a chain of them."""
 
     def __call__(self, fixed: Image, moving: Image) -> Registered: ...
-
-
-class Supervision(Protocol):
-    """How a network learns from a pair: named losses, whose sum is descended. `progress` runs 0 → 1.
-
-    What has a slash in its name, such as `weight/ncc`, is logged and not part of the sum.
-    """
-
-    def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]: ...
 
 
 Objective = Callable[[Transform], Tensor]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pullback.data.lung import CASES, FOLDS, lung_fold, read_lung
+from pullback.data.lung import CASES, FOLDS, LungKeypoints, lung_fold, read_lung
 from pullback.errors import InputError
 
 
@@ -47,11 +47,29 @@ def test_folds_share_no_patient_and_miss_none():
 
 
 def test_points_are_in_nominal_mm(tmp_path):
-    stored, pair = parts(), read_lung(written(tmp_path, 3), 3)
-    np.testing.assert_allclose(pair.fixed, stored["exhale_keypoints"] * [1.75, 1, 1.25], rtol=1e-6)
-    np.testing.assert_allclose(pair.moving_landmarks, stored["landmarks_inhale"] * [1.75, 1, 1.25])
-    assert (pair.fixed.dtype, pair.moving_landmarks.dtype) == (torch.float32, torch.float64)
-    assert pair.shape == (192, 192, 208)
+    stored, scans = parts(), read_lung(written(tmp_path, 3), 3)
+    fixed, marked = scans.pair.fixed.data, scans.pair.moving_landmarks.data
+    np.testing.assert_allclose(fixed[0], stored["exhale_keypoints"] * [1.75, 1, 1.25], rtol=1e-6)
+    np.testing.assert_allclose(marked[0], stored["landmarks_inhale"] * [1.75, 1, 1.25])
+    assert (fixed.dtype, marked.dtype) == (torch.float32, torch.float64)
+    assert scans.shape == (192, 192, 208)
+
+
+def test_splits_are_folds_and_their_pairs_the_cases(tmp_path):
+    """Each case is tested on once and validates once; what is drawn and listed is what the reader reads."""
+    for fold in range(5):
+        data = LungKeypoints(str(written(tmp_path, 3)), fold)
+        names = [split.names for split in (data.train, data.validation, data.test)]
+        assert sorted(sum(names, ())) == [f"copd_{case:02d}" for case in CASES]
+        assert data.test.names == tuple(f"copd_{case:02d}" for case in FOLDS[fold])
+        assert data.validation.names == LungKeypoints(str(tmp_path), (fold + 1) % 5).test.names
+    one = next(iter(LungKeypoints(str(tmp_path), 0).validation))
+    assert one.name == "copd_03"
+    assert torch.equal(one.fixed.data, read_lung(tmp_path, 3).pair.fixed.data)
+    with pytest.raises(InputError, match="one of 0 to 4"):
+        LungKeypoints("x", 5)
+    with pytest.raises(InputError, match="no folder given: not a folder"):
+        _ = LungKeypoints().train
 
 
 def test_matches_are_never_read(tmp_path, monkeypatch):
@@ -60,9 +78,9 @@ def test_matches_are_never_read(tmp_path, monkeypatch):
     take = np.lib.npyio.NpzFile.__getitem__
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: asked.append(name) or take(self, name))
     wrong = {"exhale_match_in_inhale": np.full((20, 3), np.nan), "inhale_match_in_exhale": np.full((20, 3), np.nan)}
-    with_matches, without = read_lung(written(tmp_path, 2, **wrong), 2), read_lung(written(tmp_path, 3), 3)
-    assert torch.equal(with_matches.fixed, without.fixed)
-    assert torch.equal(with_matches.moving, without.moving)
+    with_matches, without = (read_lung(written(tmp_path, n, **more), n).pair for n, more in ((2, wrong), (3, {})))
+    assert torch.equal(with_matches.fixed.data, without.fixed.data)
+    assert torch.equal(with_matches.moving.data, without.moving.data)
     assert "exhale_keypoints" in asked
     assert not [name for name in asked if "match" in name]
 
@@ -85,14 +103,15 @@ def test_wrong_parts_are_named(tmp_path, others, words):
 
 
 def test_surfaces_are_the_masks_outermost_voxels_in_nominal_mm(tmp_path):
-    pair = read_lung(written(tmp_path, 3), 3)
-    assert (len(pair.fixed_surface), len(pair.moving_surface)) == (400, 4000)
-    for surface in (pair.fixed_surface, pair.moving_surface):
-        voxels = surface.double() / pair.nominal
+    scans = read_lung(written(tmp_path, 3), 3)
+    surfaces = [points.data[0] for points in scans.pair.surfaces]
+    assert [*map(len, surfaces)] == [400, 4000]
+    for surface in surfaces:
+        voxels = surface.double() / scans.nominal
         outermost = (voxels - torch.tensor([20.0, 30, 40])).minimum(torch.tensor([59.0, 69, 89]) - voxels).amin(1)
         torch.testing.assert_close(outermost, torch.zeros_like(outermost), atol=1e-4, rtol=0)
         assert len(surface.unique(dim=0)) == len(surface)
-    assert torch.equal(read_lung(tmp_path, 3).moving_surface, pair.moving_surface)
+    assert torch.equal(read_lung(tmp_path, 3).pair.surfaces[1].data[0], surfaces[1])
 
 
 def test_wrong_masks_are_named(tmp_path):
@@ -115,8 +134,8 @@ def test_wrong_files_are_named(tmp_path):
 def test_the_landmarks_begin_where_the_papers_say(lungs):
     errors = []
     for case in CASES:
-        pair = read_lung(lungs, case)
-        errors.append(float((pair.fixed_landmarks - pair.moving_landmarks).norm(dim=1).mean()))
+        pair = read_lung(lungs, case).pair
+        errors.append(float((pair.fixed_landmarks.data - pair.moving_landmarks.data).norm(dim=2).mean()))
     published = [11.16, 6.49, 15.05, 13.45, 11.55, 8.27, 15.06, 11.44, 14.40]
     assert errors == pytest.approx(published, abs=0.006)
 

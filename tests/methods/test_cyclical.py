@@ -15,9 +15,8 @@ from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.files.rows import read_csv
-from pullback.methods.pair import cyclical
 from pullback.methods.pair.correlated import Correlated, Refinement
-from pullback.methods.pair.cyclical import Cyclical, Descending, Labelled, accustomed
+from pullback.methods.pair.cyclical import AUGMENT, Descending, FieldLabels, accustomed
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import EndPointError
 from pullback.numerics.random import generator
@@ -26,11 +25,38 @@ from pullback.solvers import CoupledConvex, Descend, FeatureDescent, Optimised
 from pullback.space import Affine, Grid, Image
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
-from pullback.training import Apart, RandomAffine, Task, Told, Training, align, load_tensors, seeded
+from pullback.training import (
+    Apart,
+    Cyclical,
+    Labelled,
+    PairEvaluation,
+    RandomAffine,
+    Task,
+    Told,
+    Training,
+    align,
+    load_tensors,
+    seeded,
+)
 
 DATA = Cohort(spacing=6.0, train_subjects=4, validation_subjects=2, test_subjects=2)
 QUICK = Refinement(descent=FeatureDescent(solver=Descend(3, 1.0)))
 TRAINING = Training(updates=3, batch=2, lr=1e-3, save_every=1)
+SELF = partial(Cyclical, FieldLabels(), augment=AUGMENT)
+
+
+@dataclass(frozen=True)
+class Says(PairEvaluation):
+    """What it was given, one after the other."""
+
+    means: object = ()
+
+    def rows(self, network, device):
+        return iter([{"epe mm": next(self.means)}])
+
+
+def task(out=None, resume=False, training=TRAINING, evaluation=PairEvaluation(DATA.validation, (EndPointError(),))):
+    return Task(made, DATA.train, Told(), training, evaluation, out, resume, Console(quiet=True))
 
 
 def made(number: int = 0, refinement: Refinement = QUICK) -> Correlated:
@@ -168,7 +194,7 @@ def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():
     known = [pair_of(*cases) for cases in pairs]
     maps = [augment.maps(pair, generator(5, 2, n)) for n, pair in enumerate(known)]
     teacher = Knows(two.inverse() @ pair.truth @ one for pair, (one, two) in zip(known, maps, strict=True))
-    labelled = Cyclical(augment=augment)._labelled(teacher, pairs, (5, 2), None, Console(quiet=True))
+    labelled = SELF(augment=augment).labelled(teacher, DATA.train, pairs, (5, 2), None, Console(quiet=True))
     for pair, (fixed, _), label in zip(known, maps, labelled.labels, strict=True):
         grid = pair.fixed.grid
         off = (label.float() - pair.truth.displacement(grid)[0]).abs().amax(0)
@@ -184,7 +210,7 @@ def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():
 def test_the_more_a_label_was_refined_the_less_its_pair_is_drawn():
     stretches = [Affine.about((1 + 0.01 * n) * torch.eye(3), torch.zeros(3)) for n in range(4)]
     pairs = DATA.train.several(4, generator(0))
-    labelled = Cyclical(augment=None)._labelled(Knows(stretches), pairs, (0,), None, Console(quiet=True))
+    labelled = SELF(augment=None).labelled(Knows(stretches), DATA.train, pairs, (0,), None, Console(quiet=True))
     assert (labelled.weights.diff() < 0).all()
 
 
@@ -192,7 +218,7 @@ def test_pairs_are_drawn_by_weight_with_their_own_label():
     pairs = DATA.train.several(3, generator(0))
     shape = pair_of(*pairs[0]).fixed.grid.shape
     labels = [torch.full((3, *shape), float(n)).half() for n in range(3)]
-    labelled = Labelled(pairs, labels, torch.tensor([0.2, 0.0, 0.8]), None)
+    labelled = Labelled(DATA.train, pairs, labels, torch.tensor([0.2, 0.0, 0.8]), FieldLabels())
     drawn = [labelled.draw(generator(0, n)) for n in range(60)]
     values = [int(pair.truth.field.mean()) for pair in drawn]
     assert set(values) == {0, 2}
@@ -211,17 +237,15 @@ def test_each_stream_sees_a_pair_otherwise_and_each_round_anew(tmp_path):
             seen.append(found[0].matrix)
             return found
 
-    Cyclical(rounds=2, pairs=2, augment=Noted())(Task(made, DATA, Told(), TRAINING, console=Console(quiet=True)))
+    SELF(rounds=2, pairs=2, augment=Noted())(task())
     assert len(seen) == 2 * 2 + TRAINING.updates * TRAINING.batch
     assert len({tuple(matrix.flatten().tolist()) for matrix in seen}) == len(seen)
 
 
-def test_the_best_round_is_the_answer(tmp_path, monkeypatch):
+def test_the_best_round_is_the_answer(tmp_path):
     """As of any training: the weights are chosen in validation."""
-    found = iter([1.0, 5.0, 2.0, 3.0])
-    monkeypatch.setattr(cyclical, "measure", lambda *given: iter([{"epe mm": next(found)}]))
-    task = Task(made, DATA, Told(), TRAINING, (EndPointError(),), tmp_path, console=Console(quiet=True))
-    answer = Cyclical(rounds=3, pairs=2)(task).state_dict()
+    found = Says(DATA.validation, (EndPointError(),), iter([1.0, 5.0, 2.0, 3.0]))
+    answer = SELF(rounds=3, pairs=2)(task(tmp_path, evaluation=found)).state_dict()
     last, _ = load_tensors(tmp_path / "round-2" / "last.safetensors")
     kept, metadata = load_tensors(tmp_path / "best.safetensors")
     assert metadata["round"] == 2
@@ -229,14 +253,16 @@ def test_the_best_round_is_the_answer(tmp_path, monkeypatch):
     assert any(torch.equal(value, answer["network.coarse.weight"]) for value in last.values())
 
 
+def test_rounds_are_chosen_from_where_the_training_says(tmp_path):
+    found = Says(DATA.validation, (EndPointError(),), iter([1.0, 5.0, 2.0, 3.0]))
+    SELF(rounds=3, pairs=2)(task(tmp_path, training=replace(TRAINING, choose_from=0.9), evaluation=found))
+    assert load_tensors(tmp_path / "best.safetensors")[1]["round"] == 3
+
+
 def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
-    procedure = Cyclical(rounds=2, pairs=3)
-
-    def run(folder, resume=False):
-        return procedure(Task(made, DATA, Told(), TRAINING, (EndPointError(),), folder, resume, Console(quiet=True)))
-
-    whole = run(tmp_path / "a").state_dict()
-    again = run(tmp_path / "b").state_dict()
+    procedure = SELF(rounds=2, pairs=3)
+    whole = procedure(task(tmp_path / "a")).state_dict()
+    again = procedure(task(tmp_path / "b")).state_dict()
     assert all(torch.equal(whole[k], again[k]) for k in whole)
     table = (tmp_path / "a" / "rounds.csv").read_text()
     assert table.count("\n") == 4
@@ -244,43 +270,36 @@ def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
     rows = table.splitlines(keepends=True)
     for known in (rows[:3], rows):  # as if killed in the second round, and by hand
         (tmp_path / "b" / "rounds.csv").write_text("".join(known))
-        resumed = run(tmp_path / "b", resume=True).state_dict()
+        resumed = procedure(task(tmp_path / "b", resume=True)).state_dict()
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 def test_a_finished_round_is_not_done_again(tmp_path, monkeypatch):
-    procedure = Cyclical(rounds=2, pairs=3)
-    task = Task(made, DATA, Told(), TRAINING, (EndPointError(),), tmp_path, console=Console(quiet=True))
-    whole = procedure(task).state_dict()
+    procedure = SELF(rounds=2, pairs=3)
+    whole = procedure(task(tmp_path)).state_dict()
     assert not list(tmp_path.glob("labels-*"))
-    monkeypatch.setattr(cyclical, "measure", None)
-    monkeypatch.setattr(Cyclical, "_label", None)
-    again = procedure(replace(task, resume=True)).state_dict()
+    monkeypatch.setattr(PairEvaluation, "rows", None)
+    monkeypatch.setattr(FieldLabels, "label", None)
+    again = procedure(task(tmp_path, resume=True)).state_dict()
     assert all(torch.equal(whole[k], again[k]) for k in whole)
 
 
-def test_what_is_no_number_is_worst_but_better_than_no_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(cyclical, "measure", lambda *given: iter([{"epe mm": float("nan")}]))
-    task = Task(made, DATA, Told(), TRAINING, (EndPointError(),), tmp_path, console=Console(quiet=True))
-    Cyclical(rounds=2, pairs=2)(task)
+def test_what_is_no_number_is_worst_but_better_than_no_network(tmp_path):
+    found = Says(DATA.validation, (EndPointError(),), iter([float("nan")] * 3))
+    SELF(rounds=2, pairs=2)(task(tmp_path, evaluation=found))
     assert load_tensors(tmp_path / "best.safetensors")[1]["round"] == 1
 
 
 def test_rounds_share_all_updates(tmp_path):
-    def task(updates):
-        return Task(made, DATA, Told(), replace(TRAINING, updates=updates), (EndPointError(),), tmp_path)
-
     with pytest.raises(InputError, match="2 updates for 3 rounds"):
-        Cyclical(rounds=3, pairs=2)(task(2))
-    Cyclical(rounds=3, pairs=2)(replace(task(5), console=Console(quiet=True)))
+        SELF(rounds=3, pairs=2)(task(tmp_path, training=replace(TRAINING, updates=2)))
+    SELF(rounds=3, pairs=2)(task(tmp_path, training=replace(TRAINING, updates=5)))
     assert [read_csv(tmp_path / f"round-{n}" / "training.csv")[-1]["update"] for n in (1, 2, 3)] == [2, 2, 1]
 
 
 def test_rounds_bring_networks_nearer_to_the_truth():
     """Than networks that have seen images and learned nothing; so few updates get no farther than where images lie."""
-    training = replace(TRAINING, updates=20)
-    procedure = Cyclical(rounds=2, pairs=8)
-    network = procedure(Task(made, DATA, Told(), training, (EndPointError(),), console=Console(quiet=True)))
+    network = SELF(rounds=2, pairs=8)(task(training=replace(TRAINING, updates=20)))
     pairs = list(DATA.test)
     after = sum(error(network, pair) for pair in pairs)
     for number in (0, 1):
@@ -309,9 +328,9 @@ def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
         chance = torch.Generator().manual_seed(n)
         write(Image(torch.rand(1, 1, *shape, generator=chance), Grid.centred(shape)), tmp_path / f"s{n}.nii.gz")
     cases = tuple(FileCase(f"s{n}", tmp_path / f"s{n}.nii.gz") for n in range(3))
-    procedure, kept = Cyclical(pairs=5), tmp_path / "labels.safetensors"
-    pairs = Train(cases).several(5, generator(0))
-    made_now, read_again = (procedure._labelled(made(), pairs, (0,), kept, Console(quiet=True)) for _ in range(2))
+    train, kept = Train(cases), tmp_path / "labels.safetensors"
+    pairs = train.several(5, generator(0))
+    made_now, read_again = (SELF().labelled(made(), train, pairs, (0,), kept, Console(quiet=True)) for _ in range(2))
     assert len({label.shape for label in made_now.labels}) > 1
     assert all(torch.equal(a, b) for a, b in zip(made_now.labels, read_again.labels, strict=True))
 
@@ -320,7 +339,7 @@ def test_the_length_of_a_round_may_not_change_on_the_way(tmp_path):
     recipe = Recipe(
         "a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), strides=(2, 2), features=8), Told(), TRAINING
     )
-    recipe = replace(recipe, procedure=Cyclical(rounds=1, pairs=2), metrics=(EndPointError(),))
+    recipe = replace(recipe, procedure=SELF(rounds=1, pairs=2), metrics=(EndPointError(),))
     run(recipe, tmp_path / "run")
     longer = replace(recipe, training=replace(TRAINING, updates=6))
     with pytest.raises(InputError, match="another recipe"):

@@ -149,7 +149,10 @@ def test_a_source_that_is_missing_or_other_is_told(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         run(recipe(OTHER, Transferred(str(tmp_path / "nowhere"))), tmp_path / "b", console=QUIET)
     run(recipe(), tmp_path / "source", console=QUIET)
-    with pytest.raises(InputError, match=r"they begin with decoder, encoder, head, mix"):
+    with pytest.raises(
+        InputError,
+        match=r"with 'network\.bottom'; they begin with network\.decoder, network\.encoder",
+    ):
         run(recipe(OTHER, Transferred(str(tmp_path / "source"), ("bottom",))), tmp_path / "c", console=QUIET)
     wider = replace(recipe(OTHER, Transferred(str(tmp_path / "source"))), network=partial(PooledUNet, ndim=3))
     with pytest.raises(InputError, match="weights are of another network"):

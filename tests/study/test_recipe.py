@@ -8,19 +8,20 @@ import pytest
 import torch
 import yaml
 
-from pullback.data import Cohort, Synthesis, Synthetic
+from pullback.data import Cohort, Synthesis, Synthetic, Validation
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
-from pullback.methods.pair.cyclical import Cyclical, Descending
+from pullback.methods.pair.cyclical import Descending
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
+from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.metrics import STANDARD, Correlation, Dice
 from pullback.recipes import find, names
 from pullback.space import Velocity
 from pullback.studies import ofg
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.run import build
-from pullback.training import Poly, Task, Training
+from pullback.training import Cyclical, Poly, Task, Training
 
 NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
 DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
@@ -35,8 +36,9 @@ def test_the_recipes_are_the_ones_we_know_of():
     learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
     learned |= {f"cyclical_voxelmorph_{on}" for on in DATA}
     weighed = {f"{design}_unet_{on}" for design in DESIGNS for on in WEIGHED}
-    assert set(names()) == expected | learned | weighed
-    assert len(names()) == 54 + 24 + 36
+    clouds = {f"{how}_geometric_lungs" for how in ("cyclical", "rigid", "field", "metric", "landmarks")}
+    assert set(names()) == expected | learned | weighed | clouds
+    assert len(names()) == 54 + 24 + 36 + 5
 
 
 def solid(recipe: Recipe) -> Recipe:
@@ -49,9 +51,11 @@ def solid(recipe: Recipe) -> Recipe:
 
 
 def distinct() -> list[str]:
-    """The recipes, but of those that differ in their images and numbers alone one."""
+    """The recipes for pairs of images, but of those that differ in their images and numbers alone one."""
     seen = {}
     for name in names():
+        if find(name).aligns != "pair":
+            continue
         recipe = replace(solid(find(name)), about="", data=TINY, training=Training())
         seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), name)
     return list(seen.values())
@@ -75,7 +79,7 @@ def test_every_recipe_runs_two_steps(name):
     network = made[-1] if isinstance(procedure, Cyclical) else made[0]
     before = {k: v.clone() for k, v in network.state_dict().items()}
     supervision = recipe.supervision() if isinstance(recipe.supervision, partial) else recipe.supervision
-    procedure(Task(made.__getitem__, TINY, supervision, training, recipe.metrics))
+    procedure(Task(made.__getitem__, TINY.train, supervision, training, recipe.evaluates(TINY.validation)))
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
@@ -96,6 +100,29 @@ def test_yaml_round_trip(name, tmp_path):
     assert (again.data, again.training) == (recipe.data, recipe.training)
     one, other = (how.keywords if isinstance(how, partial) else how for how in (again.supervision, recipe.supervision))
     assert one == other if other is recipe.supervision else one.items() >= other.items()
+
+
+def test_recipes_of_before_say_the_same(tmp_path):
+    """As they were written when cyclical self-training was of images alone and a training had but one player."""
+    for name in ("cyclical_correlated_phantom", "ofg_voxelmorph_phantom"):
+        now = find(name)
+        tree = yaml.safe_load(to_yaml(now))
+        del tree["evaluation"]
+        for later in ("players", "frozen", "clip", "choose_from"):
+            del tree["training"][later]
+        if name.startswith("cyclical"):
+            del tree["procedure"]["labelling"]
+            tree["procedure"]["part"] = "pullback.methods.pair.cyclical.Cyclical"
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == to_yaml(now)
+
+
+def test_recipes_of_clouds_know_what_they_align_and_who_chooses():
+    for name in ("cyclical_geometric_lungs", "field_geometric_lungs"):
+        recipe = find(name)
+        assert recipe.aligns == "points"
+        assert isinstance(recipe.evaluates(Validation.singles(())), LandmarkEvaluation)
+    assert find("ofg_voxelmorph_phantom").aligns == "pair"
 
 
 def test_classes_as_values_survive(tmp_path):

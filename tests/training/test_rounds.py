@@ -4,42 +4,65 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from rich.console import Console
+from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort
 from pullback.numerics.random import generator
 from pullback.space import Affine, Displacement, Grid, Image, pull
-from pullback.training import RandomAffine, Told, easy_first, rounds, seen_through
+from pullback.training import Cyclical, RandomAffine, Task, Told, Training, easy_first, seen_through
 
 
-class Counted(nn.Module):
-    def __init__(self, name: str) -> None:
+class Numbered(nn.Module):
+    """A network that is one number, which learning raises by 1."""
+
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.name = name
+        self.weight = nn.Parameter(torch.tensor(float(number)))
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+
+class Numbers:
+    """Examples without content, labelled with the number of who labels them."""
+
+    name, images = "nothing", ()
+
+    def to(self, device):
+        return self
+
+    def several(self, count, generator):
+        return [None] * count
+
+    def load(self, item):
+        return self
+
+    def untrained(self, network, examples, seed):
+        return network
+
+    def label(self, network, example, how, generator):
+        return network.weight.detach().clone(), 0.0
+
+    def told(self, example, label):
+        told = Numbers()
+        told.label_of = float(label)
+        return told
 
 
 def test_labels_come_from_the_round_before_and_learning_begins_with_other_weights():
-    told = []
+    heard = []
 
-    def label(network, number):
-        told.append(f"labels of {network.name} for {number}")
-        return told[-1]
+    def supervision(network, example, progress):
+        heard.append((float(network().detach()), example.label_of))
+        return {"loss": -network()}
 
-    def learn(network, labels, number):
-        told.append(f"round {number}: {network.name} learns {labels}")
-        return Counted(f"{network.name}+")
-
-    names = [network.name for network in rounds(lambda n: Counted(f"random {n}"), label, learn, 3)]
-    assert names == ["random 1+", "random 1++", "random 1+++"]
-    assert told == [
-        "labels of random 0 for 0",
-        "round 0: random 1 learns labels of random 0 for 0",
-        "labels of random 1+ for 1",
-        "round 1: random 1+ learns labels of random 1+ for 1",
-        "labels of random 1++ for 2",
-        "round 2: random 1++ learns labels of random 1++ for 2",
-    ]
+    training = Training(updates=3, lr=1.0, optimiser=torch.optim.SGD)
+    task = Task(lambda n: Numbered(10 * n), Numbers(), supervision, training, console=Console(quiet=True))
+    after = [float(network.weight.detach()) for _, network in Cyclical(Numbers(), rounds=3, pairs=2).after_each(task)]
+    assert after == [0, 11, 12, 13]
+    assert heard == [(10, 0), (11, 11), (12, 12)], "who learns, and who labelled"
 
 
 def test_easy_pairs_are_drawn_more_often():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch.optim import SGD
 
@@ -30,12 +31,16 @@ from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import EARLIER, Run, build, learned_from, load_run, run
 from pullback.training import (
     Cosine,
+    PairEvaluation,
     Plateau,
+    Player,
     Told,
     Training,
     Unsupervised,
     draw,
+    load_tensors,
     load_weights,
+    save_tensors,
     save_weights,
     score,
     seeded,
@@ -97,13 +102,13 @@ from test_train import recipe
 from pullback.study.run import run
 import pullback.training.train as loop
 count = 0
-def update(*args, original=loop._update):
+def update(*args, original=loop.update):
     global count
     count += 1
     if count == 8:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*args)
-loop._update = update
+loop.update = update
 run(recipe(deterministic=True), {out!r})
 """
 
@@ -216,6 +221,36 @@ def test_a_run_that_has_done_more_is_left_as_it_is(tmp_path):
         train(SMALL(), COHORT.train, Unsupervised(), Training(updates=3), out=tmp_path, resume=True)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     run(recipe(updates=4), tmp_path, resume=True)
+
+
+def test_a_run_of_before_is_gone_on_with(tmp_path):
+    """Its recipe lacks what came later, and its optimiser has no name."""
+    run(recipe(updates=4), tmp_path / "whole")
+    run(recipe(updates=2), tmp_path / "old")
+    tree = yaml.safe_load((tmp_path / "old" / "recipe.yaml").read_text())
+    del tree["evaluation"]
+    for later in ("players", "frozen", "clip", "choose_from"):
+        del tree["training"][later]
+    (tmp_path / "old" / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    last = tmp_path / "old" / "last.safetensors"
+    tensors, about = load_tensors(last)
+    save_tensors({k.replace("optimiser.network.", "optimiser."): v for k, v in tensors.items()}, last, about)
+    run(recipe(updates=4), tmp_path / "old", resume=True)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "old"))
+    with pytest.raises(InputError, match="another recipe"):
+        run(recipe(updates=4, clip=1.0), tmp_path / "old", resume=True)
+
+
+def test_claims_of_players_are_told_before_a_run_begins(tmp_path):
+    with pytest.raises(InputError, match=r"judge: no weight's name begins with 'supervision\.judge'; they begin with"):
+        run(recipe(players=(Player("judge", ("supervision.judge",)),)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_depends_on_the_length_may_not_change_with_it(tmp_path):
+    run(recipe(updates=2, choose_from=0.5), tmp_path)
+    with pytest.raises(InputError, match="another recipe"):
+        run(recipe(updates=4, choose_from=0.5), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("plateau", [None, Plateau(0.5, 1)])
@@ -430,7 +465,8 @@ def test_the_rate_falls_where_validation_no_longer_rises_also_after_an_interrupt
         for stop in stops:
             out = tmp_path / str(len(stops))
             training = Training(updates=stop, **numbers)
-            train(SMALL(), COHORT.train, Unsupervised(), training, COHORT.validation, (Dice(),), out, stop != stops[0])
+            evaluation = PairEvaluation(COHORT.validation, (Dice(),))
+            train(SMALL(), COHORT.train, Unsupervised(), training, evaluation, out, stop != stops[0])
         return seen
 
     whole = rates(6)

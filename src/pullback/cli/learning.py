@@ -98,7 +98,8 @@ def train(
     from pullback.errors import InputError
     from pullback.recipes import find
     from pullback.study.recipe import read_recipe
-    from pullback.study.run import begun, run, the_same
+    from pullback.study.resume import the_same
+    from pullback.study.run import begun, run
 
     out = out or Path("runs") / Path(recipe).stem
     known = find(recipe, trust or ())
@@ -125,38 +126,42 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure runs on the test pairs of the first one's data: mean ± sd, paired differences, seconds, memory.
+    """Measure runs on the test split of the first one's data: mean ± sd, paired differences, seconds, memory.
 
-    Beside them stand the unmoved images and ConvexAdam, which needs no training.
+    Beside those on pairs of images stand the unmoved ones and ConvexAdam, which
+    needs no training.
     """
-    from pullback.alignment import Register
     from pullback.errors import InputError
     from pullback.files.lock import alone_in
     from pullback.methods.pair.convex_adam import ConvexAdam
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, left_out, unmoved
-    from pullback.study.run import learned_from, load_run
+    from pullback.study.run import learned_from, load_network
     from pullback.training import device_of
 
-    loaded = {str(run): load_run(run, trust or ()) for run in runs}
+    loaded = {str(run): load_network(run, trust or ()) for run in runs}
+    kinds = {name: recipe.aligns for name, (recipe, _) in loaded.items()}
+    if len(set(kinds.values())) > 1:
+        raise InputError(f"runs that align the same are measured together; these align {kinds}")
     first = _resolved(next(iter(loaded.values()))[0], data, _of_data(setting))
     console = terminal(as_json)
     where = device_of(device)
-    networks = {name: trained.network.to(where) for name, (_, trained) in loaded.items()}
+    networks = {name: network.to(where) for name, (_, network) in loaded.items()}
+    pairs = first.aligns == "pair"
     for name in ("before", "ConvexAdam"):
         if name in networks:
             raise InputError(f"{name}: is the name of a row that stands beside runs; rename the folder of this run")
-    registers: dict[str, Register] = {"before": unmoved, **networks}
     for run in runs:
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
     reference = str(runs[0]) if len(runs) > 1 else None
     with alone_in(out):
-        results = evaluate(registers, first.data.test, first.metrics, where, console)
-        if not runs_only:
+        beside = {"before": unmoved} if pairs else {}
+        results = evaluate(beside | networks, first.data.test, first.evaluates, where, console)
+        if pairs and not runs_only:
             with left_out("no row of ConvexAdam", console):
-                results |= evaluate({"ConvexAdam": ConvexAdam()}, first.data.test, first.metrics, where, console)
+                results |= evaluate({"ConvexAdam": ConvexAdam()}, first.data.test, first.evaluates, where, console)
         write_tables(results, reference, out)
-    console.print(table(results, console, reference, f"{len(first.data.test)} test pairs"))
+    console.print(table(results, console, reference, f"{len(first.data.test)} test examples"))
     say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")
 
 

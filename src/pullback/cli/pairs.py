@@ -67,7 +67,7 @@ def register(
         refuse(idle, "not together with --network")
         if refine is None:
             refuse({"--energy": energy, "--smoothness": smoothness}, "with --network it takes --refine STEPS")
-        trained = load_run(network, trust or ())[1]
+        trained = load_run(network, trust or (), "pair")[1]
         trained.network.to(where)
         chosen = learned(trained, init, refine, energy, weight)
     with working(terminal(True), "aligning"):
@@ -98,6 +98,8 @@ def match(
     moving_mask: Annotated[Path | None, typer.Option(help="The organ: where to look; its surface takes part.")] = None,
     fixed_points: Annotated[Path | None, typer.Option(help="More points to push to moving.")] = None,
     space: Annotated[str | None, typer.Option(help="World of points that name none.")] = None,
+    network: Annotated[Path | None, typer.Option(help="Folder of a run trained on points.")] = None,
+    trust: Trust = None,
     as_json: Json = False,
 ) -> None:
     """Align two clouds of points: transforms both ways, both clouds moved, a picture. Exit code 3: looks failed.
@@ -108,11 +110,14 @@ def match(
     hand and belong together: by their names (label, name, n, id or number)
     where both files have some, or by row.
     """
+    from pullback.errors import refuse
     from pullback.workflows.match import match_files, summary
 
+    if network is None:
+        refuse({"--trust": trust}, "is of a network's parts, and there is no --network")
     with working(terminal(True), "matching"):
         masks = (fixed_mask, moving_mask)
-        content = match_files(fixed, moving, out, matched, smoothing, masks, fixed_points, space)
+        content = match_files(fixed, moving, out, matched, smoothing, masks, fixed_points, space, network, trust or ())
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:
         raise typer.Exit(3)

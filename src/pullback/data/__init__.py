@@ -4,6 +4,8 @@ from pullback.data.case import (
     Case,
     Dataset,
     FileCase,
+    PairDataset,
+    Singles,
     Subject,
     Test,
     Train,
@@ -17,11 +19,11 @@ from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
-from pullback.data.lung import LungPair, lung_fold, read_lung
+from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, shown
 from pullback.data.synthesis import Synthesis, Synthetic
 
-Stored = PairFolder | Learn2Reg | PreparedIXI
+Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
 """Datasets that are read from the folder of their `root`."""
 
 __all__ = [
@@ -30,10 +32,14 @@ __all__ = [
     "Dataset",
     "FileCase",
     "Learn2Reg",
-    "LungPair",
+    "LungCase",
+    "LungKeypoints",
+    "LungScans",
+    "PairDataset",
     "PairFolder",
     "PickledCase",
     "PreparedIXI",
+    "Singles",
     "Stored",
     "Subject",
     "Synthesis",

@@ -4,7 +4,7 @@ from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
@@ -34,11 +34,11 @@ class Subject:
 
 
 class Case(Protocol):
-    """Something that can be loaded as a subject."""
+    """Something that can be loaded: as a `Subject`, or as an example by itself."""
 
     @property
     def name(self) -> str: ...
-    def load(self) -> Subject: ...
+    def load(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -142,16 +142,49 @@ class Train:
             ways += [way[::-1] for way in ways]
         return ways[:count]
 
+    def load(self, cases: tuple[Case, Case]) -> Pair:
+        """One of `several`."""
+        return pair_of(*cases)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Its subjects, sorted."""
         return tuple(sorted({subject_of(case) for case in self.cases}))
 
 
-class Maker(Protocol):
-    """Makes the pair at `number` of a list out of its fixed case alone, each time the same."""
+@dataclass(frozen=True)
+class Singles:
+    """What networks learn from where each case is an example by itself."""
 
-    def __call__(self, case: Case, number: int) -> Pair: ...
+    cases: Sequence[Case]
+
+    def draw(self, generator: torch.Generator) -> Any:
+        """One of them by chance, loaded."""
+        return self.cases[int(torch.randint(len(self.cases), (), generator=generator))].load()
+
+    def several(self, count: int, generator: torch.Generator) -> list[Case]:
+        """So many different ones, by chance, or all there are."""
+        return [self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:count].tolist()]
+
+    def load(self, case: Case) -> Any:
+        """One of `several`."""
+        return case.load()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its cases, sorted."""
+        return tuple(sorted({case.name for case in self.cases}))
+
+
+class Maker(Protocol):
+    """Makes the example at `number` of a list out of its fixed case alone, each time the same."""
+
+    def __call__(self, case: Case, number: int) -> Any: ...
+
+
+def itself(case: Case, number: int) -> Any:
+    """The maker of examples that are stored as such: the case, loaded."""
+    return case.load()
 
 
 @dataclass(frozen=True)
@@ -169,14 +202,19 @@ class _Renumbered:
 class _Listed(ABC):
     """Pairs that are the same each time, fixed ← moving; an `atlas` is none of the subjects.
 
-    With `make` only the fixed cases are as they are stored: pairs are made of them.
+    With `make` only the fixed cases are as they are stored: pairs, or other examples, are made of them.
     """
 
     pairs: Sequence[tuple[Case, Case]]
     atlas: Case | None = None
     make: Maker | None = None
 
-    def __iter__(self) -> Iterator[Pair]:
+    @classmethod
+    def singles(cls, cases: Sequence[Case], make: Maker = itself) -> Self:
+        """An example of each case."""
+        return cls([(case, case) for case in cases], make=make)
+
+    def __iter__(self) -> Iterator[Any]:
         for number, (fixed, moving) in enumerate(self.pairs):
             yield pair_of(fixed, moving) if self.make is None else self.make(fixed, number)
 
@@ -211,11 +249,16 @@ class Dataset(Protocol):
     """Three splits without a subject in common."""
 
     @property
-    def train(self) -> Train: ...
+    def train(self) -> Train | Singles: ...
     @property
     def validation(self) -> Validation: ...
     @property
     def test(self) -> Test: ...
+
+
+class PairDataset(Dataset, Protocol):
+    """Of pairs of images."""
+
     @property
     def centred(self) -> bool:
         """Whether images lie middle on middle, whatever their headers say."""

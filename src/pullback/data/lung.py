@@ -3,49 +3,44 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pullback.data.case import LOADED, Singles, Test, Validation
 from pullback.errors import InputError
+from pullback.example import PointPair
 from pullback.files.nifti import load, stored_voxels
-from pullback.space import SURFACE, Grid, Labels, outline
+from pullback.space import SURFACE, Grid, Labels, Points, outline
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud
 FOLDS = ((2,), (3, 4), (5, 6), (7, 8), (9, 10))  # the paper's pairs of patients in order, less case 01
 
 
 @dataclass(frozen=True, eq=False)
-class LungPair:
+class LungScans:
     """Unpaired keypoints of an exhale scan (fixed) and an inhale scan (moving) of one patient.
 
     Points are voxels × the nominal spacing, in mm: the millimetres of the published tables. The true voxel size differs
     from patient to patient.
 
     Attributes:
-        case: number.
-        fixed, moving: Förstner points `(N, 3)` and `(M, 3)`, float32.
-        fixed_surface, moving_surface: points on the surfaces of the lungs, `(400, 3)` and `(4000, 3)`, float32.
-        fixed_landmarks, moving_landmarks: of experts, one to one, `(300, 3)`, float64.
+        pair: Förstner points, and 400 and 4,000 points on the surfaces of the lungs, float32; 300 landmarks of experts,
+            float64.
         nominal, true: voxel sizes `(3,)` in mm, float64.
         shape: of the scan in voxels.
     """
 
-    case: int
-    fixed: Tensor
-    moving: Tensor
-    fixed_surface: Tensor
-    moving_surface: Tensor
-    fixed_landmarks: Tensor
-    moving_landmarks: Tensor
+    pair: PointPair
     nominal: Tensor
     true: Tensor
     shape: tuple[int, ...]
 
 
-def read_lung(folder: str | Path, case: int) -> LungPair:
+def read_lung(folder: str | Path, case: int) -> LungScans:
     """One case of `copd_NN.npz`, and of `masks/`. Of the automatic matches in the same file nothing is read.
 
     Raises:
@@ -67,8 +62,69 @@ def read_lung(folder: str | Path, case: int) -> LungPair:
     masks = (Path(folder) / "masks" / f"case_{case:02d}_{breath}_mask.nii.gz" for breath in ("exp", "insp"))
     surfaces = [_surface(mask, sizes, nominal, count).float() for mask, count in zip(masks, SURFACE, strict=True)]
     fixed, moving = ((points * nominal).float() for points in clouds)
-    first, second = (points * nominal for points in landmarks)
-    return LungPair(case, fixed, moving, surfaces[0], surfaces[1], first, second, nominal, true, sizes)
+    here, there = landmarks
+    parts = (fixed, moving, *surfaces, here * nominal, there * nominal)
+    names = [f"{side}{what}" for what in ("", "_surface", "_landmarks") for side in ("fixed", "moving")]
+    known: dict[str, Any] = {name: Points(part[None]) for name, part in zip(names, parts, strict=True)}
+    return LungScans(PointPair(**known, name=path.stem), nominal, true, sizes)
+
+
+@dataclass(frozen=True)
+class LungCase:
+    """The clouds of one patient in a folder."""
+
+    root: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"copd_{self.number:02d}"
+
+    def load(self) -> PointPair:
+        return LOADED.get(self, lambda: read_lung(self.root, self.number).pair)
+
+
+@dataclass(frozen=True)
+class LungKeypoints:
+    """Keypoints of the lungs of nine patients, by folds: one is tested on, the next validates, the others are learned.
+
+    Attributes:
+        root: the folder, or "" until one is given.
+        fold: the one that is tested on, 0 to 4.
+
+    Raises:
+        InputError: not one of the folds.
+    """
+
+    root: str = ""
+    fold: int = 0
+
+    def __post_init__(self) -> None:
+        lung_fold(self.fold)
+
+    @property
+    def train(self) -> Singles:
+        held = (*FOLDS[self.fold], *FOLDS[self._next])
+        return Singles(self._cases([case for case in CASES if case not in held]))
+
+    @property
+    def validation(self) -> Validation:
+        return Validation.singles(self._cases(FOLDS[self._next]))
+
+    @property
+    def test(self) -> Test:
+        return Test.singles(self._cases(FOLDS[self.fold]))
+
+    @property
+    def _next(self) -> int:
+        return (self.fold + 1) % len(FOLDS)
+
+    def _cases(self, numbers: Sequence[int]) -> tuple[LungCase, ...]:
+        if not self.root or not Path(self.root).is_dir():
+            raise InputError(
+                f"{self.root or 'no folder given'}: not a folder; say where copd_02.npz is with --data DIR"
+            )
+        return tuple(LungCase(self.root, number) for number in numbers)
 
 
 def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:

@@ -55,7 +55,7 @@ class GraphFeatures(nn.Module):
         x = points / self.scale
         for block in self.blocks:
             x = block(x, index)
-        return self.last(standardised(self.mix(x)))
+        return self.last(standardised(self.mix(x))).to(points)
 
 
 def standardised(values: Tensor) -> Tensor:

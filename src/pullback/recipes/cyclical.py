@@ -9,6 +9,10 @@ labels take 6.4 GB of memory, and as much on disk for each round. The others are
 the third stride is 1, which leaves them as many; and those of the study for two cores, with half the channels. Crops of
 hippocampi deform more within their few voxels and have less regularity: untrained networks leave some 0.1 % of the
 validation pairs' voxels folded.
+
+Features of clouds have the paper's rounds, batches and rates, 60 epochs of the five to seven patients that are left to
+learn from. What they are compared with learns as long as all rounds together, and is validated every 120 updates, which
+are a round.
 """
 
 from collections.abc import Mapping
@@ -17,19 +21,31 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pullback.alignment import Supervision
-from pullback.data import Dataset, Learn2Reg
+from pullback.data import Dataset, Learn2Reg, LungKeypoints
 from pullback.energies import LNCC, MIND, Diffusion
+from pullback.example import Supervision
 from pullback.methods.pair.correlated import Correlated, Refinement
-from pullback.methods.pair.cyclical import Cyclical, Descending
+from pullback.methods.pair.cyclical import AUGMENT, Descending, FieldLabels
+from pullback.methods.points.augment import (
+    Affines,
+    Chosen,
+    FromLandmarks,
+    NearTruth,
+    RandomField,
+    Rigid,
+    Synthetic,
+)
+from pullback.methods.points.cyclical import PointLabels
+from pullback.methods.points.evaluation import LandmarkEvaluation
+from pullback.methods.points.supervision import ByMetric, PointDistance
+from pullback.networks import GraphFeatures
 from pullback.recipes.ofg import ENERGY, recipes as guided
 from pullback.solvers import Descend, FeatureDescent, Optimised
 from pullback.study.recipe import Recipe
-from pullback.training import Cosine, Once, Told, Training, Unsupervised
+from pullback.training import Cosine, Cyclical, InTurn, Once, Procedure, Steps, Told, Training, Unsupervised
 
 FULL = Training(updates=8000, batch=2, lr=1e-3, schedule=Cosine(0.01))
 SMALL = replace(FULL, updates=1000)
-AUGMENT = Cyclical().augment
 QUARTER, EIGHTH = {"strides": (2, 2, 1)}, {"strides": (2, 2, 2)}
 NARROW = {**QUARTER, "widths": (16, 32, 64)}
 SUPPLE = {"refinement": Refinement(descent=FeatureDescent(1.5, Descend(steps=50, step_size=1.0)))}
@@ -42,18 +58,19 @@ LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
         "ncc": ("by LNCC", Unsupervised(LNCC(9) + 1.0 * Diffusion())),
     }
 )
+ROUNDS = partial(Cyclical, FieldLabels(), augment=AUGMENT)
 _SETS: Mapping[str, tuple[str, Mapping[str, Any], Training, Cyclical]] = MappingProxyType(
     {
-        "phantom": ("the built-in cohort", NARROW, replace(FULL, updates=150), Cyclical(rounds=3, pairs=40)),
-        "folder": ("your own folder of images", QUARTER, SMALL, Cyclical(rounds=5, pairs=100)),
+        "phantom": ("the built-in cohort", NARROW, replace(FULL, updates=150), ROUNDS(rounds=3, pairs=40)),
+        "folder": ("your own folder of images", QUARTER, SMALL, ROUNDS(rounds=5, pairs=100)),
         "hippocampus": (
             "hippocampus MR (Learn2Reg)",
             NARROW | SUPPLE,
             replace(FULL, updates=2000),
-            Cyclical(rounds=5, pairs=60),
+            ROUNDS(rounds=5, pairs=60),
         ),
-        "brains": ("whole brains on one grid", NARROW, replace(FULL, updates=400), Cyclical(rounds=4, pairs=30)),
-        "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", EIGHTH, FULL, Cyclical(rounds=8, pairs=136)),
+        "brains": ("whole brains on one grid", NARROW, replace(FULL, updates=400), ROUNDS(rounds=4, pairs=30)),
+        "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", EIGHTH, FULL, ROUNDS(rounds=8, pairs=136)),
     }
 )
 
@@ -80,8 +97,26 @@ def _voxelmorph(name: str) -> Recipe:
         network=partial(Descending, network=base.network, refine=refine),
         supervision=Told(),
         training=replace(base.training, schedule=Cosine(0.01)),
-        procedure=Cyclical(5, pairs, AUGMENT if name in PAPERS else None),
+        procedure=Cyclical(FieldLabels(), 5, pairs, AUGMENT if name in PAPERS else None),
     )
+
+
+CLOUDS = Training(updates=600, batch=4, lr=1e-3, schedule=Steps(), validate_every=120)
+_POINTS: Mapping[str, tuple[str, Supervision, tuple[Any, ...], Procedure]] = MappingProxyType(
+    {
+        "cyclical": (
+            "cyclical self-training",
+            PointDistance(),
+            (NearTruth(),),
+            Cyclical(PointLabels(), rounds=5, pairs=9, augment=Affines(), easy=False),
+        ),
+        "rigid": ("by rigid maps that are known", PointDistance(), (Synthetic(Rigid()),), Once()),
+        "field": ("by random fields that are known", PointDistance(), (Synthetic(RandomField()),), Once()),
+        "metric": ("by a metric of the clouds", ByMetric(), (Affines(),), Once()),
+        "landmarks": ("by landmarks", PointDistance(), (FromLandmarks(), Affines(), NearTruth()), Once()),
+    }
+)
+"""How features of clouds learn (table 3): in words, by what, on what each update sees of a pair, and in which way."""
 
 
 recipes: Mapping[str, Recipe] = MappingProxyType(
@@ -99,4 +134,17 @@ recipes: Mapping[str, Recipe] = MappingProxyType(
         for way, (how, supervision) in LEARNED.items()
     }
     | {f"cyclical_voxelmorph_{name}": _voxelmorph(name) for name in (*_SETS, *MORE)}
+    | {
+        f"{way}_geometric_lungs": Recipe(
+            about=f"Features of clouds, {how}, keypoints of lungs (DIR-Lab COPDgene): Bigalke et al. 2023, table 3",
+            data=LungKeypoints(),
+            network=partial(GraphFeatures),
+            supervision=supervision,
+            training=replace(CLOUDS, augment=InTurn((*seen, Chosen()))),
+            metrics=(),
+            procedure=procedure,
+            evaluation=partial(LandmarkEvaluation),
+        )
+        for way, (how, supervision, seen, procedure) in _POINTS.items()
+    }
 )

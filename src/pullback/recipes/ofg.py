@@ -18,9 +18,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
-from pullback.alignment import Supervision
 from pullback.data import Cohort, Dataset, Learn2Reg, PairFolder, PreparedIXI
 from pullback.energies import LNCC, Diffusion
+from pullback.example import Supervision
 from pullback.methods.pair.ofg import Guided, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pullback.methods.pair.cyclical import Cyclical
 from pullback.recipes.cyclical import recipes
 from pullback.recipes.ofg import recipes as guided
 from pullback.studies import ofg
 from pullback.study.figures import by_round, dots, settings
 from pullback.study.probes import by_rounds, reconfigured
 from pullback.study.study import Drawing, Experiment, Part, Study
+from pullback.training import Cyclical
 
 SETS = ("phantom", "hippocampus", "brains", "abdomen")
 AT_TEST: Mapping[str, Mapping[str, object]] = {

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from pullback.alignment import Supervision
 from pullback.energies import MSE, Diffusion
+from pullback.example import Supervision
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.recipes.ofg import ENERGY, EPOCHS, NETWORKS, fading, recipes

@@ -56,8 +56,8 @@ def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[d
 
 
 def values_of(rows: Rows, column: str) -> dict[str, float]:
-    """A number of every pair that has it, by the pair's name."""
-    return {str(row["pair"]): float(row[column]) for row in rows if column in row}
+    """A number of every pair that has it, by the pair's name; of other examples by what their first column says."""
+    return {str(row.get("pair", next(iter(row.values())))): float(row[column]) for row in rows if column in row}
 
 
 def _against(values: dict[str, float], other: dict[str, float]) -> dict[str, float | None]:

@@ -1,43 +1,46 @@
-"""Registers over the test split."""
+"""Networks over the test split, and what stands beside them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from pullback.alignment import Alignment, Pair, Register
+from pullback.alignment import Alignment, Pair
 from pullback.data import Test
 from pullback.errors import InputError
 from pullback.files.manifest import forget_peak_memory, peak_memory_mb
-from pullback.metrics import Metric
 from pullback.space import Affine, Image
-from pullback.training import measure
+from pullback.training import Evaluation, PairEvaluation, Row, mean_of
 
 
 def evaluate(
-    registers: Mapping[str, Register],
+    networks: Mapping[str, Any],
     test: Test,
-    metrics: Sequence[Metric],
+    evaluates: Callable[[Test], Evaluation] = PairEvaluation,
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
-) -> dict[str, list[dict[str, float | str]]]:
-    """Every register on every pair of the test split: one row per pair, by register, with the process's peak memory.
+) -> dict[str, list[Row]]:
+    """Every network, or register, on every example of the test split: one row per example, by network, with the
+    process's peak memory.
+
+    Args:
+        evaluates: how, as `Recipe.evaluates`; pairs by the standard metrics, or `partial(PairEvaluation, metrics=…)`.
 
     Raises:
         TypeError: not a test split.
-        InputError: no metric answers on its pairs.
+        InputError: nothing answers on its examples.
     """
     if not isinstance(test, Test):
         raise TypeError(f"evaluate reports on a test split, got {type(test).__name__}")
-    results: dict[str, list[dict[str, float | str]]] = {}
-    for name, register in registers.items():
+    evaluation, results = evaluates(test), {}
+    for name, network in networks.items():
         forget_peak_memory(device)
-        rows = track(measure(register, test, metrics, device), name, len(test), console=console, transient=True)
+        rows = track(evaluation.rows(network, device), name, len(evaluation), console=console, transient=True)
         results[name] = [row | {"peak MB": round(peak_memory_mb(device), 1)} for row in rows]
-        if not any(metric.name in row for metric in metrics for row in results[name]):
-            raise InputError("no metric answers on the test pairs: they lack labels, landmarks or a known truth")
+        evaluation.score(mean_of(results[name]))  # or nothing was measured
     return results
 
 

@@ -214,4 +214,4 @@ def _measure_beside(outcome: Outcome, console: Console) -> None:
 def _measure(register: Register, recipe: Recipe, path: Path, console: Console) -> None:
     """What the register does on the test pairs, unless it is known."""
     if not path.is_file():
-        write_csv(evaluate({"": register}, recipe.data.test, recipe.metrics, device_of(), console)[""], path)
+        write_csv(evaluate({"": register}, recipe.data.test, recipe.evaluates, device_of(), console)[""], path)

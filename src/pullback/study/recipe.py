@@ -16,14 +16,22 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from pullback.alignment import Supervision
-from pullback.data import Dataset
+from pullback.data import Dataset, Test, Validation
 from pullback.errors import InputError
+from pullback.example import Supervision
 from pullback.metrics import STANDARD, Metric
-from pullback.training import Once, Procedure, Training
+from pullback.training import Evaluation, Once, PairEvaluation, Procedure, Training
 
 ANY = (Any, inspect.Parameter.empty)
 TRUSTED = ("pullback.", "torch.optim.")
+MOVED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "pullback.methods.pair.cyclical.Cyclical": (
+        "pullback.training.cyclical.Cyclical",
+        {"labelling": {"part": "pullback.methods.pair.cyclical.FieldLabels"}},
+    ),
+}
+"""What old recipe files call otherwise: where it is now, and what went without saying."""
+
 Plan = TypeVar("Plan")
 
 
@@ -34,14 +42,15 @@ class Recipe:
     Attributes:
         about: one line: what it trains, on what, and which figure of which paper it stands beside.
         data: three splits.
-        network: makes the untrained network, a register: `partial(VoxelMorph, ndim=3)`.
+        network: makes the untrained network: `partial(VoxelMorph, ndim=3)`.
         supervision: how it learns; one that has weights of its own is made like the network, by a partial.
         training: the numbers of the loop.
+        metrics: of pairs of images: what is reported of them; the first that answers chooses the checkpoint.
         procedure: how the network comes about: `Once`, one training; others train in rounds, or several networks.
-        metrics: what validation and evaluation report; the first that answers chooses the checkpoint.
+        evaluation: of other examples: makes what measures a network on a split, an `Evaluation`.
 
     Raises:
-        InputError: no metrics.
+        InputError: no metrics, nor another evaluation.
     """
 
     about: str
@@ -51,10 +60,21 @@ class Recipe:
     training: Training = Training()
     metrics: tuple[Metric, ...] = STANDARD
     procedure: Procedure = Once()
+    evaluation: partial[Any] | None = None
 
     def __post_init__(self) -> None:
-        if not self.metrics:
+        if not self.metrics and self.evaluation is None:
             raise InputError("metrics: at least one, by which the checkpoint is chosen")
+
+    def evaluates(self, split: Validation | Test) -> Evaluation:
+        """What measures a network on a split of the data."""
+        return PairEvaluation(split, self.metrics) if self.evaluation is None else self.evaluation(split)
+
+    @property
+    def aligns(self) -> str:
+        """As its `Evaluation` says: `"pair"`, `"points"`, …"""
+        kind: Any = PairEvaluation if self.evaluation is None else self.evaluation.func
+        return kind.aligns
 
 
 def changed(recipe: Plan, settings: Mapping[str, str]) -> Plan:
@@ -219,7 +239,7 @@ def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED, where: str = "") -> A
         return tuple(_decode(item, trusted, f"{where}.{n}".lstrip(".")) for n, item in enumerate(tree))
     if not isinstance(tree, dict) or not tree:
         return tree
-    (kind, path), *rest = tree.items()
+    (kind, path), *rest = renamed(tree).items()
     named = _named(path, trusted)
     if kind == "name" and not rest:
         return named
@@ -237,6 +257,13 @@ def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED, where: str = "") -> A
                 raise TypeError(f"{at}: {error}") from error
         return partial(named, **members) if kind == "partial" else named(**members)
     raise TypeError(f"{kind}: {path} cannot stand here")
+
+
+def renamed(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part as it is called today, whatever a file calls it."""
+    (kind, path), *rest = tree.items()
+    now, implied = MOVED.get(str(path), (path, {}))
+    return {kind: now, **implied, **dict(rest)}
 
 
 def _path_of(thing: Any) -> str:

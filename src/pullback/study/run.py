@@ -1,31 +1,32 @@
 """A recipe becomes a folder: trained, resumed, and read back."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, cast
 
 import torch
-import yaml
 from rich.console import Console
 from torch import nn
 
-from pullback.alignment import Registered, Supervision
+from pullback.alignment import Registered
+from pullback.data import PairDataset
 from pullback.errors import InputError, Interrupted
+from pullback.example import Supervision
 from pullback.files.beside import beside
 from pullback.files.lock import alone_in
 from pullback.files.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
-from pullback.study.recipe import Recipe, as_data, from_yaml, read_recipe, to_yaml
+from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
+from pullback.study.resume import Naming, check_resumable, noted, parts
 from pullback.study.trained import Trained
-from pullback.training import Once, Task, device_of, load_tensors, load_weights, seeded
-from pullback.training.train import check_left
+from pullback.training import PairEvaluation, Task, device_of, load_weights, seeded
+from pullback.training.player import shares
 
-OFTEN = ("log_every", "save_every")  # what may change when a run is gone on with
+COMMANDS = {"pair": "register --network", "points": "match --network"}  # what takes a run, by what it aligns
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
@@ -33,9 +34,9 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     """Train by a recipe into the folder `out`; returns the network with the weights to use.
 
     The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
-    whom other runs that it names had learned from), `run.json` (versions, seed, timings, peak memory), the logs and the
-    weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is gone on with; how
-    long and how often to log may have changed, and how often to validate where no plateau counts it.
+    whom other runs that it names had learned from), `run.json` (versions, seed, what it aligns, timings, peak memory),
+    the logs and the weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is
+    gone on with; how long and how often to log may have changed, and how often to validate where no plateau counts it.
 
     Raises:
         InputError: images do not fit the network, or the folder holds another run or one that has done more updates, or
@@ -44,40 +45,58 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     out = Path(out)
     text, splits = to_yaml(recipe), _splits(recipe)
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
-    supervision = _supervision(recipe)
-    parameters = sum(p.numel() for p in build(recipe).parameters())
-    seen = next(iter(recipe.data.validation)).fixed
-    grid = seen.grid
-    made = recipe.network.keywords
-    if grid.ndim != made.get("ndim", grid.ndim):
-        raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
-    channels = seen.data.shape[1]
-    if "ndim" in made and channels != made.get("channels", 1):
-        raise InputError(f"the images have {channels} channels, the network others: set network.channels={channels}")
+    supervision, images = _supervision(recipe), _images(recipe)
+    parameters = _parameters(recipe, supervision)
     with alone_in(out):
         going_on = begun(out)
         if going_on:
-            _check_resumable(recipe, splits, out, resume)
+            check_resumable(recipe, splits, out, resume)
         with beside(out / "recipe.yaml") as temporary:
             temporary.write_text(text)
         write_json(splits, out / "splits.json")
         if console is not None:
             counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
             console.print(f"subjects: {counts}", highlight=False)
-        about = {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
-        with _recorded(recipe, parameters, about, out):
+        with _recorded(recipe, parameters, images, out):
             return recipe.procedure(
                 Task(
                     partial(build, recipe),
-                    recipe.data,
+                    recipe.data.train,
                     supervision,
                     recipe.training,
-                    recipe.metrics,
+                    recipe.evaluates(recipe.data.validation),
                     out,
                     going_on,
                     console,
                 )
             )
+
+
+def _parameters(recipe: Recipe, supervision: Supervision) -> int:
+    """How many the network has; each player has its own."""
+    network = build(recipe)
+    learning = nn.ModuleDict({"network": network})
+    if isinstance(supervision, nn.Module):
+        learning["supervision"] = supervision
+    shares(learning, recipe.training.players, recipe.training.frozen)
+    return sum(p.numel() for p in network.parameters())
+
+
+def _images(recipe: Recipe) -> dict[str, Any]:
+    """What `run.json` says of the images that are learned from, if they are such: of the first validation example.
+
+    Raises:
+        InputError: the network takes others.
+    """
+    made, images = recipe.network.keywords, next(iter(recipe.data.validation)).images
+    if not images:
+        return {}
+    grid, channels = images[0].grid, images[0].data.shape[1]
+    if grid.ndim != made.get("ndim", grid.ndim):
+        raise InputError(f"the images are {grid.ndim}-D and the network is not: set network.ndim={grid.ndim}")
+    if "ndim" in made and channels != made.get("channels", 1):
+        raise InputError(f"the images have {channels} channels, the network others: set network.channels={channels}")
+    return {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
 
 
 def begun(out: Path) -> bool:
@@ -120,11 +139,11 @@ class Run:
     def _network(self) -> nn.Module:
         if not self.folder:
             raise InputError("no run is named to learn from; say which: --set supervision.teacher.folder=RUN")
-        return load_run(self.folder)[1].network
+        return load_network(self.folder)[1]
 
 
-def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, Trained]:
-    """The recipe of a folder that `run` wrote, and its network, with the best weights, as a register of any two images.
+def load_network(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, nn.Module]:
+    """The recipe of a folder that `run` wrote, and its network with the best weights, as it was trained.
 
     `trusted` as in `read_recipe`.
 
@@ -137,12 +156,33 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
     recipe = read_recipe(folder / "recipe.yaml", trusted)
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
-    noted = _json(folder / "run.json")
-    made = recipe.network.keywords
+    return recipe, network.eval()
+
+
+def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None = None) -> tuple[Recipe, Any]:
+    """The recipe of a folder that `run` wrote, and what can be done with it: of a run on pairs of images the network as
+    a register of any two, `Trained`; of others the network as it is.
+
+    Args:
+        trusted: as in `read_recipe`.
+        aligns: what it must align, such as `"pair"`; None takes any.
+
+    Raises:
+        InputError: as of `load_network`, or a run that aligns something else.
+    """
+    recipe, network = load_network(folder, trusted)
+    if aligns not in (None, recipe.aligns):
+        raise InputError(
+            f"{folder}: is a run that aligns {recipe.aligns}, not {aligns}; `pullback "
+            f"{COMMANDS.get(recipe.aligns, 'evaluate')}` takes it"
+        )
+    if recipe.aligns != PairEvaluation.aligns:
+        return recipe, network
+    made, data = recipe.network.keywords, cast(PairDataset, recipe.data)
     return recipe, Trained(
-        network.eval(),
-        noted.get("spacing mm"),
-        recipe.data.centred,
+        network,
+        noted(Path(folder) / "run.json").get("spacing mm"),
+        data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
     )
@@ -150,101 +190,17 @@ def load_run(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, T
 
 def learned_from(folder: str | Path) -> set[str]:
     """The subjects that a run, or one that it names, was trained on or chosen by; empty where it kept no record."""
-    splits = _json(Path(folder) / "splits.json")
+    splits = noted(Path(folder) / "splits.json")
     return {name for split in ("train", "validation", EARLIER) for name in splits.get(split, ())}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({error}); the file is damaged: delete it, or train anew") from error
 
 
 def _splits(recipe: Recipe) -> dict[str, list[str]]:
     """Subjects by split, and those of other runs that it names."""
     splits = {split: list(getattr(recipe.data, split).names) for split in ("train", "validation", "test")}
-    named = [getattr(part, name) for part in _parts(recipe) if isinstance(part, Naming) for name in part.elsewhere]
+    named = [getattr(part, name) for part in parts(recipe) if isinstance(part, Naming) for name in part.elsewhere]
     folders = [run.folder if isinstance(run, Run) else run for run in named]
     earlier = {name for folder in folders if folder and isinstance(folder, str) for name in learned_from(folder)}
     return splits | ({EARLIER: sorted(earlier)} if earlier else {})
-
-
-@runtime_checkable
-class Naming(Protocol):
-    """A part that says which of its members name other runs."""
-
-    elsewhere: tuple[str, ...]
-
-
-@runtime_checkable
-class Paced(Protocol):
-    """A part that says whether it changes with progress."""
-
-    paced: bool
-
-
-def _parts(thing: Any) -> Iterator[Any]:
-    """It, and all that it is made of, at any depth."""
-    yield thing
-    if isinstance(thing, partial):
-        thing = (*thing.args, *thing.keywords.values())
-    elif is_dataclass(thing) and not isinstance(thing, type):
-        thing = tuple(getattr(thing, field.name) for field in fields(thing))
-    for part in thing if isinstance(thing, tuple) else ():
-        yield from _parts(part)
-
-
-def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
-    """The recipe of a run that is gone on with, after a look at the one that was asked for.
-
-    Raises:
-        InputError: that is another.
-    """
-
-    def kinds(recipe: Recipe) -> set[str]:
-        parts = (recipe.network, recipe.supervision, recipe.procedure)
-        return {(part.func if isinstance(part, partial) else type(part)).__name__ for part in parts}
-
-    if named.about != begun.about or (not named.about and kinds(named) != kinds(begun)):
-        raise InputError(
-            f"{out}: is a run of {', '.join(sorted(kinds(begun)))} ({begun.about}), not of the recipe that was named "
-            f"({named.about}); go on with `train {out / 'recipe.yaml'} --resume -o {out}`, or name another folder"
-        )
-    return begun
-
-
-def _check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
-    if not resume:
-        raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
-    paced = recipe.training.schedule is not None or any(p.paced for p in _parts(recipe) if isinstance(p, Paced))
-    whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
-    counted = recipe.training.plateau is not None
-    free = (*OFTEN, *(() if whole else ("updates",)), *(() if counted else ("validate_every",)))
-    before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
-    if _fixed(before, recipe, free) != _fixed(now, recipe, free):
-        raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
-    if _json(out / "splits.json") != splits:
-        raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
-    if (out / "last.safetensors").is_file():
-        check_left(load_tensors(out / "last.safetensors")[1]["update"], recipe.training, out)
-
-
-def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
-    """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
-    training, and where images and other runs are."""
-    idle = {as_data(part)["part"]: part.elsewhere for part in _parts(recipe) if isinstance(part, Naming)}
-    idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
-    idle |= {as_data(recipe.data)["part"]: ("root",)}
-
-    def kept(tree: Any) -> Any:
-        if isinstance(tree, list):
-            return [kept(item) for item in tree]
-        if not isinstance(tree, dict):
-            return tree
-        return {k: kept(v) for k, v in tree.items() if k not in idle.get(str(tree.get("part")), ())}
-
-    return kept(yaml.safe_load(text))
 
 
 @contextmanager
@@ -255,6 +211,7 @@ def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path
         manifest()
         | images
         | {
+            "aligns": recipe.aligns,
             "seed": recipe.training.seed,
             "device": str(device),
             "parameters": parameters,

@@ -15,7 +15,7 @@ from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family, Ranges
 from pullback.study.recipe import Recipe, as_data, digest_of
-from pullback.study.run import load_run
+from pullback.study.run import load_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,7 @@ class Outcome:
 
     def network(self, arm: str, seed: int) -> nn.Module:
         """With its best weights, on the CPU: a register of the data's own pairs."""
-        return load_run(self.runs[arm][seed].folder)[1].network
+        return load_network(self.runs[arm][seed].folder)[1]
 
     def measured(self, kind: str, measure: Callable[["Outcome"], list[Row]]) -> list[Row]:
         """What `measure` says of these runs; kept in a file beside them, and read from there the next time."""

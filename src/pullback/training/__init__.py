@@ -1,27 +1,39 @@
 """One loop, and how networks learn in it."""
 
-from pullback.training.augment import Apart, RandomAffine, seen_through
+from pullback.training.augment import Apart, InTurn, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
+from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
+from pullback.training.evaluation import Evaluation, PairEvaluation, Row
 from pullback.training.interrupt import asked_to_stop
-from pullback.training.measure import align, mean_of, measure, score
+from pullback.training.measure import align, evaluating, in_words, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
+from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
-from pullback.training.rounds import easy_first, rounds
-from pullback.training.schedule import Cosine, Plateau, Poly
+from pullback.training.schedule import Cosine, Plateau, Poly, Steps
 from pullback.training.supervision import Told, Unsupervised
-from pullback.training.train import Drawn, Training, draw, seeded, train
+from pullback.training.train import Examples, Training, draw, seeded, train
 from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [
     "Apart",
     "Cosine",
-    "Drawn",
+    "Cyclical",
+    "Evaluation",
+    "Examples",
+    "InTurn",
+    "Labelled",
+    "Labelling",
     "Once",
+    "PairEvaluation",
     "Plateau",
+    "Player",
     "Poly",
     "Procedure",
     "RandomAffine",
+    "Row",
+    "Several",
+    "Steps",
     "Task",
     "Told",
     "Training",
@@ -32,12 +44,13 @@ __all__ = [
     "device_of",
     "draw",
     "easy_first",
+    "evaluating",
+    "in_words",
     "keep_freed_memory",
     "load_tensors",
     "load_weights",
     "mean_of",
     "measure",
-    "rounds",
     "save_tensors",
     "save_weights",
     "score",

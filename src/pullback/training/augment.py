@@ -1,6 +1,8 @@
-"""Pairs seen otherwise than they are stored, with a truth that follows."""
+"""Examples seen otherwise than they are stored; pairs with a truth that follows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +59,22 @@ class Apart:
     def maps(self, pair: Pair, generator: torch.Generator) -> tuple[Affine, Affine]:
         """What the fixed and the moving image are to be pulled through."""
         return self.affine(pair.fixed.grid, generator), self.affine(pair.moving.grid, generator)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """One augmentation after the other, each drawing where the last left off.
+
+    Attributes:
+        parts: `part(example, generator)` each.
+    """
+
+    parts: tuple[Callable[[Any, torch.Generator], Any], ...]
+
+    def __call__(self, example: Any, generator: torch.Generator) -> Any:
+        for part in self.parts:
+            example = part(example, generator)
+        return example
 
 
 def seen_through(pair: Pair, fixed: Affine, moving: Affine) -> Pair:

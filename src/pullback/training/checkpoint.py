@@ -1,12 +1,11 @@
 """Weights and the state of a training, as safetensors: nothing here unpickles a file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 
 from pullback.errors import InputError
 from pullback.files.beside import beside
+from pullback.training.player import NETWORK
 
 
 def save_weights(network: nn.Module, path: Path, about: dict[str, object]) -> None:
@@ -28,27 +28,45 @@ def load_weights(network: nn.Module, path: Path) -> dict[str, object]:
     return about
 
 
-def save_state(learning: nn.Module, optimiser: Optimizer, path: Path, about: dict[str, object]) -> None:
+def save_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: Path, about: dict[str, object]) -> None:
     """Everything that the next update depends on, in one file, so that a kill leaves the old state or the new.
 
-    `learning` holds all that learns: the network, and the supervision where that has weights of its own.
+    Args:
+        learning: all that learns: the network, and the supervision where that has weights of its own.
+        optimisers: by player. Their tensors become `optimiser.<player>.<index>.<key>`; what else they count, in
+            Python's numbers, stands in the header.
     """
     tensors = {name: tensor.detach() for name, tensor in learning.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    save_tensors(tensors, path, about)
+    numbers: dict[str, Any] = {}
+    for player, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                kept: dict[str, Any] = tensors if isinstance(value, Tensor) else numbers
+                kept[f"optimiser.{player}.{index}.{key}"] = value
+    save_tensors(tensors, path, {**about, **({"numbers": numbers} if numbers else {})})
 
 
-def load_state(learning: nn.Module, optimiser: Optimizer, path: Path) -> dict[str, Any]:
-    """Put back what `save_state` wrote; returns what was saved about it."""
+def load_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: Path) -> dict[str, Any]:
+    """Put back what `save_state` wrote; returns what was saved about it.
+
+    Raises:
+        InputError: it is of other weights, or of other players.
+    """
     tensors, about = load_tensors(path)
+    known = tensors | about.pop("numbers", {})
     _into(learning, {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}, path)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
+    states: dict[str, dict[int, dict[str, Any]]] = {player: {} for player in optimisers}
+    for name, value in known.items():
         if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            first, rest = name.removeprefix("optimiser.").split(".", 1)
+            player, place = (NETWORK, f"{first}.{rest}") if first.isdigit() else (first, rest)  # of one player only
+            if player not in states:
+                raise InputError(f"{path}: has a player {player}; there is {', '.join(states)}: go on with its recipe")
+            index, key = place.split(".", 1)
+            states[player].setdefault(int(index), {})[key] = value
+    for player, optimiser in optimisers.items():
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": states[player], "param_groups": groups})
     return about
 
 

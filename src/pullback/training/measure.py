@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,14 +16,22 @@ from pullback.metrics import Metric, numbers_of
 
 def align(register: Register, pair: Pair) -> Alignment:
     """The whole pair, labels and all, seen through what the register makes of its images; without gradient."""
-    if isinstance(register, nn.Module) and register.training:
-        register.eval()
-        try:
-            return align(register, pair)
-        finally:
-            register.train()
-    with torch.no_grad():
+    with evaluating(register):
         return seen(pair, register(pair.fixed, pair.moving))
+
+
+@contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """Within it a network does not train, and nothing wants gradients; afterwards it is as before."""
+    training = isinstance(network, nn.Module) and network.training
+    if training:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            network.train()
 
 
 def measure(
@@ -49,6 +59,11 @@ def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
     return {name: math.fsum(values) / len(values) for name, values in columns.items()}
 
 
+def in_words(means: dict[str, float]) -> str:
+    """The numbers for one line, but for those of single labels."""
+    return ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
+
+
 def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
     """The number of the first metric that answered, turned so that more is better; what is no number is worst.
 
@@ -59,4 +74,4 @@ def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
         if metric.name in values:
             value = values[metric.name] if metric.higher_is_better else -values[metric.name]
             return -math.inf if math.isnan(value) else value
-    raise InputError("no metric answers on the validation pairs: they lack labels, landmarks or a known truth")
+    raise InputError("no metric answers on these pairs: they lack labels, landmarks or a known truth")

@@ -1,6 +1,6 @@
 """How a network comes about as a whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,9 +8,8 @@ from typing import Any, Protocol
 from rich.console import Console
 from torch import nn
 
-from pullback.alignment import Supervision
-from pullback.data import Dataset
-from pullback.metrics import STANDARD, Metric
+from pullback.example import Supervision
+from pullback.training.evaluation import Evaluation
 from pullback.training.train import Training, train
 
 
@@ -20,20 +19,20 @@ class Task:
 
     Attributes:
         make: an untrained network, by number: another for each.
-        data: three splits.
+        examples: what is learned from, as `Examples`; of a procedure that makes labels, as `Several`.
         supervision: how it learns.
         training: the numbers of the loop.
-        metrics: what validation reports; the first that answers chooses the weights.
+        evaluation: of the validation split: by its score the weights are chosen; None keeps the last.
         out: a folder for the logs and the weights to use, `best.safetensors`; None keeps nothing.
         resume: what an interrupted call left there is gone on with.
         console: where progress is shown.
     """
 
     make: Callable[[int], Any]
-    data: Dataset
+    examples: Any
     supervision: Supervision
     training: Training = Training()
-    metrics: Sequence[Metric] = STANDARD
+    evaluation: Evaluation | None = None
     out: Path | None = None
     resume: bool = False
     console: Console | None = None
@@ -43,11 +42,10 @@ class Task:
         begun = self.resume and self.out is not None and (self.out / "last.safetensors").is_file()
         return train(
             network,
-            self.data.train,
+            self.examples,
             self.supervision,
             self.training,
-            self.data.validation,
-            self.metrics,
+            self.evaluation,
             self.out,
             begun,
             console=self.console,

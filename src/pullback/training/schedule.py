@@ -27,6 +27,25 @@ class Poly:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """From 1 down by `factor` at each progress of `at`: 40/60 and 52/60 are Bigalke et al.'s (MICCAI 2023) for clouds.
+
+    Raises:
+        InputError: a factor or a progress that is not between 0 and 1.
+    """
+
+    at: tuple[float, ...] = (40 / 60, 52 / 60)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1 or not all(0 < one < 1 for one in self.at):
+            raise InputError(f"Steps: a factor and progress between 0 and 1 expected, got {self.factor} and {self.at}")
+
+    def __call__(self, progress: float) -> float:
+        return self.factor ** sum(progress >= one for one in self.at)
+
+
+@dataclass(frozen=True)
 class Plateau:
     """Falls by `factor` whenever `patience` validations in a row were none better than the best before.
 

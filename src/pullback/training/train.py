@@ -1,43 +1,42 @@
 """One loop for every network and every supervision."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from pullback.alignment import Pair, Registered, Supervision
-from pullback.data import Validation
 from pullback.errors import InputError, Interrupted
-from pullback.metrics import STANDARD, Metric
+from pullback.example import Supervision
 from pullback.numerics.random import generator
 from pullback.solvers import adam
-from pullback.space import Image
-from pullback.training.checkpoint import load_state, load_weights, save_state, save_weights
+from pullback.training.checkpoint import load_state, load_weights
 from pullback.training.device import device_of
+from pullback.training.evaluation import Evaluation
 from pullback.training.interrupt import asked_to_stop
-from pullback.training.log import Log
-from pullback.training.measure import mean_of, measure, score
+from pullback.training.keep import Keeper, State
+from pullback.training.measure import in_words, mean_of
 from pullback.training.memory import keep_freed_memory
+from pullback.training.player import NETWORK, Player, shares
 from pullback.training.schedule import Plateau
+from pullback.training.update import Hand, Step, update
 
 Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-class Drawn(Protocol):
-    """Pairs to learn from: a `Train` split, or one whose pairs were labelled."""
+class Examples(Protocol):
+    """What is learned from: a `Train` split, or examples that were labelled."""
 
-    def draw(self, generator: torch.Generator) -> Pair:
-        """One of them, by chance."""
+    def draw(self, generator: torch.Generator) -> Any:
+        """An `Example`, by chance."""
         ...
 
 
@@ -47,20 +46,24 @@ class Training:
 
     Attributes:
         updates: steps of the optimiser on the network.
-        batch: pairs of each update, one after the other: their gradients are averaged.
+        batch: examples of each update, one after the other: their gradients are averaged.
         lr: its learning rate; the default is OFG's and VoxelMorph's.
-        seed: of the initial weights (`seeded`) and of the pairs that are drawn.
+        seed: of the initial weights (`seeded`) and of the examples that are drawn.
         optimiser: `optimiser(parameters, lr=lr)` makes it.
-        augment: what becomes of a pair before it is learned from, such as `Synthesis()`; None leaves it.
+        augment: what becomes of an example before it is learned from, such as `Synthesis()`; None leaves it.
         schedule: factor of the learning rate as a function of progress, such as `Cosine()`; None for a constant.
-        plateau: when validation lowers the learning rate as well; None for never.
+        plateau: when validation lowers the learning rates of all as well; None for never.
+        clip: the longest gradient, of all the network's weights as one vector; longer ones are scaled; None for any.
+        frozen: how the names of weights begin that do not learn: `("network.encoder.",)`.
+        players: further optimisers, each of weights of its own; what is left is the network's.
+        choose_from: the share of the updates before which validation is logged and no checkpoint chosen.
         precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
             processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
         log_every, validate_every, save_every: in updates. Each also happens after the last update.
         deterministic: avoid kernels whose result depends on timing; of those that torch has no other for, it warns.
 
     Raises:
-        InputError: a number that is not above 0, or no such precision.
+        InputError: a number that is not above 0, no such share, or no such precision.
     """
 
     updates: int = 1000
@@ -68,9 +71,13 @@ class Training:
     lr: float = 1e-4
     seed: int = 0
     optimiser: Callable[..., Optimizer] = adam
-    augment: Callable[[Pair, torch.Generator], Pair] | None = None
+    augment: Callable[[Any, torch.Generator], Any] | None = None
     schedule: Callable[[float], float] | None = None
     plateau: Plateau | None = None
+    clip: float | None = None
+    frozen: tuple[str, ...] = ()
+    players: tuple[Player, ...] = ()
+    choose_from: float = 0.0
     precision: str = "32-true"
     log_every: int = 10
     validate_every: int = 250
@@ -84,36 +91,44 @@ class Training:
         wrong = {name: getattr(self, name) for name in (*counts, "lr") if not getattr(self, name) > 0}
         if wrong:
             raise InputError(f"training: numbers above 0 expected, got {wrong}")
+        if not 0 <= self.choose_from <= 1:
+            raise InputError(f"training.choose_from: a share of the updates, 0 to 1, got {self.choose_from}")
         if self.precision not in PRECISIONS:
             raise InputError(f"training.precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        _ = self.first
+
+    @property
+    def first(self) -> Player:
+        """The network as a player, of all weights that no other owns."""
+        return Player(NETWORK, (), None, self.lr, self.optimiser, self.schedule, 1, self.clip)
 
 
 def train(
     network: Network,
-    pairs: Drawn,
+    examples: Examples,
     supervision: Supervision,
     training: Training = Training(),
-    validation: Validation | None = None,
-    metrics: Sequence[Metric] = STANDARD,
+    evaluation: Evaluation | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     fabric: Fabric | None = None,
     console: Console | None = None,
 ) -> Network:
-    """Teach `network` by `supervision` on pairs drawn from `pairs`, `training.batch` per update and process.
+    """Teach `network` by `supervision` on examples drawn from `examples`, `training.batch` per update and process.
 
     A supervision that is a module has weights of its own, which learn along.
 
-    The same seed gives the same pairs in the same order, whatever the supervision and however often the run was
+    The same seed gives the same examples in the same order, whatever the supervision and however often the run was
     interrupted. With `out` the folder gets `training.csv`, `validation.csv`, `tensorboard/`, `last.safetensors` (all
-    that resuming needs) and, with `validation`, `best.safetensors`, chosen by the first metric that answers.
+    that resuming needs) and, with `evaluation`, `best.safetensors`, chosen by its score.
 
     Returns:
-        the network with its best weights where there was a validation and an `out`, else with its last, on the CPU and
+        the network with its best weights where there was an evaluation and an `out`, else with its last, on the CPU and
         no longer in training mode.
 
     Raises:
-        InputError: the folder holds another run, or, with `resume`, none that fits or one that has done more updates.
+        InputError: the folder holds another run, or, with `resume`, none that fits or one that has done more updates;
+            or weights of `training.players` and `training.frozen` that are not there, or claimed twice.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved, where there is an `out`.
         FloatingPointError: when the loss is no longer finite.
     """
@@ -124,47 +139,71 @@ def train(
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    learning = _Step(network.train(), supervision, fabric.autocast)
-    optimiser = training.optimiser(learning.parameters(), lr=training.lr)
-    step, optimiser = fabric.setup(learning, optimiser)
-    state = _State()
+    learning = Step(network.train(), supervision, fabric.autocast, fabric.device)
+    step, hands = _hands(learning, training, fabric)
+    optimisers = {hand.player.name: hand.optimiser for hand in hands}
+    state = State()
     if resume:
         if folder is None:
             raise InputError("resume: say with `out` which run to go on with")
-        state = _State(**load_state(learning, optimiser, folder / "last.safetensors"))
+        state = State(**load_state(learning, optimisers, folder / "last.safetensors"))
         check_left(state.update, training, folder)
+    kept_in, numbers = folder if fabric.is_global_zero else None, (training.plateau, training.choose_from)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
         Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
         asked_to_stop() as stopping,
         _deterministic(training.deterministic),
-        closing(_Keeper(learning, optimiser, state, training, folder if fabric.is_global_zero else None)) as keep,
+        closing(Keeper(network, learning, optimisers, state, training.updates, *numbers, kept_in)) as keep,
     ):
         task = bar.add_task("training", total=training.updates, completed=state.update)
         while state.update < training.updates:
             if stopping():
                 keep.state()
                 raise Interrupted(f"stopped after update {state.update} of {training.updates}")
-            index = state.update * fabric.world_size + fabric.global_rank
-            numbers = range(index * training.batch, (index + 1) * training.batch)
-            batch = (_shown(pairs, training, number, fabric.device) for number in numbers)
-            with seeded(training.seed, 1, index):  # dropout, so that a resumed run drops the same
-                values = _update(fabric, step, optimiser, batch, training, state)
+            values = _updated(fabric, step, hands, examples, training, state)
             state.update += 1
             bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
             if keep.due(training.log_every):
                 keep.row("training", values)
-            if validation is not None and keep.due(training.validate_every):
-                means = mean_of(measure(network, validation, metrics, fabric.device))
-                keep.validated(means, score(means, metrics))
-                shown = ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
-                bar.console.print(f"update {state.update}: {shown}", highlight=False)
+            if evaluation is not None and keep.due(training.validate_every):
+                means = mean_of(evaluation.rows(network, fabric.device))
+                keep.validated(means, evaluation.score)
+                bar.console.print(f"update {state.update}: {in_words(means)}", highlight=False)
             if keep.due(training.save_every):
                 keep.state()
     fabric.barrier()
     if folder is not None and state.best is not None:
         load_weights(network, folder / "best.safetensors")
     return network.cpu().eval()
+
+
+def _hands(learning: Step, training: Training, fabric: Fabric) -> tuple[nn.Module, list[Hand]]:
+    """All that learns as Fabric wraps it, and the players at work, the network first."""
+    mine = shares(learning, training.players, training.frozen)
+    if fabric.world_size > 1 and (training.players or training.frozen):
+        raise InputError(f"players and frozen weights: in one process; there are {fabric.world_size}")
+    named = learning.named_parameters()
+    able = {weight for name, weight in named if weight.requires_grad and not name.startswith(training.frozen)}
+    players = (training.first, *training.players)
+    made = [player.optimiser(mine[player.name], lr=player.lr) for player in players]
+    step, *optimisers = fabric.setup(learning, *made)
+    return step, [
+        Hand(player, [weight for weight in mine[player.name] if weight in able], optimiser)
+        for player, optimiser in zip(players, optimisers, strict=True)
+    ]
+
+
+def _updated(
+    fabric: Fabric, step: nn.Module, hands: Sequence[Hand], examples: Examples, training: Training, state: State
+) -> dict[str, float]:
+    """The update that is next, on its own examples and chance, whatever was done before."""
+    index = state.update * fabric.world_size + fabric.global_rank
+    numbers = range(index * training.batch, (index + 1) * training.batch)
+    batch = (_shown(examples, training, number, fabric.device) for number in numbers)
+    progress, factor = state.update / training.updates, None if training.plateau is None else state.factor
+    with seeded(training.seed, 1, index):  # dropout, so that a resumed run drops the same
+        return update(fabric, step, hands, batch, training.batch, state.update, progress, factor)
 
 
 def check_left(done: int, training: Training, folder: Path) -> None:
@@ -180,15 +219,15 @@ def check_left(done: int, training: Training, folder: Path) -> None:
         )
 
 
-def draw(pairs: Drawn, seed: int, index: int) -> Pair:
-    """The `index`-th pair of a training: a function of the seed and the index alone."""
-    return pairs.draw(generator(seed, index))
+def draw(examples: Examples, seed: int, index: int) -> Any:
+    """The `index`-th example of a training: a function of the seed and the index alone."""
+    return examples.draw(generator(seed, index))
 
 
-def _shown(pairs: Drawn, training: Training, number: int, device: torch.device) -> Pair:
-    """The pair of that number as it is learned from: on the device, and augmented."""
-    pair = draw(pairs, training.seed, number).to(device)
-    return pair if training.augment is None else training.augment(pair, generator(training.seed, 4, number))
+def _shown(examples: Examples, training: Training, number: int, device: torch.device) -> Any:
+    """The example of that number as it is learned from: on the device, and augmented."""
+    example = draw(examples, training.seed, number).to(device)
+    return example if training.augment is None else training.augment(example, generator(training.seed, 4, number))
 
 
 @contextmanager
@@ -202,107 +241,6 @@ def seeded(seed: int, *index: int) -> Iterator[None]:
     with torch.random.fork_rng(devices, device_type=device.type):
         torch.manual_seed(generator(seed, *index).initial_seed() if index else seed)
         yield
-
-
-class _Step(nn.Module):
-    """Network and supervision as one forward, which is what Fabric wraps, on one device or on many.
-
-    The pair comes in a closure because Fabric takes apart the dataclasses it finds among the arguments. Reduced
-    precision, where asked for, is the network's alone.
-    """
-
-    def __init__(
-        self, network: nn.Module, supervision: Supervision, autocast: Callable[[], AbstractContextManager]
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.supervision = supervision
-        self.autocast = autocast
-
-    def forward(self, pair: Callable[[], Pair], progress: float) -> dict[str, Tensor]:
-        def register(fixed: Image, moving: Image) -> Registered:
-            with self.autocast():
-                return self.network(fixed, moving)
-
-        known = pair()
-        with torch.autocast(known.fixed.data.device.type, enabled=False):
-            return self.supervision(register, known, progress)
-
-
-def _update(
-    fabric: Fabric, step: nn.Module, optimiser: Optimizer, pairs: Iterable[Pair], training: Training, state: "_State"
-) -> dict[str, float]:
-    """One step of the optimiser; the loss and its terms, means over the pairs."""
-    progress = state.update / training.updates
-    if training.schedule is not None or training.plateau is not None:
-        scheduled = 1.0 if training.schedule is None else training.schedule(progress)
-        for group in optimiser.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * scheduled * state.factor
-    optimiser.zero_grad()
-    rows: list[dict[str, float | str]] = []
-    for pair in pairs:
-        terms = step(lambda pair=pair: pair, progress)
-        loss = torch.stack([value for name, value in terms.items() if "/" not in name]).sum() / training.batch
-        values = {"loss": training.batch * loss.item(), **{name: value.item() for name, value in terms.items()}}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"the loss is no longer finite on {pair.name or 'a pair'}: {values}; lower training.lr, now "
-                f"{training.lr}"
-            )
-        fabric.backward(loss)
-        rows.append({**values})
-    optimiser.step()
-    return mean_of(rows)
-
-
-@dataclass
-class _State:
-    update: int = 0
-    best: float | None = None
-    factor: float = 1.0  # of the learning rate
-    waited: int = 0  # validations since the best, or since the factor fell
-
-
-@dataclass
-class _Keeper:
-    """What a run leaves on disk; with `out` None (no folder, or not the first process) nothing."""
-
-    learning: "_Step"
-    optimiser: Optimizer
-    now: _State
-    training: Training
-    out: Path | None
-    log: Log | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.log = None if self.out is None else Log(self.out, self.now.update)
-
-    def due(self, every: int) -> bool:
-        return self.now.update % every == 0 or self.now.update == self.training.updates
-
-    def row(self, name: str, values: dict[str, float]) -> None:
-        if self.log is not None:
-            self.log.row(name, self.now.update, values)
-
-    def state(self) -> None:
-        if self.out is not None:
-            save_state(self.learning, self.optimiser, self.out / "last.safetensors", vars(self.now))
-
-    def validated(self, means: dict[str, float], score: float) -> None:
-        self.row("validation", means)
-        if self.now.best is None or score > self.now.best:
-            self.now.best, self.now.waited = score, 0
-            if self.out is not None:
-                save_weights(self.learning.network, self.out / "best.safetensors", {"update": self.now.update, **means})
-            return
-        self.now.waited += 1
-        plateau = self.training.plateau
-        if plateau is not None and self.now.waited >= plateau.patience:
-            self.now.factor, self.now.waited = self.now.factor * plateau.factor, 0
-
-    def close(self) -> None:
-        if self.log is not None:
-            self.log.close()
 
 
 @contextmanager

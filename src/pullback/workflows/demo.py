@@ -40,9 +40,9 @@ def demo(
             raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
     test = guided.data.test
     registers: dict[str, Register] = {"before": unmoved, **networks, "50 steps of Descend": solved}
-    results = evaluate(registers, test, guided.metrics, console=console)
+    results = evaluate(registers, test, guided.evaluates, console=console)
     with left_out("no row of ConvexAdam", console):
-        results |= evaluate({"ConvexAdam": ConvexAdam()}, test, guided.metrics, console=console)
+        results |= evaluate({"ConvexAdam": ConvexAdam()}, test, guided.evaluates, console=console)
     results["true transform"] = _truth(test, guided.metrics)
     write_tables(results, "unsupervised", out)
     console.print(table(results, console, "unsupervised", f"{len(test)} unseen pairs"))

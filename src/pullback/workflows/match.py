@@ -22,6 +22,7 @@ from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
+from pullback.study.run import load_run
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, whole
 
@@ -61,6 +62,8 @@ def match_files(
     masks: Sequence[str | Path | None] = (None, None),
     points: str | Path | None = None,
     space: str | None = None,
+    network: str | Path | None = None,
+    trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Find the map between two clouds and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both clouds
     where the other lies, and as they are where they were found in images, `clouds.png`, `run.json`, and more points of
@@ -75,6 +78,8 @@ def match_files(
             of both or of neither. Of two label maps the surfaces take part all the same.
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
+        network: folder of a run that aligns points, whose features tell points apart; None takes random ones.
+        trusted: packages whose parts that run uses.
 
     Returns:
         what `run.json` holds; under `quality` whether the map can be believed.
@@ -88,6 +93,9 @@ def match_files(
     for other in (there, table):
         if other is not None:
             _alike(here, other)
+    if matched and network is not None:
+        raise InputError(f"--network {network}: is for points that are not --matched; leave one out")
+    features = None if network is None else load_run(network, trusted, "points")[1]
     partners = _partners(here, there) if matched else None
     organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
     surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
@@ -99,7 +107,7 @@ def match_files(
         if partners is not None:
             found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
         else:
-            found = match_points(here.points, there.points, surfaces)
+            found = match_points(here.points, there.points, surfaces, network=features)
         seconds = time.perf_counter() - clock
         transform = gridded(found, _grid(here.points, surfaces))
         inverse = transform.inverse()
@@ -122,6 +130,7 @@ def match_files(
             "matched": matched,
             **({} if partners is None else partners.told(here, there)),
             "surfaces": [str(path) for path in organs if path is not None],
+            "network": network and str(network),
             "direction": list(NOTES) + about_points(None if table is None else table.thing, points),
             "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
             "quality": _judged(volumes),

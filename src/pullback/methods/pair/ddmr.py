@@ -110,7 +110,7 @@ class Transferred:
         """With a first half, it is kept in the task's folder as `first`.
 
         Raises:
-            InputError: no run is named to go on from.
+            InputError: no run is named to go on from, or no weight has such a name as those that rest.
         """
         if not self.source:
             raise InputError("no run is named to go on from; say which: --set procedure.source=RUN")
@@ -122,20 +122,9 @@ class Transferred:
         first, second = (
             replace(task.training, updates=updates, seed=generator(seed, half).initial_seed()) for half in range(2)
         )
-        _rest(network, self.frozen)
-        network = task.part("first", first).trained(network)
-        network.requires_grad_(True)
+        resting = replace(first, frozen=tuple(f"network.{name}" for name in self.frozen))
+        network = task.part("first", resting).trained(network)
         return replace(task, training=second).trained(network)
-
-
-def _rest(network: nn.Module, frozen: tuple[str, ...]) -> None:
-    """No weight whose name begins so learns."""
-    resting = [weight for name, weight in network.named_parameters() if name.startswith(frozen)]
-    if not resting:
-        known = ", ".join(sorted({name.split(".")[0] for name, _ in network.named_parameters()}))
-        raise InputError(f"procedure.frozen={frozen}: no weight has such a name; they begin with {known}")
-    for weight in resting:
-        weight.requires_grad_(False)
 
 
 def _leaky(channels: int) -> nn.Module:

@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pullback.alignment import Alignment, Pair, Register, Supervision
+from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
+from pullback.example import Supervision
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, as_field, pull, resampled

@@ -6,23 +6,25 @@ this folder share this model.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pullback.methods.points.learn import Cloud
+from pullback.example import PointPair
 from pullback.numerics.graph import gathered
 from pullback.numerics.spline import Spline, spline
 from pullback.solvers import Propagate, Settle
+from pullback.space import Points
 
 
 @dataclass(frozen=True)
 class Match:
     """Displacements of the fixed points, from features of a network.
 
-    The clouds are laid over each other first, by the mean and the spread of each along each axis: the paper's clouds
-    come aligned by their lung masks, these do not.
+    Where the pair does not say where they start, the clouds are laid over each other first, by the mean and the spread
+    of each along each axis: the paper's clouds come aligned by their lung masks, these do not.
 
     Attributes:
         solver: chooses among displacements.
@@ -30,22 +32,17 @@ class Match:
 
     solver: Propagate = Propagate()
 
-    def __call__(self, network: nn.Module, fixed: Tensor, moving: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """Points `(N, 3)` and `(M, 3)` in mm to the displacement of the fixed ones, `(N, 3)` in mm.
+    def __call__(self, network: Callable[..., Any], pair: PointPair) -> Tensor:
+        """The displacement of the chosen fixed points from where they are stored, `(n, 3)` in mm.
 
         Args:
-            network: points to features, `(N, 3)` in mm to `(N, C)`.
-            chosen: indices of the fixed points whose displacements are wanted; the features still see all.
+            network: points to features, `(N, 3)` in mm to `(N, C)`; it sees all points, those that start where they do.
         """
-        return self.onward(network, fixed, overlaid(fixed, moving), moving, chosen)
-
-    def onward(
-        self, network: nn.Module, fixed: Tensor, placed: Tensor, moving: Tensor, chosen: Tensor | None = None
-    ) -> Tensor:
-        """The same from where the fixed points are `placed` so far, `(N, 3)` in mm."""
+        fixed, moving = pair.fixed.data[0], pair.moving.data[0]
+        placed = overlaid(fixed, moving) if pair.start is None else pair.start.data[0]
         here, there = network(placed), network(moving)
-        if chosen is not None:
-            fixed, placed, here = fixed[chosen], placed[chosen], gathered(here, chosen[None])[0]
+        if pair.chosen is not None:
+            fixed, placed, here = fixed[pair.chosen], placed[pair.chosen], gathered(here, pair.chosen[None])[0]
         return placed - fixed + self.solver(placed, moving, here, there)
 
 
@@ -68,22 +65,23 @@ class RegisterClouds:
     smoothing: float = 100.0
     settle: Settle | None = Settle()
 
-    def __call__(self, network: nn.Module, cloud: Cloud) -> Spline:
+    def __call__(self, network: Callable[..., Any], pair: PointPair) -> Spline:
         """The displacement in mm, a function of points `(N, 3)` in mm, float64."""
-        return self.stages(network, cloud)[-1]
+        return self.stages(network, pair)[-1]
 
     @torch.no_grad()
-    def stages(self, network: nn.Module, cloud: Cloud) -> list[Spline]:
+    def stages(self, network: Callable[..., Any], pair: PointPair) -> list[Spline]:
         """After each pass, and after settling."""
-        fixed, moving = cloud.fixed, cloud.moving
-        placed, found = overlaid(fixed, moving), []
+        fixed, found = pair.fixed.data[0].double(), list[Spline]()
+        seen = replace(pair, chosen=None)
         for solver in self.passes:
-            displacement = Match(solver).onward(network, fixed, placed, moving)
-            found.append(spline(fixed.double(), displacement.double(), self.smoothing))
-            placed = (fixed.double() + found[-1](fixed.double())).to(fixed)
+            displacement = Match(solver)(network, seen)
+            found.append(spline(fixed, displacement.double(), self.smoothing))
+            placed = (fixed + found[-1](fixed)).to(pair.fixed.data)
+            seen = replace(seen, start=Points(placed[None]))
         if self.settle is not None:
-            surfaces = cloud.surfaces and (cloud.surfaces[0].double(), cloud.surfaces[1].double())
-            found.append(self.settle(fixed.double(), moving.double(), found[-1], surfaces))
+            surfaces = pair.surfaces and (pair.surfaces[0].data[0].double(), pair.surfaces[1].data[0].double())
+            found.append(self.settle(fixed, pair.moving.data[0].double(), found[-1], surfaces))
         return found
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pullback.errors import InputError
+from pullback.example import PointPair
 from pullback.methods.points.cyclical import untrained
 from pullback.methods.points.geometric import RegisterClouds
-from pullback.methods.points.learn import Cloud
 from pullback.numerics.graph import nearest
 from pullback.space import Points, ThinPlate
 
@@ -41,11 +41,8 @@ def match_points(
     gap = max(_gap(points, name) for points, name in ((fixed, "fixed"), (moving, "moving")))
     middle, scale = fixed.data[0].double().mean(0), GAP / gap
 
-    def seen(points: Points) -> Tensor:
-        return ((points.data[0].double() - middle) * scale).float()
-
-    cloud = Cloud(seen(fixed), seen(moving), None if surfaces is None else (seen(surfaces[0]), seen(surfaces[1])))
-    found = register(network or untrained(0, 0), cloud)
+    seen = PointPair(fixed, moving, *(surfaces or ())).each(lambda data: ((data.double() - middle) * scale).float())
+    found = register(network or untrained(0), seen)
     kernels, constant, linear = found.weights.split([len(found.points), 1, 3])
     constant = constant / scale - middle @ linear
     return ThinPlate.of(

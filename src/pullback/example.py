@@ -1,0 +1,98 @@
+"""What networks learn from, one at a time, and what it means to supervise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from pullback.space import Image, Points, brief
+
+
+class Example(Protocol):
+    """What is seen at once: a pair of images or of clouds, a labelled image, a slice and its plate, a group, a batch.
+
+    A run knows by its `images` which voxel size, shape, channels and dimensions it learned from; there may be none.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def images(self) -> tuple[Image, ...]: ...
+    def to(self, device: torch.device) -> Self: ...
+
+
+class Supervision(Protocol):
+    """How a network learns from an example: named losses, whose sum is descended. `progress` runs 0 → 1.
+
+    The network is called with whatever it takes: `network(pair.fixed, pair.moving)`, `network(subject.image)`. What has
+    a slash in its name, such as `weight/ncc`, is logged and not part of the sum.
+    """
+
+    def __call__(self, network: Callable[..., Any], example: Any, progress: float, /) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class PointPair:
+    """Two clouds to align, and what is known of them, all in RAS mm.
+
+    Attributes:
+        fixed, moving: `(1, N, d)` and `(1, M, d)`.
+        fixed_surface, moving_surface: points on the organs' surfaces; both or neither.
+        fixed_landmarks, moving_landmarks: one to one; both or neither.
+        truth: where the fixed points lie in the moving world, `(1, N, d)`: a label, or of a synthetic pair.
+        start: where the fixed points are looked for first, `(1, N, d)`; None leaves that to the register.
+        chosen: indices `(n,)` of the fixed points that a loss is of; None for all.
+
+    Raises:
+        ValueError: several clouds, of other dimensions, or what is known of the fixed points is not of each of them.
+    """
+
+    fixed: Points
+    moving: Points
+    fixed_surface: Points | None = None
+    moving_surface: Points | None = None
+    fixed_landmarks: Points | None = None
+    moving_landmarks: Points | None = None
+    truth: Points | None = None
+    start: Points | None = None
+    chosen: Tensor | None = None
+    name: str = ""
+
+    __repr__ = brief
+
+    def __post_init__(self) -> None:
+        shapes = {f.name: tuple(v.data.shape) for f in fields(self) if isinstance(v := getattr(self, f.name), Points)}
+        if len({(shape[0], shape[2]) for shape in shapes.values()} | {(1, shapes["fixed"][2])}) > 1:
+            raise ValueError(f"PointPair: one cloud of each, (1, N, d), in as many dimensions expected, got {shapes}")
+        marked = ("fixed_landmarks", "moving_landmarks")
+        for one, other in (("truth", "fixed"), ("start", "fixed"), marked, marked[::-1]):
+            if one in shapes and shapes[one] != shapes.get(other):
+                raise ValueError(f"PointPair: as many {one} as {other} points expected, got {shapes}")
+        if (self.fixed_surface is None) != (self.moving_surface is None):
+            raise ValueError("PointPair: the surfaces of both or of neither expected, got one")
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """None."""
+        return ()
+
+    @property
+    def surfaces(self) -> tuple[Points, Points] | None:
+        """Of both organs, where they are known."""
+        if self.fixed_surface is None or self.moving_surface is None:
+            return None
+        return self.fixed_surface, self.moving_surface
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The pair with all its points `(1, N, d)` changed in one way, those of both worlds alike."""
+        known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        known = {k: replace(v, data=change(v.data)) for k, v in known.items() if isinstance(v, Points)}
+        return replace(self, **known)
+
+    def to(self, device: torch.device) -> Self:
+        """All that it knows, on `device`."""
+        known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        known = {k: v.to(device) for k, v in known.items() if isinstance(v, Points | Tensor)}
+        return replace(self, **known)

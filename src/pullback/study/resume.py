@@ -1,0 +1,118 @@
+"""Whether a run may be gone on with, and what of it may have changed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import yaml
+
+from pullback.errors import InputError
+from pullback.study.recipe import Recipe, as_data, renamed, to_yaml
+from pullback.training import Once, Training, load_tensors
+from pullback.training.train import check_left
+
+OFTEN = ("log_every", "save_every")  # what may change when a run is gone on with
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """What a run noted in a file of JSON; nothing where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({error}); the file is damaged: delete it, or train anew") from error
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A part that says which of its members name other runs."""
+
+    elsewhere: tuple[str, ...]
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A part that says whether it changes with progress."""
+
+    paced: bool
+
+
+def parts(thing: Any) -> Iterator[Any]:
+    """It, and all that it is made of, at any depth."""
+    yield thing
+    if isinstance(thing, partial):
+        thing = (*thing.args, *thing.keywords.values())
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        thing = tuple(getattr(thing, field.name) for field in fields(thing))
+    for part in thing if isinstance(thing, tuple) else ():
+        yield from parts(part)
+
+
+def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
+    """The recipe of a run that is gone on with, after a look at the one that was asked for.
+
+    Raises:
+        InputError: that is another.
+    """
+
+    def kinds(recipe: Recipe) -> set[str]:
+        named = (recipe.network, recipe.supervision, recipe.procedure)
+        return {(part.func if isinstance(part, partial) else type(part)).__name__ for part in named}
+
+    if named.about != begun.about or (not named.about and kinds(named) != kinds(begun)):
+        raise InputError(
+            f"{out}: is a run of {', '.join(sorted(kinds(begun)))} ({begun.about}), not of the recipe that was named "
+            f"({named.about}); go on with `train {out / 'recipe.yaml'} --resume -o {out}`, or name another folder"
+        )
+    return begun
+
+
+def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
+    """That the folder `out` may be gone on with by this recipe on these subjects.
+
+    Raises:
+        InputError: nobody asked for that, the recipe or the subjects are others, or more was done already.
+    """
+    if not resume:
+        raise InputError(f"{out}: there is a run already; go on with it by --resume, or name another folder with -o")
+    training = recipe.training
+    paced = any(player.schedule is not None for player in (training.first, *training.players))
+    paced = paced or training.choose_from > 0 or any(part.paced for part in parts(recipe) if isinstance(part, Paced))
+    whole = paced or not isinstance(recipe.procedure, Once)  # what was done depends on how much there is to do
+    counted = training.plateau is not None
+    free = (*OFTEN, *(() if whole else ("updates",)), *(() if counted else ("validate_every",)))
+    before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
+    if _fixed(before, recipe, free) != _fixed(now, recipe, free):
+        raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
+    if noted(out / "splits.json") != splits:
+        raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
+    if (out / "last.safetensors").is_file():
+        check_left(load_tensors(out / "last.safetensors")[1]["update"], recipe.training, out)
+
+
+def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
+    """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
+    training, and where images and other runs are. Numbers that are as by default are left out, for older files lack
+    those that came later."""
+    idle = {as_data(part)["part"]: part.elsewhere for part in parts(recipe) if isinstance(part, Naming)}
+    idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
+    idle |= {as_data(recipe.data)["part"]: ("root",)}
+    usual = {as_data(recipe)["part"]: {"evaluation": None}, as_data(recipe.training)["part"]: as_data(Training())}
+
+    def kept(tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [kept(item) for item in tree]
+        if not isinstance(tree, dict) or not tree:
+            return tree
+        tree = renamed(tree)
+        part = str(tree.get("part"))
+        of, known = idle.get(part, ()), usual.get(part, {})
+        return {k: kept(v) for k, v in tree.items() if k not in of and not (k in known and v == known[k])}
+
+    return kept(yaml.safe_load(text))

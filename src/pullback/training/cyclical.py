@@ -1,0 +1,233 @@
+"""Cyclical self-training: a network learns from labels that it made itself the round before.
+
+Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
+2023, section 2.2. What it says of images and of clouds alike; what a label is, a `Labelling` says.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from pullback.errors import InputError, Interrupted
+from pullback.files.rows import read_csv, write_csv
+from pullback.numerics.random import generator
+from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
+from pullback.training.device import device_of
+from pullback.training.interrupt import asked_to_stop
+from pullback.training.measure import in_words, mean_of
+from pullback.training.procedure import Task
+
+
+class Several(Protocol):
+    """Examples of which some can be drawn once for all."""
+
+    def several(self, count: int, generator: torch.Generator, /) -> Sequence[Any]:
+        """So many different ones, by chance, or all there are."""
+        ...
+
+    def load(self, item: Any, /) -> Any:
+        """One of these, as an `Example`."""
+        ...
+
+
+class Labelling(Protocol):
+    """What a label is of one kind of example."""
+
+    def untrained(self, network: Any, examples: Any, seed: int, /) -> Any:
+        """The network whose features make the first labels, ready for that."""
+        ...
+
+    def label(self, network: Any, example: Any, how: "Cyclical", generator: torch.Generator, /) -> tuple[Tensor, float]:
+        """The label of an example on the CPU, and by how much refinement changed it."""
+        ...
+
+    def told(self, example: Any, label: Tensor, /) -> Any:
+        """The example that knows its label as its truth."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples that know labels as their truth: drawn by weight, and then augmented.
+
+    Attributes:
+        examples: where they are loaded from.
+        items: which of them.
+        labels: as `labelling` makes them.
+        weights: how often each is drawn.
+        labelling: what a label is.
+        augment: None leaves the examples as they are.
+    """
+
+    examples: Several
+    items: Sequence[Any]
+    labels: Sequence[Tensor]
+    weights: Tensor
+    labelling: Labelling
+    augment: Any = None
+
+    def draw(self, generator: torch.Generator) -> Any:
+        n = int(torch.multinomial(self.weights, 1, generator=generator))
+        example = self.labelling.told(self.examples.load(self.items[n]), self.labels[n])
+        return example if self.augment is None else self.augment(example, generator)
+
+
+@dataclass(frozen=True)
+class Cyclical:
+    """The procedure: rounds of learning from labels of the network of the round before (section 2.2).
+
+    All rounds together have the updates of `Training`, a share each; its schedule begins anew with every round.
+
+    Attributes:
+        labelling: what a label is.
+        rounds: how many.
+        pairs: how many training examples are labelled, drawn once, no two alike.
+        augment: of the examples, in the labels' stream and in the learner's; None for neither.
+        refined: whether labels are refined; without, none changes, and so all are drawn alike.
+        easy: whether examples whose label changed little as it was refined are drawn more often.
+    """
+
+    labelling: Labelling
+    rounds: int = 8
+    pairs: int = 190
+    augment: Any = None
+    refined: bool = True
+    easy: bool = True
+
+    def __call__(self, task: Task) -> nn.Module:
+        """In the task's folder: one per round, the labels of the one that goes on, and `rounds.csv`, of validation.
+
+        Round 0 is the untrained network whose labels are the first. The answer is the network of the round that did
+        best in validation, as `train` has it; without a folder or an evaluation that of the last.
+
+        Raises:
+            InputError: fewer updates than rounds.
+        """
+        out, best = task.out, None
+        network: nn.Module = nn.Identity()
+        for row, network in self.after_each(task):
+            if task.evaluation is None or not row["round"] or row["round"] < task.training.choose_from * self.rounds:
+                continue
+            reached = task.evaluation.score(row)
+            if best is None or reached > best:
+                best = reached
+                if out is not None:
+                    save_weights(network, out / "best.safetensors", {**row})
+        if out is not None and best is not None:
+            load_weights(network, out / "best.safetensors")
+        return network.cpu().eval()
+
+    def after_each(self, task: Task) -> Iterator[tuple[dict[str, float], nn.Module]]:
+        """The row of validation and the network, untrained and after each round.
+
+        The first labels come from the features of one random network, which is round 0; what learns begins with other
+        weights, lest it learns to reproduce them (section 2.2), and in each later round goes on from those before: a
+        warm restart.
+
+        Raises:
+            InputError: fewer updates than rounds.
+        """
+        seed, out = task.training.seed, task.out
+        if task.training.updates < self.rounds:
+            raise InputError(f"{task.training.updates} updates for {self.rounds} rounds: each needs one at least")
+        items = task.examples.several(self.pairs, generator(seed, 2))
+        teacher = network = self.labelling.untrained(task.make(0), task.examples, seed)
+        done = _finished(out) if out is not None and task.resume else []
+        rows: list[dict[str, float]] = []
+        for number in range(self.rounds + 1):
+            if number:
+                network = task.make(1) if number == 1 else network
+                teacher = network = self._round(task, items, number, teacher, network, number < len(done))
+            rows.append(done[number] if number < len(done) else self._row(network, number, task))
+            if out is not None and number >= len(done):
+                write_csv(rows, out / "rounds.csv")
+            yield rows[-1], network
+            if out is not None:
+                _labels(out, number).unlink(missing_ok=True)
+
+    def _round(
+        self, task: Task, items: Sequence[Any], number: int, teacher: nn.Module, network: nn.Module, done: bool
+    ) -> nn.Module:
+        """What the network is after learning from labels of the teacher."""
+        share, left = divmod(task.training.updates, self.rounds)
+        seed, updates = task.training.seed, share + (number <= left)
+        if done:  # nothing is left to draw
+            labelled = Labelled(task.examples, (), (), torch.empty(0), self.labelling)
+        else:
+            kept = None if task.out is None else _labels(task.out, number)
+            labelled = self.labelled(teacher, task.examples, items, (seed, 2, number - 1), kept, task.console)
+        training = replace(task.training, updates=updates, seed=generator(seed, number - 1).initial_seed())
+        return replace(task.part(f"round-{number}", training), examples=labelled, evaluation=None).trained(network)
+
+    def labelled(
+        self,
+        network: nn.Module,
+        examples: Several,
+        items: Sequence[Any],
+        seed: tuple[int, ...],
+        kept: Path | None,
+        console: Console | None,
+    ) -> Labelled:
+        """The examples with labels of this network, or with those that were `kept` in a file; there they are put.
+
+        Raises:
+            Interrupted: it was asked to stop.
+        """
+        if kept is not None and kept.is_file():
+            known, _ = load_tensors(kept)
+            labels = [known[f"label.{n}"] for n in range(len(items))]
+            return Labelled(examples, items, labels, known["weights"], self.labelling, self.augment)
+        network = network.to(device_of()).eval()
+        labels, changes = [], []  # of their own sizes, which may differ
+        with asked_to_stop("label") as stopping, torch.no_grad():
+            for n, item in enumerate(track(items, "labels", console=console, transient=True)):
+                if stopping():
+                    raise Interrupted(f"stopped after label {n} of {len(items)}, which are made anew")
+                found, change = self.labelling.label(network, examples.load(item), self, generator(*seed, n))
+                labels.append(found)
+                changes.append(change)
+        weights = easy_first(changes) if self.easy and self.refined else torch.full((len(items),), 1 / len(items))
+        if kept is not None:
+            save_tensors({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, kept, {})
+        return Labelled(examples, items, labels, weights, self.labelling, self.augment)
+
+    def _row(self, network: nn.Module, number: int, task: Task) -> dict[str, float]:
+        """What validation says after the round of that number."""
+        if task.evaluation is None:
+            return {"round": number}
+        means = mean_of(task.evaluation.rows(network.to(device_of()), device_of()))
+        if task.console is not None:
+            task.console.print(f"round {number} of {self.rounds}: {in_words(means)}", highlight=False)
+        return {"round": number, **means}
+
+
+def easy_first(differences: Sequence[float]) -> Tensor:
+    """How often each pair is to be drawn, `(pairs,)`, sum 1: more often where the label changed less as it was refined.
+
+    Pairs are ranked by `differences`, and the weights are a sigmoid of −5 (largest) to 5 (section 2.3.1).
+    """
+    order = torch.tensor(differences, dtype=torch.float64).argsort(descending=True, stable=True)
+    weights = torch.empty(len(order), dtype=torch.float64)
+    weights[order] = torch.linspace(-5, 5, len(order), dtype=torch.float64).sigmoid()
+    return weights / weights.sum()
+
+
+def _labels(out: Path, number: int) -> Path:
+    """What the round of this number learns from."""
+    return out / f"labels-{number}.safetensors"
+
+
+def _finished(out: Path) -> list[dict[str, float]]:
+    """The rows of the untrained network and of the rounds that an earlier call finished."""
+    if not (out / "rounds.csv").is_file():
+        return []
+    rows = [{key: float(value) for key, value in row.items()} for row in read_csv(out / "rounds.csv")]
+    there = itertools.takewhile(lambda n: (out / f"round-{n}").is_dir(), range(1, len(rows)))
+    return [{**row, "round": n} for n, row in enumerate(rows[: 1 + len(list(there))])]

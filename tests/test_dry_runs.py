@@ -1,0 +1,236 @@
+"""Methods of three kinds, as a user would bring them: short files, trained by `pullback train`, killed and resumed."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pullback import cli
+from pullback.errors import InputError
+from pullback.files import write_image
+from pullback.space import Grid, Labels
+from pullback.study.run import load_run
+from pullback.training import load_tensors
+
+KILLED = """
+import os, signal, sys, pullback.cli, pullback.training.train
+loop = sys.modules["pullback.training.train"]
+original, left = loop.update, {left}
+def update(*args):
+    global left
+    left -= 1
+    return os.kill(os.getpid(), signal.SIGKILL) if left < 0 else original(*args)
+loop.update = update
+pullback.cli.main()
+"""
+
+
+@pytest.fixture
+def pullback(monkeypatch, tmp_path):
+    """A command, from the folder of the test, whose files it may import; `kill`ed in the update after so many."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call(*words, kill=None):
+        if kill is None:
+            monkeypatch.setattr(sys, "argv", ["pullback", *map(str, words)])
+            return cli.app(standalone_mode=False)
+        code = f"import sys; sys.path.insert(0, '.')\n{KILLED.format(left=kill)}"
+        process = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, check=False)
+        assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+        return None
+
+    return call
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two runs left the same weights, to the bit, and what else is needed to go on."""
+    for path in sorted(one.rglob("*.safetensors")):
+        (a, about), (b, too) = load_tensors(path), load_tensors(other / path.relative_to(one))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a), path
+        assert {k: v for k, v in about.items() if "seconds" not in k} == {
+            k: v for k, v in too.items() if "seconds" not in k
+        }
+
+
+ADVERSARY = '''
+import torch
+from dataclasses import replace
+from torch import nn
+from torch.nn.functional import softplus
+from functools import partial
+from pullback import Diffusion, MSE, Player, VoxelMorph
+from pullback.recipes import find
+
+class Adversarial(nn.Module):
+    """The energy, and that a discriminator takes the moved image for a fixed one: LDDMM-GAN's eq. 6 and 7."""
+    def __init__(self):
+        super().__init__()
+        layers = nn.Conv3d(2, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 1)
+        self.discriminator = nn.Sequential(*layers)
+    def taken(self, pair, other):
+        return self.discriminator(torch.cat([pair.fixed.data, other], 1)).mean()
+    def forward(self, network, pair, progress):
+        found = network(pair.fixed, pair.moving)
+        return {**(MSE() + Diffusion()).terms(found), "fool": 1e-3 * softplus(-self.taken(pair, found.moved.data))}
+
+def discern(supervision, network, pair, progress):
+    mixed = 0.8 * pair.fixed.data + 0.2 * pair.moving.data
+    moved = network(pair.fixed, pair.moving).moved.data
+    return {"real": softplus(-supervision.taken(pair, mixed)), "moved": softplus(supervision.taken(pair, moved))}
+
+base = find("unsupervised_voxelmorph_phantom")
+judge = Player("discriminator", ("supervision.discriminator.",), discern, lr=1e-3, every=2)
+recipe = replace(base, about="an adversary", supervision=partial(Adversarial), training=replace(base.training,
+    updates=10, save_every=3, validate_every=5, log_every=1, deterministic=True, players=(judge,)))
+'''
+SMALL = ("data.spacing=12", "data.train_subjects=3", "data.validation_subjects=2", "data.test_subjects=2")
+SMALL += ("network.encoder=[4, 4]", "network.decoder=[4, 4, 4, 4]")
+
+
+def test_a_discriminator_beside_voxelmorph(pullback, tmp_path):
+    (tmp_path / "mine.py").write_text(ADVERSARY)
+    sets = [word for setting in SMALL for word in ("--set", setting)]
+    pullback("train", "mine.py", "-o", "whole", *sets)
+    pullback("train", "mine.py", "-o", "killed", *sets, kill=7)
+    pullback("train", "mine.py", "-o", "killed", "--resume", "--trust", "mine")
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert (tmp_path / "whole" / "training.csv").read_text() == (tmp_path / "killed" / "training.csv").read_text()
+    tensors, _ = load_tensors(tmp_path / "whole" / "last.safetensors")
+    players = {name.split(".")[1] for name in tensors if name.startswith("optimiser.")}
+    assert players == {"network", "discriminator"}
+    assert "discriminator/moved" in (tmp_path / "whole" / "training.csv").read_text()
+
+
+def lungs(folder: Path) -> Path:
+    """As `lung_keypoints`, of few points, of which the breath is a stretch."""
+    grid, inside = Grid((32, 32, 32), torch.eye(4, dtype=torch.float64)), torch.zeros(1, 1, 32, 32, 32).long()
+    inside[..., 1:31, 1:31, 1:31] = 1
+    sizes = {"spacing_nominal": np.full(3, 3.0), "spacing_true": np.full(3, 3.0), "shape": np.full(3, 32)}
+    (folder / "masks").mkdir(parents=True)
+    for case in range(2, 11):
+        chance, breath = np.random.default_rng(case), np.array([1.1, 1.05, 0.95])
+        here, marked = (2 + 25 * chance.random((n, 3)) for n in (60, 12))
+        clouds = {"exhale_keypoints": here, "inhale_keypoints": chance.permutation(here)[:55] * breath}
+        landmarks = {"landmarks_exhale": marked, "landmarks_inhale": marked * breath}
+        np.savez(folder / f"copd_{case:02d}.npz", **clouds, **landmarks, **sizes)
+        for which in ("exp", "insp"):
+            write_image(Labels(inside, grid), folder / "masks" / f"case_{case:02d}_{which}_mask.nii.gz")
+    return folder
+
+
+def test_clouds_learn_in_rounds_and_match_by_what_they_learned(pullback, tmp_path):
+    data, quick = lungs(tmp_path / "lungs"), ("training.updates=4", "procedure.rounds=2", "procedure.pairs=3")
+    quick += ("training.save_every=1", "training.batch=2", "procedure.labelling.views=1")
+    quick += tuple(f"{part}.register.settle=null" for part in ("procedure.labelling", "evaluation"))
+    command = ("train", "cyclical_geometric_lungs", "--data", data, *(w for s in quick for w in ("--set", s)))
+    pullback(*command, "-o", "whole")
+    pullback(*command, "-o", "killed", kill=3)
+    pullback(*command[:2], "-o", "killed", "--resume")
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert (tmp_path / "whole" / "rounds.csv").read_text().startswith("round,tre mm,seconds")
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["aligns"] == "points"
+    for name, kind in (("fixed", "exhale"), ("moving", "inhale")):
+        points = np.load(data / "copd_02.npz")[f"{kind}_keypoints"] * 3.0
+        (tmp_path / f"{name}.csv").write_text("\n".join(["R,A,S", *(",".join(map(str, p)) for p in points)]))
+    for more in ((), ("--network", "whole")):
+        pullback("match", "-f", "fixed.csv", "-m", "moving.csv", "-o", f"match{len(more)}", "--space", "ras", *more)
+    contents = [json.loads((tmp_path / f"match{n}" / "run.json").read_text()) for n in (0, 2)]
+    assert [content["network"] for content in contents] == [None, "whole"]
+    assert contents[0]["numbers"]["after"] != contents[1]["numbers"]["after"]
+    with pytest.raises(InputError, match=r"aligns points, not pair; `pullback match --network` takes it"):
+        load_run(tmp_path / "whole", aligns="pair")
+    pullback("evaluate", "whole", "-o", "measured")
+    assert "tre mm" in (tmp_path / "measured" / "pairs.csv").read_text()
+
+
+SLICES = '''
+import torch
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+from torch import nn
+from pullback import Grid, Image, Recipe, Training
+from pullback.data import Singles, Test, Validation
+from pullback.numerics.random import generator
+from pullback.training import evaluating
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate of an atlas, seen again and again: what is drawn is an example of slices (2, 1, 16, 16)."""
+    number: int
+    seen: int = 0
+    @property
+    def name(self): return f"{self.number}-{self.seen}"
+    @property
+    def images(self): return (self.image,)
+    @property
+    def image(self):
+        flat = torch.rand(1, 1, 16, 16, generator=generator(1, self.number))
+        noise = torch.rand(2, 1, 16, 16, generator=generator(2, self.number, self.seen))
+        return Image(flat + 0.3 * noise, Grid.centred((16, 16)))
+    def load(self): return self
+    def to(self, device): return self
+
+@dataclass(frozen=True)
+class Slices:
+    plates: int = 5
+    def _of(self, seen): return [Plate(number, seen) for number in range(self.plates)]
+    train = property(lambda self: Singles(self._of(1) + self._of(2)))
+    validation = property(lambda self: Validation.singles(self._of(3)))
+    test = property(lambda self: Test.singles(self._of(4)))
+
+class Embedding(nn.Module):
+    def __init__(self, size=8):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(392, size))
+    def forward(self, image): return nn.functional.normalize(self.layers(image.data), dim=1)
+
+@dataclass(frozen=True)
+class Alike:
+    """Two views of one plate are near, and far from its neighbour's."""
+    def __call__(self, network, plate, progress):
+        one, other = network(plate.image)
+        away = network(Plate((plate.number + 1) % 5).image)[0]
+        return {"triplet": ((one - other).norm() - (one - away).norm() + 1).clamp(min=0)}
+
+@dataclass(frozen=True)
+class Ranks:
+    split: object
+    aligns: ClassVar[str] = "slice"
+    names = property(lambda self: self.split.names)
+    def __len__(self): return len(self.split)
+    def rows(self, network, device):
+        with evaluating(network):
+            atlas = torch.stack([network(Plate(n).image)[0] for n in range(5)])
+            for plate in self.split:
+                far = (atlas - network(plate.image)[0]).norm(dim=1)
+                yield {"slice": plate.name, "rank": float((far < far[plate.number]).sum())}
+    def score(self, means): return -means["rank"]
+
+recipe = Recipe("slices", Slices(), partial(Embedding), Alike(), Training(20, lr=1e-2, save_every=6, validate_every=5),
+    (), evaluation=partial(Ranks))
+'''
+
+
+def test_an_embedding_of_labelled_slices(pullback, tmp_path):
+    (tmp_path / "slices.py").write_text(SLICES)
+    pullback("train", "slices.py", "-o", "whole")
+    pullback("train", "slices.py", "-o", "killed", kill=15)
+    pullback("train", "slices.py", "-o", "killed", "--resume", "--trust", "slices")
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    about = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert (about["aligns"], about["shape"]) == ("slice", [16, 16])
+    recipe, network = load_run("whole", ["slices"])
+    means = [row["rank"] for row in recipe.evaluates(recipe.data.test).rows(network, torch.device("cpu"))]
+    assert sum(means) == 0, "each unseen slice finds its plate first"
+    with pytest.raises(InputError, match="aligns slice, not pair; `pullback evaluate` takes it"):
+        load_run("whole", ["slices"], "pair")
+    pullback("evaluate", "whole", "-o", "measured", "--trust", "slices")
+    assert "rank" in (tmp_path / "measured" / "summary.csv").read_text()
