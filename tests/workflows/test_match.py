@@ -184,7 +184,8 @@ def test_images_make_their_own_clouds(scans, tmp_path, masked):
     assert content["points"][0] == points.data.shape[1] > 30
     assert not masked or float(points.data.abs().max()) < 47
     before = float((push(points, motion).data - points.data).norm(dim=2).mean())
-    assert off(tmp_path / "out" / "fixed_to_moving.h5", points, motion) < 0.35 * before
+    share = 0.6 if masked else 0.35  # some forty points lie in the masks, where lungs have a thousand
+    assert off(tmp_path / "out" / "fixed_to_moving.h5", points, motion) < share * before
     assert "fixed keypoints and moving keypoints" in summary(content, "out")
     moved = read_points(tmp_path / "out" / "fixed_in_moving.csv").points
     assert moved.data.shape == points.data.shape
@@ -202,8 +203,14 @@ def test_label_maps_are_matched_by_their_outlines(tmp_path, monkeypatch):
     assert content["clouds"] == ["outline", "outline"]
     assert content["points"] == [150, 150]
     assert [Path(path).name for path in content["surfaces"]] == ["fixed.nii.gz", "moving.nii.gz"]
-    numbers = [content["numbers"][when]["mm to the nearest moving point"] for when in ("before", "after")]
-    assert numbers[1] < 0.5 * numbers[0]
+    axes = torch.tensor([45.0, 30, 36])
+
+    def off_surface(name):
+        """How far points are from the moving surface, as a share of its size."""
+        points = read_points(tmp_path / "out" / name).points.data[0]
+        return float((((points - 8) / (1.15 * axes)).norm(dim=1) - 1).abs().mean())
+
+    assert off_surface("fixed_in_moving.csv") < 0.5 * off_surface("fixed_outline.csv")
 
 
 def test_what_is_a_label_map():
