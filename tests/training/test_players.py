@@ -177,13 +177,20 @@ def test_a_long_gradient_is_shortened_as_one_vector(sparse):
     """By plain descent a step is as long as lr × clip, and has the direction it had; a short one stays."""
     players = (replace(JUDGE, lr=1e-30), replace(TRUST, lr=1.0, optimiser=SGD, clip=1e-3))
     training = replace(NUMBERS, updates=1, clip=1e-2, lr=1.0, players=players)
-    clipped = learned(training, supervision=Duel(sparse))
-    whole = learned(replace(training, clip=None), supervision=Duel(sparse))
+
+    class One:
+        """Whose gradients of weight and bias are as long."""
+
+        def draw(self, generator):
+            return Number(2, 1.0)
+
+    clipped = learned(training, supervision=Duel(sparse), examples=One())
+    whole = learned(replace(training, clip=None), supervision=Duel(sparse), examples=One())
     steps = [torch.cat([w["weight"][0] - 1.0, w["bias"] - 0.1]) for w in (clipped, whole)]
     assert float(steps[0].norm()) == pytest.approx(1e-2, rel=1e-3)
     torch.testing.assert_close(steps[0] / steps[0].norm(), steps[1] / steps[1].norm(), rtol=1e-3, atol=1e-4)
     assert float(clipped["trust.weight"].norm()) == pytest.approx(1e-3, rel=1e-4)
-    loose = learned(replace(training, clip=1e6), supervision=Duel(sparse))
+    loose = learned(replace(training, clip=1e6), supervision=Duel(sparse), examples=One())
     assert all(torch.equal(whole[name], value) for name, value in loose.items())
 
 
