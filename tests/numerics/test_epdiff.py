@@ -6,7 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from pullback.numerics.difference import cofactors, determinant, jacobian
-from pullback.numerics.epdiff import carried, shoot
+from pullback.numerics.epdiff import carried, shoot, transported
 from pullback.numerics.integrate import euler, exponential, flow, midpoint
 from pullback.numerics.kernel import Sobolev
 from pullback.numerics.random import generator
@@ -26,6 +26,12 @@ def smooth(kernel, shape, largest, seed=0, batch=1):
     """A velocity that the kernel makes of noise, at most `largest` voxels."""
     velocity = kernel.smooth(noise(batch, len(shape), *shape, seed=seed), [1.0] * len(shape))
     return velocity * largest / velocity.abs().max()
+
+
+def shot(velocity, kernel, spacing, steps, *how, **options):
+    """The velocities of the steps, and that at time 1."""
+    velocities, displacement = shoot(velocity, kernel, spacing, steps, *how, **options)
+    return velocities, transported(velocity, displacement, kernel, spacing)
 
 
 def linear(matrix, shape):
@@ -169,7 +175,7 @@ def test_a_shot_solves_epdiff(shape):
     """By the PDE with spectral derivatives: no flow, no momentum carried, other integration in time."""
     kernel = Sobolev(10, 4)
     start = smooth(kernel, shape, 2.0)
-    _, ours = shoot(start, kernel, [1.0] * len(shape), 10)
+    _, ours = shot(start, kernel, [1.0] * len(shape), 10)
     expected = epdiff(start, kernel, 20)
     assert (ours - expected).abs().max() < 0.06
     assert (start - expected).abs().max() > 0.2  # which is not the velocity it began with
@@ -193,7 +199,7 @@ def test_the_length_of_the_way_stays(shape):
             bump = bump * at.sin().view(-1, *[1] * (len(n) - 1 - axis)) ** 2
         bump = bump * (1 + 0.5 * torch.sin(2 * x[-1]))
         v = torch.stack([bump * factor for factor in (0.9, -0.6, 0.5)[: len(n)]])[None] * finer
-        velocities, last = shoot(v, kernel, spacing, 10)
+        velocities, last = shot(v, kernel, spacing, 10)
         first, end = (float((w * kernel.sharpen(w, spacing)).sum()) for w in (v, last))
         drift.append(end / first - 1)
         assert velocities.shape == (10, 1, len(n), *n)
@@ -206,7 +212,7 @@ def test_what_rounding_leaves_of_rough_detail_does_not_matter():
     shape = (96, 112)
     kernel = Sobolev(0.0025, 4, unit="side")
     start = smooth(kernel, shape, 5.0)
-    double, single = (shoot(v, kernel, [1.0, 1.0], 5)[1] for v in (start, start.float()))
+    double, single = (shot(v, kernel, [1.0, 1.0], 5)[1] for v in (start, start.float()))
     assert (double - single).abs().max() < 2e-3
 
 
@@ -218,7 +224,7 @@ def test_gradients_of_a_shot(shape, scheme):
     weights = noise(4, *start.shape, seed=1)
 
     def ways(v):
-        velocities, last = shoot(v, kernel, [1.0] * len(shape), 3, scheme)
+        velocities, last = shot(v, kernel, [1.0] * len(shape), 3, scheme)
         return (velocities * weights[:3]).sum(), (last * weights[3]).sum()
 
     assert torch.autograd.gradcheck(ways, (start,), eps=1e-7, atol=1e-4, fast_mode=True)
@@ -229,7 +235,7 @@ def test_computed_again_it_is_the_same_to_the_bit():
     start, gradients = smooth(kernel, shape, 2.0), []
     for frugal in (True, False):
         v = start.clone().requires_grad_()
-        last = shoot(v, kernel, [1.0, 1.0], 4, frugal=frugal)[1]
+        last = shot(v, kernel, [1.0, 1.0], 4, frugal=frugal)[1]
         gradients.append((last.detach(), *torch.autograd.grad(last.square().sum(), v)))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
@@ -254,8 +260,8 @@ def test_only_under_gradients_is_anything_computed_again():
 def test_batches_shoot_each_as_alone(shape):
     kernel = Sobolev(4, 2)
     both = smooth(kernel, shape, 2.0, batch=2)
-    velocities, last = shoot(both, kernel, [1.0] * len(shape), 3)
+    velocities, last = shot(both, kernel, [1.0] * len(shape), 3)
     for n in range(2):
-        alone = shoot(both[n : n + 1], kernel, [1.0] * len(shape), 3)
+        alone = shot(both[n : n + 1], kernel, [1.0] * len(shape), 3)
         torch.testing.assert_close(velocities[:, n : n + 1], alone[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(last[n : n + 1], alone[1], rtol=0, atol=1e-12)

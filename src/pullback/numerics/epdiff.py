@@ -52,7 +52,7 @@ def shoot(
         frugal: as of `flow`.
 
     Returns:
-        The velocities of the steps, `(steps, B, d, *spatial)`, and that at time 1.
+        The velocities of the steps, `(steps, B, d, *spatial)`, and the displacement of φ at time 1.
     """
     momentum = kernel.sharpen(velocity, spacing)
 
@@ -60,4 +60,9 @@ def shoot(
         return kernel.smooth(carried(momentum, u), spacing)
 
     u, velocities = flow(at, torch.zeros_like(velocity), steps, scheme, frugal)
-    return velocities, at(1.0, u)
+    return velocities, u
+
+
+def transported(velocity: Tensor, displacement: Tensor, kernel: Kernel, spacing: Sequence[float]) -> Tensor:
+    """K Ad*φ K⁻¹ v₀, for φ = id + u: the velocity that the geodesic which began with v₀ has where its flow is φ."""
+    return kernel.smooth(carried(kernel.sharpen(velocity, spacing), displacement), spacing)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.epdiff import shoot
+from pullback.numerics.epdiff import shoot, transported
 from pullback.numerics.integrate import Scheme, compose, euler, exponential, midpoint
 from pullback.numerics.kernel import Kernel
 from pullback.numerics.recompute import checkpointed
@@ -184,4 +184,5 @@ class Geodesic(Dense):
 
     def inverse(self) -> "Geodesic":
         """The same way back, shot from its end; `flow.inverse()` goes back by the same steps and is more exact."""
-        return replace(self, field=self._shot[1])
+        _, displacement = self._shot
+        return replace(self, field=transported(-self.field, displacement, self.kernel, self.grid.spacing.tolist()))
