@@ -18,7 +18,21 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort, Synthesis
-from pullback.energies import LNCC, MI, MIND, MSE, NCC, NGF, NMI, SSIM, Bending, Diffusion, SoftDice, SoftHausdorff
+from pullback.energies import (
+    LNCC,
+    MI,
+    MIND,
+    MSE,
+    NCC,
+    NGF,
+    NMI,
+    SSIM,
+    Bending,
+    Diffusion,
+    Kinetic,
+    SoftDice,
+    SoftHausdorff,
+)
 from pullback.example import PointPair
 from pullback.methods.pair.classical import BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
@@ -41,9 +55,21 @@ from pullback.metrics import (
     numbers_of,
 )
 from pullback.networks import GraphFeatures
+from pullback.numerics.kernel import Sobolev
 from pullback.numerics.random import generator
 from pullback.solvers import Descend, chain
-from pullback.space import Affine, Composite, Displacement, Grid, Image, Points, ThinPlate, Transform, Velocity
+from pullback.space import (
+    Affine,
+    Composite,
+    Displacement,
+    Geodesic,
+    Grid,
+    Image,
+    Points,
+    ThinPlate,
+    Transform,
+    Velocity,
+)
 from pullback.study.evaluate import unmoved
 from pullback.study.trained import Trained
 from pullback.training import InTurn, Told, UncertaintyWeighted, Unsupervised, seeded
@@ -285,6 +311,22 @@ def test_the_regularity_of_an_affine_lies_where_the_images_do(pair):
     here = float(energy(Alignment(pair, still)))
     with elsewhere():
         assert float(energy(Alignment(pair.to(ELSEWHERE), still))) == pytest.approx(here)
+
+
+@pytest.mark.parametrize("kernel", [Sobolev(4, 2), Sobolev(0.01, 3, unit="side")], ids=repr)
+def test_flows_and_their_energy_lie_where_their_fields_do(pair, kernel):
+    """There and back, and what a descent finds."""
+
+    def found(pair):
+        field = kernel.smooth(torch.zeros_like(still(pair).field.to(pair.fixed.data)) + 1, [1.0] * 3)
+        energy, geodesic = MSE() + 0.01 * Kinetic(kernel), Geodesic(field, pair.fixed.grid, kernel, 2)
+        better, _ = Descend(2, 0.1)(energy.on(pair), geodesic)
+        ways = (better, better.inverse(), better.flow, better.flow.inverse())
+        return [float(energy(Alignment(pair, way))) for way in ways]
+
+    here = found(pair)
+    with elsewhere():
+        assert found(pair.to(ELSEWHERE)) == pytest.approx(here, rel=2e-3)
 
 
 @pytest.mark.parametrize("name", WORK)
