@@ -188,7 +188,7 @@ run(recipe(updates=100000, save_every=100000, validate_every=100000), {str(tmp_p
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     log = tmp_path / "run" / "training.csv"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not (log.is_file() and len(log.read_text().splitlines()) > 2) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
