@@ -1,5 +1,6 @@
 """Whether a run may be gone on with, and what of it may have changed."""
 
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
@@ -11,7 +12,7 @@ import yaml
 
 from pullback.errors import InputError
 from pullback.study.recipe import Recipe, as_data, renamed, to_yaml
-from pullback.training import Once, Training, load_tensors
+from pullback.training import Once, load_tensors
 from pullback.training.train import check_left
 
 OFTEN = ("log_every", "save_every")  # what may change when a run is gone on with
@@ -96,6 +97,18 @@ def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, res
         check_left(load_tensors(out / "last.safetensors")[1]["update"], recipe.training, out)
 
 
+def named(part: Any) -> str:
+    """The path by which a recipe's text names a part; "" for what it does not name."""
+    data = as_data(part)
+    return str(data.get("part") or data.get("partial") or "") if isinstance(data, dict) else ""
+
+
+def defaults(part: Any) -> dict[str, Any]:
+    """What the members of a part are where nobody says otherwise, as data."""
+    parameters = inspect.signature(part.func if isinstance(part, partial) else type(part)).parameters.values()
+    return {one.name: as_data(one.default) for one in parameters if one.default is not inspect.Parameter.empty}
+
+
 def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
     training, and where images and other runs are. Numbers that are as by default are left out, for older files lack
@@ -103,7 +116,7 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     idle = {as_data(part)["part"]: part.elsewhere for part in parts(recipe) if isinstance(part, Naming)}
     idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
     idle |= {as_data(recipe.data)["part"]: ("root",)}
-    usual = {as_data(recipe)["part"]: {"evaluation": None}, as_data(recipe.training)["part"]: as_data(Training())}
+    usual = {named(part): defaults(part) for part in parts(recipe) if named(part)}
 
     def kept(tree: Any) -> Any:
         if isinstance(tree, list):
@@ -111,7 +124,7 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
         if not isinstance(tree, dict) or not tree:
             return tree
         tree = renamed(tree)
-        part = str(tree.get("part"))
+        part = str(tree.get("part") or tree.get("partial"))
         of, known = idle.get(part, ()), usual.get(part, {})
         return {k: kept(v) for k, v in tree.items() if k not in of and not (k in known and v == known[k])}
 
