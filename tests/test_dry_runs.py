@@ -1,4 +1,4 @@
-"""Methods of three kinds, as a user would bring them: short files, trained by `pullback train`, killed and resumed."""
+"""Methods of three kinds, as a user would bring them: files of under 40 lines, trained, killed and resumed."""
 
 import json
 import signal
@@ -90,6 +90,13 @@ judge = Player("discriminator", ("supervision.discriminator.",), discern, lr=1e-
 recipe = replace(base, about="an adversary", supervision=partial(Adversarial), training=replace(base.training,
     updates=10, save_every=3, validate_every=5, log_every=1, deterministic=True, players=(judge,)))
 '''
+
+
+def test_what_a_user_writes_is_short():
+    for text in (ADVERSARY, SLICES):
+        assert len([line for line in text.splitlines() if line.strip()]) < 40
+
+
 SMALL = ("data.spacing=12", "data.train_subjects=3", "data.validation_subjects=2", "data.test_subjects=2")
 SMALL += ("network.encoder=[4, 4]", "network.decoder=[4, 4, 4, 4]")
 
@@ -150,73 +157,51 @@ def test_clouds_learn_in_rounds_and_match_by_what_they_learned(pullback, tmp_pat
     assert "tre mm" in (tmp_path / "measured" / "pairs.csv").read_text()
 
 
-SLICES = '''
+SLICES = """
 import torch
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 from torch import nn
 from pullback import Grid, Image, Recipe, Training
-from pullback.data import Singles, Test, Validation
+from pullback.data import Singles, Subject, Test, Validation
 from pullback.numerics.random import generator
-from pullback.training import evaluating
+from pullback.training import ExampleEvaluation
 
 @dataclass(frozen=True)
 class Plate:
-    """A plate of an atlas, seen again and again: what is drawn is an example of slices (2, 1, 16, 16)."""
     number: int
     seen: int = 0
-    @property
-    def name(self): return f"{self.number}-{self.seen}"
-    @property
-    def images(self): return (self.image,)
-    @property
-    def image(self):
+    name = property(lambda self: f"{self.number}-{self.seen}")
+    def load(self):
         flat = torch.rand(1, 1, 16, 16, generator=generator(1, self.number))
         noise = torch.rand(2, 1, 16, 16, generator=generator(2, self.number, self.seen))
-        return Image(flat + 0.3 * noise, Grid.centred((16, 16)))
-    def load(self): return self
-    def to(self, device): return self
+        return Subject(Image(flat + 0.3 * noise, Grid.centred((16, 16))), about={"plate": self.number}, name=self.name)
 
 @dataclass(frozen=True)
 class Slices:
-    plates: int = 5
-    def _of(self, seen): return [Plate(number, seen) for number in range(self.plates)]
-    train = property(lambda self: Singles(self._of(1) + self._of(2)))
-    validation = property(lambda self: Validation.singles(self._of(3)))
-    test = property(lambda self: Test.singles(self._of(4)))
+    train = property(lambda self: Singles([Plate(n, seen) for n in range(5) for seen in (1, 2)]))
+    validation = property(lambda self: Validation.singles([Plate(n, 3) for n in range(5)]))
+    test = property(lambda self: Test.singles([Plate(n, 4) for n in range(5)]))
 
-class Embedding(nn.Module):
-    def __init__(self, size=8):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(392, size))
-    def forward(self, image): return nn.functional.normalize(self.layers(image.data), dim=1)
+class Embedding(nn.Sequential):
+    def __init__(self): super().__init__(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(392, 8))
+    def forward(self, image): return nn.functional.normalize(super().forward(image.data), dim=1)
 
 @dataclass(frozen=True)
-class Alike:
-    """Two views of one plate are near, and far from its neighbour's."""
+class Triplet:
     def __call__(self, network, plate, progress):
-        one, other = network(plate.image)
-        away = network(Plate((plate.number + 1) % 5).image)[0]
+        (one, other), away = network(plate.image), network(Plate((plate.about["plate"] + 1) % 5).load().image)[0]
         return {"triplet": ((one - other).norm() - (one - away).norm() + 1).clamp(min=0)}
 
-@dataclass(frozen=True)
-class Ranks:
-    split: object
-    aligns: ClassVar[str] = "slice"
-    names = property(lambda self: self.split.names)
-    def __len__(self): return len(self.split)
-    def rows(self, network, device):
-        with evaluating(network):
-            atlas = torch.stack([network(Plate(n).image)[0] for n in range(5)])
-            for plate in self.split:
-                far = (atlas - network(plate.image)[0]).norm(dim=1)
-                yield {"slice": plate.name, "rank": float((far < far[plate.number]).sum())}
-    def score(self, means): return -means["rank"]
+def rank(network, plate):
+    atlas = torch.stack([network(Plate(n).load().image)[0] for n in range(5)])
+    far = (atlas - network(plate.image)[0]).norm(dim=1)
+    return {"rank": float((far < far[plate.about["plate"]]).sum())}
 
-recipe = Recipe("slices", Slices(), partial(Embedding), Alike(), Training(20, lr=1e-2, save_every=6, validate_every=5),
-    (), evaluation=partial(Ranks))
-'''
+ranks = partial(ExampleEvaluation, measure=rank, chooses="rank", higher_is_better=False, aligns="slice")
+training = Training(20, lr=1e-2, save_every=6, validate_every=5)
+recipe = Recipe("slices", Slices(), partial(Embedding), Triplet(), training, evaluation=ranks)
+"""
 
 
 def test_an_embedding_of_labelled_slices(pullback, tmp_path):

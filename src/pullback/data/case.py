@@ -20,7 +20,7 @@ LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One loaded case.
+    """One loaded case, which is an example by itself: a labelled image.
 
     Attributes:
         to_template: where known, maps its world to the world that all cases share.
@@ -31,6 +31,17 @@ class Subject:
     labels: Labels | None = None
     to_template: Transform | None = None
     about: Mapping[str, float | str] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Its only one."""
+        return (self.image,)
+
+    def to(self, device: torch.device) -> Self:
+        """All that it knows, on `device`."""
+        labels, map_ = self.labels and self.labels.to(device), self.to_template and self.to_template.to(device)
+        return replace(self, image=self.image.to(device), labels=labels, to_template=map_)
 
 
 class Case(Protocol):
@@ -71,7 +82,7 @@ class FileCase:
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
-        return Subject(image, labels, about=dict(self.about))
+        return Subject(image, labels, about=dict(self.about), name=self.name)
 
 
 Some = TypeVar("Some", bound=Case)

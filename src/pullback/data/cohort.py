@@ -102,7 +102,8 @@ def _make(cohort: Cohort, number: int) -> Subject:
     data = (data + cohort.noise * torch.randn(data.shape, generator=chance)).clamp(min=0) * (brain > 0.05)
     inside = tissues.sum(1, keepdim=True) > 0.5
     labels = (tissues.argmax(1, keepdim=True) + 1) * inside
-    return Subject(normalised(Image(data, grid)), Labels(labels, grid), to_template)
+    image, name = normalised(Image(data, grid)), PhantomCase(cohort, number).name
+    return Subject(image, Labels(labels, grid), to_template, name=name)
 
 
 def _noise(shape: tuple[int, ...], sigma: float, chance: torch.Generator) -> Tensor:

@@ -47,7 +47,8 @@ class PickledCase:
             )
         grid = Grid.centred(image.shape)
         seen = Image(torch.from_numpy(image.astype(np.float32))[None, None], grid)
-        return Subject(normalised(seen), Labels(torch.from_numpy(labels.astype(np.int16))[None, None], grid))
+        known = Labels(torch.from_numpy(labels.astype(np.int16))[None, None], grid)
+        return Subject(normalised(seen), known, name=self.name)
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,10 @@ class Recipe:
     @property
     def aligns(self) -> str:
         """As its `Evaluation` says: `"pair"`, `"points"`, …"""
-        kind: Any = PairEvaluation if self.evaluation is None else self.evaluation.func
-        return kind.aligns
+        if self.evaluation is None:
+            return PairEvaluation.aligns
+        kind: Any = self.evaluation.func
+        return self.evaluation.keywords.get("aligns", kind.aligns)
 
 
 def changed(recipe: Plan, settings: Mapping[str, str]) -> Plan:

@@ -4,7 +4,7 @@ from pullback.training.augment import Apart, InTurn, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
-from pullback.training.evaluation import Evaluation, PairEvaluation, Row
+from pullback.training.evaluation import Evaluation, ExampleEvaluation, PairEvaluation, Row
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import align, evaluating, in_words, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
@@ -20,6 +20,7 @@ __all__ = [
     "Cosine",
     "Cyclical",
     "Evaluation",
+    "ExampleEvaluation",
     "Examples",
     "InTurn",
     "Labelled",

@@ -1,26 +1,27 @@
 """What is measured of a network on examples that it does not learn from."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from pullback.data import Test, Validation
+from pullback.errors import InputError
 from pullback.metrics import STANDARD, Metric
-from pullback.training.measure import measure, score
+from pullback.training.measure import evaluating, measure, score
 
 Row = dict[str, float | str]
 
 
 class Evaluation(Protocol):
-    """Measures a network on a split, example by example, and says which number is to grow.
+    """Measures a network on a split, example by example, and says which number is to grow."""
 
-    Attributes:
-        aligns: what its networks align: `"pair"` (of images), `"points"`, `"pose"`, `"slice"`, `"labels"`.
-    """
-
-    aligns: ClassVar[str]
+    @property
+    def aligns(self) -> str:
+        """What its networks align: `"pair"` (of images), `"points"`, `"pose"`, `"slice"`, `"labels"`."""
+        ...
 
     def __len__(self) -> int:
         """How many examples."""
@@ -71,3 +72,46 @@ class PairEvaluation:
             InputError: none of the metrics answered.
         """
         return score(means, self.metrics)
+
+
+@dataclass(frozen=True)
+class ExampleEvaluation:
+    """A network on the examples of a split, by one function of both.
+
+    Attributes:
+        split: the examples.
+        measure: `measure(network, example)` answers with numbers by name; the network does not train meanwhile.
+        chooses: the number by which checkpoints are chosen.
+        higher_is_better: of that number.
+        aligns: as of `Evaluation`.
+    """
+
+    split: Validation | Test
+    measure: Callable[[Any, Any], dict[str, float]]
+    chooses: str
+    higher_is_better: bool = True
+    aligns: str = "labels"
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.split.names
+
+    def rows(self, network: Any, device: torch.device) -> Iterator[Row]:
+        """One per example: its name, and the numbers."""
+        for example in self.split:
+            with evaluating(network):
+                yield {"example": example.name, **self.measure(network, example.to(device))}
+
+    def score(self, means: dict[str, float]) -> float:
+        """The number that chooses, turned so that more is better; what is no number is worst.
+
+        Raises:
+            InputError: no example has it.
+        """
+        if self.chooses not in means:
+            raise InputError(f"no example has the number {self.chooses!r}, by which checkpoints are chosen")
+        value = means[self.chooses] if self.higher_is_better else -means[self.chooses]
+        return -math.inf if math.isnan(value) else value
