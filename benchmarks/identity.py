@@ -9,7 +9,7 @@ a section of the first in 2-D. Each cell is the greatest displacement of any vox
 
 import argparse
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -37,9 +37,9 @@ SHAPE = (28, 32, 26)
 
 
 def body(shape: tuple[int, ...], texture: float, seed: int = 0) -> Image:
-    """An ellipsoid of level 0.6, and in it a smooth texture of this standard deviation."""
-    axes = [torch.linspace(-1, 1, n) for n in shape]
-    radius = torch.stack(torch.meshgrid(*axes, indexing="ij")).norm(dim=0)[None, None]
+    """A bent ellipsoid of level 0.6, and in it a smooth texture of this standard deviation."""
+    x, *others = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in shape], indexing="ij")
+    radius = torch.stack([x + 0.5 * others[0].square() + 0.3 * others[-1] - 0.1, *others]).norm(dim=0)[None, None]
     waves = gaussian(torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed)), 1.2)
     return Image(torch.sigmoid(8 * (1 - radius / 0.72)) * (0.6 + texture * waves / waves.std()), Grid.centred(shape))
 

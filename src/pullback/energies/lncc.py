@@ -25,16 +25,21 @@ class LNCC(Energy):
     anywhere; away from borders and masks it equals the common form by zero-padded convolution. Patches that are
     constant to float precision correlate by 0, and so does their gradient. Expects intensities about 0 … 1.
 
-    Where there is nothing but noise, correlation pulls at random. `noise` is a standard deviation; its square s is
-    added to both variances and to the covariance in each window: (c + s)² / ((v + s)(w + s)). Contrast below it hardly
-    counts: patches of nothing else are all alike, and well above it the value is that of the common form.
+    Where there is nothing but noise, correlation pulls at random. `noise` is a standard deviation; with covariance c,
+    variances v and w and s = n noise², all summed over the n voxels of a window, the squared correlation becomes
+    (c + s)² / ((v + s)(w + s)). Contrast below the noise hardly counts: patches of nothing else are all alike.
+    Contrast well above it counts as without.
 
-    Identical images are a minimum, whatever the window, the noise and the masks. By Cauchy and Schwarz c² ≤ vw; and as
-    c + s is the scalar product of two windows with a further voxel of √s in both, (c + s)² ≤ (v + s)(w + s), which is
-    an equation only where both are the same but for their level. A floor under the variances alone has no such law: it rewards
-    whatever raises the moved image's contrast, and so moves faint textures. (Rühaak et al. 2013 do to the normalised
-    gradient fields as is done here.) Without noise, `EPS` has that fault, of 1 % at most in a window of n voxels whose
-    standard deviation is more than 0.18 / √n, in intensities of 0 … 1: as published, it stays.
+    With noise, identical images are least, at 0, and nothing else is: any window, any noise, any masks. For c + s is
+    the scalar product of two windows that have √s in common beside their voxels, so by Cauchy and Schwarz
+    (c + s)² ≤ (v + s)(w + s), and equal only where the windows differ by a constant. A floor under the variances alone
+    obeys no such law: it is in favour of whatever raises the moved image's contrast, and so moves faint textures.
+    (Rühaak et al. 2013 have ε in the scalar product of normalised gradients for the same reason.) A floor under the
+    fixed variance alone obeys it, but lets noise of the moved image count in full.
+
+    Without noise, the common form, c² ≤ vw, but the `EPS` in its denominator is such a floor, though a low one: in a
+    window with a standard deviation of 0.18 / √n there is 1 % to be gained by contrast, below it more. A mask of the
+    moving image can also gain by hiding what is flat.
 
     Raises:
         InputError: the window is even or smaller than 3, or the noise less than none.
@@ -170,9 +175,9 @@ def _correlation(
 ):
     """Value and gradients for one image, `(1, 1, *spatial)`: means over the window, then covariance and variances.
 
-    With s = n noise² + √ε, c = Σ(i−ī)(j−j̄) + s, v = Σ(i−ī)² + s and w = Σ(j−j̄)² + s over a window of n voxels, the value is
-    the mean of c² / vw; without noise s = 0, and it is that of c² / (vw + ε). Volumes are let go, or written over, as soon as they have
-    served: this is where registration peaks in memory.
+    With s = n noise² + √ε, c = Σ(i−ī)(j−j̄) + s, v = Σ(i−ī)² + s and w = Σ(j−j̄)² + s over a window of n voxels, the
+    value is the mean of c² / vw; without noise s = 0, and it is that of c² / (vw + ε). Volumes are let go, or written
+    over, as soon as they have served: this is where registration peaks in memory.
     """
     i, j, v, w = fixed.values, moved.values, fixed.variance, moved.variance
     voxels = i.numel() if mask is None else mask.sum().clamp(min=1)
