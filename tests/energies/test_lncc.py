@@ -151,7 +151,7 @@ def faint(shape, contrast, seed=1):
     st.integers(0, 10**6),
 )
 def test_with_noise_nothing_is_more_alike_than_the_same(floor, contrast, window, shape, masked, seed):
-    """And nothing is as much but what is an affine change of it; any resampling changes contrasts, and none may gain."""
+    """And only an affine change of it is as much; any resampling changes contrasts, and none may gain by it."""
     image, other = faint(shape, contrast, seed), noise(1, 1, *shape, seed=seed + 1)
     mask = random_mask(shape, seed=seed) if masked else None
     still = image.clone().requires_grad_()
