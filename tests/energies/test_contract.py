@@ -7,9 +7,12 @@ import torch
 
 import pullback.energies
 from pullback.alignment import Alignment, Pair
-from pullback.energies import LNCC, MSE, Diffusion, Energy, Kinetic, Sum, Weighted
+from pullback.energies import LNCC, MIND, MSE, NCC, SSIM, Diffusion, Energy, Kinetic, Sum, Weighted
+from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.numerics.kernel import Sobolev
+from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.workflows.choices import ENERGIES as NAMED
 
 SHAPES = [(14, 12), (9, 10, 8)]
 LEAVE_SOMETHING = {"MI", "NMI", "NGF"}  # of identical images: Parzen windows, and ε, take their share
@@ -86,6 +89,52 @@ def test_smallest_at_identical_images_without_motion(name, shape):
     for seed in range(1, 4):
         moved = Alignment(still.pair, Displacement(noise(1, len(shape), *shape, seed=seed), grid))
         assert float(energy(moved)) > least + 0.05
+
+
+PRESETS = {"fast": FAST.deformable, "balanced": BALANCED.deformable, "accurate": ACCURATE.deformable}
+UNLAWFUL = LEAVE_SOMETHING  # and LNCC without noise, by its ε: test_lncc.py says by how much
+LAWFUL = {
+    **{f"LNCC({w}, {n})": LNCC(w, n) for w in (3, 9, 21) for n in (1e-4, 0.03, 0.1, 0.5)},
+    **{f"MIND{p}": MIND(*p) for p in [(1, 2, True), (0, 1, False), (2, 3, True)]},
+    **{f"SSIM{p}": SSIM(*p) for p in [(7, None), (3, None), (11, 1.5)]},
+    "MSE": MSE(),
+    "NCC": NCC(),
+    "Sum": 0.5 * LNCC(5, 0.1) + 0.3 * MSE() + 0.1 * Diffusion(),
+    **{f"preset {name}": deformed.energy for name, deformed in PRESETS.items()},
+    "presets, coarse": FAST.deformable.coarse,
+    **{f"--energy {name}": energy for name, energy in NAMED.items() if name.upper() not in UNLAWFUL},
+}
+
+
+def scenes(shape):
+    """Texture; the same so faint that floors count; a body of it in nothing; one without texture; noise beside it."""
+    axes = [torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape]
+    radius = torch.stack(torch.meshgrid(*axes, indexing="ij")).norm(dim=0)[None, None]
+    body = torch.sigmoid(10 * (0.75 - radius))
+    waves = gaussian(noise(1, 1, *shape).double(), 1.2)
+    waves = waves / waves.std()
+    speckle = noise(1, 1, *shape, seed=3).double()
+    return (0.5 + 0.2 * waves, 0.5 + 0.01 * waves, body * (0.6 + 0.03 * waves), body, body + 0.02 * speckle)
+
+
+@pytest.mark.parametrize("energy", LAWFUL.values(), ids=LAWFUL.keys())
+@shapes
+@pytest.mark.parametrize("masked", [False, True])
+def test_identical_images_are_a_minimum_for_all_parameters(energy, shape, masked):
+    """However faint, wherever the masks lie: no motion, small or large, is better than none, and none pulls at it."""
+    d, grid = len(shape), Grid.centred(shape)
+    mask = gaussian(noise(1, 1, *shape, seed=9), 1.0) > -0.2 if masked else None
+    smooth, rough = gaussian(noise(1, d, *shape, seed=1).double(), 2.0), noise(1, d, *shape, seed=2).double()
+    outwards = 0.1 * (grid.voxels(smooth) - torch.tensor(shape).view(-1, *[1] * d) / 2)[None]
+    motions = [a * u for u in (smooth / smooth.std(), outwards, -outwards) for a in (0.01, 1.0)] + [0.3 * rough]
+    for data in scenes(shape):
+        image = Image(torch.cat([data, data.flip(2)], 1), grid, mask)
+        pair = Pair(image, image)
+        field = torch.zeros(1, d, *shape, dtype=torch.float64, requires_grad=True)
+        least = energy(Alignment(pair, Displacement(field, grid)))
+        (slope,) = torch.autograd.grad(least, field)
+        assert slope.norm() < 1e-9
+        assert all(float(energy(Alignment(pair, Displacement(u, grid)))) > least.item() - 1e-10 for u in motions)
 
 
 @every

@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion, lncc
 from pullback.energies.lncc import EPS
+from pullback.errors import InputError
 from pullback.numerics.smooth import gaussian
 from pullback.space import Displacement, Grid, Image
 
@@ -34,9 +35,15 @@ def truncated(fixed, moved, window, mask=None, floor=0.0):
     n = window_sum(inside, window).clamp(min=1)
     i_mean, j_mean = window_sum(fixed * inside, window) / n, window_sum(moved * inside, window) / n
     c = window_sum(fixed * moved * inside, window) - n * i_mean * j_mean
-    v = window_sum(fixed**2 * inside, window) - n * i_mean**2 + n * floor**2
-    w = window_sum(moved**2 * inside, window) - n * j_mean**2 + n * floor**2
-    each = (c**2 / (v * w + EPS) * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
+    v = window_sum(fixed**2 * inside, window) - n * i_mean**2
+    w = window_sum(moved**2 * inside, window) - n * j_mean**2
+    if floor:
+        s = n * floor**2 + EPS**0.5
+        correlation = torch.where(v * w > 1e-12, c**2 / (v * w).clamp(min=1e-12), 0)
+        squared = 1 - v / (v + s) * (1 - correlation)
+    else:
+        squared = c**2 / (v * w + EPS)
+    each = (squared * inside).flatten(1).sum(1) / inside.flatten(1).sum(1)
     return each.mean()
 
 
@@ -103,11 +110,108 @@ def test_gradcheck(shape, masked, batches, channels):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_contrast_below_the_noise_hardly_counts_and_contrast_above_it_does(shape):
-    fixed = noise(1, 1, *shape, seed=1)
-    related = fixed + 0.5 * noise(1, 1, *shape, seed=2)
+    """Fixed patches of nothing else are alike to anything; structure beside nothing is as unlike as ever."""
+    fixed, other = noise(1, 1, *shape, seed=1), noise(1, 1, *shape, seed=2)
+    related = fixed + 0.5 * other
     plain = float(lncc(1e3 * fixed, 1e3 * related, 5))
     assert float(lncc(1e3 * fixed, 1e3 * related, 5, noise=1.0)) == pytest.approx(plain, rel=1e-4)
-    assert float(lncc(1e-3 * fixed, 1e-3 * related, 5, noise=1.0)) < 1e-6
+    assert float(lncc(1e3 * fixed, 0 * related, 5, noise=1.0)) < 1e-4
+    pulls = []
+    for size in (1e-3, 1.0):
+        moved = (size * other).requires_grad_()
+        value = lncc(size * fixed, moved, 5, noise=1.0)
+        pulls.append(size * torch.autograd.grad(value, moved)[0].norm())  # what a displacement feels
+        assert (value.item() > 1 - 1e-5) == (size == 1e-3)
+    assert pulls[0] < 1e-5 * pulls[1]
+
+
+CHANGES = {
+    "sharpened": lambda x, z: 2 * x - gaussian(x, 1.0),
+    "smoothed": lambda x, z: gaussian(x, 1.0),
+    "next voxel": lambda x, z: x.roll(1, 2),
+    "noisy": lambda x, z: x + 0.02 * z,
+    "another": lambda x, z: z,
+    "flat": lambda x, z: torch.zeros_like(x),
+}
+
+
+def faint(shape, contrast, seed=1):
+    """A texture of this standard deviation on one half, nothing on the other: where floors count most."""
+    image = contrast * noise(1, 1, *shape, seed=seed) + 0.6
+    image[:, :, shape[0] // 2 :] = 0.6
+    return image
+
+
+@given(
+    st.floats(0.003, 1) | st.floats(1e-6, 1e-3),
+    st.floats(1e-3, 1),
+    st.sampled_from([3, 5, 9, 21]),
+    st.sampled_from(SHAPES),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_with_noise_nothing_is_more_alike_than_the_same(floor, contrast, window, shape, masked, seed):
+    """And only an affine change of it is as much; any resampling changes contrasts, and none may gain by it."""
+    image, other = faint(shape, contrast, seed), noise(1, 1, *shape, seed=seed + 1)
+    mask = random_mask(shape, seed=seed) if masked else None
+    still = image.clone().requires_grad_()
+    value = lncc(image, still, window, mask, floor)
+    assert value.item() == pytest.approx(1, abs=1e-10)
+    (slope,) = torch.autograd.grad(value, still)
+    (typical,) = torch.autograd.grad(lncc(image, still.flip(3), window, mask, floor), still)
+    assert slope.norm() < 1e-8 * typical.norm()
+    for scale in (1.5, 0.7, -1.0):
+        assert float(lncc(image, 1 + scale * image, window, mask, floor)) == pytest.approx(1, abs=1e-10)
+    for change in CHANGES.values():
+        changed = change(image, other)
+        assert float(lncc(image, changed, window, mask, floor)) < 1
+        assert float(lncc(changed, image, window, mask, floor)) < 1 or changed.std() == 0
+
+
+@given(st.floats(1e-5, 1), st.sampled_from([3, 5, 9]), st.sampled_from(SHAPES), st.integers(0, 10**6))
+def test_without_noise_no_more_is_to_be_gained_than_epsilon_allows(contrast, window, shape, seed):
+    """A window's value is at most 1, and v² / (v² + ε) at identical images: a hundredth less at 0.18 / √n."""
+    image, other = faint(shape, contrast, seed), noise(1, 1, *shape, seed=seed + 1)
+    n = window_sum(torch.ones_like(image), window)
+    v = window_sum(image**2, window) - window_sum(image, window) ** 2 / n
+    v = v.where(v > 1e-12, torch.inf)  # what is flat in one image gives nothing, whatever the other
+    least = float(lncc(image, image, window))
+    assert all(
+        float(lncc(image, change(image, other), window)) <= least + float((EPS / (v**2 + EPS)).mean()) + 1e-12
+        for change in CHANGES.values()
+    )
+    assert EPS / ((0.18**2) ** 2 + EPS) < 0.01
+
+
+def test_a_floor_under_both_variances_would_reward_contrast():
+    """The mistake that moved faint textures."""
+    image = faint((13, 11), 0.05)
+
+    def alone(moved, floor=0.1, window=5):
+        n = window_sum(torch.ones_like(moved), window)
+        i, j = (t - t.mean() for t in (image, moved))
+        c = window_sum(i * j, window) - window_sum(i, window) * window_sum(j, window) / n
+        v, w = (window_sum(t**2, window) - window_sum(t, window) ** 2 / n + n * floor**2 for t in (i, j))
+        return float((c**2 / (v * w + EPS)).mean())
+
+    assert alone(CHANGES["sharpened"](image, image)) > alone(image) + 0.01
+    assert float(lncc(image, CHANGES["sharpened"](image, image), 5, noise=0.1)) < 1 - 1e-4
+
+
+@pytest.mark.parametrize("window", [3, 5, 9])
+@pytest.mark.parametrize("floor", [1e-4, 0.01, 0.1])
+def test_float32_holds_the_law_up_to_the_rounding_of_window_sums(window, floor):
+    """Variance is what is left of sums of squares, of which float32 holds 1e-7: here 1e-3 of them is left."""
+    image, off = faint((16, 15, 14), 0.02).float(), 1e-4
+    assert float(lncc(image, image, window, noise=floor)) == pytest.approx(1, abs=off)
+    for name in ("sharpened", "next voxel"):
+        assert float(lncc(image, CHANGES[name](image, image), window, noise=floor)) < 1 + off
+
+
+@pytest.mark.parametrize("noise_", [-0.1, float("nan"), float("inf")])
+def test_noise_is_none_or_some(noise_):
+    with pytest.raises(InputError, match="noise is a standard deviation of 0 or more"):
+        LNCC(5, noise_)
 
 
 def test_a_batch_is_the_mean_of_its_images():

@@ -1,5 +1,6 @@
 """Local normalised cross-correlation: the hot spot of the field."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,13 +23,25 @@ class LNCC(Energy):
     Avants et al. 2008; OFG eq. 5. `window` is the odd edge length in voxels, 9 in VoxelMorph and OFG. Windows are cut
     off at the border and at masks (only voxels inside both count), so the value does not see affine intensity
     anywhere; away from borders and masks it equals the common form by zero-padded convolution. Patches that are
-    constant to float precision give 0, and so does their gradient. Expects intensities about 0 … 1.
+    constant to float precision correlate by 0, and so does their gradient. Expects intensities about 0 … 1.
 
-    Where there is nothing but noise, correlation pulls at random. `noise` is a standard deviation whose square is added
-    to both variances in each window, so that contrast below it hardly counts; 0 is the common form.
+    Where there is nothing but noise, correlation pulls at random. `noise` is a standard deviation: with it a window
+    counts by v / (v + s), where v is the variance of the fixed image in it and s = noise², so contrast below the noise
+    hardly counts. With the moved image's variance w and the covariance c, the energy is the mean of
+    v / (v + s) · (1 − c² / vw): of the fixed contrast, what no affine change of the moved intensities explains.
+
+    So identical images are least, at 0, for any window, any noise and any masks, since c² ≤ vw (Cauchy and Schwarz) and
+    the moved image has no say in the weight. A floor under both variances, c² / ((v + s)(w + s)), has no such law: it
+    is in favour of whatever raises the moved image's contrast, and so moves faint textures. (No smooth form that treats
+    both images alike can have the law and still give faint windows another value at identical images than others: if
+    its slope by w is 0 at w = v, so is that by v, all along.)
+
+    Without noise, the common form, the `EPS` in the denominator is such a floor, though a low one: in a window of n
+    voxels with a standard deviation of 0.18 / √n there is 1 % to be gained by contrast, below it more. A mask of the
+    moving image can also gain by hiding what is flat.
 
     Raises:
-        InputError: the window is even or smaller than 3.
+        InputError: the window is even or smaller than 3, or the noise less than none.
     """
 
     window: int = 9
@@ -37,6 +50,8 @@ class LNCC(Energy):
     def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0:
             raise InputError(f"LNCC: the window is an odd number of voxels from 3 on, got {self.window}")
+        if not 0 <= self.noise < math.inf:
+            raise InputError(f"LNCC: the noise is a standard deviation of 0 or more, got {self.noise}")
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return self.compared(alignment, ())
@@ -74,13 +89,15 @@ class _Known:
         values: less their mean, 0 outside the mask.
         n: how many voxels of each window count.
         mean: in each window.
-        variance: Σ (x − x̄)² + n noise².
+        variance: Σ (x − x̄)² + s, where s is the `_floor` of the noise.
+        faint: Σ s / variance over all windows, `()`: what does not count, and so counts as alike.
     """
 
     values: Tensor
     n: Tensor
     mean: Tensor
     variance: Tensor
+    faint: Tensor
 
 
 def lncc(
@@ -93,6 +110,7 @@ def lncc(
 ) -> Tensor:
     """The mean squared local correlation of `(B, C, *spatial)` images over `mask` `(B, 1, *spatial)`, 0 … 1, a scalar.
 
+    With `noise` the share of a window's fixed contrast that is below it counts as correlated, as `LNCC` says.
     The gradient is made during the forward pass, so that one tensor per image that wants one is all that is kept; it
     cannot be differentiated again. What is `known` of the fixed images, if it is, is not computed anew.
 
@@ -114,7 +132,7 @@ class _LNCC(torch.autograd.Function):
         pairs = zip(_each(fixed, mask, batch), _each(moved, mask, batch), strict=True)
         for number, (one, two) in enumerate(pairs):  # one image at a time: window sums of one volume stay in the cache
             here = known[number % len(known)] if known else _known(*one, window, noise)
-            part, *pieces = _correlation(here, _known(*two, window, noise, here.n), window, two[1], wanted)
+            part, *pieces = _correlation(here, _known(*two, window, 0.0, here.n), window, two[1], noise, wanted)
             value = value + part
             for kept, piece in zip(gradients, pieces, strict=True):
                 kept.append(piece)
@@ -151,29 +169,52 @@ def _known(values: Tensor, mask: Tensor | None, window: int, noise: float, n: Te
     values = values - (values * inside).sum() / inside.sum().clamp(min=1)  # small numbers, before they are squared
     values = values if mask is None else values.mul_(mask)
     mean = box_sum(values, window).div_(n)
-    return _Known(values, n, mean, _variance(values, mean, n, window).add_(n, alpha=noise**2))
+    variance = _variance(values, mean, n, window)
+    if not noise:
+        return _Known(values, n, mean, variance, values.new_zeros(()))
+    floor = _floor(n, noise)
+    variance.add_(floor)
+    return _Known(values, n, mean, variance, floor.div_(variance).mul_(inside).sum())
 
 
-def _correlation(fixed: _Known, moved: _Known, window: int, mask: Tensor | None, wanted: tuple[bool, bool]):
+def _floor(n: Tensor, noise: float) -> Tensor:
+    """s = n noise² + √ε, whose second term keeps the least noise above rounding."""
+    return torch.mul(n, noise**2).add_(EPS**0.5)
+
+
+def _correlation(
+    fixed: _Known, moved: _Known, window: int, mask: Tensor | None, noise: float, wanted: tuple[bool, bool]
+):
     """Value and gradients for one image, `(1, 1, *spatial)`: means over the window, then covariance and variances.
 
-    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)² + n noise², w = Σ(j−j̄)² + n noise² over a window of n voxels, the value is the
-    mean of c² / (vw + ε). Volumes are let go, or written over, as soon as they have served: this is where registration
-    peaks in memory.
+    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)² + s and w = Σ(j−j̄)² over a window, the value is the mean of c² / vw + s / v,
+    which is 1 − (v − s) / v · (1 − c² / ((v − s) w)); without noise s = 0, and it is that of c² / (vw + ε). Volumes are
+    let go, or written over, as soon as they have served: this is where registration peaks in memory.
     """
     i, j, v, w = fixed.values, moved.values, fixed.variance, moved.variance
     voxels = i.numel() if mask is None else mask.sum().clamp(min=1)
     c = box_sum(i * j, window).addcmul_(fixed.n * fixed.mean, moved.mean, value=-1)
-    a = torch.addcmul(v.new_tensor(EPS), v, w).reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)
+    a = v * w if noise else torch.addcmul(v.new_tensor(EPS), v, w)
+    a = a.reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)
     if mask is not None:
         a = a.mul_(mask)
-    value = c.mul_(a).sum() / voxels  # d value / dc is 2a, and d value / dw is −a² v
+    value = (
+        c.mul_(a).sum() + fixed.faint
+    ) / voxels  # d value / dc is 2a, d value / dw −a² v, d value / dv −a² w − s / v²
     del c
     gradients = (
-        _gradient(i, j, fixed.mean, moved.mean, a, w, window) if wanted[0] else None,
+        _gradient(i, j, fixed.mean, moved.mean, a, w, window, _faint(fixed, mask, noise)) if wanted[0] else None,
         _gradient(j, i, moved.mean, fixed.mean, a, v, window) if wanted[1] else None,
     )
     return value, *(g if g is None else g.mul_(2 / voxels if mask is None else mask * (2 / voxels)) for g in gradients)
+
+
+def _faint(fixed: _Known, mask: Tensor | None, noise: float) -> Tensor | None:
+    """s / v²: how the weight of a window depends on its contrast; None where there is no weight."""
+    if not noise:
+        return None
+    slope = _floor(fixed.n, noise).div_(fixed.variance).div_(fixed.variance)
+    return slope if mask is None else slope.mul_(mask)
 
 
 def _variance(x: Tensor, mean: Tensor, n: Tensor, window: int) -> Tensor:
@@ -185,10 +226,18 @@ def _variance(x: Tensor, mean: Tensor, n: Tensor, window: int) -> Tensor:
 
 
 def _gradient(
-    x: Tensor, y: Tensor, x_mean: Tensor, y_mean: Tensor, a: Tensor, y_variance: Tensor, window: int
+    x: Tensor,
+    y: Tensor,
+    x_mean: Tensor,
+    y_mean: Tensor,
+    a: Tensor,
+    y_variance: Tensor,
+    window: int,
+    faint: Tensor | None = None,
 ) -> Tensor:
-    """½ ∂(Σ value)/∂x: Σ over the windows that hold a voxel of a (y−ȳ) − a² var(y) (x−x̄)."""
+    """½ ∂(Σ value)/∂x: Σ over the windows that hold a voxel of a (y−ȳ) − (a² var(y) + faint) (x−x̄)."""
     b = (a * a).mul_(y_variance)
+    b = b if faint is None else b.add_(faint)
     grad = box_sum((a * y_mean).addcmul_(b, x_mean, value=-1), window).neg_()
     grad.addcmul_(box_sum(a, window), y)
     return grad.addcmul_(box_sum(b, window), x, value=-1)
