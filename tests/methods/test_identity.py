@@ -16,7 +16,7 @@ from pullback.methods.pair.correlated import Correlated
 from pullback.methods.pose.cross_ngf import SMALL
 from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Descend, Optimised, Posed, Settled
+from pullback.solvers import Deformed, Descend, Optimised, Posed, Settled
 from pullback.space import Grid, Image, Motion, resampled
 from pullback.training import seeded
 from pullback.workflows.choices import ENERGIES, KINDS, PRESETS, classical
@@ -86,6 +86,7 @@ FIELDS = {
     **{f"{name}, aligned": classical(name, aligned=True) for name in PRESETS},
     **{f"--energy {name}": classical("fast", energy=name, aligned=True) for name in ENERGIES if name not in BENT_BY},
     **{f"--transform {name}": classical("fast", name, aligned=True) for name in KINDS},
+    "Deformed": Deformed(),
     "Optimised": Optimised(LNCC(5, noise=0.1) + 0.5 * Diffusion(), Descend(8, until=Settled())),
 }
 

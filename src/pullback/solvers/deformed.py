@@ -38,7 +38,7 @@ class Deformed:
         ratio: voxels of the field in voxels of the level: 1, or for `BSpline` the distance of its control points.
     """
 
-    energy: Energy = LNCC(9) + 1.0 * Diffusion()
+    energy: Energy = LNCC(9, noise=1e-4) + 1.0 * Diffusion()
     coarse: Energy | None = None
     kind: Callable[[Tensor, Grid], Dense] = Velocity
     draft: Callable[[Tensor, Grid], Dense] | None = None
