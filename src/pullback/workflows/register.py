@@ -256,5 +256,6 @@ def _stages(stats: Stats) -> list[dict[str, str]]:
     rows = [{"stage": stage.name, "seconds": f"{stage.seconds:.1f}"} for stage in stats.stages]
     if not descents(stats):
         return rows
-    ends = [{"steps": str(one.steps), "stopped": one.stopped} if one.stopped else {} for one in stats.stages]
+    blank = {"steps": "–", "stopped": "–"}
+    ends = [{"steps": str(one.steps), "stopped": one.stopped} if one.stopped else blank for one in stats.stages]
     return [row | end for row, end in zip(rows, ends, strict=True)]
