@@ -68,7 +68,7 @@ def run_folder(tmp_path_factory):
 def test_recipes(pullback):
     code, out, _ = pullback("recipes", "--json")
     assert code == 0
-    assert len(json.loads(out)) == 114
+    assert len(json.loads(out)) == 119
 
 
 @pytest.mark.parametrize("command", ["demo", "prepare", "train", "register", "evaluate", "study", "recipes"])

@@ -130,6 +130,7 @@ def test_prepare_by_all_its_options(pullback, tmp_path):
         "data.labels": "*_dseg.nii.gz",
         "data.seed": 3,
         "data.atlas_moves": True,
+        "data.within": False,
         "crop": "labels",
         "margin": 1.5,
         "spacing": 1.5,

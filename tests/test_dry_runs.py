@@ -35,6 +35,8 @@ def pullback(monkeypatch, tmp_path):
     """A command, from the folder of the test, whose files it may import; `kill`ed in the update after so many."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("adversary", "slices"):  # of another test
+        monkeypatch.delitem(sys.modules, name, raising=False)
 
     def call(*words, kill=None):
         if kill is None:
@@ -102,11 +104,11 @@ SMALL += ("network.encoder=[4, 4]", "network.decoder=[4, 4, 4, 4]")
 
 
 def test_a_discriminator_beside_voxelmorph(pullback, tmp_path):
-    (tmp_path / "mine.py").write_text(ADVERSARY)
+    (tmp_path / "adversary.py").write_text(ADVERSARY)
     sets = [word for setting in SMALL for word in ("--set", setting)]
-    pullback("train", "mine.py", "-o", "whole", *sets)
-    pullback("train", "mine.py", "-o", "killed", *sets, kill=7)
-    pullback("train", "mine.py", "-o", "killed", "--resume", "--trust", "mine")
+    pullback("train", "adversary.py", "-o", "whole", *sets)
+    pullback("train", "adversary.py", "-o", "killed", *sets, kill=7)
+    pullback("train", "adversary.py", "-o", "killed", "--resume", "--trust", "adversary")
     assert_same(tmp_path / "whole", tmp_path / "killed")
     assert (tmp_path / "whole" / "training.csv").read_text() == (tmp_path / "killed" / "training.csv").read_text()
     tensors, _ = load_tensors(tmp_path / "whole" / "last.safetensors")

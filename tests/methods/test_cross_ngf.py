@@ -197,8 +197,6 @@ def test_refusals():
     empty = Image(good.data, grid, torch.zeros_like(good.data, dtype=torch.bool))
     with pytest.raises(InputError, match="mask is empty"):
         QUICK(good, empty)
-    with pytest.raises(ValueError, match="batch of 2"):
-        QUICK(good, Image(good.data.repeat(2, 1, 1, 1), grid))
     with pytest.raises(ValueError, match="2-D"):
         QUICK(good, Image(noise(1, 1, 6, 6, 6, seed=2), Grid.centred((6, 6, 6))))
     with pytest.raises(InputError, match="per level"):

@@ -8,6 +8,7 @@ import torch
 from pullback.numerics.random import generator
 from pullback.numerics.sample import sample, voxels
 from pullback.solvers import Descend, FeatureDescent
+from pullback.stats import Stats
 
 
 def waves(shape, shift=0.0):
@@ -24,7 +25,7 @@ def objective(descent, *given) -> float:
     class Look(Descend):
         def __call__(self, objective, start):
             seen.append(float(objective(start)))
-            return start
+            return start, Stats()
 
     replace(descent, solver=Look())(*given)
     return seen[0]

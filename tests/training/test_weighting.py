@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from pullback.alignment import Alignment
+from pullback.alignment import Alignment, Pair
 from pullback.data import Cohort
 from pullback.energies import MI, MSE, NCC, SSIM, Bending, Diffusion, Energy
 from pullback.errors import InputError
@@ -31,7 +31,7 @@ class Constant(Energy):
 
 
 def still(fixed, moving):
-    return Alignment(None, Displacement.identity(fixed.grid, fixed.data))
+    return Alignment(Pair(fixed, moving), Displacement.identity(fixed.grid, fixed.data))
 
 
 def weights(terms, names):

@@ -148,11 +148,12 @@ def load_network(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recip
     `trusted` as in `read_recipe`.
 
     Raises:
-        InputError: no such run, or one whose recipe or weights cannot be read.
+        InputError: no such run, or one whose recipe, weights or record cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; `pullback train RECIPE -o {folder}` makes one")
+    _ = noted(folder / "run.json")  # a damaged record is told, whoever needs it
     recipe = read_recipe(folder / "recipe.yaml", trusted)
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
