@@ -38,6 +38,7 @@ from .files import (
     read_transform as read_transform,
     write as write,
 )
+from .group import Group as Group, GroupAlignment as GroupAlignment
 from .methods.pair.classical import (
     ACCURATE as ACCURATE,
     BALANCED as BALANCED,
@@ -79,6 +80,7 @@ from .solvers import (
     Deformed as Deformed,
     Descend as Descend,
     FieldAdam as FieldAdam,
+    Joint as Joint,
     Levels as Levels,
     Optimised as Optimised,
     Posed as Posed,
@@ -107,6 +109,7 @@ from .space import (
     pull as pull,
     push as push,
 )
+from .stats import Stage as Stage, Stats as Stats
 from .study.evaluate import evaluate as evaluate
 from .study.recipe import Recipe as Recipe
 from .study.run import Run as Run, load_run as load_run, run as run

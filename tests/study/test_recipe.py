@@ -20,6 +20,7 @@ from pullback.recipes import find, names
 from pullback.space import Velocity
 from pullback.studies import ofg
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
+from pullback.study.resume import check_resumable
 from pullback.study.run import build
 from pullback.training import Cyclical, Poly, Task, Training
 
@@ -326,3 +327,17 @@ def test_a_file_may_have_parts_of_a_package_that_is_trusted(tmp_path, monkeypatc
     with pytest.raises(InputError, match="trust its package"):
         find(str(path))
     assert type(find(str(path), ["mine"]).data).__name__ == "Mine"
+
+
+def test_a_run_of_before_lacks_what_came_later(tmp_path):
+    """A number that an older file does not name is as by default, in whatever part; another value is another run."""
+    now = find("unsupervised_voxelmorph_folder")
+    tree = yaml.safe_load(to_yaml(now))
+    for part, later in (("data", "within"), ("network", "transform"), ("training", "clip")):
+        del tree[part][later]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    (tmp_path / "splits.json").write_text("{}")
+    check_resumable(now, {}, tmp_path, resume=True)
+    for key, value in (("data.within", "true"), ("training.clip", "1.0"), ("network.channels", "2")):
+        with pytest.raises(InputError, match="another recipe"):
+            check_resumable(changed(now, {key: value}), {}, tmp_path, resume=True)
