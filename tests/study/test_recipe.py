@@ -330,13 +330,19 @@ def test_a_file_may_have_parts_of_a_package_that_is_trusted(tmp_path, monkeypatc
 
 
 def test_a_run_of_before_lacks_what_came_later(tmp_path):
-    """A number that an older file does not name is as by default, in whatever part; another value is another run."""
+    """A number that an older file does not name is as by default, in whatever part; another value is another run.
+
+    What has moved is the same under its old name.
+    """
     now = find("unsupervised_voxelmorph_folder")
-    tree = yaml.safe_load(to_yaml(now))
+    tree = yaml.safe_load(to_yaml(now).replace("space.fields.", "space.transform."))
+    assert tree["network"]["transform"] == {"name": "pullback.space.transform.Displacement"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    (tmp_path / "splits.json").write_text("{}")
+    check_resumable(now, {}, tmp_path, resume=True)
     for part, later in (("data", "within"), ("network", "transform"), ("training", "clip")):
         del tree[part][later]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    (tmp_path / "splits.json").write_text("{}")
     check_resumable(now, {}, tmp_path, resume=True)
     for key, value in (("data.within", "true"), ("training.clip", "1.0"), ("network.channels", "2")):
         with pytest.raises(InputError, match="another recipe"):

@@ -401,7 +401,7 @@ def test_every_kind_of_field_comes_home(scene, tmp_path, kind, ratio):
     content = register_files(*sides(scene), replace(QUICK, deformable=deformable), tmp_path)
     assert content["round trip voxels"]["95 %"] < 0.01
     assert 0 < content["round trip as written"]["round trip voxels"]["95 %"] < 0.5
-    assert content["settings"]["deformable"]["kind"] == {"name": f"pullback.space.transform.{kind.__name__}"}
+    assert content["settings"]["deformable"]["kind"] == {"name": f"pullback.space.fields.{kind.__name__}"}
 
 
 def test_round_trip_of_known_maps(oblique):

@@ -2,6 +2,7 @@
 
 from pullback.space.batch import one_batch
 from pullback.space.brief import brief
+from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
@@ -18,18 +19,7 @@ from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
 from pullback.space.series import Series
 from pullback.space.thin_plate import ThinPlate
-from pullback.space.transform import (
-    Affine,
-    BSpline,
-    Composite,
-    Dense,
-    Displacement,
-    Linear,
-    Transform,
-    Velocity,
-    as_field,
-    split,
-)
+from pullback.space.transform import Affine, Composite, Linear, Transform, split
 
 __all__ = [
     "SURFACE",

@@ -14,8 +14,9 @@ from pullback.numerics.kernel import Kernel
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sine import sine_weights
 from pullback.space.brief import brief
+from pullback.space.fields import Dense
 from pullback.space.grid import Grid
-from pullback.space.transform import Dense, Transform
+from pullback.space.transform import Transform
 
 
 @dataclass(frozen=True, eq=False)

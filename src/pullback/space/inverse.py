@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pullback.space.brief import brief
+from pullback.space.fields import Dense
 from pullback.space.grid import Grid
-from pullback.space.transform import Composite, Dense, Transform
+from pullback.space.transform import Composite, Transform
 
 TOLERANCE = 1e-3  # voxels
 ITERATIONS = 50

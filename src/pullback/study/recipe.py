@@ -25,6 +25,10 @@ from pullback.training import Evaluation, Once, PairEvaluation, Procedure, Train
 ANY = (Any, inspect.Parameter.empty)
 TRUSTED = ("pullback.", "torch.optim.")
 MOVED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    **{
+        f"pullback.space.transform.{f}": (f"pullback.space.fields.{f}", {})
+        for f in ("Displacement", "Velocity", "BSpline")
+    },
     "pullback.methods.pair.cyclical.Cyclical": (
         "pullback.training.cyclical.Cyclical",
         {"labelling": {"part": "pullback.methods.pair.cyclical.FieldLabels"}},

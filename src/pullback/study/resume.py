@@ -126,6 +126,7 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
         tree = renamed(tree)
         part = str(tree.get("part") or tree.get("partial"))
         of, known = idle.get(part, ()), usual.get(part, {})
-        return {k: kept(v) for k, v in tree.items() if k not in of and not (k in known and v == known[k])}
+        members = {k: kept(v) for k, v in tree.items() if k not in of}
+        return {k: v for k, v in members.items() if k not in known or v != kept(known[k])}
 
     return kept(yaml.safe_load(text))
