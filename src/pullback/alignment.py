@@ -60,7 +60,7 @@ class Pair:
                 )
         _ = self.batch
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """How many pairs it is."""
         return one_batch({name.replace("_", " "): part.batch for name, part in self._known.items()})

@@ -87,14 +87,14 @@ def match_files(
     Raises:
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
     """
+    if matched and network is not None:
+        raise InputError(f"--network {network}: is for points that are not --matched; leave one out")
     _check((fixed, moving, points), matched, smoothing, masks, space)
     here, there = (read_cloud(path, space, mask) for path, mask in zip((fixed, moving), masks, strict=True))
     table = None if points is None else Cloud(read_points(points, space), points, "points")
     for other in (there, table):
         if other is not None:
             _alike(here, other)
-    if matched and network is not None:
-        raise InputError(f"--network {network}: is for points that are not --matched; leave one out")
     features = None if network is None else load_run(network, trusted, "points")[1]
     partners = _partners(here, there) if matched else None
     organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
