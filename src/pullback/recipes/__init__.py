@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from pullback.errors import InputError
-from pullback.study.recipe import Recipe, did_you_mean, read_recipe
+from pullback.errors import InputError, did_you_mean
+from pullback.study.recipe import Recipe, read_recipe
 
 
 def names() -> list[str]:

@@ -3,8 +3,7 @@
 import importlib
 import pkgutil
 
-from pullback.errors import InputError
-from pullback.study.recipe import did_you_mean
+from pullback.errors import InputError, did_you_mean
 from pullback.study.study import Study
 
 

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from pullback.alignment import Register
 from pullback.data import Case, Dataset, FileCase, PickledCase, Stored
-from pullback.errors import InputError, Interrupted
+from pullback.errors import InputError, Interrupted, did_you_mean
 from pullback.files.rows import write_csv
 from pullback.study.evaluate import evaluate, left_out
-from pullback.study.recipe import Recipe, as_data, changed, did_you_mean, digest_of
+from pullback.study.recipe import Recipe, as_data, changed, digest_of
 from pullback.study.run import run
 from pullback.study.study import TESTED, Experiment, Outcome, Planned, Study
 from pullback.training import Training, device_of

@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from pullback.data import Dataset, Test, Validation
-from pullback.errors import InputError
+from pullback.errors import InputError, did_you_mean
 from pullback.example import Supervision
 from pullback.metrics import STANDARD, Metric
 from pullback.training import Evaluation, Once, PairEvaluation, Procedure, Training
@@ -171,12 +170,6 @@ def _wanted(hint: Any) -> str:
     plain = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
     kind = hint.__name__ if isinstance(hint, type) else "a part"
     return plain.get(hint, f"{kind}, as {{part: …}}, {{partial: …}} or {{name: …}},")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known word nearest to `word`, if any is near."""
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -11,12 +11,11 @@ from torch import Tensor
 from pullback.energies import MI, MIND, MSE, NCC, NGF, NMI, SSIM, Energy, Sum
 from pullback.energies.energy import parts
 from pullback.energies.regularity import is_regularity, stiffened
-from pullback.errors import InputError, refuse
+from pullback.errors import InputError, did_you_mean, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pose.initialise import Initialise
 from pullback.solvers import Chain, Deformed, Descend, chain
 from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
-from pullback.study.recipe import did_you_mean
 from pullback.study.trained import Trained
 
 

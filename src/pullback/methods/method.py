@@ -1,0 +1,97 @@
+"""What a module of a method says about itself, in its constant `METHOD`; and finding methods by name."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import pullback.methods
+from pullback.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A publication.
+
+    Attributes:
+        key: for BibTeX, `xin2024ofg`.
+        authors: as BibTeX has them: `"Xin, Yuelin and Chen, Yicheng"`.
+        title: as printed.
+        venue: journal, proceedings or archive.
+        year: of publication.
+        doi: without `https://doi.org/`; "" where there is none.
+        kind: of the BibTeX entry: `"article"`, `"inproceedings"`, `"misc"`.
+    """
+
+    key: str
+    authors: str
+    title: str
+    venue: str
+    year: int
+    doi: str = ""
+    kind: str = "inproceedings"
+
+    def bibtex(self) -> str:
+        """Return the entry for a bibliography."""
+        where = {"article": "journal", "inproceedings": "booktitle"}.get(self.kind, "howpublished")
+        members = {
+            "author": self.authors,
+            "title": f"{{{self.title}}}",
+            where: self.venue,
+            "year": str(self.year),
+            "doi": self.doi,
+        }
+        lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in members.items() if value)
+        return f"@{self.kind}{{{self.key},\n{lines}\n}}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of alignment, as a user chooses one. Its name is its module's, with hyphens for underscores.
+
+    Attributes:
+        about: one line: what it is for.
+        aligns: kinds of examples: `"pair"`, `"points"`, `"pose"`, `"series"`, `"group"`, `"slice"`, `"labels"`.
+        trained: whether it learns, by `pullback train`.
+        papers: that describe it; the first is the one it stands for.
+        keys: further names, each of a variant.
+        register: what aligns two files without training, as a value whose parts `--set` changes; None where it must
+            learn first.
+        solves: problems of `pullback.testing`, by name, whose known answers it finds.
+    """
+
+    about: str
+    aligns: tuple[str, ...]
+    trained: bool = False
+    papers: tuple[Paper, ...] = ()
+    keys: tuple[str, ...] = ()
+    register: Any = None
+    solves: tuple[str, ...] = ()
+
+
+def find_method(name: str) -> tuple[str, Method]:
+    """Return the name and the description of a method that is called so, by its name or by one of its further keys.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = methods()
+    for one, method in known.items():
+        if name == one or name in method.keys:
+            return one, method
+    every = [key for one, method in known.items() for key in (one, *method.keys)]
+    raise InputError(f"no method {name!r}{did_you_mean(name, every)}; `pullback methods` lists them")
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """Return all methods by name, in alphabetical order: every module below `pullback.methods` with a `METHOD`."""
+    found = {}
+    for module in pkgutil.walk_packages(pullback.methods.__path__, "pullback.methods."):
+        method = vars(importlib.import_module(module.name)).get("METHOD")
+        if isinstance(method, Method):
+            found[module.name.rsplit(".", 1)[1].replace("_", "-")] = method
+    return MappingProxyType(dict(sorted(found.items())))
