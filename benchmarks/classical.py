@@ -40,18 +40,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peers import Answer, Files, Tool, convex_adam, elastix, fireants, syn, syn_cc
+from peers import Answer, ImageFiles, Tool, convex_adam, elastix, fireants, syn, syn_cc
 from rich.console import Console
 from rich.table import Table
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.data import normalised
 from pullback.files import read_image, read_labels, write as save
-from pullback.files.beside import beside
-from pullback.files.manifest import forget_peak_memory, peak_memory_mb
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import STANDARD, Metric, numbers_of
+from pullback.records.atomic import atomic_write
+from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Affine, Labels, pull
 from pullback.training import align
 from pullback.workflows.choices import classical
@@ -69,7 +69,7 @@ Row = dict[str, str | float]
 def ours(register: Register) -> Callable[[], Tool]:
     """A register of this package as a tool of the table."""
 
-    def run(files: Files, folder: Path) -> Answer:
+    def run(files: ImageFiles, folder: Path) -> Answer:
         pair = Pair(read_image(files.fixed), read_image(files.moving))
         start = time.perf_counter()
         transform = align(register, pair).transform
@@ -100,27 +100,27 @@ TOOLS: dict[str, Callable[[], Tool]] = {
 }
 
 
-def brains(folder: Path) -> list[Files]:
+def brains(folder: Path) -> list[ImageFiles]:
     """The ordered pairs, the ones that issue 3 has figures of first."""
     first = [(13, 14), (15, 16), (14, 15)]
     order = first + [p for p in itertools.permutations(SUBJECTS, 2) if p not in first]
 
-    def pair(fixed: int, moving: int) -> Files:
+    def pair(fixed: int, moving: int) -> ImageFiles:
         files = (folder / f"sub-{n}_{kind}.nii.gz" for kind in ("T1w", "dseg") for n in (fixed, moving))
-        return Files(f"{fixed} ← {moving}", *files)
+        return ImageFiles(f"{fixed} ← {moving}", *files)
 
     return [pair(*numbers) for numbers in order]
 
 
-def templates(folder: Path) -> list[Files]:
+def templates(folder: Path) -> list[ImageFiles]:
     small, medium = folder / "validate" / "small", folder / "validate" / "medium"
     return [
-        Files("head, 2 mm", small / "MNI152_T1_2mm.nii.gz", small / "T1_head_2mm.nii.gz"),
-        Files("brain, 1 mm", medium / "MNI152_T1_1mm_brain.nii.gz", medium / "t1_brain.nii.gz"),
+        ImageFiles("head, 2 mm", small / "MNI152_T1_2mm.nii.gz", small / "T1_head_2mm.nii.gz"),
+        ImageFiles("brain, 1 mm", medium / "MNI152_T1_1mm_brain.nii.gz", medium / "t1_brain.nii.gz"),
     ]
 
 
-def abdomens(folder: Path, out: Path) -> list[Files]:
+def abdomens(folder: Path, out: Path) -> list[ImageFiles]:
     """MR to CT, rigidly aligned and on one grid, written into `out`."""
     references = folder / "tests" / "reference_files"
     names = {"fixed": ("example_ct_sm", "example_seg"), "moving": ("example_mr_sm", "example_seg_mr")}
@@ -133,7 +133,7 @@ def abdomens(folder: Path, out: Path) -> list[Files]:
         through = start if side == "moving" else Affine.identity(3)
         save(pull(images[side], through, onto=images["fixed"]), image)
         save(pull(few, through, onto=images["fixed"]), seg)
-    return [Files("CT ← MR", paths["fixed"][0], paths["moving"][0], paths["fixed"][1], paths["moving"][1])]
+    return [ImageFiles("CT ← MR", paths["fixed"][0], paths["moving"][0], paths["fixed"][1], paths["moving"][1])]
 
 
 def installed(names: list[str], console: Console) -> dict[str, Tool]:
@@ -146,13 +146,13 @@ def installed(names: list[str], console: Console) -> dict[str, Tool]:
     return tools
 
 
-def loaded(files: Files) -> Pair:
+def loaded(files: ImageFiles) -> Pair:
     labels = (path and read_labels(path) for path in (files.fixed_labels, files.moving_labels))
     return Pair(read_image(files.fixed), read_image(files.moving), *labels)
 
 
 def measured(
-    tool: Tool, files: Files, pair: Pair, metrics: Sequence[Metric] = STANDARD
+    tool: Tool, files: ImageFiles, pair: Pair, metrics: Sequence[Metric] = STANDARD
 ) -> tuple[dict[str, float], float | None]:
     """The numbers of an answer, and the Dice by the tool's own hand where it has one and there are labels."""
     with TemporaryDirectory() as folder:
@@ -175,7 +175,7 @@ def check(name: str, numbers: dict[str, float], own: float, console: Console) ->
 
 
 def write(rows: list[Row], path: Path) -> None:
-    with beside(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, ("pair", "tool", *COLUMNS), restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

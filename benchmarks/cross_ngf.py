@@ -38,7 +38,7 @@ from pullback.data import normalised
 from pullback.energies import NMI
 from pullback.files import read_image, read_labels
 from pullback.methods.pose.cross_ngf import EPS, SMALL, CrossNGF, cross_similarity
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels, Linear, Transform, pull
@@ -57,12 +57,12 @@ def timing() -> list[dict[str, float]]:
     """Seconds of both algorithms for cubes, all shifts with at least half the voxels in common."""
     rows = []
     for side in SIDES:
-        one, two = (gaussian(torch.rand(1, 1, *(side,) * 3, generator=generator(i)), 1.0)[0, 0] for i in range(2))
+        one, two = (gaussian(torch.rand(1, 1, *(side,) * 3, generator=make_generator(i)), 1.0)[0, 0] for i in range(2))
         seen = torch.ones_like(one, dtype=torch.bool)
         fast = min(seconds(lambda a=one, b=two, m=seen: cross_similarity(a, b, m, m, OVERLAP)) for _ in range(5))
         values, first = cross_similarity(one, two, seen, seen, OVERLAP)
         shifts = values.isfinite().nonzero() + torch.tensor(first)
-        shifts = shifts[torch.randperm(len(shifts), generator=generator(0))]
+        shifts = shifts[torch.randperm(len(shifts), generator=make_generator(0))]
         count, direct, difference = 0, 0.0, 0.0
         for some in shifts.split(200):
             start = time.perf_counter()
@@ -152,21 +152,21 @@ def block_of(grid: Grid) -> Grid:
 
 def motion(grid: Grid, index: int) -> Affine:
     """A rotation about the middle of the grid and a shift."""
-    chance = generator(26, index)
+    generator = make_generator(26, index)
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3] = uniform(3, 1, chance)[0]
-    shift = SHIFT_MM * (2 * torch.rand(3, generator=chance, dtype=torch.float64) - 1)
+    matrix[:3, :3] = uniform(3, 1, generator)[0]
+    shift = SHIFT_MM * (2 * torch.rand(3, generator=generator, dtype=torch.float64) - 1)
     matrix[:3, 3] = grid.centre - matrix[:3, :3] @ grid.centre + shift
     return Affine(matrix)
 
 
 def contrast(labels: Labels, index: int) -> Image:
     """Another look at a brain: any intensity per label, a little blurred, and noise."""
-    chance = generator(27, index)
-    intensities = torch.rand(int(labels.data.max()) + 1, generator=chance) * 0.85 + 0.15
+    generator = make_generator(27, index)
+    intensities = torch.rand(int(labels.data.max()) + 1, generator=generator) * 0.85 + 0.15
     intensities[0] = 0
     data = gaussian(intensities[labels.data.long()], 0.7)
-    return Image((data + 0.03 * torch.randn(data.shape, generator=chance)).clamp(min=0), labels.grid)
+    return Image((data + 0.03 * torch.randn(data.shape, generator=generator)).clamp(min=0), labels.grid)
 
 
 def corners_apart(one: Transform, other: Transform, grid: Grid) -> float:

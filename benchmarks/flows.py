@@ -22,7 +22,7 @@ from rich.table import Table
 
 from pullback.numerics.integrate import euler, midpoint
 from pullback.numerics.kernel import Sobolev
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Geodesic, Grid
 
 SHAPE, STEPS, LARGEST = (80, 96, 112), 10, 5.0
@@ -39,7 +39,7 @@ def measure(way: str) -> dict[str, float]:
     """In this process, which has done nothing else."""
     scheme, frugal = WAYS[way]
     grid = Grid.centred(SHAPE, 2.0)
-    velocity = KERNEL.smooth(torch.randn(1, 3, *SHAPE, generator=generator(0)), [2.0] * 3)
+    velocity = KERNEL.smooth(torch.randn(1, 3, *SHAPE, generator=make_generator(0)), [2.0] * 3)
     field = (LARGEST * velocity / velocity.abs().max()).requires_grad_()
     before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
     end = Geodesic(field, grid, KERNEL, STEPS, SCHEMES[scheme], frugal).own_displacement

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Supervision
 from pullback.energies import Diffusion, Energy
-from pullback.files.manifest import forget_peak_memory, peak_memory_mb
 from pullback.methods.pair.ofg import Guided
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.recipes.ofg import NETWORKS
+from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Grid, Image
 from pullback.training import Unsupervised, keep_freed_memory, seeded
 
@@ -40,8 +40,8 @@ class DenseLNCC(Energy):
 
 
 def make_pair(shape: tuple[int, ...]) -> Pair:
-    chance = generator(0)
-    images = [gaussian(torch.rand(1, 1, *shape, generator=chance), 2.0) for _ in range(2)]
+    generator = make_generator(0)
+    images = [gaussian(torch.rand(1, 1, *shape, generator=generator), 2.0) for _ in range(2)]
     return Pair(*(Image((i - i.min()) / (i.max() - i.min()), Grid.centred(shape)) for i in images))
 
 

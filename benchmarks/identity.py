@@ -21,13 +21,13 @@ from pullback.alignment import Register
 from pullback.data import normalised
 from pullback.energies import LNCC, Diffusion
 from pullback.files import read_image
-from pullback.files.beside import beside
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.correlated import Correlated
+from pullback.methods.pair.feature_registration import FeatureRegistration
 from pullback.methods.pose.cross_ngf import SMALL
 from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Deformed, Descend, Optimised, Posed
+from pullback.records.atomic import atomic_write
+from pullback.solvers import DeformableStage, Descend, InstanceOptimisation, LinearStage
 from pullback.space import Grid, Image, Motion, resampled
 from pullback.training import seeded
 from pullback.workflows.choices import ENERGIES, KINDS, PRESETS, classical
@@ -77,18 +77,18 @@ def registers() -> dict[str, Callable[[int], Register]]:
     return found | {
         "Initialise": lambda _: Initialise(),
         "CrossNGF": lambda _: SMALL,
-        "Posed, rigid": lambda _: Posed(Motion.rigid),
-        "Posed, affine": lambda _: Posed(Motion.affine),
-        "Deformed": lambda _: Deformed(),
-        "Optimised": lambda _: Optimised(lncc, Descend()),
+        "Posed, rigid": lambda _: LinearStage(Motion.rigid),
+        "Posed, affine": lambda _: LinearStage(Motion.affine),
+        "DeformableStage": lambda _: DeformableStage(),
+        "InstanceOptimisation": lambda _: InstanceOptimisation(lncc, Descend()),
         "ConvexAdam": lambda _: ConvexAdam(),
-        "Correlated": untrained,
+        "FeatureRegistration": untrained,
     }
 
 
 def untrained(ndim: int) -> Register:
     with seeded(0):
-        return Correlated(ndim).eval()
+        return FeatureRegistration(ndim).eval()
 
 
 def motion(register: Register, image: Image) -> tuple[float, float]:
@@ -99,7 +99,7 @@ def motion(register: Register, image: Image) -> tuple[float, float]:
 
 
 def write(rows: list[dict[str, str | float]], path: Path) -> None:
-    with beside(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, ("register", "kind", "greatest", "mean"))
         writer.writeheader()
         writer.writerows(rows)

@@ -15,25 +15,25 @@ from tempfile import TemporaryDirectory
 
 import torch
 from classical import TOOLS, installed, measured
-from peers import Files
+from peers import ImageFiles
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from pullback.alignment import Pair
 from pullback.files import write
-from pullback.files.rows import write_csv
+from pullback.records.csv_records import write_csv
 from pullback.study.run import load_run
 from pullback.training import measure
 
 
-def written(pair: Pair, folder: Path) -> Files:
+def written(pair: Pair, folder: Path) -> ImageFiles:
     parts = {"fixed": pair.fixed, "moving": pair.moving}
     parts |= {"fixed_labels": pair.fixed_labels, "moving_labels": pair.moving_labels}
     paths = {name: folder / f"{name}.nii.gz" for name, part in parts.items() if part is not None}
     for name, path in paths.items():
         write(parts[name], path)
-    return Files(pair.name, **paths)
+    return ImageFiles(pair.name, **paths)
 
 
 def main() -> None:

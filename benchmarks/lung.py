@@ -33,13 +33,13 @@ from torch import Tensor, nn
 
 from pullback.data import LungCase, LungScans, Singles, lung_fold, read_lung
 from pullback.data.lung import FOLDS
-from pullback.files.beside import beside
 from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
 from pullback.methods.points.cyclical import PointLabels, untrained
-from pullback.methods.points.geometric import RegisterClouds, overlay
+from pullback.methods.points.graph_propagation import RegisterClouds, overlay
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.metrics.learn2reg import sdlogj
-from pullback.solvers import Settle
+from pullback.records.atomic import atomic_write
+from pullback.solvers import RobustPointMatching
 from pullback.training import Cyclical, InTurn, Steps, Task, Training, save_weights
 
 STEP = 4  # voxels between the points at which the dense field is known
@@ -114,7 +114,7 @@ def settled(scans: LungScans) -> dict[str, float]:
     """From the overlay without any features: what they add."""
     start, pair = time.perf_counter(), scans.pair
     fixed, moving, *surfaces = (points.data[0].double() for points in (pair.fixed, pair.moving, *pair.surfaces))
-    found = Settle((8.0, 6.0, 4.0, 3.0, 2.0))(fixed, moving, overlay(fixed, moving), tuple(surfaces))
+    found = RobustPointMatching((8.0, 6.0, 4.0, 3.0, 2.0))(fixed, moving, overlay(fixed, moving), tuple(surfaces))
     return {**measured(scans, found), "seconds": time.perf_counter() - start}
 
 
@@ -151,7 +151,7 @@ def kept(path: Path, settings: dict[str, int], make: Callable[[], dict]) -> dict
         return stored["results"]
     start = time.perf_counter()
     results = make()
-    with beside(path) as temporary:
+    with atomic_write(path) as temporary:
         whole = {"settings": settings, "minutes": (time.perf_counter() - start) / 60, "results": results}
         temporary.write_text(json.dumps(whole, indent=1))
     return results

@@ -19,7 +19,7 @@ from pullback.space import Displacement, Transform
 
 
 @dataclass(frozen=True)
-class Files:
+class ImageFiles:
     """An ordered pair on disk; without labels where there are none."""
 
     name: str
@@ -42,7 +42,7 @@ class Answer:
     pulled: Callable[[Path], np.ndarray] | None = None
 
 
-Tool = Callable[[Files, Path], Answer]
+Tool = Callable[[ImageFiles, Path], Answer]
 """Registers a pair; the folder is for its files."""
 
 
@@ -59,7 +59,7 @@ def syn_cc() -> Tool:
 def _ants(kind: str) -> Tool:
     import ants
 
-    def register(files: Files, folder: Path) -> Answer:
+    def register(files: ImageFiles, folder: Path) -> Answer:
         fixed, moving = (ants.image_read(str(path)) for path in (files.fixed, files.moving))
         start = time.perf_counter()
         found = ants.registration(fixed, moving, kind, outprefix=f"{folder}/")["fwdtransforms"]
@@ -79,7 +79,7 @@ def elastix() -> Tool:
     """`itk.elastix_registration_method`: the default maps rigid, affine and bspline, four resolutions each."""
     import itk
 
-    def register(files: Files, folder: Path) -> Answer:
+    def register(files: ImageFiles, folder: Path) -> Answer:
         fixed, moving = (itk.imread(str(path), itk.F) for path in (files.fixed, files.moving))
         maps = itk.ParameterObject.New()
         for kind in ("rigid", "affine", "bspline"):
@@ -111,7 +111,7 @@ def fireants() -> Tool:
     def batch(path: Path) -> BatchedImages:
         return BatchedImages([Image(sitk.ReadImage(str(path), sitk.sitkFloat32), device="cpu")])
 
-    def register(files: Files, folder: Path) -> Answer:
+    def register(files: ImageFiles, folder: Path) -> Answer:
         fixed, moving = batch(files.fixed), batch(files.moving)
         common = {"fixed_images": fixed, "moving_images": moving, "cc_kernel_size": 5, "progress_bar": False}
         start = time.perf_counter()
@@ -146,7 +146,7 @@ def convex_adam() -> Tool:
     """`convex_adam_pt` of the authors' package, its defaults, in float32. Both images on one grid."""
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
-    def register(files: Files, folder: Path) -> Answer:
+    def register(files: ImageFiles, folder: Path) -> Answer:
         fixed, moving = (read_image(path) for path in (files.fixed, files.moving))
         start = time.perf_counter()
         cpu = torch.device("cpu")

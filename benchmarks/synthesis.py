@@ -27,14 +27,14 @@ from torch import Tensor
 from pullback.alignment import Pair
 from pullback.data import Synthesis
 from pullback.data.synthesis import thin_plate
-from pullback.files.manifest import peak_memory_mb
 from pullback.methods.pair.voxelmorph import VoxelMorph
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.numerics.spline import spline
+from pullback.records.manifest import peak_memory_mb
 from pullback.space import Grid, Image
 from pullback.study.figures import COLOURS, INK, blank, write_figure
-from pullback.training import Told, Unsupervised, seeded
+from pullback.training import KnownTransform, Unsupervised, seeded
 from pullback.training.train import adam
 
 BRAIN = Grid.centred((96, 112, 96), 2.0)
@@ -44,14 +44,14 @@ CONTROLS = 8
 ARMS = {
     "stored": (None, Unsupervised()),
     "synthetic": (Synthesis(), Unsupervised()),
-    "synthetic, told": (Synthesis(), Told()),
+    "synthetic, told": (Synthesis(), KnownTransform()),
 }
 
 
 def splines() -> None:
     table = Table("", "points per cell", "every, mm", "first, s", "then, s", "mean error, mm", "greatest, mm")
-    values = 6 * torch.nn.functional.normalize(torch.randn(CONTROLS**3, 3, generator=generator(0)))
-    values *= torch.rand(CONTROLS**3, 1, generator=generator(1))
+    values = 6 * torch.nn.functional.normalize(torch.randn(CONTROLS**3, 3, generator=make_generator(0)))
+    values *= torch.rand(CONTROLS**3, 1, generator=make_generator(1))
     for name, grid in GRIDS.items():
         start = time.process_time()
         exact = exactly(values, grid)
@@ -80,7 +80,7 @@ def updates(arm: str, count: int) -> tuple[float, float]:
     """The processor's seconds of an update, the least of some, and the peak memory of this process in MB."""
     torch.set_num_threads(1)
     augment, supervision = ARMS[arm]
-    images = (gaussian(torch.rand(1, 1, *BRAIN.shape, generator=generator(n)), 2.0) for n in range(2))
+    images = (gaussian(torch.rand(1, 1, *BRAIN.shape, generator=make_generator(n)), 2.0) for n in range(2))
     stored = Pair(*(Image(data, BRAIN) for data in images))
     with seeded(0):
         network = VoxelMorph(ndim=3)
@@ -88,7 +88,7 @@ def updates(arm: str, count: int) -> tuple[float, float]:
     seconds = []
     for number in range(count + 1):
         start = time.process_time()
-        pair = stored if augment is None else augment(stored, generator(0, number))
+        pair = stored if augment is None else augment(stored, make_generator(0, number))
         optimiser.zero_grad()
         torch.stack(list(supervision(network, pair, 0.0).values())).sum().backward()
         optimiser.step()
@@ -115,9 +115,9 @@ def drawn(synthesis: Synthesis, grid: Grid, count: int) -> dict[str, list[float]
     }
     longest = []
     for number in range(count):
-        chance = generator(0, number)
-        there = synthesis.transform(grid, chance, torch.zeros(()))
-        contrast, motion = synthesis.contrast(chance), there.inner.matrix.double()
+        generator = make_generator(0, number)
+        there = synthesis.transform(grid, generator, torch.zeros(()))
+        contrast, motion = synthesis.contrast(generator), there.inner.matrix.double()
         lengths = (there.outer.displacement(grid) * grid.spacing.float().view(3, 1, 1, 1)).norm(dim=1).flatten()
         longest.append(float(lengths.max()))
         found["displacement, mm"] += lengths[::7].tolist()

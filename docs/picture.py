@@ -11,7 +11,7 @@ from pullback.workflows.report import picture
 
 
 def main() -> None:
-    pair = next(iter(pb.Cohort(spacing=2.0).test))
+    pair = next(iter(pb.BrainPhantom(spacing=2.0).test))
     energy, still = pb.LNCC(9) + 3.0 * pb.Diffusion(), pb.Affine.identity(3)
     transform = still
     for spacing in (8.0, 4.0, 2.0):

@@ -10,7 +10,7 @@ import torch
 
 from pullback import cli
 from pullback.files import read_any, read_grid, write, write_transform
-from pullback.files.convert import Kind
+from pullback.files.transforms.convert import TransformKind
 from pullback.space import Affine, Displacement, Grid, Image
 
 
@@ -187,7 +187,7 @@ def test_convert_there_and_read_again(pullback, folder, name):
 
 def test_kinds_are_all_named_in_the_help(pullback):
     said = pullback("convert", "--help")[1]
-    assert all(kind.value in said for kind in Kind)
+    assert all(kind.value in said for kind in TransformKind)
 
 
 def sick(folder):

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort, Synthesis
+from pullback.data import BrainPhantom, Synthesis
 from pullback.energies import (
     LNCC,
     MI,
@@ -36,9 +36,9 @@ from pullback.energies import (
 from pullback.example import PointPair
 from pullback.methods.pair.classical import BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.correlated import Correlated
 from pullback.methods.pair.cyclical import AUGMENT
 from pullback.methods.pair.ddmr import PooledUNet
+from pullback.methods.pair.feature_registration import FeatureRegistration
 from pullback.methods.pair.ofg import Guided, GuidedByNetworks
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph
@@ -56,7 +56,7 @@ from pullback.metrics import (
 )
 from pullback.networks import GraphFeatures
 from pullback.numerics.kernel import Sobolev
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, chain
 from pullback.space import (
     Affine,
@@ -72,7 +72,7 @@ from pullback.space import (
 )
 from pullback.study.evaluate import unmoved
 from pullback.study.trained import Trained
-from pullback.training import InTurn, Told, UncertaintyWeighted, Unsupervised, seeded
+from pullback.training import InTurn, KnownTransform, UncertaintyWeighted, Unsupervised, seeded
 from pullback.workflows.quality import verdict
 
 ELSEWHERE = torch.device("meta")  # the one that torch knows everywhere
@@ -195,7 +195,11 @@ def learned(make, supervision, pair: Pair) -> float:
 
 def correlated(pair: Pair) -> float:
     with seeded(0):
-        network = Correlated(ndim=3, widths=(8, 8, 8), strides=(2, 2, 1), features=4).to(pair.fixed.data.device).eval()
+        network = (
+            FeatureRegistration(ndim=3, widths=(8, 8, 8), strides=(2, 2, 1), features=4)
+            .to(pair.fixed.data.device)
+            .eval()
+        )
     with torch.no_grad():
         return moved_by(network.refined(pair.fixed, pair.moving), pair)
 
@@ -250,10 +254,10 @@ WORK = {
     "a trained network": lambda pair: answered(trained(pair), pair),
     "one refined": lambda pair: answered(chain(trained(pair), replace(BALANCED, initialise=None, linear=())), pair),
     "features": correlated,
-    "augmentation": lambda pair: float(AUGMENT(pair, generator(0)).moving.data.sum()),
-    "synthesis": lambda pair: float(Synthesis()(pair, generator(0)).moving.data.sum()),
+    "augmentation": lambda pair: float(AUGMENT(pair, make_generator(0)).moving.data.sum()),
+    "synthesis": lambda pair: float(Synthesis()(pair, make_generator(0)).moving.data.sum()),
     "synthesis on another grid": lambda pair: float(
-        Synthesis(shape=(14, 16, 18))(pair, generator(0)).moving.data.sum()
+        Synthesis(shape=(14, 16, 18))(pair, make_generator(0)).moving.data.sum()
     ),
     **{type(e).__name__: partial(learned, small, Unsupervised(e + 0.1 * Diffusion())) for e in ENERGIES},
     "guided": partial(learned, small, Guided()),
@@ -261,7 +265,7 @@ WORK = {
     "guided coarsely": partial(learned, small, Guided(coarser=2)),
     "guided by networks": partial(learned, small, partial(GuidedByNetworks, small)),
     "self-training": partial(learned, small, partial(SelfTraining, small(), Descend(2, 0.1))),
-    "told": partial(learned, small, Told()),
+    "told": partial(learned, small, KnownTransform()),
     "weighted": partial(learned, small, partial(UncertaintyWeighted, (NCC(), SSIM(), SoftDice()))),
     "TransMorph": partial(learned, partial(TransMorph, ndim=3, embed=24), Guided()),
     "DDMR": partial(learned, partial(PooledUNet, ndim=3, widths=(4, 8)), Unsupervised()),
@@ -270,7 +274,7 @@ WORK = {
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    return next(iter(Cohort(spacing=9.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+    return next(iter(BrainPhantom(spacing=9.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
 
 
 def landmarks(pair: Pair) -> ThinPlate:
@@ -350,21 +354,21 @@ CLOUDS = {
 def test_clouds_elsewhere(name):
     """Augmented where they are, by what is drawn here, and learned from."""
     supervision, augment = CLOUDS[name]
-    fixed = 60 * torch.rand(1, 40, 3, generator=generator(0))
+    fixed = 60 * torch.rand(1, 40, 3, generator=make_generator(0))
     moving = fixed.flip(1)[:, :36] * 1.1
     marked = Points(fixed[:, :9].double() + 1)
     marks = {"fixed_landmarks": marked, "moving_landmarks": Points(1.1 * marked.data)}
     clouds = PointPair(Points(fixed), Points(moving), truth=Points(1.1 * fixed), **marks)
-    here = learned(GraphFeatures, supervision, augment(clouds, generator(1)))
+    here = learned(GraphFeatures, supervision, augment(clouds, make_generator(1)))
     with elsewhere():
-        assert learned(GraphFeatures, supervision, augment(clouds.to(ELSEWHERE), generator(1))) == pytest.approx(
+        assert learned(GraphFeatures, supervision, augment(clouds.to(ELSEWHERE), make_generator(1))) == pytest.approx(
             here, rel=2e-3
         )
 
 
 def test_vit_v_net_elsewhere():
     grid = Grid.centred((40, 36))
-    images = [Image(torch.rand(1, 1, 40, 36, generator=generator(n)), grid) for n in range(2)]
+    images = [Image(torch.rand(1, 1, 40, 36, generator=make_generator(n)), grid) for n in range(2)]
     make = partial(ViTVNet, ndim=2, hidden=24, mlp=24, blocks=1, heads=2, dropout=0.0)
     here = learned(make, Guided(), Pair(*images))
     with elsewhere():

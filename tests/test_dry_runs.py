@@ -124,9 +124,9 @@ def lungs(folder: Path) -> Path:
     sizes = {"spacing_nominal": np.full(3, 3.0), "spacing_true": np.full(3, 3.0), "shape": np.full(3, 32)}
     (folder / "masks").mkdir(parents=True)
     for case in range(2, 11):
-        chance, breath = np.random.default_rng(case), np.array([1.1, 1.05, 0.95])
-        here, marked = (2 + 25 * chance.random((n, 3)) for n in (60, 12))
-        clouds = {"exhale_keypoints": here, "inhale_keypoints": chance.permutation(here)[:55] * breath}
+        generator, breath = np.random.default_rng(case), np.array([1.1, 1.05, 0.95])
+        here, marked = (2 + 25 * generator.random((n, 3)) for n in (60, 12))
+        clouds = {"exhale_keypoints": here, "inhale_keypoints": generator.permutation(here)[:55] * breath}
         landmarks = {"landmarks_exhale": marked, "landmarks_inhale": marked * breath}
         np.savez(folder / f"copd_{case:02d}.npz", **clouds, **landmarks, **sizes)
         for which in ("exp", "insp"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim import Adam
 
-from pullback.data import Cohort
+from pullback.data import BrainPhantom
 from pullback.energies import MSE, Diffusion
 from pullback.group import Group, GroupAlignment
 from pullback.metrics import Dice
@@ -85,8 +85,8 @@ def test_a_template_leads_by_the_maps_themselves():
 
 def test_a_chain_of_sections_is_straightened():
     """Rigid motions of a stack's sections, descended all at once: neighbours and those one further are compared."""
-    grid, chance = Grid.centred((28, 28)), torch.Generator().manual_seed(1)
-    shifts = 3 * torch.rand(5, 2, generator=chance) - 1.5
+    grid, generator = Grid.centred((28, 28)), torch.Generator().manual_seed(1)
+    shifts = 3 * torch.rand(5, 2, generator=generator) - 1.5
     images = [blob(grid, [4 + float(a), -3 + float(b)], 5.0) for a, b in shifts]
     motions = tuple(Motion.rigid(Affine.identity(2), grid) for _ in images)
     start = GroupAlignment(Group.chain(images, reach=2), motions)
@@ -103,7 +103,7 @@ def test_a_chain_of_sections_is_straightened():
 
 def test_a_mean_shape_atlas_of_five_phantoms():
     """A star group, descended on the template's intensities and on the maps: through it all people lie nearer."""
-    people = [case.load() for case in Cohort(spacing=8.0, train_subjects=5).train.cases]
+    people = [case.load() for case in BrainPhantom(spacing=8.0, train_subjects=5).train.cases]
     images, labels = [one.image for one in people], [one.labels for one in people]
     grid, energy = images[0].grid, MSE() + 0.01 * Diffusion()
     mean = Image(torch.stack([image.data for image in images]).mean(0), grid)

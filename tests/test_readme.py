@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pullback import cli
-from pullback.data import Cohort, Learn2Reg, PairFolder
+from pullback.data import BrainPhantom, Learn2Reg, PairFolder
 from pullback.files import write
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def scans(tmp_path, monkeypatch):
     """A folder of brains as the README speaks of it, and a pair of them."""
-    cases = Cohort(spacing=12.0, train_subjects=8).train.cases
+    cases = BrainPhantom(spacing=12.0, train_subjects=8).train.cases
     (tmp_path / "scans").mkdir()
     for case in cases:
         subject = case.load()
@@ -39,7 +39,7 @@ def scans(tmp_path, monkeypatch):
 def learn2reg(folder: Path) -> None:
     """The same brains in the layout of the challenge."""
     entries = []
-    for n, case in enumerate(Cohort(spacing=12.0, train_subjects=8).train.cases):
+    for n, case in enumerate(BrainPhantom(spacing=12.0, train_subjects=8).train.cases):
         subject, name = case.load(), f"T_{n:03d}.nii.gz"
         entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
         for kind, part in (("image", subject.image), ("label", subject.labels)):
@@ -67,7 +67,7 @@ def test_the_commands(scans, monkeypatch):
     words["study"] += ["--seed", "0", *(word for setting in few for word in ("--set", setting))]
     words["refined"] = [*words["register"], "--network", "runs/mine", "--refine", "2"]
     (scans / "landmarks.csv").write_text("R,A,S\n0,0,0\n10,-5,20\n")
-    exhale = 60 * torch.rand(80, 3, generator=generator(0))
+    exhale = 60 * torch.rand(80, 3, generator=make_generator(0))
     for name, cloud in (("exhale.csv", exhale), ("inhale.csv", 1.1 * exhale + 3)):
         (scans / name).write_text("R,A,S\n" + "".join(f"{x},{y},{z}\n" for x, y, z in cloud.tolist()))
     for name in ("register", "match", images, points, "train", "study", "evaluate", "refined", "prepare"):

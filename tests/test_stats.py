@@ -8,14 +8,14 @@ import torch
 
 from pullback.alignment import Alignment, Pair, seen
 from pullback.energies import MSE, Diffusion
-from pullback.solvers import Chain, Deformed, Descend, Levels, Optimised, Settled
+from pullback.solvers import Chain, Converged, DeformableStage, Descend, InstanceOptimisation, Levels
 from pullback.space import Affine, Displacement, Grid, Image
 from pullback.stats import Stage, Stats
 
 
 def pair_of(seed: int = 0) -> Pair:
-    grid, chance = Grid.centred((14, 13)), torch.Generator().manual_seed(seed)
-    return Pair(*(Image(torch.rand(1, 1, 14, 13, generator=chance), grid) for _ in range(2)))
+    grid, generator = Grid.centred((14, 13)), torch.Generator().manual_seed(seed)
+    return Pair(*(Image(torch.rand(1, 1, 14, 13, generator=generator), grid) for _ in range(2)))
 
 
 def still(pair: Pair) -> Displacement:
@@ -35,12 +35,12 @@ def test_a_descent_tells_each_value_before_its_step():
 
 def test_a_descent_that_comes_to_rest_says_so():
     pair = pair_of()
-    _, stats = Descend(500, 0.05, until=Settled(5, 0.5))((MSE() + Diffusion()).on(pair), still(pair))
+    _, stats = Descend(500, 0.05, until=Converged(5, 0.5))((MSE() + Diffusion()).on(pair), still(pair))
     assert stats.stopped == "converged"
     assert stats.steps == len(stats.energies) - 1 < 499
 
 
-@pytest.mark.parametrize("until", [None, Settled()])
+@pytest.mark.parametrize("until", [None, Converged()])
 def test_a_failed_descent_is_told_from_a_good_one(until):
     """With a rule that looks at values it stops where one is not finite, at the best before; without, it is seen."""
 
@@ -65,11 +65,11 @@ def test_stages_of_a_chain_add_up_and_maps_are_handed_on():
         def __call__(self, fixed, moving):
             return Alignment(Pair(fixed, moving), still(pair), {"appearance": known}, {"phase": Affine.identity(2)})
 
-    refine = Optimised(MSE() + Diffusion(), Descend(3, 0.1))
-    answer = Chain(Plain(), (refine, Deformed(MSE() + Diffusion(), levels=Levels(coarsest=8), steps=(2,))))(
+    refine = InstanceOptimisation(MSE() + Diffusion(), Descend(3, 0.1))
+    answer = Chain(Plain(), (refine, DeformableStage(MSE() + Diffusion(), levels=Levels(coarsest=8), steps=(2,))))(
         pair.fixed, pair.moving
     )
-    assert [stage.name for stage in answer.stats.stages] == ["Plain", "Optimised", "Deformed"]
+    assert [stage.name for stage in answer.stats.stages] == ["Plain", "InstanceOptimisation", "DeformableStage"]
     assert [stage.steps for stage in answer.stats.stages][:2] == [0, 3]
     assert answer.stats.steps == sum(stage.steps for stage in answer.stats.stages)
     assert len(answer.stats.energies) >= 5

@@ -2,7 +2,7 @@
 
 from .alignment import Alignment as Alignment, Pair as Pair, Register as Register
 from .data import (
-    Cohort as Cohort,
+    BrainPhantom as BrainPhantom,
     Learn2Reg as Learn2Reg,
     PairFolder as PairFolder,
     Synthesis as Synthesis,
@@ -47,20 +47,20 @@ from .methods.pair.classical import (
     register as register,
 )
 from .methods.pair.convex_adam import ConvexAdam as ConvexAdam
-from .methods.pair.correlated import Correlated as Correlated
 from .methods.pair.cyclical import FieldLabels as FieldLabels
+from .methods.pair.feature_registration import FeatureRegistration as FeatureRegistration
 from .methods.pair.ofg import (
     EveryKth as EveryKth,
     Guided as Guided,
     GuidedByNetworks as GuidedByNetworks,
+    Mixture as Mixture,
     Portion as Portion,
-    Sometimes as Sometimes,
 )
 from .methods.pair.self_training import SelfTraining as SelfTraining
 from .methods.pair.transmorph import TransMorph as TransMorph
 from .methods.pair.vit_v_net import ViTVNet as ViTVNet
 from .methods.pair.voxelmorph import VoxelMorph as VoxelMorph
-from .methods.points.matched import match_points as match_points
+from .methods.points.clouds import match_clouds as match_clouds
 from .methods.pose.cross_ngf import CrossNGF as CrossNGF
 from .methods.pose.initialise import Initialise as Initialise
 from .metrics import (
@@ -77,13 +77,13 @@ from .metrics import (
 from .numerics.kernel import Gaussian as Gaussian, Sobolev as Sobolev
 from .solvers import (
     CoupledConvex as CoupledConvex,
-    Deformed as Deformed,
+    DeformableStage as DeformableStage,
     Descend as Descend,
     FieldAdam as FieldAdam,
+    InstanceOptimisation as InstanceOptimisation,
     Joint as Joint,
     Levels as Levels,
-    Optimised as Optimised,
-    Posed as Posed,
+    LinearStage as LinearStage,
     chain as chain,
 )
 from .space import (
@@ -117,12 +117,12 @@ from .study.trained import Trained as Trained
 from .training import (
     Cosine as Cosine,
     Cyclical as Cyclical,
+    KnownTransform as KnownTransform,
     PairEvaluation as PairEvaluation,
     Plateau as Plateau,
     Player as Player,
     Poly as Poly,
     Steps as Steps,
-    Told as Told,
     Training as Training,
     UncertaintyWeighted as UncertaintyWeighted,
     Unsupervised as Unsupervised,

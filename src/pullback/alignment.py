@@ -154,7 +154,7 @@ class Alignment:
         return self.pair.moving_labels and pull(self.pair.moving_labels, self.transform, onto=self.pair.fixed)
 
     @cached_property
-    def memberships(self) -> tuple[Tensor, Tensor] | None:
+    def soft_labels(self) -> tuple[Tensor, Tensor] | None:
         """Where each label above background is, of the fixed and of the moved ones: `(B, labels, *spatial)` each.
 
         On the fixed grid: 0 or 1, and what linear interpolation makes of that, so that gradients reach the transform.

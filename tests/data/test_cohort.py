@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment
-from pullback.data import Cohort, pair_of
+from pullback.data import BrainPhantom, pair_of
 from pullback.metrics import Dice, EndPointError, Folding, foreground
 from pullback.space import Affine
 
 
 def test_the_cohort_knows_its_truth():
-    data = Cohort(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2)
+    data = BrainPhantom(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2)
     splits = [set(s.names) for s in (data.train, data.validation, data.test)]
     assert sum(map(len, splits)) == len(set.union(*splits)) == 6
     for pair in data.test:
@@ -27,7 +27,7 @@ def test_the_cohort_knows_its_truth():
 @pytest.mark.parametrize("spacing", [4.0, 6.0])
 def test_the_cohorts_foreground_is_the_brain(spacing):
     """What metrics count is within a voxel of what has labels: no noise around the head."""
-    for case in Cohort(spacing=spacing, train_subjects=3).train.cases:
+    for case in BrainPhantom(spacing=spacing, train_subjects=3).train.cases:
         pair = pair_of(case, case)
         seen = foreground(Alignment(pair, Affine.identity(3)))
         brain = pair.fixed_labels.data > 0
@@ -42,6 +42,6 @@ def grown(inside):
 
 def test_the_cohort_is_drawn_from_its_seed():
     small = {"spacing": 10.0, "train_subjects": 2}
-    a, b, c = (Cohort(**small, seed=seed).train.cases[0].load().image.data for seed in (0, 0, 1))
+    a, b, c = (BrainPhantom(**small, seed=seed).train.cases[0].load().image.data for seed in (0, 0, 1))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)

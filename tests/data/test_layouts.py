@@ -13,7 +13,7 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.data import Learn2Reg, PairFolder
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.recipes import find
 from pullback.space import Affine, Grid, Image, Labels
 
@@ -51,7 +51,7 @@ def ixi(tmp_path):
 def test_ixi_has_its_splits_and_the_atlas_moving_in_every_pair(ixi):
     data = rooted("ofg_transmorph_ixi", ixi)
     assert data.train.names == ("subject_0", "subject_4", "subject_6", "subject_7")
-    drawn = [data.train.draw(generator(0, n)).name for n in range(20)]
+    drawn = [data.train.draw(make_generator(0, n)).name for n in range(20)]
     assert {name.split(" ← ")[1] for name in drawn} == {"atlas"}
     assert len(set(drawn)) > 2
     for split, names in (
@@ -121,9 +121,9 @@ def test_lpba40_in_delineation_space(tmp_path):
     assert len(data.train.names) == 28
     assert {fixed.name for split in (data.validation, data.test) for fixed, _ in split.pairs} == {"S01"}
     assert [moving.name for _, moving in data.test.pairs] == list(data.test.names)
-    assert {fixed.name for fixed, _ in data.train.several(99, generator(0))} == {"S01"}
+    assert {fixed.name for fixed, _ in data.train.several(99, make_generator(0))} == {"S01"}
     with pytest.warns(UserWarning, match="which side is left"):
-        pair, drawn = next(iter(data.test)), data.train.draw(generator(0))
+        pair, drawn = next(iter(data.test)), data.train.draw(make_generator(0))
     assert drawn.name.startswith("S01 ← ")
     assert pair.fixed.grid.shape == SHAPE
     assert pair.fixed_labels.data.unique().tolist() == [0, 1, 2, 3]

@@ -10,9 +10,9 @@ from pullback.errors import InputError
 
 
 def parts(**others):
-    chance = np.random.default_rng(0)
-    usual = {name: 100 * chance.random((20, 3)) for name in ("exhale_keypoints", "inhale_keypoints")}
-    usual |= {name: 100 * chance.random((5, 3)) for name in ("landmarks_exhale", "landmarks_inhale")}
+    generator = np.random.default_rng(0)
+    usual = {name: 100 * generator.random((20, 3)) for name in ("exhale_keypoints", "inhale_keypoints")}
+    usual |= {name: 100 * generator.random((5, 3)) for name in ("landmarks_exhale", "landmarks_inhale")}
     usual |= {"spacing_nominal": np.array([1.75, 1, 1.25]), "spacing_true": np.array([1.6, 1.6, 1.4])}
     usual |= {"shape": np.array([192, 192, 208])}
     return {name: value for name, value in (usual | others).items() if value is not None}

@@ -6,8 +6,8 @@ import torch
 
 from pullback.data import FileCase
 from pullback.data.case import LOADED, Subject
-from pullback.data.cohort import Cohort
 from pullback.data.memory import Memory, tensor_bytes
+from pullback.data.phantoms.brain import BrainPhantom
 from pullback.space import Grid, Image, Labels, Velocity
 
 GRID = Grid.centred((5, 4))
@@ -55,7 +55,7 @@ def test_threads_share_one():
 
 def test_files_and_phantoms_share_the_bound(tmp_path):
     assert LOADED.limit == 4 * 2**30
-    case = Cohort(spacing=12.0).train.cases[0]
-    assert case.load() is Cohort(spacing=12.0).train.cases[0].load()
+    case = BrainPhantom(spacing=12.0).train.cases[0]
+    assert case.load() is BrainPhantom(spacing=12.0).train.cases[0].load()
     assert case in LOADED._kept
     assert FileCase("a", tmp_path / "a.nii") not in LOADED._kept

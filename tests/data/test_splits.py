@@ -26,7 +26,7 @@ from pullback.data import (
 )
 from pullback.errors import InputError
 from pullback.metrics import Dice
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, Grid, Image
 
 
@@ -158,7 +158,7 @@ def test_what_is_no_star_stands_for_itself(tmp_path):
 
 
 def test_a_pair_has_its_labels_and_normalised_intensities(folder):
-    pair = pattern(folder).train.draw(generator(0))
+    pair = pattern(folder).train.draw(make_generator(0))
     assert not pair.fixed_labels.data.is_floating_point()
     assert float(pair.fixed.data.min()) == 0
     assert float(pair.fixed.data.max()) == 1
@@ -413,7 +413,7 @@ def test_hippocampus(shared):
 
 def test_normalised_is_robust_and_sees_no_scale():
     grid = Grid.centred((30, 30))
-    data = torch.rand(1, 1, 30, 30, generator=generator(0), dtype=torch.float64)
+    data = torch.rand(1, 1, 30, 30, generator=make_generator(0), dtype=torch.float64)
     data[..., :10] = 0
     data[0, 0, 5, 25] = 1e6
     image = normalised(Image(data, grid))
@@ -443,14 +443,14 @@ def test_everyone_is_in_as_many_ordered_pairs_as_anyone(count, limit):
 def test_several_pairs_are_all_others_and_both_ways_last():
     """190 of 20 subjects are every two of them once: what Bigalke et al. 2023 learn from."""
     cases = tuple(FileCase(f"s{n}", Path(f"s{n}.nii.gz")) for n in range(20))
-    pairs = [(a.name, b.name) for a, b in Train(cases).several(190, generator(0))]
+    pairs = [(a.name, b.name) for a, b in Train(cases).several(190, make_generator(0))]
     assert len({frozenset(pair) for pair in pairs}) == 190
-    more = [(a.name, b.name) for a, b in Train(cases).several(1000, generator(0))]
+    more = [(a.name, b.name) for a, b in Train(cases).several(1000, make_generator(0))]
     assert more[:190] == pairs
     assert len(set(more)) == len(more) == 380
-    assert pairs != [(a.name, b.name) for a, b in Train(cases).several(190, generator(1))]
+    assert pairs != [(a.name, b.name) for a, b in Train(cases).several(190, make_generator(1))]
     atlas = FileCase("atlas", Path("atlas.nii.gz"))
-    assert {(a.name, b.name) for a, b in Train(cases, atlas).several(99, generator(0))} == {
+    assert {(a.name, b.name) for a, b in Train(cases, atlas).several(99, make_generator(0))} == {
         (case.name, "atlas") for case in cases
     }
 

@@ -9,13 +9,13 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort, PairFolder, Synthesis, Synthetic, Test, Validation
-from pullback.data.synthesis import Contrast, thin_plate
+from pullback.data import BrainPhantom, PairFolder, Synthesis, Synthetic, Test, Validation
+from pullback.data.synthesis import ContrastChange, thin_plate
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.metrics import EndPointError, LandmarkError
 from pullback.numerics.difference import determinant, jacobian
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Grid, Image, Labels, Points, pull
 
 SHAPES = [(40, 33), (26, 22, 24)]
@@ -36,7 +36,7 @@ def scene(oblique, waves):
         grid = oblique(shape, seed, low=2.0, high=3.0)
         value = waves(len(shape), seed, shortest)(voxels_of(grid))
         data = ((value - value.min()) / (value.max() - value.min())).float()
-        inside = torch.rand(12, len(shape), generator=generator(seed), dtype=torch.float64)
+        inside = torch.rand(12, len(shape), generator=make_generator(seed), dtype=torch.float64)
         at = inside * (torch.tensor(shape) - 1)
         points = Points(grid.to_world(at.mT[None]).mT)
         image = Image(data, grid, data > 0.1)
@@ -49,14 +49,14 @@ def scene(oblique, waves):
 def test_the_moving_image_is_the_fixed_one_seen_through_the_drawn_transform(scene, shape):
     """Bit for bit; intensities change after it."""
     pair = scene(shape)
-    made, there = PLAIN(pair, generator(3)), PLAIN.transform(pair.fixed.grid, generator(3), pair.fixed.data)
+    made, there = PLAIN(pair, make_generator(3)), PLAIN.transform(pair.fixed.grid, make_generator(3), pair.fixed.data)
     seen = pull(pair.fixed, there, onto=pair.fixed)
     assert torch.equal(made.moving.data, seen.data)
     assert torch.equal(made.fixed.data, pair.fixed.data)
-    chance = generator(3)
-    there, contrast = GENTLE.transform(pair.fixed.grid, chance, pair.fixed.data), GENTLE.contrast(chance)
+    generator = make_generator(3)
+    there, contrast = GENTLE.transform(pair.fixed.grid, generator, pair.fixed.data), GENTLE.contrast(generator)
     expected = contrast(pull(pair.fixed, there, onto=pair.fixed).data)
-    assert torch.equal(GENTLE(pair, generator(3)).moving.data, expected)
+    assert torch.equal(GENTLE(pair, make_generator(3)).moving.data, expected)
     assert float((seen.data - pair.fixed.data).abs().max()) > 0.1
 
 
@@ -64,8 +64,8 @@ def test_the_moving_image_is_the_fixed_one_seen_through_the_drawn_transform(scen
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_truth_is_true_both_ways(scene, shape, seed):
     pair = scene(shape)
-    made, grid = GENTLE(pair, generator(seed)), pair.fixed.grid
-    there = GENTLE.transform(grid, generator(seed), pair.fixed.data)
+    made, grid = GENTLE(pair, make_generator(seed)), pair.fixed.grid
+    there = GENTLE.transform(grid, make_generator(seed), pair.fixed.data)
     assert EndPointError()(Alignment(made, made.truth)) == {"epe mm": 0.0}
     fixed = voxels_of(grid)
     off = grid.to_voxels(there.at(made.truth.at(fixed))) - grid.to_voxels(fixed)
@@ -82,8 +82,8 @@ def test_the_truth_is_true_both_ways(scene, shape, seed):
 def test_a_perfect_register_brings_the_image_back(scene, shape):
     """Wherever nothing from beyond the image was mixed in, but for what two interpolations cost."""
     pair = scene(shape, shortest=120.0)
-    made, grid = PLAIN(pair, generator(5)), pair.fixed.grid
-    there = PLAIN.transform(grid, generator(5), pair.fixed.data)
+    made, grid = PLAIN(pair, make_generator(5)), pair.fixed.grid
+    there = PLAIN.transform(grid, make_generator(5), pair.fixed.data)
     whole = Image(torch.ones_like(pair.fixed.data), grid)
     seen = pull(pull(whole, there, onto=grid), made.truth, onto=grid).data > 0.9999
     off = (Alignment(made, made.truth).moved.data - made.fixed.data)[seen].abs()
@@ -95,8 +95,8 @@ def test_a_perfect_register_brings_the_image_back(scene, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_labels_masks_and_points_follow(scene, shape):
     pair = scene(shape)
-    made, grid = GENTLE(pair, generator(2)), pair.fixed.grid
-    there = GENTLE.transform(grid, generator(2), pair.fixed.data)
+    made, grid = GENTLE(pair, make_generator(2)), pair.fixed.grid
+    there = GENTLE.transform(grid, make_generator(2), pair.fixed.data)
     at = np.rint(grid.to_voxels(there.at(voxels_of(grid)))[0].numpy()).astype(int)
     inside = np.all((at >= 0) & (at < np.array(shape).reshape(-1, *[1] * len(shape))), 0)
     at = np.where(inside, at, 0)
@@ -113,7 +113,7 @@ def test_one_generator_one_pair_and_inputs_stay(scene):
     pair = scene(SHAPES[1])
     given = (pair.fixed.data, pair.moving.data, pair.fixed_labels.data, pair.fixed_points.data)
     before = [tensor.clone() for tensor in given]
-    first, again, other = (GENTLE(pair, generator(seed)) for seed in (7, 7, 8))
+    first, again, other = (GENTLE(pair, make_generator(seed)) for seed in (7, 7, 8))
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
     assert torch.equal(first.moving.data, again.moving.data)
     assert torch.equal(first.truth.displacement(pair.fixed.grid), again.truth.displacement(pair.fixed.grid))
@@ -126,7 +126,7 @@ def test_the_spline_is_scipys(ndim, kernel):
     """Where voxels are the points of the exact evaluation, every third is a control point: scipy finds the others."""
     grid = Grid.centred((13,) * ndim, 6.0)
     synthesis = Synthesis(displacement=2.0, controls=5, fineness=3, degrees=0.0, translation=0.0)
-    bent = synthesis.transform(grid, generator(1), torch.zeros((), dtype=torch.float64)).outer
+    bent = synthesis.transform(grid, make_generator(1), torch.zeros((), dtype=torch.float64)).outer
     field = bent.displacement(grid)[0]
     every = (slice(None), *[slice(None, None, 3)] * ndim)
     at = grid.voxels(field)
@@ -139,9 +139,9 @@ def test_the_spline_is_scipys(ndim, kernel):
 def test_the_reduced_evaluation_comes_nearer_with_its_fineness(ndim, kernel):
     """At points that no lattice has in common with another."""
     grid = Grid.centred((32,) * ndim, 4.0)
-    values = torch.randn(4**ndim, ndim, generator=generator(2), dtype=torch.float64)
+    values = torch.randn(4**ndim, ndim, generator=make_generator(2), dtype=torch.float64)
     at = torch.cartesian_prod(*[torch.linspace(0, 31, 4, dtype=torch.float64)] * ndim)
-    chosen = torch.randint(31, (ndim, 300), generator=generator(3))
+    chosen = torch.randint(31, (ndim, 300), generator=make_generator(3))
     truth = RBFInterpolator(at, values, kernel=kernel, degree=1)(chosen.T)
     off = []
     for fineness in (2, 4, 8):
@@ -165,7 +165,7 @@ def test_the_limits_are_kept(drawn, displacement, degrees, translation):
     shape, spacing, seed = drawn
     grid, d = Grid.centred(shape, spacing), len(shape)
     synthesis = Synthesis(displacement, 4, degrees, translation, fineness=2)
-    there = synthesis.transform(grid, generator(seed), torch.zeros((), dtype=torch.float64))
+    there = synthesis.transform(grid, make_generator(seed), torch.zeros((), dtype=torch.float64))
     bent, motion = there.outer, there.inner.matrix
     assert float(bent.field.norm(dim=1).max()) * spacing <= displacement * (1 + 1e-6)
     assert float(determinant(jacobian(bent.field)).min()) > 0
@@ -182,8 +182,10 @@ def test_the_limits_are_kept(drawn, displacement, degrees, translation):
 def test_steep_draws_are_flattened_until_nothing_folds():
     """On an image of few millimetres; no two voxels are displaced more differently than 0.9 of their distance."""
     grid = Grid.centred((24, 20, 22), 1.0)
-    field = Synthesis().transform(grid, generator(0), torch.zeros((), dtype=torch.float64)).outer.displacement(grid)[0]
-    chosen = torch.randint(field[0].numel(), (2, 4000), generator=generator(1))
+    field = (
+        Synthesis().transform(grid, make_generator(0), torch.zeros((), dtype=torch.float64)).outer.displacement(grid)[0]
+    )
+    chosen = torch.randint(field[0].numel(), (2, 4000), generator=make_generator(1))
     u, x = field.flatten(1)[:, chosen], grid.voxels(field).flatten(1)[:, chosen]
     apart = (x[:, 0] - x[:, 1]).norm(dim=0)
     ratio = (u[:, 0] - u[:, 1]).norm(dim=0)[apart > 0] / apart[apart > 0]
@@ -195,7 +197,7 @@ def test_steep_draws_are_flattened_until_nothing_folds():
 @given(st.floats(0.5, 2), st.floats(-0.2, 0.2))
 def test_contrast_rises_from_nothing_to_all(gamma, brightness):
     data = torch.linspace(0, 1, 200, dtype=torch.float64)
-    seen = Contrast(gamma, brightness)(data)
+    seen = ContrastChange(gamma, brightness)(data)
     assert bool((seen.diff() >= 0).all())
     assert (float(seen[0]), float(seen[-1])) == (0.0, pytest.approx(1.0, abs=1e-12))
     assert float(seen.max()) <= 1
@@ -206,17 +208,17 @@ def test_contrast_rises_from_nothing_to_all(gamma, brightness):
 
 
 def test_contrasts_are_drawn_as_it_says():
-    chance, synthesis = generator(0), Synthesis()
-    drawn = [synthesis.contrast(chance) for _ in range(600)]
+    generator, synthesis = make_generator(0), Synthesis()
+    drawn = [synthesis.contrast(generator) for _ in range(600)]
     assert kstest([np.log(c.gamma) / np.log(2) for c in drawn], "uniform", args=(-1, 2)).pvalue > 0.01
     assert kstest([c.brightness for c in drawn], "uniform", args=(-0.2, 0.4)).pvalue > 0.01
 
 
 def test_lengths_are_uniform_and_directions_without_preference():
-    grid, chance, synthesis = Grid.centred((8, 8, 8), 30.0), generator(0), Synthesis(controls=2, fineness=1)
+    grid, generator, synthesis = Grid.centred((8, 8, 8), 30.0), make_generator(0), Synthesis(controls=2, fineness=1)
     shifts = []
     for _ in range(400):
-        matrix = synthesis.transform(grid, chance, torch.zeros((), dtype=torch.float64)).inner.matrix
+        matrix = synthesis.transform(grid, generator, torch.zeros((), dtype=torch.float64)).inner.matrix
         shifts.append(matrix[:3, 3].numpy() + (matrix[:3, :3] @ grid.centre - grid.centre).numpy())
     lengths = np.linalg.norm(shifts, axis=1)
     assert kstest(lengths, "uniform", args=(0, 30)).pvalue > 0.01
@@ -227,8 +229,8 @@ def test_lengths_are_uniform_and_directions_without_preference():
 def test_background_stays_background(scene):
     pair = scene(SHAPES[1])
     data = pair.fixed.data * (pair.fixed.data > 0.4)
-    made = GENTLE(Pair(Image(data, pair.fixed.grid), pair.moving), generator(1))
-    there = GENTLE.transform(pair.fixed.grid, generator(1), data)
+    made = GENTLE(Pair(Image(data, pair.fixed.grid), pair.moving), make_generator(1))
+    there = GENTLE.transform(pair.fixed.grid, make_generator(1), data)
     dark = pull(Image(data, pair.fixed.grid), there, onto=pair.fixed).data == 0
     assert float(dark.double().mean()) > 0.2
     assert float(made.moving.data[dark].abs().max()) == 0
@@ -239,7 +241,7 @@ def test_intensities_of_any_range_come_to_0_and_1(scene):
     pair = scene(SHAPES[0])
     scaled = Pair(Image(pair.fixed.data * 2000 - 1000, pair.fixed.grid, pair.fixed.mask), pair.moving)
     torch.testing.assert_close(
-        GENTLE(scaled, generator(0)).moving.data, GENTLE(pair, generator(0)).moving.data, rtol=0, atol=1e-4
+        GENTLE(scaled, make_generator(0)).moving.data, GENTLE(pair, make_generator(0)).moving.data, rtol=0, atol=1e-4
     )
 
 
@@ -247,15 +249,16 @@ def test_intensities_of_any_range_come_to_0_and_1(scene):
 def test_both_images_in_another_shape(scene, shape):
     pair = scene(SHAPES[len(shape) - 2])
     synthesis = Synthesis(translation=5.0, gamma=1.0, brightness=0.0, shape=shape)
-    made = synthesis(pair, generator(0))
+    made = synthesis(pair, make_generator(0))
     grid = made.fixed.grid
     assert (grid.shape, made.moving.grid, made.fixed_labels.grid, made.moving_labels.grid) == (shape, grid, grid, grid)
     torch.testing.assert_close(grid.centre, pair.fixed.grid.centre)
     assert torch.equal(
-        made.moving.data, pull(made.fixed, synthesis.transform(grid, generator(0), made.fixed.data), onto=grid).data
+        made.moving.data,
+        pull(made.fixed, synthesis.transform(grid, make_generator(0), made.fixed.data), onto=grid).data,
     )
     with pytest.raises(InputError, match=r"a ← b.*cannot be made"):
-        Synthesis(shape=(8,) * (5 - len(shape)))(pair, generator(0))
+        Synthesis(shape=(8,) * (5 - len(shape)))(pair, make_generator(0))
 
 
 @pytest.mark.parametrize(
@@ -276,16 +279,16 @@ def test_nothing_can_be_made_of_a_constant_image(scene):
     pair = scene(SHAPES[0])
     flat = Pair(Image(torch.ones_like(pair.fixed.data), pair.fixed.grid), pair.moving, name="dull")
     with pytest.raises(InputError, match="dull: the fixed image is constant"):
-        GENTLE(flat, generator(0))
+        GENTLE(flat, make_generator(0))
 
 
-SMALL = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=3)
+SMALL = BrainPhantom(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=3)
 MADE = Synthetic(Synthesis(translation=10.0), per_subject=2)
 
 
 def test_splits_that_are_made(scene):
-    data = Cohort(**{**vars(SMALL), "synthetic": MADE})
-    assert data.train == Cohort(**{**vars(SMALL), "synthetic": MADE}).train
+    data = BrainPhantom(**{**vars(SMALL), "synthetic": MADE})
+    assert data.train == BrainPhantom(**{**vars(SMALL), "synthetic": MADE}).train
     assert (type(data.validation), type(data.test)) == (Validation, Test)
     assert (len(data.validation), len(data.test)) == (4, 6)
     assert data.test.names == SMALL.test.names
@@ -305,7 +308,7 @@ def test_splits_that_are_made(scene):
 
 
 def test_a_pair_that_is_made_depends_on_its_subject_alone():
-    data = Cohort(**{**vars(SMALL), "synthetic": MADE})
+    data = BrainPhantom(**{**vars(SMALL), "synthetic": MADE})
     alone = MADE.listed(Test, [data.test.pairs[-1][0]])
     for a, b in zip(alone, list(data.test)[-2:], strict=True):
         assert (a.name, bool(torch.equal(a.moving.data, b.moving.data))) == (b.name, True)
@@ -314,7 +317,7 @@ def test_a_pair_that_is_made_depends_on_its_subject_alone():
 @pytest.mark.parametrize("made", [None, MADE])
 @pytest.mark.parametrize("count", [1, 4, 100])
 def test_some_of_a_split_are_the_same_pairs(made, count):
-    whole = Cohort(**{**vars(SMALL), "synthetic": made}).test
+    whole = BrainPhantom(**{**vars(SMALL), "synthetic": made}).test
     known = {pair.name: pair for pair in whole}
     few = whole.some(count)
     assert type(few) is Test
@@ -324,10 +327,10 @@ def test_some_of_a_split_are_the_same_pairs(made, count):
 
 
 def test_of_a_folder(tmp_path):
-    chance = generator(0)
+    generator = make_generator(0)
     for n in range(8):
         grid = Grid.centred((10, 9, 8), 4.0)
-        write(Image(torch.rand(1, 1, *grid.shape, generator=chance), grid), tmp_path / f"s{n}.nii.gz")
+        write(Image(torch.rand(1, 1, *grid.shape, generator=generator), grid), tmp_path / f"s{n}.nii.gz")
     splits = {"validation_split": ("s1", "s2"), "test_split": ("s3", "s4", "s5"), "images": "*.nii.gz"}
     plain, made = (PairFolder(str(tmp_path), **splits, synthetic=each) for each in (None, MADE))
     assert (plain.train, plain.test.names) == (made.train, made.test.names)

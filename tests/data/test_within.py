@@ -14,7 +14,7 @@ from pullback.data import FileCase, Learn2Reg, PairFolder, Train, pairs_within
 from pullback.data.case import subject_of
 from pullback.data.pattern import Pattern, by_number
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 
 IMAGES = "sub-{subject}/ses-{visit}/anat/*_T1w.nii.gz"
 LABELS = "sub-{subject}/ses-{visit}/anat/*_dseg.nii.gz"
@@ -82,12 +82,12 @@ def test_drawn_pairs_are_the_named_ones():
     pairs = [(cases[0], cases[1]), (cases[3], cases[2]), (cases[1], cases[0]), (cases[4], cases[5])]
     train = Train(cases, pairs=pairs)
     for seed in range(5):
-        several = train.several(10, generator(seed))
+        several = train.several(10, make_generator(seed))
         assert {*several} == {*pairs}
         assert len(several) == 4
         assert len({*map(frozenset, several[:3])}) == 3, "none both ways before all are in"
-        assert train.several(2, generator(seed)) == several[:2]
-    orders = {tuple(train.several(10, generator(seed))) for seed in range(20)}
+        assert train.several(2, make_generator(seed)) == several[:2]
+    orders = {tuple(train.several(10, make_generator(seed))) for seed in range(20)}
     assert len(orders) > 3
 
 
@@ -101,7 +101,7 @@ def test_training_draws_two_visits_of_one(tmp_path):
     data = PairFolder(str(tmp_path), IMAGES, LABELS, within=True)
     seen = set()
     for seed in range(12):
-        pair = data.train.draw(generator(seed))
+        pair = data.train.draw(make_generator(seed))
         assert pair.fixed_labels is not None
         seen.add(pair.name)
     (name,) = data.train.names

@@ -10,7 +10,7 @@ from pullback.alignment import Alignment, Pair
 from pullback.energies import MSE, Kinetic
 from pullback.energies.regularity import stiffened
 from pullback.numerics.kernel import Gaussian, Sobolev
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, Displacement, Flow, Geodesic, Grid, Image, Velocity
 
 SHAPES = [(9, 8), (6, 7, 5)]
@@ -18,7 +18,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def of(energy, transform, grid):

@@ -7,7 +7,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files import (
-    Kind,
+    TransformKind,
     read_ants,
     read_any,
     read_channels,
@@ -17,8 +17,8 @@ from pullback.files import (
     write_image,
     write_transform,
 )
-from pullback.files.fsl import read_fsl, write_fsl
-from pullback.files.learn2reg import read_learn2reg, write_learn2reg
+from pullback.files.transforms.fsl import read_fsl, write_fsl
+from pullback.files.transforms.learn2reg import read_learn2reg, write_learn2reg
 from pullback.space import (
     Affine,
     BSpline,
@@ -74,15 +74,15 @@ def same(one, two, grid, mm=1e-4):
 
 
 FILES = {
-    "t.h5": Kind.ITK,
-    "t.tfm": Kind.ITK,
-    "t.txt": Kind.ITK,
-    "t.nii.gz": Kind.ITK,
-    "t.x5": Kind.X5,
-    "disp_0001_0002.nii.gz": Kind.LEARN2REG,
-    "disp_0001_0002.npz": Kind.LEARN2REG,
+    "t.h5": TransformKind.ITK,
+    "t.tfm": TransformKind.ITK,
+    "t.txt": TransformKind.ITK,
+    "t.nii.gz": TransformKind.ITK,
+    "t.x5": TransformKind.X5,
+    "disp_0001_0002.nii.gz": TransformKind.LEARN2REG,
+    "disp_0001_0002.npz": TransformKind.LEARN2REG,
 }
-NAMED = {"prefix_": Kind.ANTS, "fsl.nii.gz": Kind.FSL}
+NAMED = {"prefix_": TransformKind.ANTS, "fsl.nii.gz": TransformKind.FSL}
 
 
 @DIMENSIONS
@@ -102,7 +102,7 @@ def test_every_kind_of_transform_comes_back_from_every_kind_of_file(tmp_path, sc
 
 
 @DIMENSIONS
-@pytest.mark.parametrize("kind", [Kind.FSL, Kind.LEARN2REG])
+@pytest.mark.parametrize("kind", [TransformKind.FSL, TransformKind.LEARN2REG])
 def test_grids_of_one_shape_may_still_lie_elsewhere(tmp_path, scene, oblique, kind, ndim):
     fixed, _, transform = scene(ndim)
     moving = oblique(fixed.shape, 5)
@@ -113,8 +113,8 @@ def test_grids_of_one_shape_may_still_lie_elsewhere(tmp_path, scene, oblique, ki
 @DIMENSIONS
 def test_flirt_matrices_come_back(tmp_path, scene, ndim):
     fixed, moving, transform = scene(ndim, "affine")
-    write_any(transform, tmp_path / "flirt.mat", Kind.FSL, fixed, moving)
-    same(read_any(tmp_path / "flirt.mat", Kind.FSL, fixed, moving), transform, fixed, 1e-8)
+    write_any(transform, tmp_path / "flirt.mat", TransformKind.FSL, fixed, moving)
+    same(read_any(tmp_path / "flirt.mat", TransformKind.FSL, fixed, moving), transform, fixed, 1e-8)
 
 
 @pytest.mark.parametrize("name", ["t.mat", "t", "t.lta"])
@@ -127,18 +127,18 @@ def test_names_that_fit_several_kinds_are_asked_about(tmp_path, scene, name):
 
 def test_a_field_of_four_dimensions_is_asked_about(tmp_path, scene):
     fixed, moving, transform = scene(3)
-    write_any(transform, tmp_path / "warp.nii.gz", Kind.FSL, fixed, moving)
+    write_any(transform, tmp_path / "warp.nii.gz", TransformKind.FSL, fixed, moving)
     with pytest.raises(InputError, match=r"FSL's or Learn2Reg's.*--from"):
         read_any(tmp_path / "warp.nii.gz", None, fixed, moving)
 
 
-@pytest.mark.parametrize("kind", [Kind.FSL, Kind.LEARN2REG, Kind.ANTS])
+@pytest.mark.parametrize("kind", [TransformKind.FSL, TransformKind.LEARN2REG, TransformKind.ANTS])
 def test_grids_that_are_missing_are_named(tmp_path, scene, kind):
     fixed, _, transform = scene(3)
     with pytest.raises(InputError, match="--fixed"):
-        write_any(transform, tmp_path / "t.nii.gz", kind, None if kind is Kind.ANTS else fixed)
+        write_any(transform, tmp_path / "t.nii.gz", kind, None if kind is TransformKind.ANTS else fixed)
     assert not list(tmp_path.iterdir())
-    if kind is not Kind.ANTS:
+    if kind is not TransformKind.ANTS:
         with pytest.raises(InputError, match="3-D, the moving 2-D"):
             write_any(transform, tmp_path / "t.nii.gz", kind, fixed, Grid.centred((5, 6)))
 
@@ -184,7 +184,7 @@ def test_any_linear_map_is_written_as_an_affine(tmp_path, scene, name, ndim):
     fixed, moving, _ = scene(ndim)
     motion = Motion.affine(affine(ndim), fixed)
     motion = motion.with_params(torch.linspace(-2, 2, len(motion.coefficients), dtype=torch.float64))
-    kind = {"t.mat": Kind.ITK, "flirt.mat": Kind.FSL, "prefix_": Kind.ANTS}.get(name)
+    kind = {"t.mat": TransformKind.ITK, "flirt.mat": TransformKind.FSL, "prefix_": TransformKind.ANTS}.get(name)
     write_any(motion, tmp_path / name, kind, fixed, moving)
     again = read_any(tmp_path / name, kind, fixed, moving)
     torch.testing.assert_close(again.matrix, motion.matrix, rtol=0, atol=1e-8)
@@ -218,7 +218,7 @@ def test_of_pieces_that_cannot_be_written_none_is(tmp_path):
     matrix[0, 1] = 0.1
     grid = Grid((4, 5, 6), matrix)
     with pytest.raises(InputError, match=r"1Warp.nii.gz.*sheared"):
-        write_any(affine(3) @ Displacement(torch.zeros(1, 3, 4, 5, 6), grid), tmp_path / "p_", Kind.ANTS, grid)
+        write_any(affine(3) @ Displacement(torch.zeros(1, 3, 4, 5, 6), grid), tmp_path / "p_", TransformKind.ANTS, grid)
     assert not list(tmp_path.iterdir())
 
 
@@ -230,7 +230,7 @@ def test_pieces_and_marks_that_do_not_fit(pieces, invert):
 
 def test_a_prefix_without_pieces(tmp_path):
     with pytest.raises(InputError, match=r"p_1Warp.nii.gz nor p_0GenericAffine.mat"):
-        read_any(tmp_path / "p_", Kind.ANTS)
+        read_any(tmp_path / "p_", TransformKind.ANTS)
 
 
 # FSL

@@ -5,25 +5,25 @@ import fcntl
 import pytest
 
 from pullback.errors import InputError
-from pullback.files.lock import alone_in
+from pullback.records.lock import locked
 
 
 def test_an_empty_folder_goes_and_a_full_one_stays(tmp_path):
-    with pytest.raises(ZeroDivisionError), alone_in(tmp_path / "a" / "b"):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "a" / "b"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
-    with alone_in(tmp_path / "a" / "b"):
+    with locked(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b" / "c").touch()
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["c"]
     (tmp_path / "mine").mkdir()
-    with alone_in(tmp_path / "mine"):
+    with locked(tmp_path / "mine"):
         pass
     assert (tmp_path / "mine").is_dir(), "it was there before"
 
 
 def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InputError, match=r"file.*cannot write there.*-o"), alone_in(tmp_path / "file"):
+    with pytest.raises(InputError, match=r"file.*cannot write there.*-o"), locked(tmp_path / "file"):
         pass
 
 
@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be(tmp_path):
 def test_who_comes_while_another_leaves_is_alone_too(tmp_path, monkeypatch, left):
     """The first one takes its lock away after the second has opened that file, and before it has locked it."""
     folder, lock = tmp_path / "run", fcntl.flock
-    first = alone_in(folder)
+    first = locked(folder)
     first.__enter__()
     if left:
         (folder / "weights").touch()
@@ -42,5 +42,5 @@ def test_who_comes_while_another_leaves_is_alone_too(tmp_path, monkeypatch, left
         return lock(*how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with alone_in(folder), pytest.raises(InputError, match="another process is at work there"), alone_in(folder):
+    with locked(folder), pytest.raises(InputError, match="another process is at work there"), locked(folder):
         pass

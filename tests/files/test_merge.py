@@ -5,13 +5,13 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files import Merge, read_merge
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Grid, Labels
 
 
 def labels(ndim=3) -> Labels:
     grid = Grid.centred((5, 6, 4)[:ndim])
-    return Labels(torch.randint(0, 60, (1, 1, *grid.shape), generator=generator(0)).to(torch.uint8), grid)
+    return Labels(torch.randint(0, 60, (1, 1, *grid.shape), generator=make_generator(0)).to(torch.uint8), grid)
 
 
 def table(tmp_path, text):

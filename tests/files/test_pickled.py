@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pullback.errors import InputError
-from pullback.files.pickled import read_arrays
+from pullback.files.images.pickled import read_arrays
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.random((4, 5, 6)).astype("f4")

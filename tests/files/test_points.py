@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates
 
 from pullback.errors import InputError
 from pullback.files import read_points, write, write_points
-from pullback.files.tables import made_table
+from pullback.files.points.tables import made_table
 from pullback.space import Affine, BSpline, Displacement, Motion, Points, Velocity, push
 
 TABLES = {

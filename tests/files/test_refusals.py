@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from pullback.errors import InputError
-from pullback.files.beside import beside
-from pullback.files.itk import write_transform
-from pullback.files.manifest import manifest, peak_memory_mb, write_json
-from pullback.files.nifti import read_field, read_image, read_labels, write_field, write_image
+from pullback.files.images.nifti import read_field, read_image, read_labels, write_field, write_image
+from pullback.files.transforms.itk import write_transform
+from pullback.records.atomic import atomic_write
+from pullback.records.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Displacement, Grid, Image, Labels
 
 READERS = [read_image, read_labels, read_field]
@@ -385,7 +385,7 @@ def test_the_umask_says_who_may_read(tmp_path, umask, writer):
     """Also where the writer puts a file of its own in the place of the temporary one, as safetensors does."""
     path, before = tmp_path / "patient.txt", os.umask(umask)
     try:
-        with beside(path) as temporary:
+        with atomic_write(path) as temporary:
             if writer == "replacing":
                 temporary.unlink()
                 os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))

@@ -1,6 +1,6 @@
 """Records as CSV come back."""
 
-from pullback.files.rows import read_csv, read_texts, write_csv
+from pullback.records.csv_records import read_csv, read_texts, write_csv
 
 RECORDS = [{"subject": "007", "dice": 0.5}, {"subject": "b, c", "dice": 1.0, "note": 'said "so"'}]
 

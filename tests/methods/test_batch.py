@@ -8,13 +8,13 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.energies import MSE, Diffusion
 from pullback.errors import InputError
-from pullback.files.itk import write_transform
-from pullback.files.nifti import write_image
+from pullback.files.images.nifti import write_image
+from pullback.files.transforms.itk import write_transform
 from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.correlated import Correlated
-from pullback.methods.pair.cyclical import Descending
+from pullback.methods.pair.cyclical import WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet
+from pullback.methods.pair.feature_registration import FeatureRegistration
 from pullback.methods.pair.ofg import Guided
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
@@ -35,7 +35,17 @@ from pullback.metrics import (
     numbers_of,
 )
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Deformed, Descend, FeatureDescent, FieldAdam, Levels, Optimised, Posed, Settled, chain
+from pullback.solvers import (
+    Converged,
+    DeformableStage,
+    Descend,
+    FeatureDescent,
+    FieldAdam,
+    InstanceOptimisation,
+    Levels,
+    LinearStage,
+    chain,
+)
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Motion, Points, Velocity
 from pullback.study.evaluate import unmoved
 from pullback.study.trained import Trained
@@ -46,27 +56,29 @@ SMALL = {
     "ViTVNet": partial(ViTVNet, hidden=24, blocks=1, heads=2, mlp=16),
     "TransMorph": partial(TransMorph, embed=12, depths=(1, 1, 1, 1), heads=(1, 1, 2, 2)),
     "PooledUNet": partial(PooledUNet, widths=(4, 8)),
-    "Correlated": partial(Correlated, widths=(4, 8, 8)),
+    "FeatureRegistration": partial(FeatureRegistration, widths=(4, 8, 8)),
 }
 ENERGY = MSE() + 0.1 * Diffusion()
 SOLVERS = {
-    "Posed": Posed(Motion.affine, MSE(), Levels(coarsest=12), Descend(6, 0.2, until=Settled(3))),
-    "Deformed": Deformed(ENERGY, levels=Levels(coarsest=12), steps=(4, 2), solver=Descend(step_size=0.1)),
-    "Optimised": Optimised(ENERGY, Descend(5, 0.2)),
+    "LinearStage": LinearStage(Motion.affine, MSE(), Levels(coarsest=12), Descend(6, 0.2, until=Converged(3))),
+    "DeformableStage": DeformableStage(ENERGY, levels=Levels(coarsest=12), steps=(4, 2), solver=Descend(step_size=0.1)),
+    "InstanceOptimisation": InstanceOptimisation(ENERGY, Descend(5, 0.2)),
     "Classical": Classical(
-        None, (("rigid", Posed(solver=Descend(4, 0.2))),), Deformed(ENERGY, steps=(3,), solver=Descend(step_size=0.1))
+        None,
+        (("rigid", LinearStage(solver=Descend(4, 0.2))),),
+        DeformableStage(ENERGY, steps=(3,), solver=Descend(step_size=0.1)),
     ),
     "ConvexAdam": ConvexAdam(spacing=4, descent=FeatureDescent(solver=Descend(3, 1.0))),
     "CrossNGF": CrossNGF(rotations=(6, 4, 2, 0), voxels=5_000),
     "Initialise": Initialise(search=None, random=4, solver=Descend(3, 0.5)),
-    "chain": chain(Optimised(ENERGY, Descend(2, 0.2)), Deformed(ENERGY, steps=(2,))),
+    "chain": chain(InstanceOptimisation(ENERGY, Descend(2, 0.2)), DeformableStage(ENERGY, steps=(2,))),
     "unmoved": unmoved,
 }
 
 
 def register(name, ndim):
-    if name == "Descending":
-        return Descending(partial(register, "VoxelMorph", ndim), Optimised(ENERGY, Descend(2, 0.1)))
+    if name == "WithRefinement":
+        return WithRefinement(partial(register, "VoxelMorph", ndim), InstanceOptimisation(ENERGY, Descend(2, 0.1)))
     if name == "Trained":
         return Trained(register("VoxelMorph", ndim), centred=True)
     if name in SMALL:
@@ -88,7 +100,7 @@ def images(ndim, fixed, moving):
 
 @pytest.mark.parametrize("batches", [(2, 2), (1, 2), (2, 1)], ids=["both", "one fixed", "one moving"])
 @pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("name", [*SMALL, *SOLVERS, "Descending", "Trained"])
+@pytest.mark.parametrize("name", [*SMALL, *SOLVERS, "WithRefinement", "Trained"])
 def test_pairs_at_once_are_each_alone(name, ndim, batches):
     """To rounding, in voxels."""
     method, (fixed, moving) = register(name, ndim), images(ndim, *batches)
@@ -114,7 +126,7 @@ def test_batches_that_differ_are_refused_with_their_sizes():
     with pytest.raises(ValueError, match="the outer transform 3, the inner transform 2"):
         Affine(torch.eye(3).repeat(3, 1, 1)) @ Displacement(torch.zeros(2, 2, *fixed.grid.shape), fixed.grid)
     with pytest.raises(ValueError, match="the start 3"):
-        Optimised(ENERGY, Descend(1))(fixed, moving.nth(0), Displacement.identity(fixed.grid, moving.data))
+        InstanceOptimisation(ENERGY, Descend(1))(fixed, moving.nth(0), Displacement.identity(fixed.grid, moving.data))
 
 
 METRICS = [

@@ -6,32 +6,32 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort
+from pullback.data import BrainPhantom
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical, register
 from pullback.methods.pose.initialise import Initialise, from_header, from_masses
 from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
-from pullback.numerics.random import generator
-from pullback.solvers import Deformed, Descend, Levels, Posed, Settled
+from pullback.numerics.random import make_generator
+from pullback.solvers import Converged, DeformableStage, Descend, Levels, LinearStage
 from pullback.space import Affine, Composite, Grid, Image, Labels, Motion, Velocity, pull
 from pullback.workflows.choices import KINDS, classical
 
 SHAPES = {2: ((36, 34), (40, 44)), 3: ((24, 26, 24), (28, 25, 30))}
 LINEAR = tuple(
-    (name, Posed(motion, solver=Descend(steps=60, step_size=0.25, until=Settled(20, 0.002))))
+    (name, LinearStage(motion, solver=Descend(steps=60, step_size=0.25, until=Converged(20, 0.002))))
     for name, motion in (("rigid", Motion.rigid), ("affine", Motion.affine))
 )
 QUICK = Classical(
     initialise=Initialise(guesses=(("header", from_header), ("masses", from_masses)), search=None, random=8),
     linear=LINEAR,
-    deformable=Deformed(LNCC(7) + 0.3 * Diffusion(), levels=Levels(coarsest=12), steps=(30,)),
+    deformable=DeformableStage(LNCC(7) + 0.3 * Diffusion(), levels=Levels(coarsest=12), steps=(30,)),
 )
 
 
 def linear_motion(ndim: int) -> Affine:
     some = Motion.affine(Affine.identity(ndim), Grid.centred((28,) * ndim))
-    return Affine(some.with_params(torch.randn(len(some.coefficients), generator=generator(4)).double()).matrix)
+    return Affine(some.with_params(torch.randn(len(some.coefficients), generator=make_generator(4)).double()).matrix)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_what_masks_hide_has_no_influence_to_the_last_bit(scene, ndim):
         for n, image in enumerate((pair.fixed, pair.moving)):
             away = image.grid.to_world(image.grid.voxels(image.data)[None]) - (4.0 if n == 0 else -3.0)
             hidden = away.norm(dim=1, keepdim=True) < 4
-            noise = size * torch.rand(image.data.shape, generator=generator(seed, n))
+            noise = size * torch.rand(image.data.shape, generator=make_generator(seed, n))
             images.append(Image(torch.where(hidden, noise, image.data), image.grid, ~hidden))
         few = replace(QUICK, deformable=replace(QUICK.deformable, steps=(4,)))
         answers.append(few(*images))
@@ -183,7 +183,7 @@ def test_registration_refuses_a_path_before_it_works():
 
 @pytest.fixture(scope="module")
 def brains():
-    return next(iter(Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+    return next(iter(BrainPhantom(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
 
 
 ALIGNED = replace(FAST, initialise=None, linear=())

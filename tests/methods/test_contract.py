@@ -14,15 +14,15 @@ from pullback.alignment import Pair
 from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.correlated import Correlated
-from pullback.methods.pair.cyclical import Descending
-from pullback.methods.pair.ofg import Guided, GuidedByNetworks, Portion, Sometimes
+from pullback.methods.pair.cyclical import WithRefinement
+from pullback.methods.pair.feature_registration import FeatureRegistration
+from pullback.methods.pair.ofg import Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.pose.cross_ngf import CrossNGF
 from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Deformed, Descend, FeatureDescent, Levels, Posed
+from pullback.solvers import DeformableStage, Descend, FeatureDescent, Levels, LinearStage
 from pullback.space import Grid, Image, Transform
 from pullback.training import seeded
 
@@ -48,7 +48,7 @@ def modules_with(*names: str) -> list[type]:
     return [c for c in networks if list(inspect.signature(c.forward).parameters)[1:] == list(names)]
 
 
-WRAPPED = (Descending,)  # around one of the others
+WRAPPED = (WithRefinement,)  # around one of the others
 REGISTERS = sorted(set(modules_with("fixed", "moving")) - {*WRAPPED}, key=lambda c: c.__name__, reverse=True)
 
 
@@ -57,7 +57,7 @@ def supervisions() -> list:
     with seeded(3):
         teacher = VoxelMorph(ndim=3)
         learning = GuidedByNetworks(partial(VoxelMorph, ndim=3))
-    return [Guided(), Sometimes(Guided(), Portion(0.5)), SelfTraining(teacher), learning]
+    return [Guided(), Mixture(Guided(), Portion(0.5)), SelfTraining(teacher), learning]
 
 
 SEARCHES = [
@@ -67,8 +67,8 @@ SEARCHES = [
 CHAINS = [
     Classical(
         initialise=None,
-        linear=(("rigid", Posed(solver=Descend(5, 0.25))),),
-        deformable=Deformed(LNCC(5) + Diffusion(), levels=Levels(coarsest=12), steps=(3,)),
+        linear=(("rigid", LinearStage(solver=Descend(5, 0.25))),),
+        deformable=DeformableStage(LNCC(5) + Diffusion(), levels=Levels(coarsest=12), steps=(3,)),
     ),
     ConvexAdam(spacing=4, descent=FeatureDescent(solver=Descend(3, 1.0))),
 ]
@@ -81,8 +81,14 @@ def make_pair(ndim: int) -> Pair:
 
 
 def test_the_walk_visits_them_all():
-    assert [c.__name__ for c in REGISTERS] == ["VoxelMorph", "ViTVNet", "TransMorph", "PooledUNet", "Correlated"]
-    assert {c.__name__ for c in modules_with("fixed", "moving")} - {c.__name__ for c in REGISTERS} == {"Descending"}
+    assert [c.__name__ for c in REGISTERS] == [
+        "VoxelMorph",
+        "ViTVNet",
+        "TransMorph",
+        "PooledUNet",
+        "FeatureRegistration",
+    ]
+    assert {c.__name__ for c in modules_with("fixed", "moving")} - {c.__name__ for c in REGISTERS} == {"WithRefinement"}
     supervising = called_with("register", "pair", "progress") + modules_with("register", "pair", "progress")
     assert {c.__name__ for c in supervising} == {type(s).__name__ for s in supervisions()}
     assert len(supervising) == 4
@@ -106,7 +112,7 @@ def test_register(method, ndim):
     first, second = (t.displacement(pair.fixed.grid) for t in answers)
     assert isinstance(answers[0], Transform)
     assert torch.isfinite(first).all()
-    if method is not Correlated:  # which aligns by random features: the premise of its training
+    if method is not FeatureRegistration:  # which aligns by random features: the premise of its training
         assert float(first.abs().max()) < 0.01, "an untrained network stays near the identity"
     assert torch.equal(first, second), "the same seed gives the same answer"
     assert all(torch.equal(a, b.data) for a, b in zip(before, (pair.fixed, pair.moving), strict=True))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort
+from pullback.data import BrainPhantom
 from pullback.energies import mind
 from pullback.errors import InputError
 from pullback.methods.pair.convex_adam import ConvexAdam
@@ -17,7 +17,7 @@ from pullback.space import Affine, Grid, Image
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    return next(iter(Cohort(spacing=4.0, test_subjects=2).test))
+    return next(iter(BrainPhantom(spacing=4.0, test_subjects=2).test))
 
 
 SMALL = ConvexAdam(spacing=4)
@@ -63,8 +63,8 @@ def test_each_part_can_be_left_out(pair):
 @pytest.mark.parametrize("masked", [("fixed",), ("moving",), ("fixed", "moving")])
 def test_nothing_pulls_at_an_image_that_is_compared_with_itself_within_masks(shape, masked):
     """Nor do the masks, though those of the two lie four voxels apart."""
-    chance = torch.Generator().manual_seed(0)
-    values = box_sum(torch.rand(1, 1, *shape, generator=chance), 3)
+    generator = torch.Generator().manual_seed(0)
+    values = box_sum(torch.rand(1, 1, *shape, generator=generator), 3)
     masks = {}
     for name, first in (("fixed", 8), ("moving", 12)):
         masks[name] = torch.zeros(1, 1, *shape, dtype=torch.bool)

@@ -19,7 +19,7 @@ from pullback.methods.pose.cross_ngf import (
     lattices,
     separable_parts,
 )
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
 from pullback.space import Affine, Grid, Image
 
@@ -34,7 +34,7 @@ QUICK = replace(  # the pictures below are small: little blur, fewer rotations; 
 
 
 def noise(*shape: int, seed: int) -> torch.Tensor:
-    return torch.rand(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.rand(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def directions(image: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ def picture(value, grid: Grid, placed: Affine, contrast: str = "same") -> Image:
 
 def motion(ndim: int, seed: int) -> Affine:
     matrix = torch.eye(ndim + 1, dtype=torch.float64)
-    matrix[:ndim, :ndim] = uniform(ndim, 1, generator(seed))[0]
+    matrix[:ndim, :ndim] = uniform(ndim, 1, make_generator(seed))[0]
     matrix[:ndim, ndim] = torch.tensor([3.0, -2.5, 2.0][:ndim])
     return Affine(matrix)
 
@@ -119,7 +119,7 @@ def test_any_rigid_motion_is_found_between_grids_of_any_kind(ndim, contrast, wav
     value, truth = waves(ndim, 3, 13.0, count=6), motion(ndim, seed=11 + ndim)
     one, two = (oblique(shape[:ndim], s, 1.0, 1.5) for shape, s in (((34, 30, 32), 1), ((30, 36, 31), 4)))
     found = QUICK(picture(value, one, Affine.identity(ndim)), picture(value, two, truth, contrast))
-    ball = torch.randn(1, 100, ndim, dtype=torch.float64, generator=generator(1))
+    ball = torch.randn(1, 100, ndim, dtype=torch.float64, generator=make_generator(1))
     points = 10 * ball / ball.norm(dim=2, keepdim=True)
     error = (found.transform(points) - truth(points)).norm(dim=2)
     assert float(error.max()) < float(one.spacing.max())
@@ -135,7 +135,7 @@ def test_the_level_says_where_voxels_go(ndim, waves, oblique):
     images = [picture(waves(ndim, 3, 13.0), oblique((18, 15, 16)[:ndim], s), Affine.identity(ndim)) for s in (1, 4)]
     one, two = lattices(*images, voxels=20_000)
     level = Level.of(coarser(one, 1.0, 2), coarser(two, 1.0, 2), 0.5)
-    rotation, shift = uniform(ndim, 1, generator(2))[0], torch.tensor([3.0, -2.0, 1.0][:ndim], dtype=torch.float64)
+    rotation, shift = uniform(ndim, 1, make_generator(2))[0], torch.tensor([3.0, -2.0, 1.0][:ndim], dtype=torch.float64)
     voxel = torch.tensor([2.0, 5.0, 4.0][:ndim], dtype=torch.float64).view(1, ndim, 1)
     there = level.lattice.to_world(voxel + shift.view(1, ndim, 1))[0, :, 0]  # about the origin, not yet turned
     expected = level.moving.grid.centre + rotation @ there

@@ -10,36 +10,36 @@ from rich.console import Console
 from torch.nn.functional import dropout
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort, FileCase, Train, pair_of
+from pullback.data import BrainPhantom, FileCase, Train, pair_of
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import write
-from pullback.files.rows import read_csv
-from pullback.methods.pair.correlated import Correlated, Refinement
-from pullback.methods.pair.cyclical import AUGMENT, Descending, FieldLabels, accustomed
+from pullback.methods.pair.cyclical import AUGMENT, FieldLabels, WithRefinement, accustomed
+from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import EndPointError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.sample import voxels
-from pullback.solvers import CoupledConvex, Descend, FeatureDescent, Optimised
+from pullback.records.csv_records import read_csv
+from pullback.solvers import CoupledConvex, Descend, FeatureDescent, InstanceOptimisation
 from pullback.space import Affine, Grid, Image
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
 from pullback.training import (
-    Apart,
     Cyclical,
+    IndependentAffines,
+    KnownTransform,
     Labelled,
     PairEvaluation,
     RandomAffine,
     Task,
-    Told,
     Training,
     align,
     load_tensors,
     seeded,
 )
 
-DATA = Cohort(spacing=6.0, train_subjects=4, validation_subjects=2, test_subjects=2)
+DATA = BrainPhantom(spacing=6.0, train_subjects=4, validation_subjects=2, test_subjects=2)
 QUICK = Refinement(descent=FeatureDescent(solver=Descend(3, 1.0)))
 TRAINING = Training(updates=3, batch=2, lr=1e-3, save_every=1)
 SELF = partial(Cyclical, FieldLabels(), augment=AUGMENT)
@@ -56,12 +56,12 @@ class Says(PairEvaluation):
 
 
 def task(out=None, resume=False, training=TRAINING, evaluation=PairEvaluation(DATA.validation, (EndPointError(),))):
-    return Task(made, DATA.train, Told(), training, evaluation, out, resume, Console(quiet=True))
+    return Task(made, DATA.train, KnownTransform(), training, evaluation, out, resume, Console(quiet=True))
 
 
-def made(number: int = 0, refinement: Refinement = QUICK) -> Correlated:
+def made(number: int = 0, refinement: Refinement = QUICK) -> FeatureRegistration:
     with seeded(5, number):
-        return Correlated(3, widths=(8, 16), strides=(2, 2), features=8, refinement=refinement)
+        return FeatureRegistration(3, widths=(8, 16), strides=(2, 2), features=8, refinement=refinement)
 
 
 class Strided(torch.nn.Module):
@@ -128,9 +128,9 @@ def test_refinement_is_for_evaluation_and_each_part_of_it_tells():
 
 @pytest.mark.parametrize("both_ways", [False, True])
 def test_a_shift_of_whole_strides_is_found(both_ways):
-    moving = Image(10 * torch.randn(1, 1, 40, 36, generator=generator(0)), Grid.centred((40, 36)))
+    moving = Image(10 * torch.randn(1, 1, 40, 36, generator=make_generator(0)), Grid.centred((40, 36)))
     fixed = replace(moving, data=moving.data.roll((-2, 4), (2, 3)))
-    register = Correlated(2, convex=CoupledConvex(2, blur=0), refinement=Refinement(both_ways, descent=None))
+    register = FeatureRegistration(2, convex=CoupledConvex(2, blur=0), refinement=Refinement(both_ways, descent=None))
     register.network = Strided()
     found = register.eval()(fixed, moving).transform.field[..., 12:-12, 12:-12]
     torch.testing.assert_close(found, torch.tensor([2.0, -4.0]).view(1, 2, 1, 1).expand_as(found))
@@ -141,7 +141,10 @@ def test_looks_compose_as_images_are_moved():
     image = Image(torch.zeros(1, 1, 40, 36), Grid.centred((40, 36)))
     x = voxels(image.grid.shape, image.data)[None]
     stretch, shift = 0.1 * (x - 18), torch.tensor([2.0, -4.0]).view(1, 2, 1, 1).expand_as(x)
-    register, looks = Correlated(2, refinement=Refinement(both_ways=False, descent=None)), iter([stretch, shift])
+    register, looks = (
+        FeatureRegistration(2, refinement=Refinement(both_ways=False, descent=None)),
+        iter([stretch, shift]),
+    )
     register.network = Strided()
     register.convex = lambda *_: next(looks)[..., ::2, ::2] / 2
     found = register.eval()(image, image).transform.field
@@ -152,7 +155,7 @@ def test_looks_compose_as_images_are_moved():
 def test_gradients_reach_the_features_that_decide():
     pair = next(iter(DATA.test))
     network = made().train()
-    sum(Told()(network, pair, 0.0).values()).backward()
+    sum(KnownTransform()(network, pair, 0.0).values()).backward()
     learned = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert "network.coarse.weight" in learned
     assert all(f"network.stages.{n}.0.convolution.weight" in learned for n in (0, 1))
@@ -190,9 +193,9 @@ def test_statistics_are_those_of_the_seed_whatever_was_drawn_before():
 def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():
     """A teacher that answers with the truth of what it sees labels the stored pair with its own truth, and where what
     it sees ends with about that."""
-    pairs, augment = DATA.train.several(3, generator(5)), Apart(RandomAffine(5, 0.05, 0.02, 0.03))
+    pairs, augment = DATA.train.several(3, make_generator(5)), IndependentAffines(RandomAffine(5, 0.05, 0.02, 0.03))
     known = [pair_of(*cases) for cases in pairs]
-    maps = [augment.maps(pair, generator(5, 2, n)) for n, pair in enumerate(known)]
+    maps = [augment.maps(pair, make_generator(5, 2, n)) for n, pair in enumerate(known)]
     teacher = Knows(two.inverse() @ pair.truth @ one for pair, (one, two) in zip(known, maps, strict=True))
     labelled = SELF(augment=augment).labelled(teacher, DATA.train, pairs, (5, 2), None, Console(quiet=True))
     for pair, (fixed, _), label in zip(known, maps, labelled.labels, strict=True):
@@ -209,17 +212,17 @@ def test_labels_of_seen_images_are_carried_back_to_the_stored_ones():
 
 def test_the_more_a_label_was_refined_the_less_its_pair_is_drawn():
     stretches = [Affine.about((1 + 0.01 * n) * torch.eye(3), torch.zeros(3)) for n in range(4)]
-    pairs = DATA.train.several(4, generator(0))
+    pairs = DATA.train.several(4, make_generator(0))
     labelled = SELF(augment=None).labelled(Knows(stretches), DATA.train, pairs, (0,), None, Console(quiet=True))
     assert (labelled.weights.diff() < 0).all()
 
 
 def test_pairs_are_drawn_by_weight_with_their_own_label():
-    pairs = DATA.train.several(3, generator(0))
+    pairs = DATA.train.several(3, make_generator(0))
     shape = pair_of(*pairs[0]).fixed.grid.shape
     labels = [torch.full((3, *shape), float(n)).half() for n in range(3)]
     labelled = Labelled(DATA.train, pairs, labels, torch.tensor([0.2, 0.0, 0.8]), FieldLabels())
-    drawn = [labelled.draw(generator(0, n)) for n in range(60)]
+    drawn = [labelled.draw(make_generator(0, n)) for n in range(60)]
     values = [int(pair.truth.field.mean()) for pair in drawn]
     assert set(values) == {0, 2}
     assert 0.6 < values.count(2) / 60 < 0.95
@@ -231,9 +234,9 @@ def test_each_stream_sees_a_pair_otherwise_and_each_round_anew(tmp_path):
     seen = []
 
     @dataclass(frozen=True)
-    class Noted(Apart):
-        def maps(self, pair, chance):
-            found = super().maps(pair, chance)
+    class Noted(IndependentAffines):
+        def maps(self, pair, generator):
+            found = super().maps(pair, generator)
             seen.append(found[0].matrix)
             return found
 
@@ -312,7 +315,7 @@ def test_a_network_that_predicts_fields_learns_in_rounds_too():
     energy = LNCC(9) + 1.0 * Diffusion()
     pair = next(iter(DATA.test))
     with seeded(0):
-        network = Descending(partial(VoxelMorph, ndim=3), Optimised(energy, Descend(10, 0.1)))
+        network = WithRefinement(partial(VoxelMorph, ndim=3), InstanceOptimisation(energy, Descend(10, 0.1)))
     with torch.no_grad():
         guess, answer = network.guess(pair.fixed, pair.moving), network.eval()(pair.fixed, pair.moving)
     refined = network.refined(pair.fixed, pair.moving)
@@ -325,11 +328,11 @@ def test_a_network_that_predicts_fields_learns_in_rounds_too():
 def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
     for n in range(3):
         shape = (16 + 2 * n, 18, 17 + n)
-        chance = torch.Generator().manual_seed(n)
-        write(Image(torch.rand(1, 1, *shape, generator=chance), Grid.centred(shape)), tmp_path / f"s{n}.nii.gz")
+        generator = torch.Generator().manual_seed(n)
+        write(Image(torch.rand(1, 1, *shape, generator=generator), Grid.centred(shape)), tmp_path / f"s{n}.nii.gz")
     cases = tuple(FileCase(f"s{n}", tmp_path / f"s{n}.nii.gz") for n in range(3))
     train, kept = Train(cases), tmp_path / "labels.safetensors"
-    pairs = train.several(5, generator(0))
+    pairs = train.several(5, make_generator(0))
     made_now, read_again = (SELF().labelled(made(), train, pairs, (0,), kept, Console(quiet=True)) for _ in range(2))
     assert len({label.shape for label in made_now.labels}) > 1
     assert all(torch.equal(a, b) for a, b in zip(made_now.labels, read_again.labels, strict=True))
@@ -337,7 +340,11 @@ def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
 
 def test_the_length_of_a_round_may_not_change_on_the_way(tmp_path):
     recipe = Recipe(
-        "a test", DATA, partial(Correlated, ndim=3, widths=(8, 16), strides=(2, 2), features=8), Told(), TRAINING
+        "a test",
+        DATA,
+        partial(FeatureRegistration, ndim=3, widths=(8, 16), strides=(2, 2), features=8),
+        KnownTransform(),
+        TRAINING,
     )
     recipe = replace(recipe, procedure=SELF(rounds=1, pairs=2), metrics=(EndPointError(),))
     run(recipe, tmp_path / "run")

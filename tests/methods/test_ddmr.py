@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from pullback.data import Cohort, Train
+from pullback.data import BrainPhantom, Train
 from pullback.errors import InputError
 from pullback.methods.pair.ddmr import PooledUNet, Transferred
 from pullback.methods.pair.self_training import SelfTraining
@@ -16,7 +16,7 @@ from pullback.study.recipe import Recipe
 from pullback.study.run import Run, build, learned_from, load_run, run
 from pullback.training import Training, Unsupervised, load_weights
 
-SOURCE = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2)
+SOURCE = BrainPhantom(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2)
 OTHER = replace(SOURCE, seed=1)
 QUIET = Console(quiet=True)
 

@@ -12,11 +12,11 @@ from pullback.data import normalised
 from pullback.energies import LNCC, Diffusion
 from pullback.files import read_image
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.correlated import Correlated
+from pullback.methods.pair.feature_registration import FeatureRegistration
 from pullback.methods.pose.cross_ngf import SMALL
 from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Deformed, Descend, Optimised, Posed, Settled
+from pullback.solvers import Converged, DeformableStage, Descend, InstanceOptimisation, LinearStage
 from pullback.space import Grid, Image, Motion, resampled
 from pullback.training import seeded
 from pullback.workflows.choices import ENERGIES, KINDS, PRESETS, classical
@@ -86,8 +86,8 @@ FIELDS = {
     **{f"{name}, aligned": classical(name, aligned=True) for name in PRESETS},
     **{f"--energy {name}": classical("fast", energy=name, aligned=True) for name in ENERGIES if name not in BENT_BY},
     **{f"--transform {name}": classical("fast", name, aligned=True) for name in KINDS},
-    "Deformed": Deformed(),
-    "Optimised": Optimised(LNCC(5, noise=0.1) + 0.5 * Diffusion(), Descend(8, until=Settled())),
+    "DeformableStage": DeformableStage(),
+    "InstanceOptimisation": InstanceOptimisation(LNCC(5, noise=0.1) + 0.5 * Diffusion(), Descend(8, until=Converged())),
 }
 
 
@@ -113,8 +113,8 @@ def test_presets_move_what_is_the_same_by_a_fraction_of_a_voxel(preset, kind):
 
 LINEARS = {
     "Initialise": Initialise(),
-    "rigid": Posed(Motion.rigid),
-    "affine": Posed(Motion.affine),
+    "rigid": LinearStage(Motion.rigid),
+    "affine": LinearStage(Motion.affine),
 }
 
 
@@ -134,7 +134,7 @@ def test_features_find_what_is_the_same(data):
     """ConvexAdam, and an untrained network of features: both begin with a search of whole steps."""
     image = seen(data)
     with seeded(3):
-        network = Correlated(image.grid.ndim, widths=(8, 8, 8)).eval()
+        network = FeatureRegistration(image.grid.ndim, widths=(8, 8, 8)).eval()
     assert moves(ConvexAdam(), image) < LINEAR
     assert moves(network, image) < LINEAR
 

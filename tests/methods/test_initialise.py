@@ -14,7 +14,7 @@ from pullback.files import read_image, read_labels
 from pullback.methods.pose.cross_ngf import SMALL
 from pullback.methods.pose.initialise import Initialise, from_header, from_masses
 from pullback.metrics import Dice
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.initialise import moments
 from pullback.space import Affine, Grid, Image
@@ -59,7 +59,7 @@ def picture(waves, oblique):
 
 def apart(found, truth, ndim: int) -> float:
     """The greatest distance at 10 mm from the middle of the body."""
-    points = torch.randn(200, ndim, dtype=torch.float64, generator=generator(2))
+    points = torch.randn(200, ndim, dtype=torch.float64, generator=make_generator(2))
     points = 10 * points / points.norm(dim=1, keepdim=True)
     return float((found(points) - truth(points)).norm(dim=1).max())
 
@@ -118,7 +118,7 @@ def test_where_no_guess_is_sure_it_searches(picture, ndim):
 def test_unrelated_images_give_no_confidence():
     """Noise against noise: no start stands out of chance as that of one picture does."""
     grid = Grid.centred((26, 24, 28), 1.5)
-    one, two = (Image(gaussian(torch.rand(1, 1, *grid.shape, generator=generator(s)), 1.2), grid) for s in (1, 2))
+    one, two = (Image(gaussian(torch.rand(1, 1, *grid.shape, generator=make_generator(s)), 1.2), grid) for s in (1, 2))
     unrelated, same = QUICK(one, two).stats.confidence, QUICK(one, one).stats.confidence
     assert unrelated < QUICK.sure < same
 
@@ -167,7 +167,7 @@ def test_a_search_that_finds_no_overlap_leaves_the_best_guess(picture):
 def test_images_that_never_meet_are_refused():
     grid = Grid.centred((20, 20))
     far = Grid((20, 20), grid.affine + torch.tensor([[0, 0, 500.0], [0, 0, 0], [0, 0, 0]], dtype=torch.float64))
-    data = torch.rand(1, 1, 20, 20, generator=generator(1))
+    data = torch.rand(1, 1, 20, 20, generator=make_generator(1))
     with pytest.raises(InputError, match="no start found"):
         replace(QUICK, guesses=(("header", from_header),))(Image(data, grid), Image(data, far))
 

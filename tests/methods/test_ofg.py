@@ -12,10 +12,10 @@ from torch import nn
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
-from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
+from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Descend
 from pullback.space import Affine, Displacement, Grid, Image, Velocity
@@ -187,7 +187,7 @@ def test_a_downsampled_label_is_a_field_of_half_the_size(ndim):
 @pytest.mark.parametrize("shape", [(24, 24, 24), (24, 25, 26), (24, 25)])
 def test_a_downsampled_label_of_no_steps_is_the_guess_to_the_border(shape):
     """Constant, so that nothing is lost between the voxels."""
-    images = [Image(torch.rand(1, 1, *shape, generator=generator(n)), Grid.centred(shape)) for n in range(2)]
+    images = [Image(torch.rand(1, 1, *shape, generator=make_generator(n)), Grid.centred(shape)) for n in range(2)]
     network = Constant(torch.full((1, len(shape), *shape), 3.0))
     terms = Guided(coarser=2, solver=Descend(1, 1e-9))(network, Pair(*images), 0.0)
     assert float(terms["guide"]) < 1e-10
@@ -265,7 +265,7 @@ def test_one_epoch_in_k_is_guided_whatever_the_number_of_updates(more):
 def test_sometimes_is_one_or_the_other():
     pair = make_pair(2)
     network = Constant(torch.zeros(1, 2, *SHAPES[2]))
-    sometimes = Sometimes(Guided(), EveryKth(2, epochs=4))
+    sometimes = Mixture(Guided(), EveryKth(2, epochs=4))
     assert [set(sometimes(network, pair, p)) for p in (0.0, 0.3, 0.6, 0.8)] == [
         {"guide", "diffusion"},
         {"lncc", "diffusion"},
@@ -282,7 +282,7 @@ def test_a_label_that_teaches_nothing_is_refused(change):
 
 def test_networks_that_make_labels_learn_on_every_pair():
     with pytest.raises(InputError, match="GuidedByNetworks has weights of its own"):
-        Sometimes(GuidedByNetworks(partial(VoxelMorph, ndim=2)), Portion(0.5))
+        Mixture(GuidedByNetworks(partial(VoxelMorph, ndim=2)), Portion(0.5))
 
 
 def test_a_teacher_answers_as_it_would_when_asked():

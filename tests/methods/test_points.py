@@ -20,19 +20,19 @@ from pullback.methods.points.augment import (
     Rigid,
     Synthetic,
 )
+from pullback.methods.points.clouds import match_clouds
 from pullback.methods.points.cyclical import PointLabels, untrained
 from pullback.methods.points.evaluation import LandmarkEvaluation
-from pullback.methods.points.geometric import Match, RegisterClouds, overlaid
-from pullback.methods.points.matched import match_points
+from pullback.methods.points.graph_propagation import Match, RegisterClouds, overlaid
 from pullback.methods.points.supervision import ByMetric, PointDistance
-from pullback.numerics.random import generator
-from pullback.solvers import Propagate
+from pullback.numerics.random import make_generator
+from pullback.solvers import BeliefPropagation
 from pullback.space import Points
 from pullback.training import Cyclical, InTurn, Task, Training
 
-QUICK = Match(Propagate(8, 5, 3, sharpness=0.5))
+QUICK = Match(BeliefPropagation(8, 5, 3, sharpness=0.5))
 STILL = Match(lambda placed, moving, here, there: torch.zeros_like(placed))
-REGISTER = RegisterClouds((Propagate(12, 5, 6), Propagate(8, 5, 6)), smoothing=10.0, settle=None)
+REGISTER = RegisterClouds((BeliefPropagation(12, 5, 6), BeliefPropagation(8, 5, 6)), smoothing=10.0, settle=None)
 SELF = partial(Cyclical, PointLabels(REGISTER, views=1), rounds=2, augment=Affines(), easy=False)
 LEARNS = PointDistance(QUICK)
 TRAINING = Training(updates=4, batch=2, lr=1e-3, augment=InTurn((NearTruth(), Chosen(20))), save_every=1)
@@ -42,10 +42,10 @@ def clouds(count=3, n=50):
     """A cloud, and the same stretched and shifted, in another order, each less some of its points."""
     made = []
     for seed in range(count):
-        chance = generator(seed)
-        fixed = 60 * torch.rand(n, 3, generator=chance)
-        moving = (fixed * torch.tensor([1.2, 1.1, 0.9]) + 5)[torch.randperm(n, generator=chance)[: n - 5]]
-        marked = 60 * torch.rand(1, 20, 3, generator=generator(9, seed), dtype=torch.float64)
+        generator = make_generator(seed)
+        fixed = 60 * torch.rand(n, 3, generator=generator)
+        moving = (fixed * torch.tensor([1.2, 1.1, 0.9]) + 5)[torch.randperm(n, generator=generator)[: n - 5]]
+        marked = 60 * torch.rand(1, 20, 3, generator=make_generator(9, seed), dtype=torch.float64)
         made.append(
             PointPair(
                 *(Points(each[None]) for each in (fixed[:-3], moving)),
@@ -83,7 +83,7 @@ class Knows:
 
 def paired(linear):
     """A cloud and its points under a linear map, one to one, which is known."""
-    fixed = 60 * torch.rand(1, 40, 3, generator=generator(0))
+    fixed = 60 * torch.rand(1, 40, 3, generator=make_generator(0))
     return PointPair(Points(fixed), Points(fixed @ linear), truth=Points(fixed @ linear))
 
 
@@ -122,8 +122,8 @@ def test_each_pass_goes_on_from_where_the_last_led():
 
 def test_the_order_of_the_points_does_not_matter():
     pair, network = clouds()[0], untrained(0)
-    f = torch.randperm(pair.fixed.data.shape[1], generator=generator(7))
-    m = torch.randperm(pair.moving.data.shape[1], generator=generator(8))
+    f = torch.randperm(pair.fixed.data.shape[1], generator=make_generator(7))
+    m = torch.randperm(pair.moving.data.shape[1], generator=make_generator(8))
     other = replace(pair, fixed=Points(pair.fixed.data[:, f]), moving=Points(pair.moving.data[:, m]))
     torch.testing.assert_close(QUICK(network, other), QUICK(network, pair)[f], atol=1e-3, rtol=1e-3)
 
@@ -169,11 +169,11 @@ def test_the_whole_training_repeats_bit_for_bit(easy):
 def test_labels_of_turned_clouds_are_turned_back():
     pair = paired(1.2 * torch.eye(3))
     labels, how = PointLabels(Knows()), SELF(augment=Affines(90.0, 0.1))
-    label, change = labels.label(torch.nn.Identity(), replace(pair, truth=None), how, generator(0))
+    label, change = labels.label(torch.nn.Identity(), replace(pair, truth=None), how, make_generator(0))
     torch.testing.assert_close(label, (pair.moving.data - pair.fixed.data)[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(labels.told(pair, label).truth.data, pair.moving.data, atol=1e-4, rtol=0)
     assert change == pytest.approx(float(label.norm(dim=1).mean()), rel=1e-4)
-    plain, change = labels.label(torch.nn.Identity(), pair, replace(how, refined=False), generator(0))
+    plain, change = labels.label(torch.nn.Identity(), pair, replace(how, refined=False), make_generator(0))
     assert not plain.any()
     assert change == 0
 
@@ -181,8 +181,8 @@ def test_labels_of_turned_clouds_are_turned_back():
 def test_augmentation_carries_what_is_known_along():
     pair = clouds()[0]
     pair = replace(pair, truth=Points(pair.fixed.data + truth(pair.fixed.data)))
-    seen = Affines(30.0, 0.2)(pair, generator(4))
-    linear = Affines(30.0, 0.2).draw(generator(4))
+    seen = Affines(30.0, 0.2)(pair, make_generator(4))
+    linear = Affines(30.0, 0.2).draw(make_generator(4))
     for name in ("fixed", "moving", "truth", "fixed_landmarks"):
         points = getattr(pair, name).data
         torch.testing.assert_close(getattr(seen, name).data, points @ linear.to(points))
@@ -204,7 +204,7 @@ def test_every_strategy_teaches(name):
     """The same chance before and after: the loss of what was learned from is less."""
     supervision, augment = SEEN[name]
     known = [replace(pair, truth=Points(pair.fixed.data + truth(pair.fixed.data))) for pair in clouds(2)]
-    seen, network = [augment(pair, generator(5, n)) for n, pair in enumerate(known)], untrained(0, 1)
+    seen, network = [augment(pair, make_generator(5, n)) for n, pair in enumerate(known)], untrained(0, 1)
 
     def now():
         with torch.no_grad():
@@ -231,7 +231,7 @@ def test_every_strategy_teaches(name):
 )
 def test_the_truth_is_no_loss(supervision, augment):
     """One stretch of all axes, which the overlay finds: the solver has nothing to add."""
-    seen = augment(paired(1.2 * torch.eye(3)), generator(0))
+    seen = augment(paired(1.2 * torch.eye(3)), make_generator(0))
     assert float(loss(supervision, torch.nn.Identity(), seen)) < 1e-3
 
 
@@ -246,17 +246,17 @@ def test_a_learner_begins_near_its_labels():
     pair, far = clouds()[0], torch.tensor([300.0, 0.0, 0.0])
     label = truth(pair.fixed.data[0]) + far
     shifted = PointLabels().told(replace(pair, moving=Points(pair.moving.data + far)), label)
-    seen = NearTruth(RandomField(3.0))(shifted, generator(0))
+    seen = NearTruth(RandomField(3.0))(shifted, make_generator(0))
     assert 0.1 < float(loss(LEARNS, untrained(0, 1), seen).detach()) < 15
 
 
 def test_what_is_not_known_is_not_learned():
     bare = replace(clouds()[0], fixed_landmarks=None, moving_landmarks=None)
-    for fails in (lambda: LEARNS(untrained(0), bare, 0.0), lambda: NearTruth()(bare, generator(0))):
+    for fails in (lambda: LEARNS(untrained(0), bare, 0.0), lambda: NearTruth()(bare, make_generator(0))):
         with pytest.raises(InputError, match="c0: where its fixed points belong is not known"):
             fails()
     with pytest.raises(InputError, match="c0: has no landmarks"):
-        FromLandmarks()(bare, generator(0))
+        FromLandmarks()(bare, make_generator(0))
 
 
 def test_half_precision_is_the_networks_alone():
@@ -287,25 +287,27 @@ def test_landmarks_measure_and_choose():
 
 def test_landmarks_of_an_affine_map_label_every_point():
     pair = clouds()[0]
-    found = FromLandmarks()(pair, generator(0)).truth.data - pair.fixed.data
+    found = FromLandmarks()(pair, make_generator(0)).truth.data - pair.fixed.data
     torch.testing.assert_close(found, truth(pair.fixed.data), atol=1e-3, rtol=1e-4)
 
 
 def test_a_random_field_has_its_size_and_a_rigid_map_keeps_distances():
-    points = 100 * torch.rand(80, 3, generator=generator(1))
-    moved = RandomField(size=8.0)(points, generator(2)) - points
+    points = 100 * torch.rand(80, 3, generator=make_generator(1))
+    moved = RandomField(size=8.0)(points, make_generator(2)) - points
     assert float(moved.square().mean().sqrt()) == pytest.approx(8, rel=1e-4)
-    torch.testing.assert_close(torch.pdist(Rigid()(points, generator(3))), torch.pdist(points), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.pdist(Rigid()(points, make_generator(3))), torch.pdist(points), atol=1e-3, rtol=1e-4
+    )
 
 
 def test_the_unit_and_the_place_of_clouds_do_not_matter():
     """A mouse's clouds in m about a far origin: the same map, in that unit."""
     pair = clouds()[0]
-    anywhere = 60 * torch.rand(1, 20, 3, generator=generator(9)).double()
+    anywhere = 60 * torch.rand(1, 20, 3, generator=make_generator(9)).double()
 
     def matched(unit, shift):
         ends = (Points(unit * each.data.double() + shift) for each in (pair.fixed, pair.moving))
-        return (match_points(*ends, register=REGISTER)(unit * anywhere + shift) - shift) / unit
+        return (match_clouds(*ends, register=REGISTER)(unit * anywhere + shift) - shift) / unit
 
     here, there = matched(1.0, 0.0), matched(1e-3, -4.0)
     torch.testing.assert_close(there, here, atol=0.05, rtol=0)
@@ -322,4 +324,4 @@ def test_the_unit_and_the_place_of_clouds_do_not_matter():
 )
 def test_clouds_that_cannot_be_matched_are_refused(points, what):
     with pytest.raises(InputError, match=what):
-        match_points(Points(torch.rand(1, 40, 3)), Points(points))
+        match_clouds(Points(torch.rand(1, 40, 3)), Points(points))

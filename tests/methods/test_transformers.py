@@ -19,8 +19,8 @@ def count(network: torch.nn.Module) -> int:
 
 def images(shape):
     grid = Grid.centred(shape)
-    chance = torch.Generator().manual_seed(0)
-    return [Image(torch.rand(1, 1, *shape, generator=chance), grid) for _ in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    return [Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2)]
 
 
 def test_as_many_parameters_as_the_authors_networks():

@@ -6,15 +6,15 @@ import torch
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import map_coordinates
 
-from pullback.numerics.axes import apply_along, cubic_weights, linear_weights, spline_weights
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.sample import sample
+from pullback.numerics.separable import apply_along, cubic_weights, linear_weights, spline_weights
 
 LENGTHS = [1, 2, 3, 8]
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6)])

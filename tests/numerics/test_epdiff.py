@@ -9,7 +9,7 @@ from pullback.numerics.difference import cofactors, determinant, jacobian
 from pullback.numerics.epdiff import carried, shoot, transported
 from pullback.numerics.integrate import euler, exponential, flow, midpoint
 from pullback.numerics.kernel import Sobolev
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sample import sample, scatter, voxels
 
@@ -19,7 +19,7 @@ SCHEMES = pytest.mark.parametrize(("scheme", "order"), [(euler, 1), (midpoint, 2
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def smooth(kernel, shape, largest, seed=0, batch=1):
@@ -105,7 +105,7 @@ def test_scatter_is_the_adjoint_of_sample(shape):
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 3), (1, 4)])
 def test_scatters_gradient(shape):
-    where = (voxels(shape, noise(1)) + 0.3 + 0.2 * torch.rand(1, generator=generator(1)).double())[
+    where = (voxels(shape, noise(1)) + 0.3 + 0.2 * torch.rand(1, generator=make_generator(1)).double())[
         None
     ].requires_grad_()
     p = noise(1, 2, *shape).requires_grad_()

@@ -5,11 +5,11 @@ import torch
 from scipy.spatial import cKDTree
 
 from pullback.numerics.graph import edge_features, laplacian, nearest, neighbours, pairs
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 
 
 def cloud(n, seed, dtype=torch.float64):
-    return 50 * torch.rand(n, 3, generator=generator(seed), dtype=dtype)
+    return 50 * torch.rand(n, 3, generator=make_generator(seed), dtype=dtype)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(1, 1, 1), (40, 30, 5), (5000, 70, 70)])

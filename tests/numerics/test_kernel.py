@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from pullback.errors import InputError
 from pullback.numerics.kernel import Gaussian, Sobolev
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 
 SHAPES = [(6, 7), (5, 6, 4)]
 SPACING = [0.8, 1.5, 1.1]
@@ -20,7 +20,7 @@ every = pytest.mark.parametrize("kernel", [*SOBOLEVS, *GAUSSIANS], ids=repr)
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def still(values):

@@ -5,14 +5,14 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import angles_between, nearby, uniform
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_rotations_are_uniform(ndim):
     """For the uniform measure the mean matrix is 0 and the mean of each squared entry 1/d."""
-    turns = uniform(ndim, 20_000, generator(3))
+    turns = uniform(ndim, 20_000, make_generator(3))
     torch.testing.assert_close(turns @ turns.mT, torch.eye(ndim, dtype=torch.float64).expand_as(turns))
     torch.testing.assert_close(torch.linalg.det(turns), torch.ones(20_000, dtype=torch.float64))
     assert float(turns.mean(0).abs().max()) < 0.03
@@ -21,7 +21,7 @@ def test_rotations_are_uniform(ndim):
 
 def test_angles_of_uniform_rotations_are_distributed_as_they_should():
     """In 3-D the share of rotations smaller than ω is (ω − sin ω) / π."""
-    angles = torch.deg2rad(angles_between(uniform(3, 20_000, generator(4)), torch.eye(3, dtype=torch.float64)))
+    angles = torch.deg2rad(angles_between(uniform(3, 20_000, make_generator(4)), torch.eye(3, dtype=torch.float64)))
     for omega in (0.5, 1.0, 2.0, 3.0):
         share = (omega - np.sin(omega)) / np.pi
         assert float((angles < omega).double().mean()) == pytest.approx(share, abs=0.01)
@@ -29,8 +29,8 @@ def test_angles_of_uniform_rotations_are_distributed_as_they_should():
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_near_rotations_are_near(ndim):
-    start = uniform(ndim, 3, generator(5))
-    turns = nearby(start, 300, 10.0, generator(6))
+    start = uniform(ndim, 3, make_generator(5))
+    turns = nearby(start, 300, 10.0, make_generator(6))
     angles = angles_between(turns, start[torch.arange(300) % 3])
     assert float(angles.max()) < {2: 10.0, 3: 10 * 3**0.5 + 0.5}[ndim]
     assert float(angles.max()) > 9, "the steps reach as far as they may"
@@ -38,6 +38,6 @@ def test_near_rotations_are_near(ndim):
 
 
 def test_angles_as_scipy():
-    one, two = (uniform(3, 50, generator(s)) for s in (7, 8))
+    one, two = (uniform(3, 50, make_generator(s)) for s in (7, 8))
     expected = (Rotation.from_matrix(one.numpy()).inv() * Rotation.from_matrix(two.numpy())).magnitude()
     np.testing.assert_allclose(angles_between(one, two).numpy(), np.rad2deg(expected), atol=1e-5)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import spsolve
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.sine import by_mode, eigenvalues, sine_transform, sine_weights
 
 SHAPES = [(9, 12), (7, 8, 10), (3, 5)]
@@ -17,7 +17,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def inner(values):

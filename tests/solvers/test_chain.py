@@ -8,7 +8,7 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MI, MSE, Diffusion
 from pullback.methods.pair.classical import Classical
-from pullback.solvers import Chain, Deformed, Levels, Optimised, Posed, chain, within_view
+from pullback.solvers import Chain, DeformableStage, InstanceOptimisation, Levels, LinearStage, chain, within_view
 from pullback.solvers.descend import Descend
 from pullback.space import Affine, Displacement, Grid, Image, Motion, Velocity
 
@@ -74,11 +74,11 @@ def test_a_networks_field_is_refined(pair, kind):
     asked: list = []
     network = Answers(kind(rough, pair.fixed.grid), asked)
     energy = LNCC(7) + 0.3 * Diffusion()
-    deformed = Deformed(energy, levels=Levels(coarsest=12), steps=(30,))
+    deformed = DeformableStage(energy, levels=Levels(coarsest=12), steps=(30,))
     classical = Classical(deformable=deformed)
     seen = replace(pair, moving=within_view(pair.moving))
     before = LNCC(7)(Alignment(seen, network(pair.fixed, pair.moving).transform)).detach()
-    for solver in (deformed, Optimised(energy, Descend(30)), classical):
+    for solver in (deformed, InstanceOptimisation(energy, Descend(30)), classical):
         found = chain(network, solver)(pair.fixed, pair.moving).transform
         assert float(LNCC(7)(Alignment(seen, found))) < 0.6 * float(before)
     assert [stage.name for stage in chain(network, classical)(pair.fixed, pair.moving).stats.stages] == [
@@ -90,8 +90,8 @@ def test_a_networks_field_is_refined(pair, kind):
 
 def test_linear_and_then_deformable(pair):
     """Posed, twice, and Deformed: a chain by hand, better at every step by what both see."""
-    posed = chain(Posed(Motion.rigid, MI()), Posed(Motion.affine, MSE()))
-    deformed = chain(posed, Deformed(MSE() + 0.05 * Diffusion(), levels=Levels(coarsest=12), steps=(30,)))
+    posed = chain(LinearStage(Motion.rigid, MI()), LinearStage(Motion.affine, MSE()))
+    deformed = chain(posed, DeformableStage(MSE() + 0.05 * Diffusion(), levels=Levels(coarsest=12), steps=(30,)))
     seen = replace(pair, moving=within_view(pair.moving))
     one, two = (MSE()(Alignment(seen, r(pair.fixed, pair.moving).transform)) for r in (posed, deformed))
     assert float(two) < 0.7 * float(one)

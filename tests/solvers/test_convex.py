@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from pullback.errors import InputError
+from pullback.numerics.cost_volume import box_mean, cost_volume, cost_volume_bytes, offsets, pooled, unpooled
 from pullback.numerics.integrate import compose
 from pullback.numerics.smooth import gaussian
-from pullback.numerics.unfold import box_mean, cost_volume, cost_volume_bytes, offsets, pooled, unpooled
 from pullback.solvers import CoupledConvex, consistent
 
 SHAPES = [(9, 11), (6, 7, 8)]
 
 
 def features(shape, channels=3, seed=0, dtype=torch.float32, smooth=1.0):
-    chance = torch.Generator().manual_seed(seed)
-    return gaussian(torch.randn(1, channels, *shape, generator=chance, dtype=dtype), smooth)
+    generator = torch.Generator().manual_seed(seed)
+    return gaussian(torch.randn(1, channels, *shape, generator=generator, dtype=dtype), smooth)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -101,8 +101,8 @@ def test_no_more_memory_is_taken_than_was_stated(options, learning):
     """In a process of its own, whose allocator has nothing left from before; with costs so large that it keeps none."""
     script = f"""
 import torch
-from pullback.files.manifest import forget_peak_memory, peak_memory_mb
-from pullback.numerics.unfold import cost_volume_bytes, offsets
+from pullback.records.manifest import forget_peak_memory, peak_memory_mb
+from pullback.numerics.cost_volume import cost_volume_bytes, offsets
 from pullback.solvers import CoupledConvex
 convex, cpu = CoupledConvex({options}), torch.device("cpu")
 fixed, moving = torch.rand(2, 1, 4, 44, 44, 44).requires_grad_({learning})

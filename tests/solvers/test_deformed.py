@@ -7,8 +7,8 @@ import torch
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
-from pullback.numerics.random import generator
-from pullback.solvers import Deformed, Descend, Levels, Optimised, Settled, placed
+from pullback.numerics.random import make_generator
+from pullback.solvers import Converged, DeformableStage, Descend, InstanceOptimisation, Levels, placed
 from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = {2: (36, 34), 3: (28, 30, 26)}
@@ -16,10 +16,10 @@ KINDS = {"velocity": (Velocity, 1), "displacement": (Displacement, 1), "spline":
 ENERGY = LNCC(7) + 0.3 * Diffusion()
 
 
-def quick(name: str = "velocity", **other) -> Deformed:
+def quick(name: str = "velocity", **other) -> DeformableStage:
     """Small images: two levels."""
     kind, ratio = KINDS[name]
-    return Deformed(
+    return DeformableStage(
         **{"energy": ENERGY, "kind": kind, "draft": kind, "ratio": ratio, "levels": Levels(coarsest=12), "steps": (40,)}
         | other
     )
@@ -27,7 +27,7 @@ def quick(name: str = "velocity", **other) -> Deformed:
 
 def small_affine(ndim: int, seed: int = 3) -> Affine:
     matrix = torch.eye(ndim + 1, dtype=torch.float64)
-    matrix[:-1, :-1] += 0.08 * torch.randn(ndim, ndim, dtype=torch.float64, generator=generator(seed))
+    matrix[:-1, :-1] += 0.08 * torch.randn(ndim, ndim, dtype=torch.float64, generator=make_generator(seed))
     matrix[:-1, -1] = 1.5
     return Affine(matrix)
 
@@ -148,7 +148,7 @@ def test_what_a_mask_hides_is_not_matched(scene):
     """Noise in the right half of the fixed image, hidden: its field stays small there, and the left half is found."""
     fixed, moving, truth = scene(2)
     noisy, mask = fixed.data.clone(), torch.ones_like(fixed.data, dtype=torch.bool)
-    noisy[..., 20:] = torch.rand(noisy[..., 20:].shape, generator=generator(1))
+    noisy[..., 20:] = torch.rand(noisy[..., 20:].shape, generator=make_generator(1))
     mask[..., 20:] = False
     answer = quick(levels=Levels(coarsest=30), energy=LNCC(7) + 0.3 * Diffusion())(
         Image(noisy, fixed.grid, mask), moving
@@ -167,7 +167,7 @@ def test_the_steps_belong_to_the_last_levels(scene):
         taken.append(len(values))
         return False
 
-    solver = Deformed(
+    solver = DeformableStage(
         MSE() + Diffusion(), levels=Levels(coarsest=4), steps=(3, 2, 1), solver=Descend(step_size=0.01, until=watched)
     )
     solver(fixed, moving)
@@ -187,7 +187,7 @@ def test_the_same_call_gives_the_same_bits_and_changes_nothing(scene):
 def test_a_descent_that_has_settled_ends(scene):
     fixed, _, _ = scene(2)
     calls = []
-    settled = Settled()
+    settled = Converged()
     solver = Descend(step_size=0.1, until=lambda values: calls.append(0) or settled(values))
     answer = quick(steps=(200,), solver=solver)(fixed, fixed)
     assert len(calls) <= 2 * 31, "two levels of identical images: nothing to gain, three windows each"
@@ -201,8 +201,8 @@ def test_pairs_of_a_batch_move_by_themselves():
     grid = Grid.centred((24, 24))
     fixed = Image(torch.cat([blob, blob]), grid)
     moving = Image(torch.cat([blob.roll(2, 2), blob.roll(-2, 2)]), grid)
-    solver = Optimised(MSE() + 0.001 * Diffusion(), Descend(60, 0.1))
-    for register in (solver, Deformed(MSE() + 0.001 * Diffusion(), kind=Displacement)):
+    solver = InstanceOptimisation(MSE() + 0.001 * Diffusion(), Descend(60, 0.1))
+    for register in (solver, DeformableStage(MSE() + 0.001 * Diffusion(), kind=Displacement)):
         field = register(fixed, moving).transform.displacement(grid)
         assert field.shape == (2, 2, 24, 24)
         assert [float(each[0, 11:13, 11:13].mean()) for each in field] == pytest.approx([2, -2], abs=0.7)

@@ -9,7 +9,7 @@ from torch.optim import SGD
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.errors import InputError
-from pullback.solvers import Descend, FieldAdam, Settled, adam, summed_sgd
+from pullback.solvers import Converged, Descend, FieldAdam, adam, summed_sgd
 from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 
 SHAPES = [(12, 11), (9, 8, 10)]
@@ -153,35 +153,35 @@ def stops(values, settled):
 def test_a_steady_fall_settles_where_a_window_is_its_share_of_the_whole():
     """10 of 500 steps are 2 %."""
     steady = [-0.5 * n for n in range(600)]
-    assert stops(steady, Settled(10, 0.02)) == 501
-    assert stops(steady, Settled(10, 0.0)) is None
+    assert stops(steady, Converged(10, 0.02)) == 501
+    assert stops(steady, Converged(10, 0.0)) is None
 
 
 def test_an_exponential_fall_settles_when_solved():
     """e^(−n/T) (e^(w/T) − 1) = s (1 − e^(−n/T)): n = T log(1 + (e^(w/T) − 1) / s)."""
     window, share, time = 10, 0.02, 25.0
     last = math.ceil(time * math.log(1 + (math.exp(window / time) - 1) / share))
-    assert stops([math.exp(-n / time) for n in range(400)], Settled(window, share)) == last + 1
+    assert stops([math.exp(-n / time) for n in range(400)], Converged(window, share)) == last + 1
 
 
 @pytest.mark.parametrize("values", [[1.0] * 50, [float(n) for n in range(50)]])
 def test_what_does_not_fall_settles_after_three_windows(values):
     """The first steps may climb before they fall; what never falls ends."""
-    assert stops(values, Settled(10, 0.02)) == 31
-    assert stops(values, Settled(5, 0.02)) == 16
+    assert stops(values, Converged(10, 0.02)) == 31
+    assert stops(values, Converged(5, 0.02)) == 16
 
 
 def test_a_swing_shorter_than_the_window_is_waited_for():
     """Momentum carries a descent beyond the valley and back: it is not at rest while it turns round."""
     values = [math.exp(-n / 30) * (1 + math.sin(2 * math.pi * n / 24) ** 2) for n in range(400)]
-    assert stops(values, Settled(4, 0.002)) < 20
-    assert stops(values, Settled(20, 0.002)) > 150
+    assert stops(values, Converged(4, 0.002)) < 20
+    assert stops(values, Converged(20, 0.002)) > 150
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-6, 0.0), (1e6, 0.0), (1.0, -3.0)])
 def test_neither_unit_nor_origin_of_the_values_matters(scale, shift):
     values = [math.exp(-n / 20) for n in range(300)]
-    assert stops([scale * v + shift for v in values], Settled()) == stops(values, Settled())
+    assert stops([scale * v + shift for v in values], Converged()) == stops(values, Converged())
 
 
 class Bowl:
@@ -204,7 +204,7 @@ def start_at(*where):
 
 def test_with_a_stop_the_answer_is_the_best_that_was_seen():
     bowl = Bowl(1.0, 30.0)
-    answer, _ = Descend(steps=60, step_size=0.5, until=Settled(20, 0.01))(bowl, start_at(4.0, -3.0))
+    answer, _ = Descend(steps=60, step_size=0.5, until=Converged(20, 0.01))(bowl, start_at(4.0, -3.0))
     assert len(bowl.seen) < 60
     assert float(Bowl(1.0, 30.0)(answer)) == pytest.approx(min(bowl.seen))
     assert min(bowl.seen) < bowl.seen[-1]
@@ -213,7 +213,7 @@ def test_with_a_stop_the_answer_is_the_best_that_was_seen():
 def test_from_the_bottom_it_does_not_stray():
     """Adam's first steps are of full length whatever the slope; the start remains the answer."""
     start = start_at(1e-9, 0.0)
-    answer, _ = Descend(steps=60, step_size=0.5, until=Settled())(Bowl(1.0, 2.0), start)
+    answer, _ = Descend(steps=60, step_size=0.5, until=Converged())(Bowl(1.0, 2.0), start)
     assert float(Bowl(1.0, 2.0)(answer)) <= float(Bowl(1.0, 2.0)(start))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.sample import sample, voxels
 from pullback.solvers import Descend, FeatureDescent
 from pullback.stats import Stats
@@ -64,7 +64,7 @@ def test_voxels_count_by_their_weight():
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4)])
 def test_regularity_adds_up_over_axes(shape):
     """And is a mean over components: of a linear field, λ times that of their squared slopes."""
-    still, slopes = torch.zeros(1, 1, *shape), torch.randn(len(shape), len(shape), generator=generator(0))
+    still, slopes = torch.zeros(1, 1, *shape), torch.randn(len(shape), len(shape), generator=make_generator(0))
     field = torch.einsum("ca,a...->c...", slopes, voxels(shape, still))[None]
     expected = 3.0 * float(slopes.square().sum(1).mean())
     assert objective(FeatureDescent(3.0, smoothing=1), still, still, field) == pytest.approx(expected, rel=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pullback.alignment import Pair
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.solvers import Levels
 from pullback.space import Grid, Image
 
@@ -22,7 +22,7 @@ GRIDS = {
 
 
 def noise(grid: Grid) -> Image:
-    return Image(torch.rand(1, 1, *grid.shape, generator=generator(1)), grid)
+    return Image(torch.rand(1, 1, *grid.shape, generator=make_generator(1)), grid)
 
 
 @pytest.fixture(params=GRIDS, scope="module")

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 import torch
 from scipy.interpolate import BSpline as Piecewise
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, BSpline, Grid
 
 SHAPES = [(11, 9), (8, 9, 7)]
@@ -14,13 +14,13 @@ KINDS = {2: np.diag([-1.0, -1.0]), 3: np.diag([-1.0, -1.0, 1.0])}
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def inner_points(grid: Grid, margin: float, count: int = 40) -> torch.Tensor:
     """Random points `(N, d)` of the world, `margin` voxels within the grid."""
     upper = torch.tensor(grid.shape, dtype=torch.float64) - 1 - 2 * margin
-    at = margin + upper * torch.rand(count, grid.ndim, dtype=torch.float64, generator=generator(3))
+    at = margin + upper * torch.rand(count, grid.ndim, dtype=torch.float64, generator=make_generator(3))
     return grid.to_world(at.mT[None])[0].mT
 
 

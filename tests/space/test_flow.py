@@ -14,9 +14,9 @@ from pullback.files import read_transform, write_transform
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.integrate import compose, euler, midpoint
 from pullback.numerics.kernel import Gaussian, Sobolev
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.sample import voxels
-from pullback.solvers import Deformed, Descend, Levels
+from pullback.solvers import DeformableStage, Descend, Levels
 from pullback.space import Flow, Geodesic, Grid, Image, Points, Velocity, push
 
 SHAPES = [(24, 20), (16, 14, 15)]
@@ -25,7 +25,7 @@ KERNEL = Sobolev(9.0, 3, unit="mm")
 
 
 def noise(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
+    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def smooth(grid, largest, seed=0, batch=1, kernel=KERNEL):
@@ -264,7 +264,7 @@ def test_lddmm_is_a_deformed_of_another_kind():
     grid = Grid.centred((48, 44), 1.5)
     pair = Pair(blob(grid, (21.0, 24.0), (12.0, 8.0)), blob(grid, (26.0, 20.0), (8.0, 11.0)))
     kernel = Sobolev(16.0, 3, unit="mm")
-    lddmm = Deformed(
+    lddmm = DeformableStage(
         MSE() + 1e-5 * Kinetic(kernel),
         kind=partial(Geodesic, kernel=kernel, steps=3),
         levels=Levels(coarsest=20),

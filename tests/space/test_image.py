@@ -58,8 +58,8 @@ def test_centred_wants_one_number_per_axis():
 @given(st.sampled_from([(7, 8), (6, 5, 7)]), st.integers(0, 10**6))
 def test_canonical_storage_changes_nothing_in_the_world(oblique, shape, seed):
     grid, third = oblique(shape, seed), oblique(tuple(n + 2 for n in shape), seed + 1)
-    chance = torch.Generator().manual_seed(seed)
-    data = torch.rand(2, 2, *shape, dtype=torch.float64, generator=chance)
+    generator = torch.Generator().manual_seed(seed)
+    data = torch.rand(2, 2, *shape, dtype=torch.float64, generator=generator)
     image, labels = Image(data, grid, data[:, :1] > 0.3), Labels((5 * data[:, :1]).long(), grid)
     still = Affine.identity(len(shape))
     before, after = (pull(thing, still, third) for thing in (image, canonical(image)))

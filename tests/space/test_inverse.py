@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import BSpline, Displacement, Grid, Inverse, inverted
 
 SHAPES = [(44, 40), (26, 24, 28)]
@@ -27,8 +27,8 @@ def unwaved(at: Tensor, shift: Tensor) -> Tensor:
 def scattered(shape: tuple[int, ...], count: int = 500) -> Tensor:
     """Points `(1, d, N)` within a grid, in its voxels."""
     last = torch.tensor(shape, dtype=torch.float64)[:, None] - 1
-    chance = torch.rand(1, len(shape), count, dtype=torch.float64, generator=generator(0))
-    return last * chance
+    generator = torch.rand(1, len(shape), count, dtype=torch.float64, generator=make_generator(0))
+    return last * generator
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -79,7 +79,9 @@ def test_a_point_that_nothing_within_the_grid_meets_stays_where_it_is():
 
 def test_the_bulk_of_an_affine_is_that_affine(oblique):
     grid = oblique((9, 1, 12), seed=5)
-    linear = torch.eye(3, dtype=torch.float64) + 0.3 * torch.rand(3, 3, dtype=torch.float64, generator=generator(1))
+    linear = torch.eye(3, dtype=torch.float64) + 0.3 * torch.rand(
+        3, 3, dtype=torch.float64, generator=make_generator(1)
+    )
     linear[:, 1] = torch.tensor([0.0, 1.0, 0.0])  # of an axis of one voxel no slope is known
     at = grid.voxels(linear)[None].flatten(2)
     shift = torch.tensor([[5.0], [-2.0], [31.0]], dtype=torch.float64)

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import center_of_mass, gaussian_filter
 
 from pullback.numerics.corners import distinctiveness
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Grid, Image, Labels, canonical, centroids, keypoints
 
 SHAPES = {2: (31, 28), 3: (25, 21, 23)}
@@ -84,7 +84,7 @@ def naive(values, sigma, matrix):
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_operator_is_that_of_numpy(oblique, ndim):
     values, matrix = texture(SHAPES[ndim], 1), oblique(SHAPES[ndim], 5).affine[:-1, :-1]
-    matrix = matrix + 0.2 * torch.randn(ndim, ndim, generator=generator(3), dtype=torch.float64)  # sheared too
+    matrix = matrix + 0.2 * torch.randn(ndim, ndim, generator=make_generator(3), dtype=torch.float64)  # sheared too
     sigma = (1.4, 1.1, 0.9)[:ndim]
     found = distinctiveness(values, sigma, matrix)[0, 0].numpy()
     np.testing.assert_allclose(found, naive(values[0, 0].numpy(), sigma, matrix.numpy()), rtol=1e-8)
@@ -171,7 +171,7 @@ def test_several_images_are_refused():
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_centroids_are_those_of_scipy(oblique, ndim):
     grid = oblique(SHAPES[ndim], 9)
-    values = torch.randint(0, 5, (1, 1, *grid.shape), generator=generator(8)) * 7 - 7
+    values = torch.randint(0, 5, (1, 1, *grid.shape), generator=make_generator(8)) * 7 - 7
     found = centroids(Labels(values.short(), grid))
     assert found.label.tolist() == [[-7, 7, 14, 21]]
     expected = center_of_mass(np.ones(grid.shape), values[0, 0].numpy(), found.label[0].tolist())

@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import logm
 from scipy.spatial.transform import Rotation
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
 from pullback.space import Affine, Grid, Image, Motion, pull
 
@@ -17,18 +17,18 @@ KINDS = [Motion.rigid, Motion.affine]
 
 
 def coefficients(motion: Motion, size: float, seed: int = 0) -> torch.Tensor:
-    return size * torch.randn(len(motion.coefficients), dtype=torch.float64, generator=generator(seed))
+    return size * torch.randn(len(motion.coefficients), dtype=torch.float64, generator=make_generator(seed))
 
 
 def some_affine(ndim: int) -> Affine:
     matrix = torch.eye(ndim + 1, dtype=torch.float64)
-    matrix[:-1] += 0.2 * torch.randn(ndim, ndim + 1, dtype=torch.float64, generator=generator(9))
+    matrix[:-1] += 0.2 * torch.randn(ndim, ndim + 1, dtype=torch.float64, generator=make_generator(9))
     return Affine(matrix)
 
 
 def turned(ndim: int, seed: int = 1) -> Affine:
     matrix = torch.eye(ndim + 1, dtype=torch.float64)
-    matrix[:-1, :-1] = uniform(ndim, 1, generator(seed))[0]
+    matrix[:-1, :-1] = uniform(ndim, 1, make_generator(seed))[0]
     matrix[:-1, -1] = torch.tensor([5.0, -3.0, 8.0][:ndim])
     return Affine(matrix)
 
@@ -87,7 +87,7 @@ def test_a_small_coefficient_moves_the_radius_by_as_many_millimetres(ndim, kind,
     edges = (torch.tensor(shape, dtype=torch.float64) - 1) * grid.spacing
     radius = float(edges.square().mean().sqrt()) / 2
     motion = kind(Affine.identity(ndim), grid)
-    directions = torch.randn(20_000, ndim, dtype=torch.float64, generator=generator(1))
+    directions = torch.randn(20_000, ndim, dtype=torch.float64, generator=make_generator(1))
     points = grid.centre + radius * directions / directions.norm(dim=1, keepdim=True)
     for k in range(len(motion.coefficients)):
         step = torch.zeros_like(motion.coefficients)
@@ -125,7 +125,7 @@ def test_a_planar_turn_by_hand():
 @pytest.mark.parametrize("size", [0.0, 2.0])
 def test_its_gradient(ndim, kind, size, oblique):
     motion = kind(turned(ndim), oblique(SHAPES[ndim], 3))
-    points = torch.randn(4, ndim, dtype=torch.float64, generator=generator(5))
+    points = torch.randn(4, ndim, dtype=torch.float64, generator=make_generator(5))
     given = coefficients(motion, size).requires_grad_()
     assert torch.autograd.gradcheck(lambda c: motion.with_params(c)(points), (given,))
 
@@ -136,10 +136,10 @@ def test_a_motion_is_a_linear_transform_like_any_other(ndim, oblique):
     motion = Motion.affine(turned(ndim), grid)
     motion = motion.with_params(coefficients(motion, 1.0))
     same, other = Affine(motion.matrix), some_affine(ndim)
-    points = torch.randn(6, ndim, dtype=torch.float64, generator=generator(5))
+    points = torch.randn(6, ndim, dtype=torch.float64, generator=make_generator(5))
     assert isinstance(motion @ other, Affine)
     torch.testing.assert_close((motion @ other)(points), same(other(points)))
     torch.testing.assert_close(motion.inverse()(motion(points)), points)
     torch.testing.assert_close(motion.displacement(grid), same.displacement(grid))
-    image = Image(torch.rand(1, 1, *grid.shape, dtype=torch.float64, generator=generator(2)), grid)
+    image = Image(torch.rand(1, 1, *grid.shape, dtype=torch.float64, generator=make_generator(2)), grid)
     torch.testing.assert_close(pull(image, motion, grid).data, pull(image, same, grid).data)

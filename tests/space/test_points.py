@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, Points, normals, push
 
 
@@ -13,9 +13,9 @@ def cloud(batch, count, ndim):
     known = {
         "label": torch.arange(count).expand(batch, -1) % 3,
         "name": tuple(f"point {n}" for n in range(count)),
-        "weight": torch.rand(1, count, 2, generator=generator(1)),
+        "weight": torch.rand(1, count, 2, generator=make_generator(1)),
     }
-    return Points(torch.randn(batch, count, ndim, generator=generator(2), dtype=torch.float64), known)
+    return Points(torch.randn(batch, count, ndim, generator=make_generator(2), dtype=torch.float64), known)
 
 
 @pytest.mark.parametrize(("batch", "ndim"), [(1, 2), (1, 3), (3, 3)])
@@ -114,7 +114,7 @@ def test_normals_turn_with_the_surface():
     """By the inverse transposed, as normals do, where the surface is flat; and a reflection turns them over."""
     corners = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]]], dtype=torch.float64)
     faces = torch.tensor([[0, 1, 2], [1, 3, 2]])
-    linear = torch.randn(3, 3, generator=generator(4), dtype=torch.float64)
+    linear = torch.randn(3, 3, generator=make_generator(4), dtype=torch.float64)
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3] = linear
     up = torch.linalg.inv(linear).mT @ torch.tensor([0.0, 0, 1], dtype=torch.float64) * torch.linalg.det(linear).sign()

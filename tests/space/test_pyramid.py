@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, Grid, Image, pull, resampled
 
 SHAPES = [(26, 31), (19, 24, 21)]
@@ -59,7 +59,7 @@ def test_waves_shorter_than_two_coarse_voxels_fade(factor, wavelength):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_axes_that_stay_are_left_alone(oblique, shape):
     grid = oblique(shape, 3)
-    image = Image(torch.rand(1, 1, *shape, dtype=torch.float64, generator=generator(1)), grid)
+    image = Image(torch.rand(1, 1, *shape, dtype=torch.float64, generator=make_generator(1)), grid)
     own = grid.spacing.tolist()
     assert resampled(image, own) is image
     found = resampled(image, [2 * own[0], *own[1:]])
@@ -75,8 +75,8 @@ def test_axes_that_stay_are_left_alone(oblique, shape):
 @pytest.mark.parametrize("factor", [1.6, 2.0, 3.0])
 def test_masks_come_along_by_nearest_voxels_and_end_with_the_image(oblique, shape, factor):
     grid, d = oblique(shape, 4), len(shape)
-    mask = torch.rand(1, 1, *shape, generator=generator(2)) < 0.6
-    image = Image(torch.rand(1, 1, *shape, dtype=torch.float64, generator=generator(1)), grid, mask)
+    mask = torch.rand(1, 1, *shape, generator=make_generator(2)) < 0.6
+    image = Image(torch.rand(1, 1, *shape, dtype=torch.float64, generator=make_generator(1)), grid, mask)
     found = resampled(image, coarser(grid, [factor] * d))
     assert found.mask.dtype == torch.bool
     at = (grid.to_voxels(found.grid.to_world(found.grid.voxels(image.data)[None]))[0] + 0.5).floor().long().flatten(1)

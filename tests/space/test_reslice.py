@@ -6,7 +6,7 @@ import SimpleITK as sitk
 import torch
 
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, Box, Grid, Image, Labels, around, cropped, fitted, pull, resliced
 
 SHAPES = [(26, 31), (19, 24, 21)]
@@ -30,7 +30,7 @@ def sheared(grid: Grid) -> Grid:
 
 
 def noise(grid: Grid, seed: int = 0) -> Image:
-    return Image(torch.rand(1, 1, *grid.shape, dtype=torch.float64, generator=generator(seed)), grid)
+    return Image(torch.rand(1, 1, *grid.shape, dtype=torch.float64, generator=make_generator(seed)), grid)
 
 
 def wave(grid: Grid, waves) -> Image:

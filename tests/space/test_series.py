@@ -8,8 +8,8 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files import is_series, read_grid, read_series, write
-from pullback.files.series import StoredFrames
-from pullback.numerics.random import generator
+from pullback.files.images.series import StoredFrames
+from pullback.numerics.random import make_generator
 from pullback.space import Grid, Image, Series
 
 SHAPES = {2: (6, 7), 3: (6, 7, 5)}
@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 
 
 def film(grid, count=4, mask=False):
-    data = torch.rand(count, 1, *grid.shape, generator=generator(0))
-    seen = torch.rand(count, 1, *grid.shape, generator=generator(1)) > 0.5 if mask else None
+    data = torch.rand(count, 1, *grid.shape, generator=make_generator(0))
+    seen = torch.rand(count, 1, *grid.shape, generator=make_generator(1)) > 0.5 if mask else None
     return Image(data, grid, seen)
 
 

@@ -5,12 +5,12 @@ import torch
 from scipy import ndimage
 
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Grid, Labels, Points, ThinPlate, outline, push
 
 
 def drawn(n, ndim, seed=0, reach=50.0):
-    return Points(reach * torch.randn(1, n, ndim, dtype=torch.float64, generator=generator(seed)))
+    return Points(reach * torch.randn(1, n, ndim, dtype=torch.float64, generator=make_generator(seed)))
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -24,7 +24,7 @@ def test_every_landmark_is_met_and_its_way_back(ndim):
 
 @pytest.mark.parametrize(("ndim", "smoothing"), [(2, 0.0), (3, 0.0), (3, 100.0)])
 def test_an_affine_map_is_met_everywhere(ndim, smoothing):
-    linear = torch.eye(ndim, dtype=torch.float64) + 0.1 * torch.randn(ndim, ndim, generator=generator(2)).double()
+    linear = torch.eye(ndim, dtype=torch.float64) + 0.1 * torch.randn(ndim, ndim, generator=make_generator(2)).double()
     fixed, anywhere = drawn(20, ndim), drawn(40, ndim, 3, 200.0)
     transform = ThinPlate.between(fixed, Points(fixed.data @ linear + 7), smoothing)
     torch.testing.assert_close(transform(anywhere.data), anywhere.data @ linear + 7, atol=1e-6, rtol=1e-6)
@@ -56,8 +56,8 @@ def test_landmarks_that_make_no_map_are_refused(fixed, moving, what):
 
 @pytest.mark.parametrize("shape", [(20, 18), (12, 14, 11)])
 def test_an_outline_is_what_scipys_erosion_takes_away(oblique, shape):
-    chance = generator(4)
-    inside = torch.from_numpy(ndimage.gaussian_filter(torch.randn(shape, generator=chance).numpy(), 1.5)) > 0
+    generator = make_generator(4)
+    inside = torch.from_numpy(ndimage.gaussian_filter(torch.randn(shape, generator=generator).numpy(), 1.5)) > 0
     grid = oblique(shape, seed=3)
     wanted = inside.numpy() & ~ndimage.binary_erosion(inside.numpy())
     found = outline(Labels(inside[None, None].to(torch.uint8), grid), 10**6)
@@ -75,7 +75,7 @@ def test_an_outline_is_what_scipys_erosion_takes_away(oblique, shape):
 def test_outlines_of_each_label_are_those_of_each_alone(ndim):
     """Where two touch both have one, and none knows of the other's."""
     grid = Grid.centred((9, 8, 7)[:ndim])
-    values = torch.randint(0, 4, (1, 1, *[3] * ndim), generator=generator(0)).repeat_interleave(3, 2)
+    values = torch.randint(0, 4, (1, 1, *[3] * ndim), generator=make_generator(0)).repeat_interleave(3, 2)
     for axis in range(3, ndim + 2):
         values = values.repeat_interleave(3, axis)
     values = values[(..., *(slice(n) for n in grid.shape))]

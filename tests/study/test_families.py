@@ -11,7 +11,7 @@ from scipy.stats import mannwhitneyu, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from pullback.errors import InputError
-from pullback.files.rows import read_csv, write_csv
+from pullback.records.csv_records import read_csv, write_csv
 from pullback.study.compare import printed
 from pullback.study.families import Family, Ranges, compared, shown
 from pullback.study.statistics import mann_whitney, paired

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from pullback.alignment import Alignment
-from pullback.data import Cohort
+from pullback.data import BrainPhantom
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.study import peers
 from pullback.study.peers import ANTs
 
-PAIR = next(iter(Cohort(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+PAIR = next(iter(BrainPhantom(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
 
 
 def test_what_ants_found_moves_images_and_labels_as_ants_does(monkeypatch, tmp_path):

@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from pullback.data import Cohort, Synthesis, Synthetic, Validation
+from pullback.data import BrainPhantom, Synthesis, Synthetic, Validation
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
-from pullback.methods.pair.cyclical import Descending
+from pullback.methods.pair.cyclical import WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
 from pullback.methods.points.evaluation import LandmarkEvaluation
@@ -29,7 +29,7 @@ DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", 
 CORRELATED = ("phantom", "folder", "hippocampus", "brains", "abdomen")
 DESIGNS = ("bln", "blns", "sgnd", "sgnsd", "uwnsd", "uwnsdh")
 WEIGHED = ("phantom", "folder", "brains", "hippocampus", "ixi", "comet")
-TINY = Cohort(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2)
+TINY = BrainPhantom(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2)
 
 
 def test_the_recipes_are_the_ones_we_know_of():
@@ -46,7 +46,7 @@ def solid(recipe: Recipe) -> Recipe:
     """For volumes, where it is for slices; narrow, where it is wide."""
     if recipe.network.func is PooledUNet:
         recipe = changed(recipe, {"network.widths": "[4, 8]"})
-    if recipe.network.func is Descending:
+    if recipe.network.func is WithRefinement:
         return changed(recipe, {"network.network.ndim": "3"})
     return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe
 
@@ -139,7 +139,7 @@ def test_a_strangers_file_runs_nothing(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match="not one of this package's parts"):
             read_recipe(path)
-    path.write_text("partial: pullback.files.beside.beside\npath: x")
+    path.write_text("partial: pullback.records.atomic.atomic_write\npath: x")
     with pytest.raises(InputError, match="cannot stand here"):
         read_recipe(path)
     path.write_text("part: pullback.study.recipe.Recipe\nabout: x\nnetwork: {partial: subprocess.Popen, args: ls}")
@@ -323,7 +323,9 @@ def test_a_file_may_have_parts_of_a_package_that_is_trusted(tmp_path, monkeypatc
     )
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "r.yaml"
-    path.write_text(to_yaml(find("ofg_voxelmorph_phantom")).replace("pullback.data.cohort.Cohort", "mine.Mine"))
+    path.write_text(
+        to_yaml(find("ofg_voxelmorph_phantom")).replace("pullback.data.phantoms.brain.BrainPhantom", "mine.Mine")
+    )
     with pytest.raises(InputError, match="trust its package"):
         find(str(path))
     assert type(find(str(path), ["mine"]).data).__name__ == "Mine"

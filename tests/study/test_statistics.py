@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.nonparametric import rank_compare_2indep
 
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.study.statistics import Interval, benjamini_hochberg, mann_whitney, mean_interval, paired, tukey
 
 SIDES = ("two-sided", "less", "greater")
@@ -40,7 +40,7 @@ def test_p_of_pairs_is_the_share_of_all_changes_of_sign(side, shift):
     off = normal(10, shift, seed=3)
     ranks = rankdata(np.abs(off))
     sums = np.array([ranks[list(signs)].sum() for signs in itertools.product([False, True], repeat=10)])
-    found = paired(off, np.zeros(10), generator(0), side)
+    found = paired(off, np.zeros(10), make_generator(0), side)
     assert found.statistic == ranks[off > 0].sum()
     assert found.p == pytest.approx(share(sums, found.statistic, side))
 
@@ -50,7 +50,7 @@ def test_the_effect_of_pairs_is_the_share_of_ranks_in_favour_less_that_against(d
     off = np.array(differences, dtype=float)
     left = off[off != 0]
     ranks = rankdata(np.abs(left))
-    found = paired(off, np.zeros(len(off)), generator(0))
+    found = paired(off, np.zeros(len(off)), make_generator(0))
     for_a, for_b = (ranks[chosen].sum() / max(ranks.sum(), 1) for chosen in (left > 0, left < 0))
     assert found.effect == pytest.approx(for_a - for_b)
     assert found.difference == pytest.approx(off.mean())
@@ -59,15 +59,15 @@ def test_the_effect_of_pairs_is_the_share_of_ranks_in_favour_less_that_against(d
 
 def test_exchanged_pairs_change_their_sign():
     a, b = normal(15, 0.3), normal(15, seed=1)
-    one, other = paired(a, b, generator(0)), paired(b, a, generator(0))
+    one, other = paired(a, b, make_generator(0)), paired(b, a, make_generator(0))
     assert (other.difference, other.effect) == pytest.approx((-one.difference, -one.effect))
     assert other.p == pytest.approx(one.p)
-    assert paired(b, a, generator(0), "less").p == pytest.approx(paired(a, b, generator(0), "greater").p)
+    assert paired(b, a, make_generator(0), "less").p == pytest.approx(paired(a, b, make_generator(0), "greater").p)
 
 
 def test_pairs_that_are_better_throughout():
     b = normal(12)
-    found = paired(b - 1 - np.arange(12), b, generator(0), "less")
+    found = paired(b - 1 - np.arange(12), b, make_generator(0), "less")
     assert (found.effect, found.statistic, found.p) == (-1, 0, pytest.approx(0.5**12))
     assert found.test == "Wilcoxon signed-rank"
     assert found.side == "less"
@@ -78,25 +78,25 @@ def test_pairs_of_which_a_number_is_missing_are_left_out():
     first, second = a.copy(), b.copy()
     first[2], second[5] = math.nan, math.nan
     keep = [0, 1, 3, 4, 6, 7, 8]
-    assert paired(first, second, generator(0)) == paired(a[keep], b[keep], generator(0))
-    assert paired(first, second, generator(0)).n == (7, 7)
+    assert paired(first, second, make_generator(0)) == paired(a[keep], b[keep], make_generator(0))
+    assert paired(first, second, make_generator(0)).n == (7, 7)
 
 
 def test_pairs_without_a_difference_are_no_test():
     a = normal(8)
-    found = paired(a, a, generator(0))
+    found = paired(a, a, make_generator(0))
     assert (found.p, found.effect, found.difference, found.interval) == (None, 0, 0, Interval(0, 0))
-    one = paired([1.0], [0.5], generator(0))
+    one = paired([1.0], [0.5], make_generator(0))
     assert (one.difference, one.interval, one.p) == (0.5, None, 1)
 
 
 def test_groups_of_pairs_are_of_one_length():
     with pytest.raises(InputError, match=r"3 numbers against 2.*NaN where it is missing"):
-        paired([1, 2, 3], [1, 2], generator(0))
+        paired([1, 2, 3], [1, 2], make_generator(0))
     with pytest.raises(InputError, match="no pair has a number in both"):
-        paired([1, math.nan], [math.nan, 2], generator(0))
+        paired([1, math.nan], [math.nan, 2], make_generator(0))
     with pytest.raises(InputError, match="infinite"):
-        paired([1, math.inf], [0, math.inf], generator(0))
+        paired([1, math.inf], [0, math.inf], make_generator(0))
 
 
 # groups of their own
@@ -108,7 +108,7 @@ def test_p_of_two_groups_is_the_share_of_all_ways_to_part_them(side, shift):
     a, b = normal(5, shift, seed=7), normal(6, seed=8)
     ranks = rankdata(np.concatenate([a, b]))
     sums = np.array([sum(ranks[list(chosen)]) for chosen in itertools.combinations(range(11), 5)])
-    found = mann_whitney(a, b, generator(0), side)
+    found = mann_whitney(a, b, make_generator(0), side)
     assert found.p == pytest.approx(share(sums - 15, found.statistic, side))
     assert found.n == (5, 6)
     assert found.side == side
@@ -117,7 +117,7 @@ def test_p_of_two_groups_is_the_share_of_all_ways_to_part_them(side, shift):
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.lists(st.integers(0, 6), min_size=1, max_size=12))
 def test_the_effect_of_two_groups_by_counting(a, b):
     signs = np.array([np.sign(x - y) for x in a for y in b])
-    found = mann_whitney(a, b, generator(0), "less")
+    found = mann_whitney(a, b, make_generator(0), "less")
     assert found.effect == pytest.approx(signs.mean())
     assert found.statistic == (signs > 0).sum() + 0.5 * (signs == 0).sum()
     assert (found.p is None) == (len({*a, *b}) == 1)
@@ -126,24 +126,24 @@ def test_the_effect_of_two_groups_by_counting(a, b):
 def test_the_effect_of_two_groups_as_statsmodels():
     a, b = normal(20, 0.4), normal(31, seed=1)
     expected = 2 * rank_compare_2indep(a, b).prob1 - 1
-    assert mann_whitney(a, b, generator(0), "greater").effect == pytest.approx(expected)
+    assert mann_whitney(a, b, make_generator(0), "greater").effect == pytest.approx(expected)
 
 
 def test_which_side_is_asked_of_the_first_group():
     """That its numbers are less is likelier the less they are; groups exchanged ask the other way round."""
     a, b = normal(11), normal(11, 1.0, seed=1)
-    less, greater = (mann_whitney(a, b, generator(0), side).p for side in ("less", "greater"))
+    less, greater = (mann_whitney(a, b, make_generator(0), side).p for side in ("less", "greater"))
     assert less < 0.05 < 0.95 < greater
-    assert mann_whitney(b, a, generator(0), "greater").p == pytest.approx(less)
+    assert mann_whitney(b, a, make_generator(0), "greater").p == pytest.approx(less)
 
 
 def test_two_groups_in_which_all_is_equal_are_no_test():
-    found = mann_whitney([0.1] * 3, [0.1] * 4, generator(0), "less")
+    found = mann_whitney([0.1] * 3, [0.1] * 4, make_generator(0), "less")
     assert (found.p, found.effect, found.difference) == (None, 0, 0)
-    assert mann_whitney([0.25] * 3, [0.5] * 4, generator(0), "less").interval == Interval(-0.25, -0.25)
-    assert mann_whitney([0.25], [0.5, 0.75], generator(0), "less").interval is None
+    assert mann_whitney([0.25] * 3, [0.5] * 4, make_generator(0), "less").interval == Interval(-0.25, -0.25)
+    assert mann_whitney([0.25], [0.5, 0.75], make_generator(0), "less").interval is None
     with pytest.raises(InputError, match="without numbers"):
-        mann_whitney([], [1], generator(0), "less")
+        mann_whitney([], [1], make_generator(0), "less")
 
 
 # several groups
@@ -234,7 +234,7 @@ def test_an_interval_holds_the_mean_it_was_made_for():
     standard deviations are 3.8 %)."""
     rng, hits = np.random.default_rng(0), 0
     for n in range(300):
-        found = mean_interval(rng.exponential(size=30), generator(n))
+        found = mean_interval(rng.exponential(size=30), make_generator(n))
         hits += found.low < 1 < found.high
     assert 0.89 < hits / 300 < 0.99
 
@@ -242,9 +242,9 @@ def test_an_interval_holds_the_mean_it_was_made_for():
 def test_intervals_of_large_samples_are_the_central_limit_theorems():
     a, b = normal(900), normal(400, 0.2, seed=1)
     for groups, found in (
-        ((a,), mean_interval(a, generator(0))),
-        ((a, b), mann_whitney(a, b, generator(0), "less").interval),
-        ((a[:400] - b,), paired(a[:400], b, generator(0)).interval),
+        ((a,), mean_interval(a, make_generator(0))),
+        ((a, b), mann_whitney(a, b, make_generator(0), "less").interval),
+        ((a[:400] - b,), paired(a[:400], b, make_generator(0)).interval),
     ):
         middle = groups[0].mean() - sum(g.mean() for g in groups[1:])
         reach = norm.ppf(0.975) * math.sqrt(sum(g.var() / len(g) for g in groups))
@@ -253,17 +253,17 @@ def test_intervals_of_large_samples_are_the_central_limit_theorems():
 
 def test_intervals_move_and_grow_with_the_numbers():
     a = normal(20)
-    one, other = mean_interval(a, generator(5)), mean_interval(3 + 2 * a, generator(5))
+    one, other = mean_interval(a, make_generator(5)), mean_interval(3 + 2 * a, make_generator(5))
     assert (other.low, other.high) == pytest.approx((3 + 2 * one.low, 3 + 2 * one.high))
 
 
 def test_intervals_of_little():
-    assert mean_interval([0.5], generator(0)) is None
-    assert mean_interval([0.5, 0.5, math.nan], generator(0)) == Interval(0.5, 0.5)
+    assert mean_interval([0.5], make_generator(0)) is None
+    assert mean_interval([0.5, 0.5, math.nan], make_generator(0)) == Interval(0.5, 0.5)
     rng = np.random.default_rng(0)
     for n in range(60):
         values = rng.integers(0, 2, rng.integers(2, 9)) * 0.1
-        found = mean_interval(values, generator(n))
+        found = mean_interval(values, make_generator(n))
         assert values.min() - 1e-12 <= found.low <= found.high <= values.max() + 1e-12
 
 
@@ -274,24 +274,24 @@ def test_intervals_of_little():
 def test_the_order_of_numbers_is_not_seen_and_one_seed_gives_one_answer(test):
     a, b = normal(14), normal(14, 0.2, seed=1)
     order = np.random.default_rng(2).permutation(14)
-    found = test(a, b, generator(4), "less")
-    assert test(a[order], b[order], generator(4), "less") == found
-    assert test(a, b, generator(5), "less").interval != found.interval
-    assert replace(test(a, b, generator(5), "less"), interval=found.interval) == found
+    found = test(a, b, make_generator(4), "less")
+    assert test(a[order], b[order], make_generator(4), "less") == found
+    assert test(a, b, make_generator(5), "less").interval != found.interval
+    assert replace(test(a, b, make_generator(5), "less"), interval=found.interval) == found
     assert found.interval.low < found.difference < found.interval.high
 
 
 @pytest.mark.parametrize("test", [paired, mann_whitney])
 def test_units_change_differences_alone(test):
     a, b = normal(10), normal(10, 0.3, seed=1)
-    one, other = test(a, b, generator(4), "less"), test(4 * a, 4 * b, generator(4), "less")
+    one, other = test(a, b, make_generator(4), "less"), test(4 * a, 4 * b, make_generator(4), "less")
     assert (other.p, other.effect, other.statistic) == (one.p, one.effect, one.statistic)
     assert other.difference == pytest.approx(4 * one.difference)
     assert other.interval.low == pytest.approx(4 * one.interval.low)
 
 
 def test_a_contrast_as_columns():
-    found = mann_whitney([1.0, 2.0], [3.0], generator(0), "less")
+    found = mann_whitney([1.0, 2.0], [3.0], make_generator(0), "less")
     assert found.numbers == {
         "difference": -1.5,
         "low": None,

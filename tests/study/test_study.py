@@ -20,13 +20,13 @@ from pullback import cli
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import write
-from pullback.files.rows import read_csv, write_csv
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.correlated import Refinement
 from pullback.methods.pair.ddmr import Transferred
+from pullback.methods.pair.feature_registration import Refinement
 from pullback.metrics import Dice
 from pullback.recipes import cyclical as cyclical_recipes
 from pullback.recipes.ofg import ENERGY, recipes
+from pullback.records.csv_records import read_csv, write_csv
 from pullback.solvers import Descend, FeatureDescent
 from pullback.space import Grid, Image, Labels
 from pullback.studies import find
@@ -347,8 +347,8 @@ def test_no_number_of_a_table_is_broken_over_lines(width, tables):
 
 def folder_of_brains(folder, offset):
     for n in range(8):
-        chance = torch.Generator().manual_seed(n)
-        data = torch.rand(1, 1, 12, 14, 10 + offset, generator=chance)
+        generator = torch.Generator().manual_seed(n)
+        data = torch.rand(1, 1, 12, 14, 10 + offset, generator=generator)
         write(Image(data, Grid.centred((12, 14, 10 + offset))), folder / f"s{n}.nii.gz")
     return folder
 
@@ -384,8 +384,8 @@ def test_other_labels_or_another_shape_are_other_runs(tmp_path):
     plans = []
     for change in ("nothing", "labels", "shape"):
         if change == "labels":
-            chance = torch.randint(2, (1, 1, 12, 14, 10), generator=torch.Generator().manual_seed(0))
-            write(Labels(chance, Grid.centred((12, 14, 10))), root / "l3.nii.gz")
+            generator = torch.randint(2, (1, 1, 12, 14, 10), generator=torch.Generator().manual_seed(0))
+            write(Labels(generator, Grid.centred((12, 14, 10))), root / "l3.nii.gz")
         seen = replace(data, shape=(16, 16, 16)) if change == "shape" else data
         arms = Experiment({"guided": replace(known, data=seen)})
         plans.append(_planned(tmp_path, "folder/voxelmorph", arms, (0,), {}))
@@ -529,11 +529,11 @@ def test_progress_and_settings_are_drawn_as_they_were_measured(outcomes):
 def test_many_labels_stand_in_rows(outcomes):
     """No label twice and none left out, and no row so long that it cannot be read."""
     (outcome,) = outcomes["table1"]
-    chance = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     rows = {arm: [dict(row) for row in rows] for arm, rows in outcome.rows.items()}
     for each in rows.values():
         for row in each:
-            row |= {f"dice/{n}": chance.random() for n in range(100, 131)}
+            row |= {f"dice/{n}": generator.random() for n in range(100, 131)}
     drawn = boxes(SimpleNamespace(rows=rows, runs=outcome.runs, reference=outcome.reference), [])
     labels = [[text.get_text() for text in axis.get_xticklabels()] for axis in drawn.axes]
     assert len(labels) > 1

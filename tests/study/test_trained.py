@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import FileCase, shown
+from pullback.data import FileCase, preprocessed
 from pullback.files import read_image, write
 from pullback.space import Affine, Composite, Displacement, Grid, Image, Labels, pull
 from pullback.study.trained import Trained
@@ -22,11 +22,11 @@ class Watching(nn.Module):
 
 
 def test_what_a_mask_hides_looks_as_it_did_in_training(tmp_path):
-    chance, grid = torch.Generator().manual_seed(0), Grid.centred((12, 14, 10))
+    generator, grid = torch.Generator().manual_seed(0), Grid.centred((12, 14, 10))
     paths = [tmp_path / "image.nii.gz", tmp_path / "mask.nii.gz"]
     inside = torch.zeros(1, 1, *grid.shape, dtype=torch.uint8)
     inside[..., 3:9, 4:11, 2:8] = 1
-    write(Image(torch.rand(1, 1, *grid.shape, generator=chance) * 900, grid), paths[0])
+    write(Image(torch.rand(1, 1, *grid.shape, generator=generator) * 900, grid), paths[0])
     write(Labels(inside, grid), paths[1])
     learned = FileCase("one", paths[0], mask=paths[1]).load().image
     network, stored = Watching(), read_image(*paths)
@@ -94,9 +94,9 @@ class Knowing(nn.Module):
 
 def two_images(oblique):
     """On grids of their own, the fixed one of 1.2 mm."""
-    chance = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     grids = Grid.centred((20, 18, 16), 1.2), oblique((17, 19, 15), 4)
-    return [Image(torch.rand(1, 1, *grid.shape, generator=chance), grid) for grid in grids]
+    return [Image(torch.rand(1, 1, *grid.shape, generator=generator), grid) for grid in grids]
 
 
 def test_what_a_network_knows_comes_back_on_the_asked_grid(oblique):
@@ -135,7 +135,7 @@ def test_a_network_goes_on_from_a_start_of_any_kind(oblique):
         network = Watching()
         answer = Trained(network)(fixed, moving, start=start)
         torch.testing.assert_close(answer.transform.displacement(fixed.grid), start.displacement(fixed.grid).float())
-        direct = Trained(other := Watching())(fixed, pull(shown(moving), start, onto=fixed))
+        direct = Trained(other := Watching())(fixed, pull(preprocessed(moving), start, onto=fixed))
         assert direct.transform.grids == (fixed.grid,)
         inner = (..., *[slice(4, -4)] * 3)
         seen, expected = network.seen[1].data[inner], other.seen[1].data[inner]

@@ -8,10 +8,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort
-from pullback.numerics.random import generator
+from pullback.data import BrainPhantom
+from pullback.numerics.random import make_generator
 from pullback.space import Affine, Displacement, Grid, Image, pull
-from pullback.training import Cyclical, RandomAffine, Task, Told, Training, easy_first, seen_through
+from pullback.training import Cyclical, KnownTransform, RandomAffine, Task, Training, easy_first, seen_through
 
 
 class Numbered(nn.Module):
@@ -76,23 +76,23 @@ def test_easy_pairs_are_drawn_more_often():
 
 def test_affine_maps_keep_their_limits_and_come_from_their_generator():
     grid = Grid.centred((30, 40, 20), 2.0)
-    still = RandomAffine(0, 0, 0, 0)(grid, generator(0))
+    still = RandomAffine(0, 0, 0, 0)(grid, make_generator(0))
     torch.testing.assert_close(still.matrix, torch.eye(4, dtype=torch.float64))
-    maps = [RandomAffine(10, 0.1, 0.0, 0.05)(grid, generator(0, n)) for n in range(200)]
+    maps = [RandomAffine(10, 0.1, 0.0, 0.05)(grid, make_generator(0, n)) for n in range(200)]
     stretched = torch.stack([torch.linalg.svdvals(m.matrix[:3, :3]) for m in maps]).log()
     assert 0.08 < float(stretched.abs().max()) <= 0.1 + 1e-9
     moved = torch.stack([m(grid.centre[None])[0] - grid.centre for m in maps]).abs().amax(0)
     limit = 0.05 * torch.tensor([60.0, 80.0, 40.0], dtype=torch.float64)
     assert (moved <= limit).all()
     assert (moved > 0.8 * limit).all()
-    assert torch.equal(RandomAffine()(grid, generator(3)).matrix, RandomAffine()(grid, generator(3)).matrix)
+    assert torch.equal(RandomAffine()(grid, make_generator(3)).matrix, RandomAffine()(grid, make_generator(3)).matrix)
 
 
 def test_the_truth_follows_what_the_images_went_through():
     """Pulled through the truth that came along, the new moving image is the new fixed one's partner as before."""
-    pair = next(iter(Cohort(spacing=6.0, test_subjects=2).test))
-    chance = generator(1)
-    fixed, moving = (RandomAffine(8, 0.08, 0.05, 0.05)(pair.fixed.grid, chance) for _ in range(2))
+    pair = next(iter(BrainPhantom(spacing=6.0, test_subjects=2).test))
+    generator = make_generator(1)
+    fixed, moving = (RandomAffine(8, 0.08, 0.05, 0.05)(pair.fixed.grid, generator) for _ in range(2))
     seen = seen_through(pair, fixed, moving)
     grid = pair.fixed.grid
     points = grid.to_world(grid.voxels(pair.fixed.data)[None, :, 5:-5, 5:-5, 5:-5].double())
@@ -115,22 +115,22 @@ def test_what_is_told_is_the_mean_distance():
     def register(fixed, moving):
         return Alignment(pair, Displacement(guess, grid))
 
-    assert float(Told()(register, pair, 0.0)["tre"]) == pytest.approx(5.0)
+    assert float(KnownTransform()(register, pair, 0.0)["tre"]) == pytest.approx(5.0)
     with pytest.raises(ValueError, match="not known"):
-        Told()(register, replace(pair, truth=None), 0.0)
+        KnownTransform()(register, replace(pair, truth=None), 0.0)
     still = Affine.identity(2)
-    assert float(Told()(lambda *_: Alignment(pair, still), replace(pair, truth=still), 0.0)["tre"]) < 1e-5
+    assert float(KnownTransform()(lambda *_: Alignment(pair, still), replace(pair, truth=still), 0.0)["tre"]) < 1e-5
 
 
 def test_what_is_told_of_a_batch_is_its_mean_within_one_mask_or_many():
-    grid, field = Grid.centred((6, 7)), torch.randn(2, 2, 6, 7, generator=generator(0))
-    masks = torch.rand(2, 1, 6, 7, generator=generator(1)) > 0.5
+    grid, field = Grid.centred((6, 7)), torch.randn(2, 2, 6, 7, generator=make_generator(0))
+    masks = torch.rand(2, 1, 6, 7, generator=make_generator(1)) > 0.5
     masks[1] = masks[0].flip(0)  # as many voxels
 
     def told(which, mask):
         image = Image(torch.zeros(len(field[which]), 1, 6, 7), grid, mask)
         pair = Pair(image, image, truth=Displacement(torch.zeros_like(field[which]), grid))
-        return float(Told()(lambda *_: Alignment(pair, Displacement(field[which], grid)), pair, 0.0)["tre"])
+        return float(KnownTransform()(lambda *_: Alignment(pair, Displacement(field[which], grid)), pair, 0.0)["tre"])
 
     both = slice(0, 2)
     for first, second, mask in ((masks[:1], masks[1:], masks), (masks[:1], masks[:1], masks[:1])):

@@ -19,22 +19,22 @@ import yaml
 from safetensors.torch import load_file
 from torch.optim import SGD
 
-from pullback.data import Cohort, Synthesis, Synthetic, Validation
+from pullback.data import BrainPhantom, Synthesis, Synthetic, Validation
 from pullback.errors import InputError
-from pullback.files.lock import alone_in
-from pullback.methods.pair.ofg import EveryKth, Guided, Sometimes
+from pullback.methods.pair.ofg import EveryKth, Guided, Mixture
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding, SDLogJ
+from pullback.records.lock import locked
 from pullback.space import Grid, Image
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import EARLIER, Run, build, learned_from, load_run, run
 from pullback.training import (
     Cosine,
+    KnownTransform,
     PairEvaluation,
     Plateau,
     Player,
-    Told,
     Training,
     Unsupervised,
     draw,
@@ -49,7 +49,7 @@ from pullback.training import (
 from pullback.training.log import Log
 
 SMALL = partial(VoxelMorph, ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4))
-COHORT = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2, motion=((24.0, 3.0),))
+COHORT = BrainPhantom(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2, motion=((24.0, 3.0),))
 
 
 def recipe(updates: int = 12, **kwargs) -> Recipe:
@@ -139,8 +139,8 @@ class Counted:
     def __init__(self):
         self.drawn = []
 
-    def __call__(self, pair, chance):
-        self.drawn.append((pair.name, float(torch.rand((), generator=chance))))
+    def __call__(self, pair, generator):
+        self.drawn.append((pair.name, float(torch.rand((), generator=generator))))
         return pair
 
 
@@ -171,9 +171,9 @@ def test_what_is_told_of_a_synthetic_pair_is_learned():
     (pair,) = Synthetic(Synthesis(displacement=12.0, controls=3)).listed(Validation, [COHORT.train.cases[0]])
     with seeded(0):
         network = SMALL()
-    told = Told()
+    told = KnownTransform()
     before = told(network, pair, 0.0)["tre"].item()
-    training = Training(updates=40, lr=1e-2, augment=lambda drawn, chance: pair)
+    training = Training(updates=40, lr=1e-2, augment=lambda drawn, generator: pair)
     train(network, COHORT.train, told, training)
     assert told(network, pair, 0.0)["tre"].item() < 0.5 * before
 
@@ -270,7 +270,7 @@ def test_a_run_that_is_named_within_a_part_is_known_too(tmp_path):
     run(replace(recipe(updates=1), data=replace(COHORT, train_subjects=6)), tmp_path / "first")
 
     def student(teacher, epochs=1):
-        taught = Sometimes(SelfTraining(Run(str(teacher))), EveryKth(1, epochs))
+        taught = Mixture(SelfTraining(Run(str(teacher))), EveryKth(1, epochs))
         return replace(recipe(updates=1), supervision=taught)
 
     run(student(tmp_path / "first"), tmp_path / "second")
@@ -379,7 +379,7 @@ sys.path.insert(0, {tests!r})
 from test_train import recipe
 from pullback.study.run import run
 from pullback.errors import InputError
-from pullback.files.lock import alone_in
+from pullback.records.lock import locked
 run(recipe(updates=3), {out!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -480,7 +480,7 @@ def test_the_network_is_never_pickled(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another process is at work there"):
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is at work there"):
         run(recipe(updates=2), tmp_path / "run")
     run(recipe(updates=2), tmp_path / "run")
     assert (tmp_path / "run" / "last.safetensors").is_file()
@@ -501,7 +501,7 @@ def test_a_batch_is_the_mean_of_its_pairs(tmp_path):
         def __init__(self, *numbers):
             self.numbers = iter(numbers)
 
-        def draw(self, chance):
+        def draw(self, generator):
             return draw(known.data.train, 7, next(self.numbers))
 
     both, first, second = after(2, Only(0, 1)), after(1, Only(0)), after(1, Only(1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort
+from pullback.data import BrainPhantom
 from pullback.energies import MI, MSE, NCC, SSIM, Bending, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -17,7 +17,7 @@ from pullback.study.recipe import Recipe, from_yaml, to_yaml
 from pullback.study.run import run
 from pullback.training import Training, UncertaintyWeighted
 
-COHORT = Cohort(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2)
+COHORT = BrainPhantom(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2)
 
 
 class Constant(Energy):

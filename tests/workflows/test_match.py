@@ -9,7 +9,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files import read_points, write, write_image
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import nearby
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Displacement, Grid, Image, Labels, pull, push
@@ -28,7 +28,7 @@ def written(path, points):
 
 
 def drawn(n, ndim=3, seed=0, reach=60.0):
-    return reach * torch.rand(n, ndim, dtype=torch.float64, generator=generator(seed))
+    return reach * torch.rand(n, ndim, dtype=torch.float64, generator=make_generator(seed))
 
 
 def bent(points):
@@ -83,8 +83,8 @@ def test_clouds_without_partners_find_each_other(tmp_path):
     """Each lacks a tenth of the points, in another order: a regular motion much longer than the gaps between them."""
     whole = drawn(400, seed=1)
     moved = whole * 1.08 + 9
-    chance = generator(2)
-    some = [torch.randperm(400, generator=chance)[:360] for _ in range(2)]
+    generator = make_generator(2)
+    some = [torch.randperm(400, generator=generator)[:360] for _ in range(2)]
     one = written(tmp_path / "fixed.csv", whole[some[0]])
     two = written(tmp_path / "moving.csv", moved[some[1]])
     match_files(one, two, tmp_path / "out", points=written(tmp_path / "more.csv", whole))
@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(landmarks, mask, tm
 
 def seen(shape, spacing, seed):
     """Smooth noise, which has corners."""
-    noise = torch.randn(1, 1, *shape, generator=generator(seed))
+    noise = torch.randn(1, 1, *shape, generator=make_generator(seed))
     return Image(gaussian(noise, 1.5), Grid.centred(shape, spacing))
 
 
@@ -154,7 +154,7 @@ def scans(tmp_path_factory):
     """An image, what a rotation and a smooth motion make of it, the motion, and masks of the middle of both."""
     folder = tmp_path_factory.mktemp("scans")
     moving = seen((60, 56, 52), 2.0, 0)
-    turn = nearby(torch.eye(3, dtype=torch.float64)[None], 1, 6.0, generator(3))[0]
+    turn = nearby(torch.eye(3, dtype=torch.float64)[None], 1, 6.0, make_generator(3))[0]
     turn = Affine.about(turn, torch.zeros(3).double(), torch.tensor([6.0, -4, 3]).double())
     grid = moving.grid
     where = grid.to_world(grid.voxels(torch.zeros(1).double())[None])
@@ -215,7 +215,7 @@ def test_label_maps_are_matched_by_their_outlines(tmp_path, monkeypatch):
 
 def test_what_is_a_label_map():
     grid = Grid.centred((8, 9, 7))
-    noise = torch.rand(1, 1, 8, 9, 7, generator=generator(0))
+    noise = torch.rand(1, 1, 8, 9, 7, generator=make_generator(0))
     blocks = (noise[..., :1, :1, :1] > 2).float() + torch.arange(8.0).div(4).floor().view(8, 1, 1).expand(1, 1, 8, 9, 7)
     for data, expected in (
         (blocks, True),
@@ -258,7 +258,7 @@ def named(path, points, names, title="label"):
 def test_landmarks_of_one_name_belong_together(tmp_path, title):
     """In another order, and some without a partner; in a column without a title numbers are names."""
     points = drawn(60)
-    order = torch.randperm(60, generator=generator(3))
+    order = torch.randperm(60, generator=make_generator(3))
     one = named(tmp_path / "fixed.csv", points[:55], range(55), title)
     two = named(tmp_path / "moving.csv", bent(points)[order], order.tolist(), "name" if title else "")
     content = match_files(one, two, tmp_path / "out", matched=True, points=one)

@@ -18,7 +18,7 @@ import torch
 from pullback.data import Learn2Reg, PairFolder
 from pullback.errors import InputError, Interrupted
 from pullback.files import Merge, read_image, read_labels, write
-from pullback.files.beside import beside
+from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Image, Labels, pull
 from pullback.workflows import prepare as room
 from pullback.workflows.preparation import Preparation
@@ -157,7 +157,7 @@ def test_a_second_call_does_nothing_again(bids, tmp_path):
     plan, out = bids(), tmp_path / "out"
     prepare(plan, out)
     before = state(out)
-    with contextlib.suppress(KeyError), beside(out / "imagesTr" / "prepared_0003_0000.nii.gz") as left:
+    with contextlib.suppress(KeyError), atomic_write(out / "imagesTr" / "prepared_0003_0000.nii.gz") as left:
         raise KeyError
     left.write_text("half of what a killed process wrote")
     assert prepare(plan, out)["made"] == 0
@@ -318,12 +318,12 @@ def test_the_file_is_named(bids, tmp_path):
 
 def test_visits_are_read_back_as_pairs_of_one_subject(tmp_path):
     """TASK_SUBJECT_VISIT, as Learn2Reg names patients; a later visit gets the next number of its subject."""
-    chance = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
 
     def visit(subject, number):
         path = tmp_path / f"scans/sub-{subject}/ses-{number}/sub-{subject}_T1w.nii.gz"
         path.parent.mkdir(parents=True)
-        nib.save(nib.Nifti1Image(chance.random((9, 8, 7), np.float32), np.eye(4)), path)
+        nib.save(nib.Nifti1Image(generator.random((9, 8, 7), np.float32), np.eye(4)), path)
 
     for n in range(8):
         visit(n, 1)

@@ -12,7 +12,7 @@ from pullback.data import normalised
 from pullback.energies import LNCC, Diffusion
 from pullback.files import read_image
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Deformed, Descend, Levels
+from pullback.solvers import DeformableStage, Descend, Levels
 from pullback.space import Affine, Displacement, Grid, Image, Labels
 from pullback.workflows.quality import verdict
 
@@ -68,7 +68,9 @@ def test_noise_that_was_bent_into_likeness_still_looks_failed(shared):
     """A deformation can make anything alike: the linear part has to stand out by itself."""
     fixed = slices(shared, "r16slice.jpg", "r16slice.jpg").fixed
     noise = Image(gaussian(torch.rand(fixed.data.shape, generator=torch.Generator().manual_seed(2)), 4.0), fixed.grid)
-    bend = Deformed(LNCC(9) + 0.05 * Diffusion(), levels=Levels(finest=2), steps=(60,), solver=Descend(step_size=0.2))
+    bend = DeformableStage(
+        LNCC(9) + 0.05 * Diffusion(), levels=Levels(finest=2), steps=(60,), solver=Descend(step_size=0.2)
+    )
     found = judged(Pair(fixed, noise), bend(normalised(fixed), normalised(noise)).transform)
     assert found.numbers["similarity after"] > 2 * found.numbers["similarity before"]
     assert not found.passed

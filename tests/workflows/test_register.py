@@ -13,22 +13,22 @@ import SimpleITK as sitk
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Cohort
+from pullback.data import BrainPhantom
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import read_ants, read_image, read_points, read_transform, write_image
 from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
-from pullback.solvers import Deformed, Descend, Levels, Posed
+from pullback.solvers import DeformableStage, Descend, Levels, LinearStage
 from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, Motion, pull
 from pullback.study.recipe import to_yaml
 from pullback.study.run import build, load_run
 from pullback.study.trained import Trained
 from pullback.training import save_weights
 from pullback.workflows.choices import learned
-from pullback.workflows.inputs import Files
-from pullback.workflows.outputs import Wanted, whole
+from pullback.workflows.inputs import ImageFiles
+from pullback.workflows.outputs import ExtraOutputs, transaction
 from pullback.workflows.register import register_files, round_trip, settings_of
 
 
@@ -49,7 +49,7 @@ def turned(degrees: float, spacing: tuple[float, float, float], shape: tuple[int
 def world(tmp_path_factory) -> Path:
     """A folder with an oblique pair, its labels, and a run whose untrained network moves things by some voxels."""
     root = tmp_path_factory.mktemp("register")
-    cohort = Cohort(spacing=5.0, train_subjects=2)
+    cohort = BrainPhantom(spacing=5.0, train_subjects=2)
     grids = (turned(12, (4.0, 5.0, 6.5), (36, 34, 26), False), turned(-8, (5.0, 4.5, 5.5), (30, 38, 30), True))
     for name, case, grid in zip(("fixed", "moving"), cohort.train.cases, grids, strict=True):
         subject = case.load()
@@ -63,7 +63,9 @@ def world(tmp_path_factory) -> Path:
     (root / "run").mkdir()
     (root / "run" / "recipe.yaml").write_text(to_yaml(recipe))
     save_weights(network, root / "run" / "best.safetensors", {})
-    pair = [Files([root / f"{name}.nii.gz"], labels=root / f"{name}_labels.nii.gz") for name in ("fixed", "moving")]
+    pair = [
+        ImageFiles([root / f"{name}.nii.gz"], labels=root / f"{name}_labels.nii.gz") for name in ("fixed", "moving")
+    ]
     _, register = load_run(root / "run")
     register_files(*pair, register, root / "out")
     return root
@@ -157,7 +159,7 @@ def test_centres_are_laid_on_each_other_when_asked(world, tmp_path):
     affine[:3, 3] += torch.tensor([300.0, -200.0, 100.0], dtype=torch.float64)
     write_image(Image(far.data, Grid(far.grid.shape, affine)), tmp_path / "far.nii.gz")
     network = load_run(world / "run")[1].network
-    files = (Files([world / "fixed.nii.gz"]), Files([tmp_path / "far.nii.gz"]))
+    files = (ImageFiles([world / "fixed.nii.gz"]), ImageFiles([tmp_path / "far.nii.gz"]))
     lost = register_files(*files, Trained(network), tmp_path / "header")
     found = register_files(*files, Trained(network, centred=True), tmp_path / "centres")
     assert lost["numbers"]["before"]["ncc"] == 0
@@ -201,7 +203,7 @@ def test_a_trained_network_does_not_see_how_the_array_is_stored(world):
 def test_a_trained_network_works_in_the_voxel_size_of_its_training(world):
     """Images of half the voxel size are aligned as their coarse versions are, not twice as little."""
     network = load_run(world / "run")[1].network
-    coarse = [case.load().image for case in Cohort(spacing=8.0, train_subjects=2).train.cases]
+    coarse = [case.load().image for case in BrainPhantom(spacing=8.0, train_subjects=2).train.cases]
     grid = coarse[0].grid.at_spacing((4.0, 4.0, 4.0))
     fine = [pull(image, Affine.identity(3), onto=grid) for image in coarse]
     register = Trained(network, spacing=(8.0, 8.0, 8.0))
@@ -232,7 +234,7 @@ def test_a_folder_is_not_taken_for_a_network(tmp_path):
 def test_a_network_is_refined_step_by_step(world, tmp_path):
     """What follows the network makes the moved image more like the fixed one, and keeps its answer's form."""
     network = load_run(world / "run")[1]
-    pair = [Files([world / f"{name}.nii.gz"]) for name in ("fixed", "moving")]
+    pair = [ImageFiles([world / f"{name}.nii.gz"]) for name in ("fixed", "moving")]
     plain = register_files(*pair, network, tmp_path / "plain")
     refined = register_files(*pair, learned(network, refine=8), tmp_path / "refined")
     assert refined["numbers"]["after"]["ncc"] > plain["numbers"]["after"]["ncc"] + 0.01
@@ -245,8 +247,8 @@ def test_a_network_is_refined_step_by_step(world, tmp_path):
 
 QUICK = Classical(
     initialise=None,
-    linear=(("rigid", Posed(Motion.rigid, levels=Levels(coarsest=12, most=4000), solver=Descend(12, 0.5))),),
-    deformable=Deformed(
+    linear=(("rigid", LinearStage(Motion.rigid, levels=Levels(coarsest=12, most=4000), solver=Descend(12, 0.5))),),
+    deformable=DeformableStage(
         LNCC(5) + 0.5 * Diffusion(), levels=Levels(coarsest=12, finest=2), steps=(8,), solver=Descend(step_size=0.2)
     ),
 )
@@ -286,8 +288,8 @@ def scene(request, tmp_path_factory, oblique) -> Path:
     return root
 
 
-def sides(scene: Path, **moving) -> tuple[Files, Files]:
-    return Files([scene / "fixed0.nii.gz"]), Files([scene / "moving0.nii.gz"], **moving)
+def sides(scene: Path, **moving) -> tuple[ImageFiles, ImageFiles]:
+    return ImageFiles([scene / "fixed0.nii.gz"]), ImageFiles([scene / "moving0.nii.gz"], **moving)
 
 
 def voxels(path: Path) -> np.ndarray:
@@ -311,10 +313,10 @@ def test_all_that_may_be_given_and_wanted(scene, tmp_path):
     ndim = len(nib.load(scene / "fixed0.nii.gz").shape)
     points = tmp_path / "points.csv"
     points.write_text({2: "name,L,P\na,1.5,-2\nb,0,4\n", 3: "name,L,P,S\na,1.5,-2,3\nb,0,4,-1\n"}[ndim])
-    fixed = Files([scene / f"fixed{n}.nii.gz" for n in (0, 1)])
-    moving = Files([scene / f"moving{n}.nii.gz" for n in (0, 1)], labels=scene / "moving_labels.nii.gz")
+    fixed = ImageFiles([scene / f"fixed{n}.nii.gz" for n in (0, 1)])
+    moving = ImageFiles([scene / f"moving{n}.nii.gz" for n in (0, 1)], labels=scene / "moving_labels.nii.gz")
     out = tmp_path / "out"
-    content = register_files(fixed, moving, QUICK, out, points, wanted=Wanted(jacobian=True, ants="sub_"))
+    content = register_files(fixed, moving, QUICK, out, points, wanted=ExtraOutputs(jacobian=True, ants="sub_"))
     names = "moved.nii.gz moved_channel_2.nii.gz moved_labels.nii.gz fixed_points_in_moving.csv jacobian.nii.gz "
     names += "fixed_to_moving.h5 moving_to_fixed.h5 run.json report.html sub_0GenericAffine.mat sub_1Warp.nii.gz "
     names += "sub_1InverseWarp.nii.gz sub_Composite.h5"
@@ -361,7 +363,7 @@ def test_a_lesion_that_is_left_out_has_no_influence(scene, tmp_path):
         path = tmp_path / f"{name}.nii.gz"
         write_image(replace(image, data=torch.where(lesion, level, image.data)), path)
         for side, exclude in (("in", None), ("out", tmp_path / "lesion.nii.gz")):
-            pair = (Files([scene / "fixed0.nii.gz"]), Files([path], exclude=exclude))
+            pair = (ImageFiles([scene / "fixed0.nii.gz"]), ImageFiles([path], exclude=exclude))
             register_files(*pair, QUICK, tmp_path / name / side)
             fields[name, side] = (tmp_path / name / side / "fixed_to_moving.h5").read_bytes()
     assert fields["dark", "out"] == fields["bright", "out"]
@@ -439,15 +441,15 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(scene, tmp_path
 
 def test_what_is_read_is_not_replaced(tmp_path):
     """Neither what an earlier run left there, before any work, nor what has the name of a new file."""
-    with whole(tmp_path) as folder:
+    with transaction(tmp_path) as folder:
         (folder / "moved.nii.gz").write_text("moved")
         (folder / "run.json").write_text('{"files": ["moved.nii.gz", "run.json"]}')
-    with pytest.raises(InputError, match="is read here"), whole(tmp_path, [tmp_path / "moved.nii.gz"]):
+    with pytest.raises(InputError, match="is read here"), transaction(tmp_path, [tmp_path / "moved.nii.gz"]):
         raise AssertionError("the work began")
     (tmp_path / "own.nii.gz").write_text("own")
     with (
         pytest.raises(InputError, match="is read here"),
-        whole(tmp_path, [tmp_path / "own.nii.gz"]) as folder,
+        transaction(tmp_path, [tmp_path / "own.nii.gz"]) as folder,
     ):
         (folder / "own.nii.gz").write_text("new")
     texts = {path.name: path.read_text() for path in tmp_path.iterdir()}

@@ -19,7 +19,7 @@ def demo(
     """Train two networks on the built-in cohort, unsupervised and guided, and compare them. Minutes, no data needed."""
     from pullback.energies import LNCC, Diffusion
     from pullback.recipes import find
-    from pullback.solvers import Descend, Optimised
+    from pullback.solvers import Descend, InstanceOptimisation
     from pullback.study.compare import summary
     from pullback.study.recipe import changed
     from pullback.workflows.demo import demo
@@ -27,7 +27,7 @@ def demo(
     unsupervised, guided = (
         changed(find(f"{how}_voxelmorph_phantom"), _settings(setting)) for how in ("unsupervised", "ofg")
     )
-    solved = Optimised(LNCC(9) + 1.0 * Diffusion(), Descend(steps=50))
+    solved = InstanceOptimisation(LNCC(9) + 1.0 * Diffusion(), Descend(steps=50))
     results = demo(unsupervised, guided, solved, out, terminal(as_json))
     say(as_json, {"output": str(out), "table": summary(results, "unsupervised")}, f"Look at {out / 'report.html'}")
 
@@ -99,12 +99,12 @@ def train(
     from pullback.recipes import find
     from pullback.study.recipe import read_recipe
     from pullback.study.resume import the_same
-    from pullback.study.run import begun, run
+    from pullback.study.run import has_progress, run
 
     out = out or Path("runs") / Path(recipe).stem
     known = find(recipe, trust or ())
     if resume:
-        if not begun(out) and not (out / "recipe.yaml").is_file():
+        if not has_progress(out) and not (out / "recipe.yaml").is_file():
             raise InputError(f"{out}: there is no run to go on with; name its folder with -o, or leave --resume out")
         known = the_same(known, read_recipe(out / "recipe.yaml", trust or ()), out)
     run(_resolved(known, data, setting), out, resume, terminal(as_json))
@@ -132,8 +132,8 @@ def evaluate(
     needs no training.
     """
     from pullback.errors import InputError
-    from pullback.files.lock import alone_in
     from pullback.methods.pair.convex_adam import ConvexAdam
+    from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, left_out, unmoved
     from pullback.study.run import learned_from, load_network
@@ -154,7 +154,7 @@ def evaluate(
     for run in runs:
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
     reference = str(runs[0]) if len(runs) > 1 else None
-    with alone_in(out):
+    with locked(out):
         beside = {"before": unmoved} if pairs else {}
         results = evaluate(beside | networks, first.data.test, first.evaluates, where, console)
         if pairs and not runs_only:

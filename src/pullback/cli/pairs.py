@@ -45,8 +45,8 @@ def register(
     from pullback.study.run import load_run
     from pullback.training import device_of
     from pullback.workflows.choices import classical, learned
-    from pullback.workflows.inputs import Files
-    from pullback.workflows.outputs import Wanted
+    from pullback.workflows.inputs import ImageFiles
+    from pullback.workflows.outputs import ExtraOutputs
     from pullback.workflows.register import register_files, summary
 
     where, weight = device_of(device), 1.0 if smoothness is None else smoothness
@@ -72,14 +72,14 @@ def register(
         chosen = learned(trained, init, refine, energy, weight)
     with working(terminal(True), "aligning"):
         content = register_files(
-            Files(fixed, fixed_mask, fixed_exclude, fixed_labels),
-            Files(moving, moving_mask, moving_exclude, moving_labels),
+            ImageFiles(fixed, fixed_mask, fixed_exclude, fixed_labels),
+            ImageFiles(moving, moving_mask, moving_exclude, moving_labels),
             chosen,
             out,
             fixed_points,
             space,
             initial,
-            Wanted(jacobian, ants_prefix),
+            ExtraOutputs(jacobian, ants_prefix),
             where,
             {"seed": seed, "network": network and str(network), "initial": str(initial or init)},
         )
@@ -176,13 +176,13 @@ def convert(
     """
     from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any
-    from pullback.files.convert import files_read, files_written
-    from pullback.workflows.outputs import spare
+    from pullback.files.transforms.convert import files_read, files_written
+    from pullback.workflows.outputs import refuse_overwrite
 
     grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
     kind, given_kind = _kind("--to", target), _kind("--from", source)
     what = meaning(out, kind)
-    spare(files_written(out, kind), [*files_read(given, given_kind), *filter(None, (fixed, moving))])
+    refuse_overwrite(files_written(out, kind), [*files_read(given, given_kind), *filter(None, (fixed, moving))])
     transform = read_any(given, given_kind, *grids)
     for path, grid in zip((fixed, moving), grids, strict=True):
         if grid is not None and grid.ndim != transform.ndim:
@@ -212,9 +212,9 @@ def doctor(
 
 def _kind(option: str, name: str | None):
     from pullback.errors import InputError
-    from pullback.files import Kind
+    from pullback.files import TransformKind
 
-    named = {kind.value: kind for kind in Kind}
+    named = {kind.value: kind for kind in TransformKind}
     if name is not None and name not in named:
         raise InputError(f"{option} {name}: choose one of {', '.join(named)}")
     return None if name is None else named[name]

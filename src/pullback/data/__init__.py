@@ -15,20 +15,20 @@ from pullback.data.case import (
     pairs_within,
     subject_of,
 )
-from pullback.data.cohort import Cohort
 from pullback.data.folder import PairFolder
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
-from pullback.data.normalise import normalised, shown
+from pullback.data.normalise import normalised, preprocessed
+from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.synthesis import Synthesis, Synthetic
 
 Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
 """Datasets that are read from the folder of their `root`."""
 
 __all__ = [
+    "BrainPhantom",
     "Case",
-    "Cohort",
     "Dataset",
     "FileCase",
     "Learn2Reg",

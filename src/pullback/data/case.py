@@ -10,9 +10,9 @@ import torch
 
 from pullback.alignment import Pair
 from pullback.data.memory import Memory
-from pullback.data.normalise import shown
+from pullback.data.normalise import preprocessed
 from pullback.errors import InputError
-from pullback.files.nifti import read_image, read_labels
+from pullback.files.images.nifti import read_image, read_labels
 from pullback.space import Image, Labels, Transform, canonical, centred
 
 LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
@@ -78,14 +78,14 @@ class FileCase:
 
     def _read(self) -> Subject:
         stored = read_image(self.image, self.mask)
-        image = shown(canonical(stored))
+        image = preprocessed(canonical(stored))
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
         return Subject(image, labels, about=dict(self.about), name=self.name)
 
 
-Some = TypeVar("Some", bound=Case)
+T = TypeVar("T", bound=Case)
 
 
 def subject_of(case: Case) -> str:
@@ -109,7 +109,7 @@ def pair_of(fixed: Case, moving: Case) -> Pair:
         raise InputError(f"{name}: {error}") from error
 
 
-def with_atlas(case: Some, atlas: Some, atlas_moves: bool) -> tuple[Some, Some]:
+def with_atlas(case: T, atlas: T, atlas_moves: bool) -> tuple[T, T]:
     """Fixed and moving."""
     return (case, atlas) if atlas_moves else (atlas, case)
 
@@ -187,7 +187,7 @@ class Singles:
         return tuple(sorted({case.name for case in self.cases}))
 
 
-class Maker(Protocol):
+class PairMaker(Protocol):
     """Makes the example at `number` of a list out of its fixed case alone, each time the same."""
 
     def __call__(self, case: Case, number: int) -> Any: ...
@@ -202,7 +202,7 @@ def itself(case: Case, number: int) -> Any:
 class _Renumbered:
     """Makes pairs of a list of which some were taken: those at `numbers`."""
 
-    make: Maker
+    make: PairMaker
     numbers: Sequence[int]
 
     def __call__(self, case: Case, number: int) -> Pair:
@@ -218,10 +218,10 @@ class _Listed(ABC):
 
     pairs: Sequence[tuple[Case, Case]]
     atlas: Case | None = None
-    make: Maker | None = None
+    make: PairMaker | None = None
 
     @classmethod
-    def singles(cls, cases: Sequence[Case], make: Maker = itself) -> Self:
+    def singles(cls, cases: Sequence[Case], make: PairMaker = itself) -> Self:
         """An example of each case."""
         return cls([(case, case) for case in cases], make=make)
 
@@ -276,7 +276,7 @@ class PairDataset(Dataset, Protocol):
         ...
 
 
-def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple[Some, Some]]:
+def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T, T]]:
     """All ordered pairs of different cases, or `limit` of them.
 
     Fewer than all are (i, i + k mod n), k = 1, 2, …: each case is fixed as often as any other, up to one, and moving
@@ -288,7 +288,7 @@ def ordered_pairs(cases: Sequence[Some], limit: int | None = None) -> list[tuple
     return [(case, cases[(i + k) % n]) for k in range(1, n) for i, case in enumerate(cases)][: max(limit, 0)]
 
 
-def pairs_within(groups: Iterable[Sequence[Some]], limit: int | None = None) -> list[tuple[Some, Some]]:
+def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:
     """All ordered pairs of different cases of one group, such as the images of one subject, or `limit` of them.
 
     In rounds, as `ordered_pairs` has them: each case is fixed once before any is so again.

@@ -10,7 +10,7 @@ import torch
 from pullback.data.case import LOADED, Subject, Test, Train, Validation
 from pullback.data.normalise import normalised
 from pullback.errors import InputError
-from pullback.files.pickled import read_arrays
+from pullback.files.images.pickled import read_arrays
 from pullback.space import Grid, Image, Labels
 
 FOLDERS = ("Train", "Val", "Test")

@@ -11,8 +11,8 @@ from pathlib import Path
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
-from pullback.files.endings import FORMATS, NIFTI, ends
-from pullback.files.manifest import write_json
+from pullback.files.suffixes import FORMATS, NIFTI, ends
+from pullback.records.manifest import write_json
 
 MODALITY = re.compile(r"(?<=_\d{4})_\d{4}$")
 Pairs = list[tuple[FileCase, FileCase]]

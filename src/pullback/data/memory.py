@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Memory:
     _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False, repr=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
-    def get(self, key: Hashable, load: Callable[[], Thing]) -> Thing:
+    def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """What is kept under `key`, else what `load()` answers."""
         with self._lock:
             if key in self._kept:

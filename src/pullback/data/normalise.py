@@ -39,7 +39,7 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
     return replace(image, data=data)
 
 
-def shown(image: Image) -> Image:
+def preprocessed(image: Image) -> Image:
     """Intensities 0 … 1 (`normalised`), and what the mask hides smoothly away: near its rim the mean of what is shown
     around, far away of all that is shown.
 

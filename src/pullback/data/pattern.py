@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pullback.errors import InputError
-from pullback.files.rows import as_number
+from pullback.records.csv_records import as_number
 
 SUBJECT = "subject"
 CARD = re.compile(r"\{([A-Za-z_]\w*)\}|\*")

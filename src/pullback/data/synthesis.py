@@ -18,10 +18,10 @@ from torch import Tensor
 from pullback.alignment import Pair
 from pullback.data.case import Case, Test, Validation, pair_of
 from pullback.errors import InputError
-from pullback.numerics.axes import apply_along, spline_weights
-from pullback.numerics.random import drawn_number, generator
+from pullback.numerics.random import drawn_number, make_generator
 from pullback.numerics.rotation import nearby
-from pullback.numerics.smooth import widened
+from pullback.numerics.separable import apply_along, spline_weights
+from pullback.numerics.smooth import antialiased
 from pullback.numerics.spline import spline
 from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, inverted, pull, push
 
@@ -31,7 +31,7 @@ Listed = TypeVar("Listed", Validation, Test)
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastChange:
     """A rising map of the intensities 0 … 1 onto themselves: a power, then a shift, cut off and stretched to 0 … 1.
 
     Background stays 0. A positive shift takes the brightest intensities to 1, a negative one the darkest to 0.
@@ -98,7 +98,7 @@ class Synthesis:
             )
 
     @torch.no_grad()
-    def __call__(self, pair: Pair, chance: torch.Generator) -> Pair:
+    def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
         """A pair of the fixed image, its intensities brought to 0 … 1, and what is made of it on the same grid.
 
         Of the given moving image nothing is left. Labels, mask and points follow; `truth` is the inverse of ψ, sought
@@ -106,11 +106,11 @@ class Synthesis:
         """
         grid = self._grid(pair)
         fixed, labels = _ranged(_on(pair.fixed, grid), pair.name), pair.fixed_labels and _labels_on(pair, grid)
-        there = self.transform(grid, chance, fixed.data)
+        there = self.transform(grid, generator, fixed.data)
         seen, truth = pull(fixed, there, onto=grid), inverted(there)
         return Pair(
             fixed,
-            replace(seen, data=self.contrast(chance)(seen.data)),
+            replace(seen, data=self.contrast(generator)(seen.data)),
             labels,
             labels and pull(labels, there, onto=grid),
             pair.fixed_points,
@@ -119,22 +119,22 @@ class Synthesis:
             pair.name,
         )
 
-    def transform(self, grid: Grid, chance: torch.Generator, like: Tensor) -> Composite:
+    def transform(self, grid: Grid, generator: torch.Generator, like: Tensor) -> Composite:
         """ψ, moving → fixed, both on `grid`: the spline after the rigid motion.
 
         Drawn on the CPU, made in the dtype and on the device of `like`. Beyond the image the spline is continued by its
         border for as far as it can move a point, so that within the image there is an inverse.
         """
         d = grid.ndim
-        bent = self._bent(grid, _vectors(self.controls**d, d, self.displacement, chance).to(like))
-        turn = nearby(torch.eye(d, dtype=torch.float64)[None], 1, self.degrees, chance)[0]
-        rigid = Affine.about(turn, grid.centre, grid.centre + _vectors(1, d, self.translation, chance)[0])
+        bent = self._bent(grid, _vectors(self.controls**d, d, self.displacement, generator).to(like))
+        turn = nearby(torch.eye(d, dtype=torch.float64)[None], 1, self.degrees, generator)[0]
+        rigid = Affine.about(turn, grid.centre, grid.centre + _vectors(1, d, self.translation, generator)[0])
         return Composite(bent, Affine(rigid.matrix.to(like)))
 
-    def contrast(self, chance: torch.Generator) -> Contrast:
+    def contrast(self, generator: torch.Generator) -> ContrastChange:
         """What the intensities of a moving image become."""
-        power, shift = (2 * torch.rand(2, generator=chance, dtype=torch.float64) - 1).tolist()
-        return Contrast(self.gamma**power, self.brightness * shift)
+        power, shift = (2 * torch.rand(2, generator=generator, dtype=torch.float64) - 1).tolist()
+        return ContrastChange(self.gamma**power, self.brightness * shift)
 
     def _bent(self, grid: Grid, controls: Tensor) -> Displacement:
         """The spline of displacements `(controls^d, d)` in mm, within the limits, and continued beyond the grid."""
@@ -181,8 +181,8 @@ class Synthetic:
     def __call__(self, case: Case, number: int) -> Pair:
         """The pair at `number` in the list of a split."""
         number %= self.per_subject
-        chance = generator(self.seed, round(drawn_number(0, case.name) * 2**48), number)
-        return replace(self.synthesis(pair_of(case, case), chance), name=f"{case.name} ← synthetic {number + 1}")
+        generator = make_generator(self.seed, round(drawn_number(0, case.name) * 2**48), number)
+        return replace(self.synthesis(pair_of(case, case), generator), name=f"{case.name} ← synthetic {number + 1}")
 
     def listed(self, kind: type[Listed], cases: Sequence[Case]) -> Listed:
         """A split of these subjects' pairs."""
@@ -205,10 +205,10 @@ def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpl
     return BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes)
 
 
-def _vectors(count: int, ndim: int, longest: float, chance: torch.Generator) -> Tensor:
+def _vectors(count: int, ndim: int, longest: float, generator: torch.Generator) -> Tensor:
     """`(count, ndim)` float64: any direction, any length up to `longest`."""
-    directions = F.normalize(torch.randn(count, ndim, generator=chance, dtype=torch.float64))
-    return directions * longest * torch.rand(count, 1, generator=chance, dtype=torch.float64)
+    directions = F.normalize(torch.randn(count, ndim, generator=generator, dtype=torch.float64))
+    return directions * longest * torch.rand(count, 1, generator=generator, dtype=torch.float64)
 
 
 @lru_cache(maxsize=2)
@@ -243,7 +243,7 @@ def _steepest(field: Tensor, grid: Grid) -> Tensor:
 def _on(image: Image, grid: Grid) -> Image:
     if grid is image.grid:
         return image
-    smooth = widened(image.data, (grid.spacing / image.grid.spacing).tolist())
+    smooth = antialiased(image.data, (grid.spacing / image.grid.spacing).tolist())
     return pull(replace(image, data=smooth), Affine.identity(grid.ndim), onto=grid)
 
 

@@ -20,7 +20,7 @@ class SoftDice(Energy):
     """
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        fixed, moved = memberships(alignment)
+        fixed, moved = soft_labels(alignment)
         axes = tuple(range(2, fixed.ndim))
         both = (fixed * moved).sum(axes)
         return {"soft dice": 1 - (2 * both / (fixed.sum(axes) + moved.sum(axes)).clamp(min=1e-6)).mean()}
@@ -53,7 +53,7 @@ class SoftHausdorff(Energy):
             raise InputError(f"SoftHausdorff: at least one erosion expected, got {self.erosions}")
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        fixed, moved = memberships(alignment)
+        fixed, moved = soft_labels(alignment)
         wrong = (moved - fixed).square()
         grid = alignment.pair.fixed.grid
         depth = sum((self._depth(each, grid) for each in wrong.split(1, dim=1)), start=moved.new_zeros(()))
@@ -71,13 +71,13 @@ class SoftHausdorff(Energy):
         return depth
 
 
-def memberships(alignment: Alignment) -> tuple[Tensor, Tensor]:
+def soft_labels(alignment: Alignment) -> tuple[Tensor, Tensor]:
     """Those of the alignment, which all energies of it share.
 
     Raises:
         InputError: the pair has no labels on both sides, or nothing but background.
     """
-    name, found = alignment.pair.name or "a pair", alignment.memberships
+    name, found = alignment.pair.name or "a pair", alignment.soft_labels
     if found is None:
         raise InputError(
             f"{name}: labels of both images are needed to be guided by; give them, or take an energy of intensities "

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from pullback.files.ants import read_ants, write_ants
-from pullback.files.audit import Finding, Severity, audit
-from pullback.files.channels import read_channels
-from pullback.files.convert import Kind, meaning, read_any, write_any
-from pullback.files.itk import read_transform, write_transform
-from pullback.files.merge import Merge, read_merge
-from pullback.files.nifti import read_grid, read_image, read_labels, read_scalar, write_image
-from pullback.files.overlap import audit_pair
-from pullback.files.points import read_points, write_points
-from pullback.files.series import is_series, read_series, write_series
-from pullback.files.surfaces import Surface
-from pullback.files.tables import PointTable
+from pullback.files.audit.header import Finding, Severity, audit
+from pullback.files.audit.pair import audit_pair
+from pullback.files.images.channels import read_channels
+from pullback.files.images.merge import Merge, read_merge
+from pullback.files.images.nifti import read_grid, read_image, read_labels, read_scalar, write_image
+from pullback.files.images.series import is_series, read_series, write_series
+from pullback.files.points.formats import read_points, write_points
+from pullback.files.points.surfaces import Surface
+from pullback.files.points.tables import PointTable
+from pullback.files.transforms.ants import read_ants, write_ants
+from pullback.files.transforms.convert import TransformKind, meaning, read_any, write_any
+from pullback.files.transforms.itk import read_transform, write_transform
 from pullback.space import Image, Labels, Series, Transform
 
 

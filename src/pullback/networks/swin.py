@@ -61,7 +61,7 @@ class Swin(nn.Module):
             for width, depth, number in zip(widths, depths, heads, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in widths)
-        self.merges = nn.ModuleList(Merge(ndim, width) for width in widths[:-1])
+        self.merges = nn.ModuleList(PatchMerging(ndim, width) for width in widths[:-1])
 
     def forward(self, values: Tensor) -> list[Tensor]:
         """`(B, channels, *spatial)` to the features of each stage, `(B, embed 2ⁿ, *⌈spatial / patch / 2ⁿ⌉)`."""
@@ -133,7 +133,7 @@ class SwinBlock(nn.Module):
         return self.position[(slice(None), *apart)]
 
 
-class Merge(nn.Module):
+class PatchMerging(nn.Module):
     """Neighbours, two along each axis, become one token of twice the channels."""
 
     def __init__(self, ndim: int, width: int) -> None:

@@ -42,14 +42,14 @@ def pairs(index: Tensor) -> Tensor:
 def edge_features(values: Tensor, index: Tensor) -> Tensor:
     """Along each edge the difference of the neighbour to the point, then the point: `(N, C)` to `(N, k, 2C)`."""
     own = values[:, None].expand(-1, index.shape[1], -1)
-    return torch.cat([gathered(values, index) - own, own], -1)
+    return torch.cat([gather_rows(values, index) - own, own], -1)
 
 
 def laplacian(values: Tensor, index: Tensor) -> Tensor:
     """The mean of the neighbours less the point's own value, `(N, C)`."""
-    return gathered(values, index).mean(1) - values
+    return gather_rows(values, index).mean(1) - values
 
 
-def gathered(values: Tensor, index: Tensor) -> Tensor:
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """The values `(N, …)` at indices `(M, k)`: `(M, k, …)`; gradients add up in a fixed order."""
     return values.index_select(0, index.reshape(-1)).view(*index.shape, *values.shape[1:])

@@ -8,7 +8,7 @@ import torch
 from pullback.errors import InputError
 
 
-def generator(seed: int, *index: int) -> torch.Generator:
+def make_generator(seed: int, *index: int) -> torch.Generator:
     """A CPU generator of its own for each `seed` and `index`, unrelated but for zeros at the end.
 
     torch seeds its CPU generator with 32 bits of the number it is given, so the numbers are mixed first. The mixing

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.numerics.axes import apply_along
+from pullback.numerics.separable import apply_along
 
 
 def voxels(shape: tuple[int, ...], like: Tensor) -> Tensor:

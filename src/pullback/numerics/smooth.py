@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pullback.numerics.axes import apply_along
+from pullback.numerics.separable import apply_along
 
 
 def box_sum(values: Tensor, window: int) -> Tensor:
@@ -82,7 +82,7 @@ def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     return values
 
 
-def widened(values: Tensor, ratios: Sequence[float]) -> Tensor:
+def antialiased(values: Tensor, ratios: Sequence[float]) -> Tensor:
     """Smoothed along axes whose voxels are to grow by `ratios`: a voxel's width at half height becomes the new one."""
     return gaussian(values, [max(ratio * ratio - 1, 0.0) ** 0.5 / 2.355 for ratio in ratios])
 

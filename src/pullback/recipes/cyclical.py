@@ -24,8 +24,8 @@ from typing import Any
 from pullback.data import Dataset, Learn2Reg, LungKeypoints
 from pullback.energies import LNCC, MIND, Diffusion
 from pullback.example import Supervision
-from pullback.methods.pair.correlated import Correlated, Refinement
-from pullback.methods.pair.cyclical import AUGMENT, Descending, FieldLabels
+from pullback.methods.pair.cyclical import AUGMENT, FieldLabels, WithRefinement
+from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
 from pullback.methods.points.augment import (
     Affines,
     Chosen,
@@ -40,9 +40,9 @@ from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.networks import GraphFeatures
 from pullback.recipes.ofg import ENERGY, recipes as guided
-from pullback.solvers import Descend, FeatureDescent, Optimised
+from pullback.solvers import Descend, FeatureDescent, InstanceOptimisation
 from pullback.study.recipe import Recipe
-from pullback.training import Cosine, Cyclical, InTurn, Once, Procedure, Steps, Told, Training, Unsupervised
+from pullback.training import Cosine, Cyclical, InTurn, KnownTransform, Once, Procedure, Steps, Training, Unsupervised
 
 FULL = Training(updates=8000, batch=2, lr=1e-3, schedule=Cosine(0.01))
 SMALL = replace(FULL, updates=1000)
@@ -53,7 +53,7 @@ PAPERS = ("ixi", "oasis", "lpba40", "abdomen")
 MORE = ("slices", "ixi", "oasis", "lpba40")  # on which VoxelMorph alone learns so
 LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
     {
-        "cyclical": ("cyclical self-training", Told()),
+        "cyclical": ("cyclical self-training", KnownTransform()),
         "mind": ("by MIND", Unsupervised(MIND() + 0.1 * Diffusion())),
         "ncc": ("by LNCC", Unsupervised(LNCC(9) + 1.0 * Diffusion())),
     }
@@ -90,12 +90,12 @@ def _voxelmorph(name: str) -> Recipe:
     affines.
     """
     base, pairs = guided[f"ofg_voxelmorph_{name}"], _SETS[name][3].pairs if name in _SETS else 200
-    refine = Optimised(ENERGY, Descend(steps=50, step_size=1.0))
+    refine = InstanceOptimisation(ENERGY, Descend(steps=50, step_size=1.0))
     return replace(
         base,
         about=f"{base.about.replace('On-the-Fly Guidance', 'cyclical self-training')}: beside Xin et al. 2024, table 3",
-        network=partial(Descending, network=base.network, refine=refine),
-        supervision=Told(),
+        network=partial(WithRefinement, network=base.network, refine=refine),
+        supervision=KnownTransform(),
         training=replace(base.training, schedule=Cosine(0.01)),
         procedure=Cyclical(FieldLabels(), 5, pairs, AUGMENT if name in PAPERS else None),
     )
@@ -124,7 +124,7 @@ recipes: Mapping[str, Recipe] = MappingProxyType(
         f"{way}_correlated_{name}": Recipe(
             about=f"Features between which an optimiser finds the way, {how}, {on}",
             data=_data(name),
-            network=partial(Correlated, ndim=3, **network),
+            network=partial(FeatureRegistration, ndim=3, **network),
             supervision=supervision,
             training=training if way == "cyclical" else replace(training, augment=AUGMENT),
             metrics=guided[f"ofg_voxelmorph_{name}"].metrics,

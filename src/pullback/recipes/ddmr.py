@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
-from pullback.data import Cohort, Dataset, Learn2Reg, Synthesis, Synthetic
+from pullback.data import BrainPhantom, Dataset, Learn2Reg, Synthesis, Synthetic
 from pullback.energies import NCC, SSIM, Diffusion, Energy, SoftDice, SoftHausdorff
 from pullback.methods.pair.ddmr import WIDTHS, PooledUNet
 from pullback.metrics import (
@@ -82,7 +82,7 @@ _SETS: Mapping[str, _Images] = MappingProxyType(
     {
         "phantom": _Images(
             "the built-in cohort",
-            Cohort(spacing=5.0),
+            BrainPhantom(spacing=5.0),
             Synthesis(),
             (8, 16, 16),
             replace(SMALL, updates=200, validate_every=100),

@@ -18,10 +18,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
-from pullback.data import Cohort, Dataset, Learn2Reg, PairFolder, PreparedIXI
+from pullback.data import BrainPhantom, Dataset, Learn2Reg, PairFolder, PreparedIXI
 from pullback.energies import LNCC, Diffusion
 from pullback.example import Supervision
-from pullback.methods.pair.ofg import Guided, Sometimes
+from pullback.methods.pair.ofg import Guided, Mixture
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
@@ -47,7 +47,7 @@ FULL = Training(lr=1e-4, schedule=Poly(), log_every=100, validate_every=2000, sa
 
 _SETS: Mapping[str, tuple[str, int, Dataset, Training]] = MappingProxyType(
     {
-        "phantom": ("the built-in cohort", 3, Cohort(spacing=5.0), Training(updates=1000, lr=1e-3)),
+        "phantom": ("the built-in cohort", 3, BrainPhantom(spacing=5.0), Training(updates=1000, lr=1e-3)),
         "folder": ("your own folder of images", 3, PairFolder(), Training(updates=5000, lr=1e-3)),
         "hippocampus": (
             "hippocampus MR (Learn2Reg)",
@@ -131,7 +131,7 @@ COUNTED: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 def fading(supervision: Way, training: Training) -> Way:
     """The step by which labels are made falls as the network's learning rate does."""
-    if isinstance(supervision, Sometimes):
+    if isinstance(supervision, Mixture):
         return replace(supervision, guided=fading(supervision.guided, training))
     if isinstance(supervision, Guided | SelfTraining):
         return replace(supervision, decay=training.schedule)
@@ -140,7 +140,7 @@ def fading(supervision: Way, training: Training) -> Way:
 
 def _metrics(name: str, data: Dataset) -> tuple[Metric, ...]:
     """Where the paper's Dice is of some labels, of those."""
-    if isinstance(data, Cohort):
+    if isinstance(data, BrainPhantom):
         return (Dice(), Folding(), SDLogJ(), EndPointError())
     return (Dice(COUNTED[name]), *STANDARD[1:]) if name in COUNTED else STANDARD
 

@@ -1,33 +1,33 @@
 """Optimisers over one pair, and where they begin."""
 
+from pullback.solvers.belief_propagation import BeliefPropagation
 from pullback.solvers.chain import Chain, Refine, chain, timed
 from pullback.solvers.convex import CoupledConvex, consistent
-from pullback.solvers.deformed import Deformed, placed
-from pullback.solvers.descend import Descend, FieldAdam, Settled, adam, summed_sgd
+from pullback.solvers.deformable_stage import DeformableStage, placed
+from pullback.solvers.descend import Converged, Descend, FieldAdam, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
+from pullback.solvers.instance_optimisation import InstanceOptimisation
 from pullback.solvers.joint import Joint
 from pullback.solvers.levels import Levels
-from pullback.solvers.optimised import Optimised
-from pullback.solvers.posed import Posed, within_view
-from pullback.solvers.propagate import Propagate
-from pullback.solvers.settle import Settle
+from pullback.solvers.linear_stage import LinearStage, within_view
+from pullback.solvers.robust_point_matching import RobustPointMatching
 
 __all__ = [
+    "BeliefPropagation",
     "Chain",
+    "Converged",
     "CoupledConvex",
-    "Deformed",
+    "DeformableStage",
     "Descend",
     "FeatureDescent",
     "FieldAdam",
+    "InstanceOptimisation",
     "Joint",
     "Levels",
-    "Optimised",
-    "Posed",
-    "Propagate",
+    "LinearStage",
     "Refine",
-    "Settle",
-    "Settled",
+    "RobustPointMatching",
     "adam",
     "centres",
     "chain",

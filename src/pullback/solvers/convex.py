@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
+from pullback.numerics.cost_volume import box_mean, cost_volume, cost_volume_bytes, offsets
 from pullback.numerics.sample import sample, voxels
-from pullback.numerics.unfold import box_mean, cost_volume, cost_volume_bytes, offsets
 
 
 @dataclass(frozen=True)

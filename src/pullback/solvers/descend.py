@@ -25,7 +25,7 @@ def adam(parameters: Iterable[Tensor], lr: float) -> Adam:
 
 
 @dataclass(frozen=True)
-class Settled:
+class Converged:
     """Whether a descent has come to rest: its least value has fallen too little of late.
 
     Steps with momentum overshoot and come back, so a value that rises tells nothing unless the window is longer than

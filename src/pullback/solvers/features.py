@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pullback.alignment import Pair
 from pullback.energies import Diffusion
+from pullback.numerics.cost_volume import box_mean
 from pullback.numerics.sample import sample, voxels
-from pullback.numerics.unfold import box_mean
 from pullback.solvers.descend import Descend
 from pullback.space import Displacement, Grid, Image, Transform
 

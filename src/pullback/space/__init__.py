@@ -1,7 +1,6 @@
 """Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
 
 from pullback.space.batch import one_batch
-from pullback.space.brief import brief
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic
 from pullback.space.grid import Grid
@@ -18,6 +17,7 @@ from pullback.space.pull import pull, push
 from pullback.space.pyramid import resampled
 from pullback.space.reslice import fitted, resliced
 from pullback.space.series import Series
+from pullback.space.short_repr import short_repr
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, Composite, Linear, Transform, split
 
@@ -46,7 +46,6 @@ __all__ = [
     "Velocity",
     "around",
     "as_field",
-    "brief",
     "canonical",
     "centred",
     "centroids",
@@ -63,6 +62,7 @@ __all__ = [
     "push",
     "resampled",
     "resliced",
+    "short_repr",
     "split",
     "with_params_of",
 ]

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pullback.numerics.axes import apply_along, linear_weights, spline_weights
 from pullback.numerics.integrate import exponential, invert
 from pullback.numerics.sample import sample
-from pullback.space.brief import brief
+from pullback.numerics.separable import apply_along, linear_weights, spline_weights
 from pullback.space.grid import Grid
+from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
 
 
@@ -128,7 +128,7 @@ class Displacement(Dense):
     field: Tensor
     grid: Grid
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self._check()
@@ -164,7 +164,7 @@ class Velocity(Dense):
     grid: Grid
     squarings: int = 7
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self._check()
@@ -194,7 +194,7 @@ class BSpline(Dense):
     field: Tensor
     grid: Grid
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self._check()

@@ -13,9 +13,9 @@ from pullback.numerics.integrate import Scheme, compose, euler, exponential, mid
 from pullback.numerics.kernel import Kernel
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sine import sine_weights
-from pullback.space.brief import brief
 from pullback.space.fields import Dense
 from pullback.space.grid import Grid
+from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
 
 
@@ -48,7 +48,7 @@ class Flow(Dense):
     scheme: Scheme = euler
     frugal: bool = True
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self._check()
@@ -131,7 +131,7 @@ class Geodesic(Dense):
     scheme: Scheme = midpoint
     frugal: bool = True
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         self._check()

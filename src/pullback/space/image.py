@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.space.batch import one_batch
-from pullback.space.brief import brief
 from pullback.space.grid import Grid
+from pullback.space.short_repr import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Image:
     grid: Grid
     mask: Tensor | None = None
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         _check_shape(self, self.data)
@@ -88,7 +88,7 @@ class Labels:
     data: Tensor
     grid: Grid
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         _check_shape(self, self.data)

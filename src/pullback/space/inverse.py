@@ -7,9 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pullback.space.brief import brief
 from pullback.space.fields import Dense
 from pullback.space.grid import Grid
+from pullback.space.short_repr import short_repr
 from pullback.space.transform import Composite, Transform
 
 TOLERANCE = 1e-3  # voxels
@@ -29,7 +29,7 @@ class Inverse(Transform):
 
     field: Dense
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     @cached_property
     def guess(self) -> Dense:

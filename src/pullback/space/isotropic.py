@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.smooth import widened
+from pullback.numerics.smooth import antialiased
 from pullback.space.grid import Grid
 from pullback.space.image import Image
 from pullback.space.pull import pull
@@ -75,5 +75,5 @@ def isotropic(image: Image, spacing: float) -> Image:
     box, d = Box.of(image), image.grid.ndim
     grid = box.lattice(box.filled(spacing), torch.full((d,), spacing, dtype=torch.float64))
     mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
-    smooth = widened(image.data, (spacing / image.grid.spacing).tolist())
+    smooth = antialiased(image.data, (spacing / image.grid.spacing).tolist())
     return pull(Image(smooth, image.grid, mask), Affine.identity(d), onto=grid)

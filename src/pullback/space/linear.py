@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pullback.space.brief import brief
 from pullback.space.grid import Grid
+from pullback.space.short_repr import short_repr
 from pullback.space.transform import Affine, Linear
 
 
@@ -31,7 +31,7 @@ class Motion(Linear):
     generators: Tensor
     coefficients: Tensor
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     @classmethod
     def rigid(cls, start: Affine, grid: Grid) -> "Motion":

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space.image import Labels
 from pullback.space.points import Column, Points
 
@@ -32,6 +32,6 @@ def outline(labels: Labels, most: int, each: bool = False) -> Points:
                 shifted = shifted if other == axis else shifted.narrow(other, 1, m)
             within = within & (shifted == values)
     voxels = ((values != 0) & ~within).nonzero()
-    chosen = voxels[torch.randperm(len(voxels), generator=generator(0)).to(voxels.device)[:most]]
+    chosen = voxels[torch.randperm(len(voxels), generator=make_generator(0)).to(voxels.device)[:most]]
     known: dict[str, Column] = {"label": values[tuple(chosen.mT)].long()[None]} if each else {}
     return Points(labels.grid.to_world(chosen.double().mT[None]).mT, known)

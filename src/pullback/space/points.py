@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pullback.space.brief import brief
+from pullback.space.short_repr import short_repr
 
 Column = Tensor | tuple[str, ...]
 """What is known of each point: numbers `(B, N, …)`, or `(1, N, …)` for all of a batch; or N words."""
@@ -28,7 +28,7 @@ class Points:
     data: Tensor
     columns: Mapping[str, Column] = field(default_factory=dict)
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.data.ndim != 3 or self.data.shape[-1] not in (2, 3):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from pullback.numerics.sample import sample
-from pullback.numerics.smooth import widened
+from pullback.numerics.smooth import antialiased
 from pullback.space.grid import transform_channels
 from pullback.space.image import Image
 
@@ -21,7 +21,7 @@ def resampled(image: Image, spacing: Sequence[float]) -> Image:
     if grid == image.grid:
         return image
     ratios = [new / old for new, old in zip(spacing, image.grid.spacing.tolist(), strict=True)]
-    smooth = widened(image.data, ratios)
+    smooth = antialiased(image.data, ratios)
     where = transform_channels(torch.linalg.solve(image.grid.affine, grid.affine), grid.voxels(smooth)[None])
     mask = None if image.mask is None else sample(image.mask, where, "nearest")
     return replace(image, data=sample(smooth, where, padding="border"), grid=grid, mask=mask)

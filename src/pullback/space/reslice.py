@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pullback.numerics.axes import apply_along, cubic_weights, linear_weights
-from pullback.numerics.smooth import widened
+from pullback.numerics.separable import apply_along, cubic_weights, linear_weights
+from pullback.numerics.smooth import antialiased
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels
 from pullback.space.isotropic import Box
@@ -54,7 +54,7 @@ def resliced(image: Image, grid: Grid, finest: float = 0.0) -> Image:
     """
     low, high = image.data.amin(), image.data.amax()
     ratios = (grid.spacing.clamp(min=finest) / image.grid.spacing).tolist()
-    smooth = Image(widened(image.data - low, ratios), image.grid)
+    smooth = Image(antialiased(image.data - low, ratios), image.grid)
     data = _between(smooth, grid, "cubic").clamp(min=torch.zeros_like(low), max=high - low)
     lit = _between(Image((smooth.data > 0).to(data), image.grid), grid, "linear") > SLIGHT
     data = data * lit + low

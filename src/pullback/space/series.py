@@ -7,9 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from pullback.space.brief import brief
 from pullback.space.grid import Grid
 from pullback.space.image import Image
+from pullback.space.short_repr import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Series:
     times: Tensor
     unit: str = "s"
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if len(self.frames) == 0 or tuple(self.times.shape) != (len(self.frames),):

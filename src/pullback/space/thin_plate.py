@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.spline import Spline, spline
-from pullback.space.brief import brief
 from pullback.space.points import Points
+from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
 
 
@@ -24,7 +24,7 @@ class ThinPlate(Transform):
     points: Tensor
     weights: Tensor
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     @classmethod
     def between(cls, fixed: Points, moving: Points, smoothing: float = 0.0) -> "ThinPlate":

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pullback.space.batch import one_batch
-from pullback.space.brief import brief
 from pullback.space.grid import Grid, transform_channels
+from pullback.space.short_repr import short_repr
 
 
 class Transform(ABC):
@@ -166,7 +166,7 @@ class Affine(Linear):
 
     matrix: Tensor
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     @classmethod
     def identity(cls, ndim: int) -> "Affine":
@@ -203,7 +203,7 @@ class Composite(Transform):
     outer: Transform
     inner: Transform
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.outer.ndim != self.inner.ndim:

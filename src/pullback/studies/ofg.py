@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from pullback.energies import MSE, Diffusion
 from pullback.example import Supervision
-from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Portion, Sometimes
+from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.recipes.ofg import ENERGY, EPOCHS, NETWORKS, fading, recipes
 from pullback.solvers import FieldAdam, summed_sgd
@@ -84,13 +84,13 @@ def _intensity(data: str, network: str) -> Experiment:
     """With epochs of several updates each. A blend has the regularity of both losses that it is made of."""
     epochs = EPOCHS if recipes[f"ofg_{network}_{data}"].training.updates > 20 * EPOCHS else EPOCHS // 10
     ways: dict[str, Supervision] = {
-        f"every {name} epoch": Sometimes(GUIDED, EveryKth(k, epochs), PLAIN)
+        f"every {name} epoch": Mixture(GUIDED, EveryKth(k, epochs), PLAIN)
         for k, name in ((2, "2nd"), (5, "5th"), (10, "10th"))
     }
     for a in (0.75, 0.5, 0.25):
         blend = replace(GUIDED, weight=a, beside=(1 - a) * ENERGY + 0.02 * Diffusion())
         ways[f"{a:g} guide + {1 - a:g} unsupervised"] = blend
-    ways |= {f"{100 * p:g} % of pairs": Sometimes(GUIDED, Portion(p), PLAIN) for p in (0.75, 0.5, 0.25)}
+    ways |= {f"{100 * p:g} % of pairs": Mixture(GUIDED, Portion(p), PLAIN) for p in (0.75, 0.5, 0.25)}
     return _experiment(data, network, ways, "guided")
 
 

@@ -12,8 +12,8 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from pullback.files.rows import write_csv
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
+from pullback.records.csv_records import write_csv
 from pullback.study.statistics import paired
 
 WIDE = 10_000  # characters, in which any table fits
@@ -64,7 +64,7 @@ def _against(values: dict[str, float], other: dict[str, float]) -> dict[str, flo
     common = [pair for pair in values if pair in other and math.isfinite(values[pair] - other[pair])]
     if not common:
         return {}
-    return paired([values[pair] for pair in common], [other[pair] for pair in common], generator(0)).numbers
+    return paired([values[pair] for pair in common], [other[pair] for pair in common], make_generator(0)).numbers
 
 
 def table(

@@ -11,7 +11,7 @@ from rich.progress import track
 from pullback.alignment import Alignment, Pair
 from pullback.data import Test
 from pullback.errors import InputError
-from pullback.files.manifest import forget_peak_memory, peak_memory_mb
+from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Affine, Image
 from pullback.training import Evaluation, PairEvaluation, Row, mean_of
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.study.compare import Rows, values_of
 from pullback.study.statistics import Contrast, Side, Values, benjamini_hochberg, tukey
 
@@ -60,7 +60,7 @@ class Family:
         found = {}
         for a, b in self.pairs:
             try:
-                found[a, b] = self.test(groups[a], groups[b], generator(seed), self.side)
+                found[a, b] = self.test(groups[a], groups[b], make_generator(seed), self.side)
             except InputError as error:
                 raise InputError(f"{a} against {b}: {error}") from error
         return found

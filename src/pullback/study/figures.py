@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
-from pullback.files.beside import beside
-from pullback.files.rows import read_csv
+from pullback.records.atomic import atomic_write
+from pullback.records.csv_records import read_csv
 from pullback.study.pictures import JACOBIAN, cuts, grid_step, jacobian_limit, jacobian_picture, lattice, ramp
 from pullback.study.study import Outcome, Row
 from pullback.study.tables import over_seeds, records
@@ -32,7 +32,7 @@ BOXES = 40  # in a row of the figure
 def write_figure(figure: Figure, path: Path) -> None:
     """As SVG whose text stays text."""
     FigureCanvasSVG(figure)
-    with beside(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="svg", transparent=True, metadata={"Date": None})
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from pullback.files.beside import beside
-from pullback.files.manifest import manifest, write_json
-from pullback.files.rows import read_csv, write_csv
+from pullback.records.atomic import atomic_write
+from pullback.records.csv_records import read_csv, write_csv
+from pullback.records.manifest import manifest, write_json
 from pullback.study import families
 from pullback.study.compare import printed
 from pullback.study.evaluate import left_out
@@ -57,7 +57,7 @@ def write_study(
     known = [name for name in study.parts if (out / f"{name}.csv").is_file()]
     sections = "\n".join(_section(name, study.parts[name], out) for name in known)
     template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
-    with beside(out / "index.html") as temporary:
+    with atomic_write(out / "index.html") as temporary:
         temporary.write_text(template.substitute(title=escape(study.about), sections=sections), encoding="utf-8")
     before = json.loads((out / "study.json").read_text())["runs"] if (out / "study.json").is_file() else {}
     write_json(manifest() | {"study": study.about, "runs": before | _runs(outcomes, out)}, out / "study.json")

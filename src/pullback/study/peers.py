@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError
 from pullback.files import write
-from pullback.files.ants import read_ants
+from pullback.files.transforms.ants import read_ants
 from pullback.space import Image
 
 

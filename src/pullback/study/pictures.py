@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.data import normalised
-from pullback.files.beside import beside
 from pullback.metrics import foreground
+from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Grid, Image, Labels, Transform, pull
 
 FIXED, MOVED, FOLDED = "#56b4e9", "#f0a202", "#ffe800"  # told apart by colour-blind eyes (after Okabe and Ito 2008)
@@ -296,7 +296,7 @@ def picture(alignment: Alignment, path: str | Path) -> None:
     for n, words in enumerate(captions):
         middle = (gap + n * (wide + gap) + wide / 2) / width
         figure.text(middle, 1 - caption / 2 / height, words, color="#d9dde2", size=12, ha="center", va="center")
-    with beside(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
 
 

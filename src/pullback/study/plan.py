@@ -9,7 +9,7 @@ from rich.console import Console
 from pullback.alignment import Register
 from pullback.data import Case, Dataset, FileCase, PickledCase, Stored
 from pullback.errors import InputError, Interrupted, did_you_mean
-from pullback.files.rows import write_csv
+from pullback.records.csv_records import write_csv
 from pullback.study.evaluate import evaluate, left_out
 from pullback.study.recipe import Recipe, as_data, changed, digest_of
 from pullback.study.run import run

@@ -13,10 +13,10 @@ from torch.func import functional_call
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import Energy
-from pullback.files.rows import read_csv
 from pullback.methods.pair.ofg import Guided
 from pullback.metrics import Dice, Folding, SDLogJ, numbers_of
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
+from pullback.records.csv_records import read_csv
 from pullback.solvers import Descend
 from pullback.space import Displacement
 from pullback.study.run import build
@@ -96,7 +96,7 @@ def descended(outcome: Outcome, energy: Energy, steps: int = 50, every: int = 5,
     for number, known in enumerate(track(islice(recipe.data.test, pairs), "optimiser", pairs, transient=True)):
         pair = known.to(device_of())
         grid = pair.fixed.grid
-        noise = torch.randn(1, grid.ndim, *grid.shape, generator=generator(recipe.training.seed, number))
+        noise = torch.randn(1, grid.ndim, *grid.shape, generator=make_generator(recipe.training.seed, number))
         starts = {
             "random network": align(network, pair).transform,
             "random parameters": Displacement(0.1 * noise.to(pair.fixed.data), grid),
@@ -133,10 +133,10 @@ def landscape(outcome: Outcome, energy: Energy, size: int = 13, reach: float = 1
 
 
 def _direction(weights: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    chance = generator(0, number)
+    generator = make_generator(0, number)
     found = {}
     for name, weight in weights.items():
-        random = torch.randn(weight.shape, generator=chance).to(weight)
+        random = torch.randn(weight.shape, generator=generator).to(weight)
         if weight.ndim < 2:
             found[name] = torch.zeros_like(weight)
             continue

@@ -16,9 +16,9 @@ from pullback.alignment import Registered
 from pullback.data import PairDataset
 from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
-from pullback.files.beside import beside
-from pullback.files.lock import alone_in
-from pullback.files.manifest import manifest, peak_memory_mb, write_json
+from pullback.records.atomic import atomic_write
+from pullback.records.lock import locked
+from pullback.records.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.resume import Naming, check_resumable, noted, parts
@@ -47,11 +47,11 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
     supervision, images = _supervision(recipe), _images(recipe)
     parameters = _parameters(recipe, supervision)
-    with alone_in(out):
-        going_on = begun(out)
+    with locked(out):
+        going_on = has_progress(out)
         if going_on:
             check_resumable(recipe, splits, out, resume)
-        with beside(out / "recipe.yaml") as temporary:
+        with atomic_write(out / "recipe.yaml") as temporary:
             temporary.write_text(text)
         write_json(splits, out / "splits.json")
         if console is not None:
@@ -99,7 +99,7 @@ def _images(recipe: Recipe) -> dict[str, Any]:
     return {"spacing mm": [round(x, 6) for x in grid.spacing.tolist()], "shape": list(grid.shape)}
 
 
-def begun(out: Path) -> bool:
+def has_progress(out: Path) -> bool:
     """Whether a run, or a part of one, has left anything there to go on from.
 
     Raises:

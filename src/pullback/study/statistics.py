@@ -226,7 +226,7 @@ def _interval(groups: tuple[np.ndarray, ...], generator: torch.Generator) -> Int
     if all(np.ptp(group) == 0 for group in groups):
         value = _mean(groups[0]) - sum(map(_mean, groups[1:]))
         return Interval(value, value)
-    chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    generator = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     found = bootstrap(
         groups,
         _difference,
@@ -235,7 +235,7 @@ def _interval(groups: tuple[np.ndarray, ...], generator: torch.Generator) -> Int
         vectorized=True,
         confidence_level=LEVEL,
         method="BCa",
-        random_state=chance,
+        random_state=generator,
     ).confidence_interval
     return Interval(float(found.low), float(found.high))
 

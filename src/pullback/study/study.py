@@ -10,8 +10,8 @@ from torch import nn
 
 from pullback.alignment import Register
 from pullback.data import Dataset
-from pullback.files.rows import read_csv, write_csv
 from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.records.csv_records import read_csv, write_csv
 from pullback.study.evaluate import unmoved
 from pullback.study.families import Family, Ranges
 from pullback.study.recipe import Recipe, as_data, digest_of

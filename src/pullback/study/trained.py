@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import shown
+from pullback.data import preprocessed
 from pullback.errors import InputError
-from pullback.numerics.smooth import widened
+from pullback.numerics.smooth import antialiased
 from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull
 from pullback.stats import Stats
 from pullback.training import align
@@ -70,7 +70,9 @@ class Trained:
             raise InputError(f"the network was trained on images of {self.channels} channels; these have {has}")
         grid, still = self._grid(fixed), Affine.identity(fixed.grid.ndim)
         begin = self.begin(fixed, moving) if start is None else start
-        answer = align(self.network, Pair(_laid(shown(fixed), still, grid), _laid(shown(moving), begin, grid)))
+        answer = align(
+            self.network, Pair(_laid(preprocessed(fixed), still, grid), _laid(preprocessed(moving), begin, grid))
+        )
         return Alignment(
             Pair(fixed, moving),
             _from(begin, answer.transform, fixed),
@@ -98,5 +100,5 @@ def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:
 def _laid(image: Image, begin: Transform, grid: Grid) -> Image:
     """The image on `grid`, whose axes are near R, A, S, smoothed first along those whose voxels grow."""
     image = canonical(image)
-    smooth = widened(image.data, (grid.spacing / image.grid.spacing).tolist())
+    smooth = antialiased(image.data, (grid.spacing / image.grid.spacing).tolist())
     return pull(Image(smooth, image.grid, image.mask), begin, onto=grid)

@@ -1,6 +1,6 @@
 """One loop, and how networks learn in it."""
 
-from pullback.training.augment import Apart, InTurn, RandomAffine, seen_through
+from pullback.training.augment import IndependentAffines, InTurn, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
@@ -11,18 +11,19 @@ from pullback.training.memory import keep_freed_memory
 from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
-from pullback.training.supervision import Told, Unsupervised
+from pullback.training.supervision import KnownTransform, Unsupervised
 from pullback.training.train import Examples, Training, draw, seeded, train
 from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [
-    "Apart",
     "Cosine",
     "Cyclical",
     "Evaluation",
     "ExampleEvaluation",
     "Examples",
     "InTurn",
+    "IndependentAffines",
+    "KnownTransform",
     "Labelled",
     "Labelling",
     "Once",
@@ -36,7 +37,6 @@ __all__ = [
     "Several",
     "Steps",
     "Task",
-    "Told",
     "Training",
     "UncertaintyWeighted",
     "Unsupervised",

@@ -44,7 +44,7 @@ class RandomAffine:
 
 
 @dataclass(frozen=True)
-class Apart:
+class IndependentAffines:
     """Each image of a pair through a random affine map of its own; the truth follows.
 
     Attributes:

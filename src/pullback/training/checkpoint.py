@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pullback.errors import InputError
-from pullback.files.beside import beside
+from pullback.records.atomic import atomic_write
 from pullback.training.player import NETWORK
 
 
@@ -84,7 +84,7 @@ def _into(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, object]) -> None:
     """Tensors by name, and `about` as JSON in the file's header; beside, then renamed."""
-    with beside(path) as temporary, _complaining(path):
+    with atomic_write(path) as temporary, _complaining(path):
         save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, temporary, {"pullback": json.dumps(about)})
 
 

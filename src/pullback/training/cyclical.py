@@ -16,8 +16,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from pullback.errors import InputError, Interrupted
-from pullback.files.rows import read_csv, write_csv
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
+from pullback.records.csv_records import read_csv, write_csv
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
@@ -137,7 +137,7 @@ class Cyclical:
         seed, out = task.training.seed, task.out
         if task.training.updates < self.rounds:
             raise InputError(f"{task.training.updates} updates for {self.rounds} rounds: each needs one at least")
-        items = task.examples.several(self.pairs, generator(seed, 2))
+        items = task.examples.several(self.pairs, make_generator(seed, 2))
         teacher = network = self.labelling.untrained(task.make(0), task.examples, seed)
         done = _finished(out) if out is not None and task.resume else []
         rows: list[dict[str, float]] = []
@@ -163,7 +163,7 @@ class Cyclical:
         else:
             kept = None if task.out is None else _labels(task.out, number)
             labelled = self.labelled(teacher, task.examples, items, (seed, 2, number - 1), kept, task.console)
-        training = replace(task.training, updates=updates, seed=generator(seed, number - 1).initial_seed())
+        training = replace(task.training, updates=updates, seed=make_generator(seed, number - 1).initial_seed())
         return replace(task.part(f"round-{number}", training), examples=labelled, evaluation=None).trained(network)
 
     def labelled(
@@ -190,7 +190,7 @@ class Cyclical:
             for n, item in enumerate(track(items, "labels", console=console, transient=True)):
                 if stopping():
                     raise Interrupted(f"stopped after label {n} of {len(items)}, which are made anew")
-                found, change = self.labelling.label(network, examples.load(item), self, generator(*seed, n))
+                found, change = self.labelling.label(network, examples.load(item), self, make_generator(*seed, n))
                 labels.append(found)
                 changes.append(change)
         weights = easy_first(changes) if self.easy and self.refined else torch.full((len(items),), 1 / len(items))

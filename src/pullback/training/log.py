@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from pullback.errors import InputError
-from pullback.files.beside import beside
+from pullback.records.atomic import atomic_write
 
 
 class Log:
@@ -73,7 +73,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
     names = list(dict.fromkeys(key for row in rows for key in row)) or ["update"]
-    with beside(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -23,7 +23,7 @@ class Unsupervised:
 
 
 @dataclass(frozen=True)
-class Told:
+class KnownTransform:
     """The loss is how far the guess leads points from where the pair's known truth leads them: the mean over voxels.
 
     In voxels of the fixed grid. Of voxels within the fixed image's mask, where it has one; 0 where that is

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.solvers import adam
 from pullback.training.checkpoint import load_state, load_weights
 from pullback.training.device import device_of
@@ -221,13 +221,13 @@ def check_left(done: int, training: Training, folder: Path) -> None:
 
 def draw(examples: Examples, seed: int, index: int) -> Any:
     """The `index`-th example of a training: a function of the seed and the index alone."""
-    return examples.draw(generator(seed, index))
+    return examples.draw(make_generator(seed, index))
 
 
 def _shown(examples: Examples, training: Training, number: int, device: torch.device) -> Any:
     """The example of that number as it is learned from: on the device, and augmented."""
     example = draw(examples, training.seed, number).to(device)
-    return example if training.augment is None else training.augment(example, generator(training.seed, 4, number))
+    return example if training.augment is None else training.augment(example, make_generator(training.seed, 4, number))
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def seeded(seed: int, *index: int) -> Iterator[None]:
     device = device_of()
     devices = [] if device.type == "cpu" else [torch.accelerator.current_device_index()]
     with torch.random.fork_rng(devices, device_type=device.type):
-        torch.manual_seed(generator(seed, *index).initial_seed() if index else seed)
+        torch.manual_seed(make_generator(seed, *index).initial_seed() if index else seed)
         yield
 
 

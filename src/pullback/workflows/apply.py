@@ -20,10 +20,10 @@ from pullback.files import (
     read_series,
     write,
 )
-from pullback.files.endings import POINTS, ends
-from pullback.files.series import StoredFrames
+from pullback.files.images.series import StoredFrames
+from pullback.files.suffixes import POINTS, ends
 from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, inverted, pull, push
-from pullback.workflows.outputs import spare
+from pullback.workflows.outputs import refuse_overwrite
 
 MODES = ("linear", "cubic", "nearest")
 FEW = 64  # whole numbers: an image with no more of them is likely one of labels
@@ -77,7 +77,7 @@ def apply_files(
         InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
             unknown mode, an argument that is of other kinds of files, or dimensions that differ.
     """
-    spare([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
+    refuse_overwrite([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
     if mode not in MODES:
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
     if ends(given, POINTS):

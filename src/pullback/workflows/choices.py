@@ -14,7 +14,7 @@ from pullback.energies.regularity import is_regularity, stiffened
 from pullback.errors import InputError, did_you_mean, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pose.initialise import Initialise
-from pullback.solvers import Chain, Deformed, Descend, chain
+from pullback.solvers import Chain, DeformableStage, Descend, chain
 from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
 from pullback.study.trained import Trained
 
@@ -60,7 +60,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 GUESSES = ("header", "centres", "masses", "moments")
 STARTS = ("auto", *GUESSES, "global")
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
 
 def classical(
@@ -135,7 +135,7 @@ def learned(
     if refine < 1:
         raise InputError(f"--refine {refine}: a number of steps, at least 1; leave it out for the network alone")
     chosen = named(energy or "lncc", ENERGIES, "--energy")
-    descent = Deformed(chosen, steps=(refine,), solver=Descend(step_size=0.1))
+    descent = DeformableStage(chosen, steps=(refine,), solver=Descend(step_size=0.1))
     deformable = _of_kind(descent, KINDS["displacement"], smoothness)
     return chain(network, Classical(initialise=None, linear=(), deformable=deformable))
 
@@ -153,7 +153,7 @@ def whole_numbers(text: str, option: str) -> int | tuple[int, ...]:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def named(name: str, known: Mapping[str, Thing], option: str) -> Thing:
+def named(name: str, known: Mapping[str, T], option: str) -> T:
     """What `name` stands for.
 
     Raises:
@@ -164,7 +164,7 @@ def named(name: str, known: Mapping[str, Thing], option: str) -> Thing:
     return known[name]
 
 
-def _of_kind(register: Deformed, kind: Kind, smoothness: float) -> Deformed:
+def _of_kind(register: DeformableStage, kind: Kind, smoothness: float) -> DeformableStage:
     if not 0 <= smoothness < math.inf:
         raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
     factor = kind.stiffness * smoothness

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_image, read_points
-from pullback.files.endings import POINTS, ends
-from pullback.files.tables import made_table
+from pullback.files.points.tables import made_table
+from pullback.files.suffixes import POINTS, ends
 from pullback.space import Image, Labels, Points, keypoints, outline
 from pullback.workflows.outputs import pushed_name
 

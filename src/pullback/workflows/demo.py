@@ -10,7 +10,7 @@ from pullback.alignment import Alignment, Register
 from pullback.errors import Interrupted
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Metric, numbers_of
-from pullback.solvers import Optimised
+from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
 from pullback.study.evaluate import evaluate, left_out, unmoved
@@ -21,7 +21,7 @@ from pullback.workflows.report import picture, write_report
 
 
 def demo(
-    unsupervised: Recipe, guided: Recipe, solved: Optimised, out: Path, console: Console
+    unsupervised: Recipe, guided: Recipe, solved: InstanceOptimisation, out: Path, console: Console
 ) -> dict[str, list[dict[str, float | str]]]:
     """Train both recipes, measure them on the test pairs beside doing nothing, solvers and the truth, write it up.
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from pullback.alignment import Pair
 from pullback.errors import InputError
 from pullback.files import Finding, audit, audit_pair, read_channels, read_labels
-from pullback.files.nifti import refuse_sheared
+from pullback.files.images.nifti import refuse_sheared
 from pullback.space import Image, Labels
 
 
 @dataclass(frozen=True)
-class Files:
+class ImageFiles:
     """What is known of one of the two images.
 
     Attributes:
@@ -34,7 +34,7 @@ class Files:
         return (*self.images, *(path for path in more if path is not None))
 
 
-def read_pair(fixed: Files, moving: Files) -> Pair:
+def read_pair(fixed: ImageFiles, moving: ImageFiles) -> Pair:
     """Images, masks and labels.
 
     Raises:
@@ -56,7 +56,7 @@ def read_pair(fixed: Files, moving: Files) -> Pair:
     )
 
 
-def _labels(files: Files, image: Image) -> Labels | None:
+def _labels(files: ImageFiles, image: Image) -> Labels | None:
     if files.labels is None:
         return None
     labels = read_labels(files.labels, on=image.grid)
@@ -65,7 +65,7 @@ def _labels(files: Files, image: Image) -> Labels | None:
     return labels
 
 
-def _image(files: Files) -> Image:
+def _image(files: ImageFiles) -> Image:
     """The channels, masked by what is to be looked at and not left out."""
     image = read_channels(files.images, files.mask)
     if files.exclude is not None:
@@ -87,7 +87,7 @@ def _image(files: Files) -> Image:
     return image
 
 
-def headers(fixed: Files, moving: Files) -> list[dict[str, str]]:
+def headers(fixed: ImageFiles, moving: ImageFiles) -> list[dict[str, str]]:
     """What the headers of both tell before the work, as data."""
     found: list[Finding] = [finding for files in (fixed, moving) for path in files.images for finding in audit(path)]
     found += audit_pair(fixed.images[0], moving.images[0])

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from pullback.errors import InputError, refuse
 from pullback.files import read_labels, read_points, write_points, write_transform
-from pullback.files.beside import beside
-from pullback.files.endings import POINTS, ends
-from pullback.files.itk import FLAT
-from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
-from pullback.methods.points.matched import gap_of, match_points
+from pullback.files.suffixes import POINTS, ends
+from pullback.files.transforms.itk import FLAT
+from pullback.methods.points.clouds import gap_of, match_clouds
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
+from pullback.records.atomic import atomic_write
+from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 from pullback.study.run import load_run
 from pullback.workflows.clouds import Cloud, read_cloud
-from pullback.workflows.outputs import PUSHED, RECORD, about_points, whole
+from pullback.workflows.outputs import PUSHED, RECORD, about_points, transaction
 
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed
@@ -101,13 +101,13 @@ def match_files(
     surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
     sides = {"fixed": here, "moving": there}
-    with whole(Path(out), given) as folder:
+    with transaction(Path(out), given) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
         if partners is not None:
             found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
         else:
-            found = match_points(here.points, there.points, surfaces, network=features)
+            found = match_clouds(here.points, there.points, surfaces, network=features)
         seconds = time.perf_counter() - clock
         transform = gridded(found, _grid(here.points, surfaces))
         inverse = transform.inverse()
@@ -336,5 +336,5 @@ def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:
                 axis.set_ylabel(" → ".join(ENDS[up]), color="#9aa3ad", size=8)
     shown, names = axes[0][0].get_legend_handles_labels()
     figure.legend(shown, names, loc="outside lower center", ncols=2, frameon=False, labelcolor="#d9dde2", markerscale=3)
-    with beside(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())

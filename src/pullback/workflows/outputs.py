@@ -13,8 +13,8 @@ from tempfile import mkdtemp
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, write_image, write_points, write_transform
-from pullback.files.ants import write_ants
-from pullback.files.endings import ends
+from pullback.files.suffixes import ends
+from pullback.files.transforms.ants import write_ants
 from pullback.space import Image, Transform, push
 
 RECORD = "run.json"
@@ -23,7 +23,7 @@ MAPS, TRANSFORMS = "maps", "transforms"  # folders of what a register knows besi
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExtraOutputs:
     """What to write besides what is always written.
 
     Attributes:
@@ -36,7 +36,7 @@ class Wanted:
 
 
 @contextmanager
-def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
+def transaction(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
     """A folder whose files move to `out` when all went well; else nothing has changed there.
 
     What an earlier run left there goes. `given` are the files that the work reads: none of them may be lost so.
@@ -44,7 +44,7 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
     Raises:
         InputError: nothing can be written there.
     """
-    spare([out / name for name in _written(out)], given)
+    refuse_overwrite([out / name for name in _written(out)], given)
     new = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
     try:
         yield folder
         names = names_in(folder)
-        spare([out / name for name in names], given)
+        refuse_overwrite([out / name for name in names], given)
         old = _written(out) - {*names}
         for name in names:
             (out / name).parent.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def whole(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
                 path.rmdir()
 
 
-def spare(written: Iterable[str | Path], given: Iterable[str | Path]) -> None:
+def refuse_overwrite(written: Iterable[str | Path], given: Iterable[str | Path]) -> None:
     """Nothing is written over what is read, not through links either.
 
     Raises:
@@ -113,7 +113,7 @@ def write_all(
     like: str | Path,
     table: PointTable | Surface | None,
     points: str | Path | None,
-    wanted: Wanted,
+    wanted: ExtraOutputs,
 ) -> list[str]:
     """All but the report and the record, on the grid of the fixed image, the file `like`; returns the names."""
     fixed = after.pair.fixed.grid

@@ -16,12 +16,12 @@ from rich.progress import track
 from pullback.data import FileCase, PairFolder, Subject, subject_of, write_dataset
 from pullback.errors import InputError, Interrupted
 from pullback.files import read_image, read_labels, write_image
-from pullback.files.beside import half_written
-from pullback.files.lock import alone_in
-from pullback.files.manifest import manifest, write_json
-from pullback.files.merge import MOST
-from pullback.files.nifti import refuse_sheared
-from pullback.files.rows import read_texts, write_csv
+from pullback.files.images.merge import MOST
+from pullback.files.images.nifti import refuse_sheared
+from pullback.records.atomic import leftovers
+from pullback.records.csv_records import read_texts, write_csv
+from pullback.records.lock import locked
+from pullback.records.manifest import manifest, write_json
 from pullback.space import Grid, Labels
 from pullback.study.recipe import as_data
 from pullback.training.interrupt import asked_to_stop
@@ -52,9 +52,9 @@ def prepare(preparation: Preparation, out: str | Path, console: Console | None =
     out, data = Path(out), preparation.data
     cases, splits = data.cases, _splits(data)
     settings = _settings(preparation)
-    with alone_in(out):
+    with locked(out):
         rows = _rows(out, settings, {case.name for case in cases})
-        for path in (path for folder in FOLDERS.values() for path in half_written(out / folder)):
+        for path in (path for folder in FOLDERS.values() for path in leftovers(out / folder)):
             path.unlink()
         about = manifest() | {"data": data.root, "settings": settings, "subjects": len(cases)}
         with _recorded(about, out) as made, asked_to_stop("subject") as stopping:

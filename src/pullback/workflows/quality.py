@@ -10,7 +10,7 @@ from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
 from pullback.energies import NMI
 from pullback.metrics import Dice, foreground
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
 from pullback.solvers import Levels, within_view
 from pullback.space import Affine, Image, Transform, pull
@@ -125,7 +125,9 @@ def _linear(transform: Transform, points: Tensor) -> Affine:
 
 def _turns(points: Tensor) -> list[Affine]:
     """Random rotations about the middle of `points` `(1, d, N)`."""
-    return [Affine.about(rotation, points[0].mean(-1)) for rotation in uniform(points.shape[1], RANDOM, generator(0))]
+    return [
+        Affine.about(rotation, points[0].mean(-1)) for rotation in uniform(points.shape[1], RANDOM, make_generator(0))
+    ]
 
 
 def _in_view(after: Alignment, lit: Tensor) -> float:

@@ -12,16 +12,16 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, Register
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_points, read_transform
-from pullback.files.itk import affine_and_field
-from pullback.files.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.files.transforms.itk import affine_and_field
 from pullback.metrics import STANDARD, foreground, numbers_of
+from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.solvers import Chain, Refine, timed
 from pullback.space import Affine, Transform
 from pullback.stats import Stage, Stats
 from pullback.study.recipe import as_data
 from pullback.study.trained import Trained
-from pullback.workflows.inputs import Files, headers, read_pair
-from pullback.workflows.outputs import RECORD, Wanted, about_known, about_points, whole, write_all
+from pullback.workflows.inputs import ImageFiles, headers, read_pair
+from pullback.workflows.outputs import RECORD, ExtraOutputs, about_known, about_points, transaction, write_all
 from pullback.workflows.quality import Verdict, verdict
 from pullback.workflows.report import write_report
 
@@ -36,14 +36,14 @@ NOTES = (
 
 
 def register_files(
-    fixed: Files,
-    moving: Files,
+    fixed: ImageFiles,
+    moving: ImageFiles,
     register: Register | Refine,
     out: str | Path,
     points: str | Path | None = None,
     space: str | None = None,
     start: Transform | str | Path | None = None,
-    wanted: Wanted = Wanted(),
+    wanted: ExtraOutputs = ExtraOutputs(),
     device: torch.device = torch.device("cpu"),
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def register_files(
     start = start and start.to(device)
     _check(pair, table, start, wanted)
     found = headers(fixed, moving)
-    with whole(Path(out), given) as folder:
+    with transaction(Path(out), given) as folder:
         forget_peak_memory(device)
         before, after = _aligned(pair, register, start)
         stats, inverse, judged = after.stats or Stats(), _inverse(after), verdict(before, after)
@@ -157,7 +157,7 @@ def _check(
     pair: Pair,
     table: PointTable | Surface | None,
     start: Transform | None,
-    wanted: Wanted,
+    wanted: ExtraOutputs,
 ) -> None:
     """What would fail only after the work."""
     ndim = pair.fixed.grid.ndim

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pullback.alignment import Alignment
-from pullback.files.beside import beside
+from pullback.records.atomic import atomic_write
 from pullback.space import Grid, Image, Transform
 from pullback.study import pictures
 from pullback.study.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut, picture
@@ -66,7 +66,7 @@ def write_report(
         moved_colour=MOVED,
         folded_colour=FOLDED,
     )
-    with beside(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 

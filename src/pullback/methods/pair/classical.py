@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from pullback.alignment import Alignment, Pair, one_by_one
-from pullback.data import shown
+from pullback.data import preprocessed
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.pose.initialise import Initialise
-from pullback.solvers import Deformed, Descend, Levels, Posed, Refine, Settled, timed
+from pullback.solvers import Converged, DeformableStage, Descend, Levels, LinearStage, Refine, timed
 from pullback.space import Affine, Image, Motion, Transform, Velocity
 from pullback.stats import Stats
 
@@ -32,8 +32,11 @@ class Classical:
     """
 
     initialise: Initialise | None = Initialise()
-    linear: tuple[tuple[str, Posed], ...] = (("rigid", Posed(Motion.rigid)), ("affine", Posed(Motion.affine)))
-    deformable: Deformed | None = Deformed()
+    linear: tuple[tuple[str, LinearStage], ...] = (
+        ("rigid", LinearStage(Motion.rigid)),
+        ("affine", LinearStage(Motion.affine)),
+    )
+    deformable: DeformableStage | None = DeformableStage()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving; of a batch each pair by itself. Its stats tell where it began, and each stage.
@@ -53,7 +56,7 @@ class Classical:
 
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         pair = Pair(fixed, moving)
-        images = Pair(shown(fixed), shown(moving))
+        images = Pair(preprocessed(fixed), preprocessed(moving))
         found: Transform = start or Affine.identity(fixed.grid.ndim)
         stats = Stats(start=start)
         if start is None and self.initialise is not None:
@@ -85,19 +88,22 @@ ENERGY = stiff(NEAR_AND_FAR, 0.5, 0.4)
 COARSE = LNCC(5, noise=0.03) + 1.5 * Diffusion()
 """Smoothed images have less noise; and what is large should be smooth, for details come later, but free to stretch."""
 
-DEFORMED = Deformed(
+DEFORMED = DeformableStage(
     ENERGY,
     COARSE,
     draft=partial(Velocity, squarings=3),
     steps=(160, 160, 60),
-    solver=Descend(step_size=0.7, last=0.05, until=Settled()),
+    solver=Descend(step_size=0.7, last=0.05, until=Converged()),
 )
 """Large steps first, which shrink."""
 
 FAST = Classical(
     linear=(
-        ("rigid", Posed(Motion.rigid, levels=Levels(most=30_000))),
-        ("affine", Posed(Motion.affine, levels=Levels(most=120_000), solver=Descend(100, 0.4, until=Settled()))),
+        ("rigid", LinearStage(Motion.rigid, levels=Levels(most=30_000))),
+        (
+            "affine",
+            LinearStage(Motion.affine, levels=Levels(most=120_000), solver=Descend(100, 0.4, until=Converged())),
+        ),
     ),
     deformable=replace(
         DEFORMED,
@@ -105,7 +111,7 @@ FAST = Classical(
         draft=partial(Velocity, squarings=2),
         levels=Levels(most=1_000_000),
         steps=(24, 16, 3),
-        solver=Descend(step_size=0.5, until=Settled()),
+        solver=Descend(step_size=0.5, until=Converged()),
     ),
 )
 """A few steps at full resolution; at half of it, or less, where an image has more than a million voxels."""
@@ -118,7 +124,7 @@ ACCURATE = Classical(
         DEFORMED,
         energy=stiff(NEAR_AND_FAR, 0.4, 0.35),
         steps=(160, 160, 160),
-        solver=replace(DEFORMED.solver, until=Settled(share=0.005)),
+        solver=replace(DEFORMED.solver, until=Converged(share=0.005)),
     )
 )
 """At full resolution whatever the size, until nothing moves there any more, with a field that bends more easily."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import mind
 from pullback.errors import InputError
-from pullback.numerics.unfold import pooled, unpooled
+from pullback.numerics.cost_volume import pooled, unpooled
 from pullback.solvers import CoupledConvex, FeatureDescent, consistent
 from pullback.space import Affine, Displacement, Image, Transform
 

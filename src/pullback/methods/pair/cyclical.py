@@ -14,15 +14,24 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Pair, Registered
-from pullback.solvers import Optimised
+from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine, Displacement, Image
-from pullback.training import Apart, Cyclical, Examples, RandomAffine, device_of, draw, seeded, seen_through
+from pullback.training import (
+    Cyclical,
+    Examples,
+    IndependentAffines,
+    RandomAffine,
+    device_of,
+    draw,
+    seeded,
+    seen_through,
+)
 
-AUGMENT = Apart(RandomAffine(5.0, 0.05, 0.03, 0.03))
+AUGMENT = IndependentAffines(RandomAffine(5.0, 0.05, 0.03, 0.03))
 LOOKS = 8  # pairs that an untrained network sees before it labels any
 
 
-class Descending(nn.Module):
+class WithRefinement(nn.Module):
     """Any network whose labels are refined by descent: cyclical self-training for VoxelMorph and the like.
 
     It answers as the network does, in training and in evaluation; only labels are refined. The paper of On-the-Fly
@@ -33,7 +42,7 @@ class Descending(nn.Module):
         refine: goes on from its answer.
     """
 
-    def __init__(self, network: Callable[[], nn.Module], refine: Optimised) -> None:
+    def __init__(self, network: Callable[[], nn.Module], refine: InstanceOptimisation) -> None:
         super().__init__()
         self.network = network()
         self.refine = refine
@@ -54,7 +63,7 @@ class Descending(nn.Module):
 class FieldLabels:
     """Labels of pairs of images: displacements on the fixed grids, `(d, *spatial)` in voxels, half precision.
 
-    Whose network is a `Correlated`, a `Descending`, or any that can give its `guess` and that `refined`.
+    Whose network is a `FeatureRegistration`, a `WithRefinement`, or any that can give its `guess` and that `refined`.
     """
 
     def untrained(self, network: nn.Module, examples: Examples, seed: int) -> nn.Module:

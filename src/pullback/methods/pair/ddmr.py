@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.networks import Convolved, FieldHead, channels_last, padded, together
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.space import Dense, Displacement, Grid, Image
 from pullback.training import Task, load_weights
 
@@ -120,7 +120,7 @@ class Transferred:
             return task.trained(network)
         updates, seed = max(task.training.updates // 2, 1), task.training.seed
         first, second = (
-            replace(task.training, updates=updates, seed=generator(seed, half).initial_seed()) for half in range(2)
+            replace(task.training, updates=updates, seed=make_generator(seed, half).initial_seed()) for half in range(2)
         )
         resting = replace(first, frozen=tuple(f"network.{name}" for name in self.frozen))
         network = task.part("first", resting).trained(network)

@@ -1,7 +1,7 @@
 """On-the-Fly Guidance: a network learns from its own guess, improved by a few steps of descent.
 
 Xin, Chen, Ji, Han, Xie: On-the-Fly Guidance Training for Medical Image Registration, 2024, arXiv:2308.15216. `Guided`
-is the method; `GuidedByNetworks` and `Sometimes` are what its section 4.3 compares it with.
+is the method; `GuidedByNetworks` and `Mixture` are what its section 4.3 compares it with.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.example import Supervision
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, as_field, pull, resampled
 from pullback.training import Unsupervised
@@ -123,7 +123,7 @@ class GuidedByNetworks(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sometimes:
+class Mixture:
     """`guided` on some updates, `otherwise` on the rest: the paper's ablations of how often to optimise.
 
     Attributes:
@@ -167,8 +167,8 @@ class Portion:
     seed: int = 0
 
     def __call__(self, progress: float) -> bool:
-        chance = generator(self.seed, round(progress * 2**31))
-        return float(torch.rand((), generator=chance)) < self.probability
+        generator = make_generator(self.seed, round(progress * 2**31))
+        return float(torch.rand((), generator=generator)) < self.probability
 
 
 def decayed(solver: Descend, decay: Callable[[float], float] | None, progress: float) -> Descend:

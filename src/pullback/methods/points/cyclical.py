@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pullback.example import PointPair
-from pullback.methods.points.geometric import RegisterClouds
+from pullback.methods.points.graph_propagation import RegisterClouds
 from pullback.networks import GraphFeatures
 from pullback.space import Points
 from pullback.training import Cyclical, device_of, seeded

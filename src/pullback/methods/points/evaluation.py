@@ -10,7 +10,7 @@ import torch
 
 from pullback.data import Test, Validation
 from pullback.errors import InputError
-from pullback.methods.points.geometric import RegisterClouds
+from pullback.methods.points.graph_propagation import RegisterClouds
 from pullback.training import Row, evaluating
 
 

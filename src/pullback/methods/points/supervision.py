@@ -13,11 +13,11 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.example import PointPair
-from pullback.methods.points.geometric import Match, overlaid
-from pullback.numerics.graph import gathered, laplacian, nearest, neighbours
-from pullback.solvers import Propagate
+from pullback.methods.points.graph_propagation import Match, overlaid
+from pullback.numerics.graph import gather_rows, laplacian, nearest, neighbours
+from pullback.solvers import BeliefPropagation
 
-QUICK = Match(Propagate(candidates=32, iterations=5))
+QUICK = Match(BeliefPropagation(candidates=32, iterations=5))
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class ByMetric:
         chosen = torch.arange(len(fixed), device=fixed.device) if pair.chosen is None else pair.chosen
         placed = overlaid(fixed, moving)
         extra = self.match(network, pair) - (placed - fixed)[chosen]  # the overlay is not smooth's to judge
-        moved = placed + gathered(extra, nearest(placed, placed[chosen], 1)[1])[:, 0]
+        moved = placed + gather_rows(extra, nearest(placed, placed[chosen], 1)[1])[:, 0]
         graph = neighbours(placed[chosen], self.neighbours)
-        uneven = (gathered(extra, graph) - extra[:, None]).square().sum(2).mean()
+        uneven = (gather_rows(extra, graph) - extra[:, None]).square().sum(2).mean()
         return {
             "chamfer": _to_nearest(moved, moving) + _to_nearest(moving, moved),
             "smooth": self.smooth * uneven,
@@ -83,11 +83,11 @@ class ByMetric:
         wanted = laplacian(moving, neighbours(moving, self.neighbours))
         distance, index = nearest(moved, moving, 5)
         weight = 1 / (distance + 1e-3)
-        there = (gathered(wanted, index) * (weight / weight.sum(1, keepdim=True))[..., None]).sum(1)
+        there = (gather_rows(wanted, index) * (weight / weight.sum(1, keepdim=True))[..., None]).sum(1)
         return (shape - there).square().sum(1).mean()
 
 
 def _to_nearest(points: Tensor, others: Tensor) -> Tensor:
     with torch.no_grad():
         index = nearest(points, others, 1)[1]
-    return (gathered(others, index)[:, 0] - points).square().sum(1).mean()
+    return (gather_rows(others, index)[:, 0] - points).square().sum(1).mean()

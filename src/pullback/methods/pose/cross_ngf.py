@@ -16,7 +16,7 @@ from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.data import normalised
 from pullback.errors import InputError
 from pullback.numerics.fourier import Shifts, correlation, product, spectrum
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import angles_between, nearby, uniform
 from pullback.numerics.sample import sample
 from pullback.numerics.smooth import gaussian
@@ -241,11 +241,11 @@ class CrossNGF:
     @torch.no_grad()
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         one, two = lattices(fixed, moving, self.voxels)
-        trials = uniform(fixed.grid.ndim, self.rotations[0], generator(self.seed, 0))
+        trials = uniform(fixed.grid.ndim, self.rotations[0], make_generator(self.seed, 0))
         tried = []
         for k, (blur, factor) in enumerate(zip(self.blur, self.downsampling, strict=True)):
             if k > 0:
-                near = nearby(trials, self.rotations[k], self.steps[k - 1], generator(self.seed, k))
+                near = nearby(trials, self.rotations[k], self.steps[k - 1], make_generator(self.seed, k))
                 trials = torch.cat([trials, near])
             level = Level.of(coarser(one, blur, factor), coarser(two, blur, factor), self.overlap)
             values, shifts = level.best(trials)

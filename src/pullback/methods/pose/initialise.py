@@ -10,9 +10,9 @@ from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import NMI
 from pullback.errors import InputError
 from pullback.methods.pose.cross_ngf import SMALL, CrossNGF
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
-from pullback.solvers import Descend, Levels, Posed, Settled, within_view
+from pullback.solvers import Converged, Descend, Levels, LinearStage, within_view
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.space import Affine, Image, Motion, Transform
 from pullback.stats import Stats
@@ -68,7 +68,7 @@ class Initialise:
     random: int = 24
     least: float = 0.25
     level: Levels = Levels(coarsest=24, most=30_000)
-    solver: Descend = Descend(steps=40, step_size=0.5, until=Settled())
+    solver: Descend = Descend(steps=40, step_size=0.5, until=Converged())
     seed: int = 0
 
     def __call__(self, fixed: Image, moving: Image) -> Alignment:
@@ -114,7 +114,7 @@ class Initialise:
         if not tried:
             return None
         tried = self._promising(pair, tried)
-        posed = Posed(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
+        posed = LinearStage(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
         improved = ((name, posed(pair.fixed, pair.moving, affine).transform.as_affine) for name, affine in tried)
         moved = [(name, affine) for name, affine in improved if affine is not None]
         moved = [known for known in moved if self._overlap(pair, known[1]) >= self.least]  # none may slip away
@@ -153,5 +153,5 @@ class Initialise:
 
     def _turns(self, image: Image) -> list[Affine]:
         """Random rotations about the middle of the image."""
-        rotations = uniform(image.grid.ndim, self.random, generator(self.seed))
+        rotations = uniform(image.grid.ndim, self.random, make_generator(self.seed))
         return [Affine.about(rotation, image.grid.centre) for rotation in rotations]

@@ -1,0 +1,1 @@
+"""Phantoms: images that are made, not read."""

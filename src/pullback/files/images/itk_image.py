@@ -1,0 +1,51 @@
+"""Images in ITK's formats and pictures, laid out as the NIfTI files they would be."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+from pullback.errors import InputError
+from pullback.files.suffixes import PICTURES, ends
+
+
+def read_itk(path: str | Path) -> nib.Nifti1Image:
+    """Spacing, direction and origin as ITK reads them, in RAS mm; vectors along a fifth axis; pictures at 1 mm a pixel.
+
+    Raises:
+        InputError: no such image.
+    """
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: not a readable image ({_reason(error)})") from error
+    ndim = image.GetDimension()
+    values = sitk.GetArrayFromImage(image)
+    values = _vectors(values, ndim) if image.GetNumberOfComponentsPerPixel() > 1 else values.T
+    affine = np.eye(max(ndim, 3) + 1)
+    affine[:ndim, :ndim] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
+    affine[:ndim, -1] = image.GetOrigin()
+    if ends(path, PICTURES):
+        affine = np.eye(4)  # dots per inch are of a print, not of what is shown
+    affine = np.diag([-1.0, -1, 1, 1]) @ affine[np.ix_([0, 1, 2, -1], [0, 1, 2, -1])]
+    out = nib.Nifti1Image(values, affine, dtype=values.dtype)
+    out.header.set_xyzt_units("mm")
+    out.header.set_slope_inter(1, 0)
+    out.header.set_qform(affine, code=1)  # not the image's own, which would round its affine to float32
+    out.header.set_sform(affine, code=1)
+    return out
+
+
+def _vectors(values: np.ndarray, ndim: int) -> np.ndarray:
+    """Bytes of red, green and blue as NIfTI's colours, what else there is per voxel as `(X, Y, Z, 1, n)`."""
+    count = values.shape[-1]
+    values = np.ascontiguousarray(values.transpose(*reversed(range(ndim)), ndim))
+    if values.dtype == np.uint8 and count in (3, 4):
+        return values.view([(letter, "u1") for letter in "RGBA"[:count]])[..., 0]
+    return values.reshape(*values.shape[:ndim], *[1] * (4 - ndim), count)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last thing that ITK says, without where in its source it says it."""
+    return str(error).strip().splitlines()[-1].strip().removeprefix("sitk::ERROR: ")

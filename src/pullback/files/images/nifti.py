@@ -1,0 +1,336 @@
+"""NIfTI in and out."""
+
+import gzip
+import warnings
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.filebasedimages import FileBasedImage, ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from torch import Tensor
+
+from pullback.errors import InputError
+from pullback.files.images.itk_image import read_itk
+from pullback.files.images.orientation import SHEAR, stored_grid
+from pullback.files.suffixes import FORMATS, NIFTI, ends, refuse_absent, refuse_batch, remedy
+from pullback.records.atomic import atomic_write
+from pullback.space import Displacement, Grid, Image, Labels
+
+MM, TIME = 2, 56  # NIfTI's code of millimetres, and the bits of its unit of time, which stays
+VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
+DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
+UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
+
+
+def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
+    """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look.
+
+    Other formats than NIfTI are read through ITK, by the name's ending (`FORMATS`). Warns where ITK and ANTs may place
+    a NIfTI image elsewhere. A 2-D image lies in two dimensions: in world x and y where its plane is theirs, else
+    (coronal, oblique) in the axes of its own plane that are nearest to two of the world's.
+
+    Raises:
+        InputError: not one scalar volume or slice, nowhere in the world, not finite, constant, or an empty mask.
+    """
+    image = read_scalar(path)
+    if image.data.min() == image.data.max():
+        raise InputError(f"{path}: every voxel is {float(image.data.min()):g}; a constant image cannot be aligned")
+    inside = None if mask is None else read_labels(mask, on=image.grid, what="mask").data != 0
+    if inside is not None and not inside.any():
+        raise InputError(f"{mask}: the mask is 0 everywhere; leave it out, or mark where to look")
+    return replace(image, mask=inside)
+
+
+def read_scalar(path: str | Path) -> Image:
+    """As `read_image`, a constant image too: to be moved, not aligned.
+
+    Raises:
+        InputError: not one scalar volume or slice, nowhere in the world, or not finite.
+    """
+    values, grid = _scalar(path)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    refuse_not_finite(values, "voxels", path)
+    return Image(torch.from_numpy(values)[None, None], grid)
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Where the voxels of an image are, whatever they hold; of several frames, where those of one are.
+
+    Raises:
+        InputError: no image, too few voxels along an axis, or nowhere in the world.
+    """
+    return grid_of(load(path), path)
+
+
+def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
+    """As `read_grid`, of a file that is open."""
+    shape = spatial(image)[:3]
+    if len(shape) == 3 and shape.count(1) == 1:  # several frames of a slice
+        shape = tuple(n for n in shape if n > 1)
+    return stored_grid(image, _thick(shape, path), path)
+
+
+def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") -> Labels:
+    """Integer labels, `(1, 1, *shape)`, on the grid `on` where one is given; placed as `read_image` places images.
+
+    Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors call them `what`.
+
+    Raises:
+        InputError: not one volume or slice of whole numbers, nowhere in the world, or on another grid than `on`.
+    """
+    values, grid = _scalar(path)
+    rounded = np.rint(values)
+    if not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3:
+        raise InputError(
+            f"{path}: {what}: whole numbers are expected; this looks like an image or a probability map"
+            f"{': threshold it' if what == 'mask' else ''}"
+        )
+    if on is not None and grid != on:
+        raise InputError(
+            f"{path}: {what} on another grid than the image: {_differs(grid, on)}; resample onto it (nearest)"
+        )
+    low, high = int(rounded.min()), int(rounded.max())
+    for dtype in (np.uint8, np.int16, np.int32, np.int64):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return Labels(torch.from_numpy(rounded.astype(dtype))[None, None], on or grid)
+    raise InputError(f"{path}: labels from {low:g} to {high:g} do not fit 64 bits; number them anew")
+
+
+def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
+    """An image's first channel: float32, or the smallest integers that hold the labels.
+
+    A slice is laid where the slice in the file `like` is, on whose grid it lies, and stored as that one; without, in
+    the plane of world x and y.
+
+    Raises:
+        InputError: a batch, the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
+    """
+    refuse_batch(thing.batch, path)
+    data = thing.data[0, 0].detach().cpu().numpy()
+    if isinstance(thing, Labels):
+        data = data.astype(np.result_type(np.min_scalar_type(data.min()), np.min_scalar_type(data.max())))
+        if data.dtype.itemsize > 4:
+            raise InputError(
+                f"{path}: labels from {data.min()} to {data.max()} do not fit 32 bits, which is what NIfTI readers "
+                f"accept; number them anew"
+            )
+    else:
+        data = data.astype(np.float32)
+    refuse_sheared(thing.grid, path)
+    affine = affine3(thing.grid.affine)
+    if like is not None and thing.grid.ndim == 2:
+        lent = load(like)
+        data, affine = data.reshape(lent.shape[:3]), lent.affine
+    save(nib.Nifti1Image(data, affine), path)
+
+
+def write_field(transform: Displacement, path: str | Path) -> None:
+    """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm.
+
+    Raises:
+        InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
+    """
+    grid = transform.grid
+    refuse_batch(transform.batch, path)
+    refuse_sheared(grid, path)
+    world = grid.to_mm(transform.field[:1].detach().cpu().double())[0]
+    world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)
+    data = world.movedim(0, -1).numpy().astype(np.float32)
+    data = data.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim)
+    image = nib.Nifti1Image(data, affine3(grid.affine))
+    image.header.set_intent(VECTOR)
+    save(image, path)
+
+
+def read_field(path: str | Path) -> Displacement:
+    """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
+
+    Raises:
+        InputError: another shape or intent, components that are not finite, or nowhere in the world.
+    """
+    image = load(path)
+    intent, stored = int(image.header["intent_code"]), tuple(image.shape)
+    known = len(stored) == 5 and (stored[3:] == (1, 3) or stored[2:] == (1, 1, 2))
+    if intent not in (VECTOR, DISPVECT) or not known:
+        raise InputError(
+            f"{path}: not a displacement field: shape {stored}, intent {intent}; expected (X, Y, Z, 1, 3) or "
+            f"(X, Y, 1, 1, 2) with intent 1007 (LPS mm, as ANTs and ITK write) or 1006 (RAS mm); other tools would "
+            f"misread this file in silence"
+        )
+    ndim = stored[4]
+    grid = stored_grid(image, stored[:ndim], path)
+    data = stored_voxels(image, path).astype(np.float64)
+    refuse_not_finite(data, "components", path)
+    world = torch.from_numpy(data.reshape(*grid.shape, ndim)).movedim(-1, 0)
+    if intent == VECTOR:
+        world = world * ras_lps(ndim).view(-1, *[1] * ndim)
+    return Displacement(grid.from_mm(world[None]).float(), grid)
+
+
+def refuse_sheared(grid: Grid, path: str | Path) -> None:
+    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not.
+
+    Raises:
+        InputError: the axes of the grid are not orthogonal.
+    """
+    direction = grid.affine[:-1, :-1] / grid.spacing
+    skew = float((direction.T @ direction - torch.eye(grid.ndim, dtype=torch.float64)).abs().max())
+    if skew > SHEAR:
+        raise InputError(
+            f"{path}: the grid is sheared, its axes {np.degrees(np.arcsin(min(skew, 1))):.2g}° from orthogonal; ITK "
+            f"and ANTs would read another grid. Resample it (a fixed image: before registering) onto a grid whose "
+            f"affine is a rotation times the spacing"
+        )
+
+
+def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
+    """Refuse numbers that are NaN, infinite or beyond float32; `what` they are, in a word.
+
+    Raises:
+        InputError: there are any.
+    """
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise InputError(f"{path}: {bad} {what} are NaN or infinite (or beyond float32); replace them first")
+
+
+def save(image: nib.Nifti1Image, path: str | Path) -> None:
+    """Write beside, then rename.
+
+    Raises:
+        InputError: another ending than .nii or .nii.gz.
+    """
+    if not ends(path, NIFTI):
+        raise InputError(f"{path}: images are written as .nii or .nii.gz")
+    image.header["xyzt_units"] = int(image.header["xyzt_units"]) & TIME | MM
+    image.set_qform(image.affine, code=1)
+    image.set_sform(image.affine, code=1)
+    with atomic_write(path) as temporary:
+        nib.save(image, temporary)
+
+
+def load(path: str | Path) -> nib.Nifti1Pair:
+    """The file as nibabel has it, its voxels not read yet.
+
+    Raises:
+        InputError: no such file, a folder, or none that nibabel reads as an image.
+    """
+    refuse_absent(path)
+    if ends(path, FORMATS):
+        return read_itk(path)
+    try:
+        image = _opened(path)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a readable NIfTI image ({error}); {remedy(path)}") from error
+    if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
+        return _from_analyze(image, path)
+    if not isinstance(image, nib.Nifti1Pair):
+        raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
+    return image
+
+
+def _opened(path: str | Path) -> FileBasedImage:
+    """As nibabel has it; and pairs whose voxels alone are compressed, .hdr beside .img.gz, as LONI distributes them."""
+    header = Path(str(path)[: -len(".img.gz")] + ".hdr")
+    if not (ends(path, ".img.gz") and header.is_file()):
+        return nib.load(path)
+    image = nib.load(header)
+    image.file_map["image"].filename = str(path)
+    return type(image).from_file_map(image.file_map)
+
+
+def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
+    """The format before NIfTI, of which the first sets of images still come: taken as SPM and ITK take it."""
+    warnings.warn(
+        "an Analyze header (.hdr, .img) does not say which side is left; x is taken to run from right to left",
+        stacklevel=2,
+    )
+    return nib.Nifti1Image(stored_voxels(image, path), image.affine)
+
+
+def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
+    """A 2-D or 3-D array, as `spatial` has its shape, and its grid."""
+    image = load(path)
+    shape = spatial(image)
+    if len(shape) not in (2, 3):
+        raise InputError(
+            f"{path}: a {len(shape)}-D image of shape {tuple(image.shape)}; one 2-D or 3-D volume is expected: "
+            f"take one frame out of it first"
+        )
+    grid = stored_grid(image, _thick(shape, path), path)
+    values = stored_voxels(image, path)
+    return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
+
+
+def _thick(shape: tuple[int, ...], path: str | Path) -> tuple[int, ...]:
+    if len(shape) < 2 or min(shape) < 2:
+        raise InputError(f"{path}: shape {shape}; at least two voxels along each axis are needed")
+    return shape
+
+
+def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
+    """The stored shape without axes of length one at its end, and of a slice without the one it is thin along."""
+    shape = tuple(image.shape)
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 3 and shape.count(1) == 1:
+        return tuple(n for n in shape if n > 1)
+    return shape
+
+
+def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
+    """The voxels of a loaded file, one number each.
+
+    Raises:
+        InputError: colours, vectors or complex numbers, or a file that is cut short.
+    """
+    try:
+        if ends(path, ".nii.gz") and isinstance(image, nib.Nifti1Image):
+            # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
+            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
+        values = np.asanyarray(image.dataobj)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: the header is fine but the voxels cannot be read ({error})") from error
+    if values.dtype.kind not in "iuf":
+        what, remedy = (
+            ("complex numbers", "save the magnitude")
+            if values.dtype.kind == "c"
+            else ("colours", "save it in grey, or each colour as a file of its own: channels")
+        )
+        raise InputError(f"{path}: voxels are {what}; one plain number per voxel is expected: {remedy}")
+    return values
+
+
+def affine3(affine: Tensor) -> np.ndarray:
+    """A 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
+    out = np.eye(4)
+    keep = [*range(affine.shape[0] - 1), 3]
+    out[np.ix_(keep, keep)] = affine.numpy()
+    return out
+
+
+def ras_lps(ndim: int) -> Tensor:
+    return torch.tensor([-1.0, -1.0, 1.0][:ndim], dtype=torch.float64)
+
+
+def _differs(grid: Grid, on: Grid) -> str:
+    """What is not alike in two grids."""
+    said = [] if grid.shape == on.shape else [f"shape {grid.shape} against {on.shape}"]
+    if grid.ndim == on.ndim:
+        if not torch.allclose(grid.spacing, on.spacing, rtol=1e-4):
+            said.append(f"spacing {_short(grid.spacing)} against {_short(on.spacing)}")
+        if not torch.allclose(grid.affine[:-1, :-1] / grid.spacing, on.affine[:-1, :-1] / on.spacing, atol=1e-3):
+            said.append("its axes point elsewhere")
+        apart = float((grid.affine - on.affine)[:-1, -1].norm())
+        if apart > 0.01 * float(on.spacing.min()):
+            said.append(f"its first voxel lies {apart:.3g} mm from the image's")
+    return ", ".join(said) or "the affines differ"
+
+
+def _short(numbers: Tensor) -> str:
+    return "×".join(f"{x:.6g}" for x in numbers.tolist())

@@ -1,0 +1,119 @@
+"""Series of frames as 4-D NIfTI images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from pullback.errors import InputError
+from pullback.files.images.nifti import (
+    TIME,
+    affine3,
+    grid_of,
+    load,
+    refuse_not_finite,
+    refuse_sheared,
+    save,
+    spatial,
+    stored_voxels,
+)
+from pullback.space import Grid, Image, Series
+
+UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units
+
+
+@dataclass(frozen=True, eq=False)
+class StoredFrames(Sequence[Image]):
+    """The frames of a file: each becomes an image, float32, when it is asked for.
+
+    Attributes:
+        data: `(*grid.shape, T)` as stored, and where the file is not compressed still there.
+        grid: of each frame.
+    """
+
+    data: np.ndarray
+    grid: Grid
+
+    def __len__(self) -> int:
+        return self.data.shape[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StoredFrames": ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return StoredFrames(self.data[..., index], self.grid)
+        values = np.ascontiguousarray(self.data[..., index], np.float32)
+        return Image(torch.from_numpy(values)[None, None], self.grid)
+
+
+def is_series(path: str | Path) -> bool:
+    """Whether a file holds more than one frame."""
+    return len(spatial(load(path))) == 4
+
+
+def read_series(path: str | Path) -> Series:
+    """The frames of a file, placed as `read_image` places images; in 2-D too, where one axis in space has one voxel.
+
+    Raises:
+        InputError: not frames of one number a voxel, nowhere in the world, or not finite.
+    """
+    image = load(path)
+    shape = spatial(image)
+    if len(shape) != 4:
+        raise InputError(f"{path}: shape {tuple(image.shape)}; frames of a 3-D image, 4-D in all, are expected")
+    grid = grid_of(image, path)
+    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])
+    refuse_not_finite(values, "voxels", path)
+    first, step = float(image.header["toffset"]), float(image.header["pixdim"][4])
+    times = first + step * torch.arange(shape[3], dtype=torch.float64)
+    return Series(StoredFrames(values, grid), grid, times, UNITS.get(int(image.header["xyzt_units"]) & TIME, ""))
+
+
+def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
+    """As float32, frame by frame, with its time step and its unit; frames in 2-D lie as `write_image` has it.
+
+    Raises:
+        InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly
+            spaced, the unit is none of NIfTI's, or writing fails.
+    """
+    refuse_sheared(series.grid, path)
+    codes = {unit: code for code, unit in UNITS.items()}
+    if series.unit not in codes:
+        raise InputError(f"{path}: times in {series.unit!r}; NIfTI knows {', '.join(filter(None, codes))}")
+    affine, shape = affine3(series.grid.affine), (*series.grid.shape, 1)[:3]
+    if like is not None and series.grid.ndim == 2:
+        lent = load(like)
+        affine, shape = lent.affine, lent.shape[:3]
+    image = nib.Nifti1Image(_values(series, path).reshape(*shape, len(series)), affine)
+    image.header["pixdim"][4], image.header["toffset"] = _step(series.times, path), float(series.times[0])
+    image.header["xyzt_units"] = codes[series.unit]
+    save(image, path)
+
+
+def _values(series: Series, path: str | Path) -> np.ndarray:
+    """`(*grid.shape, T)` float32."""
+    if isinstance(series.frames, StoredFrames):
+        return series.frames.data.astype(np.float32, copy=False)
+    data = np.empty((*series.grid.shape, len(series)), np.float32)
+    for n, frame in enumerate(series):
+        if frame.data.shape[:2] != (1, 1):
+            raise InputError(f"{path}: frames (1, 1, …) are written, not {tuple(frame.data.shape)}; one file for each")
+        data[..., n] = frame.data[0, 0].detach().cpu().numpy()
+    return data
+
+
+def _step(times: torch.Tensor, path: str | Path) -> float:
+    steps = times.double().diff()
+    if not len(steps):
+        return 0.0
+    if float((steps - steps[0]).abs().max()) > 1e-5 * float(steps.abs().max()):
+        raise InputError(
+            f"{path}: NIfTI holds evenly spaced times alone, here {[round(t, 6) for t in times.tolist()]:}"
+        )
+    return float((times[-1] - times[0]) / len(steps))

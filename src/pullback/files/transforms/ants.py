@@ -1,0 +1,81 @@
+"""The pieces that ANTs leaves and takes: an affine, a warp, its inverse, and the composite of the first two."""
+
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+from pullback.errors import InputError
+from pullback.files.images.nifti import refuse_sheared
+from pullback.files.transforms.itk import affine_and_field, read_transform, write_transform
+from pullback.space import Grid, Transform, inverted
+
+AFFINE, WARP, INVERSE, COMPOSITE = "0GenericAffine.mat", "1Warp.nii.gz", "1InverseWarp.nii.gz", "Composite.h5"
+
+
+def write_ants(transform: Transform, prefix: str | Path, fixed: Grid) -> tuple[Path, ...]:
+    """`φ = A ∘ ψ` as `<prefix>0GenericAffine.mat` (A), `1Warp` and `1InverseWarp.nii.gz` (ψ, ψ⁻¹), `Composite.h5` (φ).
+
+    Images come to the fixed grid by `-t 1Warp -t 0GenericAffine.mat`, and back by `-t [0GenericAffine.mat,1] -t
+    1InverseWarp`. Where φ does not end in an affine, A is the identity; where φ is an affine, there are no warps. ψ is
+    written on its own grid where it is one field, else sampled on `fixed`.
+
+    Returns:
+        The names of the files written.
+
+    Raises:
+        InputError: a grid is sheared, or writing fails.
+    """
+    affine, warp = affine_and_field(transform, fixed)
+    pieces: dict[str, Transform] = {AFFINE: affine, COMPOSITE: affine}
+    if warp is not None:
+        refuse_sheared(warp.grid, f"{prefix}{WARP}")  # before the first of them is written
+        pieces |= {WARP: warp, INVERSE: warp.inverse(), COMPOSITE: affine @ warp}
+    for name, piece in pieces.items():
+        write_transform(piece, f"{prefix}{name}")
+    return tuple(Path(f"{prefix}{name}") for name in pieces)
+
+
+def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Transform:
+    """The transform that `antsApplyTransforms -t` makes of a list of files, in its order: points meet the first first.
+
+    Args:
+        pieces: affines, warps and composites.
+        invert: for each piece, whether it is inverted first, as `[piece,1]` is; missing ones are not.
+
+    Raises:
+        InputError: no pieces, one of them cannot be read, or they differ in their number of dimensions.
+    """
+    if not pieces or len(invert) > len(pieces):
+        raise InputError(f"ANTs: {len(pieces)} pieces and {len(invert)} marks of inversion; give each mark its piece")
+    marks = [*invert, *[False] * (len(pieces) - len(invert))]
+    read = [read_transform(piece) for piece in pieces]
+    for piece, transform in zip(pieces[1:], read[1:], strict=True):
+        if transform.ndim != read[0].ndim:
+            raise InputError(
+                f"{piece}: moves points in {transform.ndim} dimensions, {pieces[0]} in {read[0].ndim}; "
+                f"give transforms that are alike"
+            )
+    turned = [inverted(part) if mark else part for part, mark in zip(read, marks, strict=True)]
+    return reduce(lambda inner, outer: outer @ inner, turned)
+
+
+def read_prefix(prefix: str | Path) -> Transform:
+    """The forward transform of `<prefix>1Warp.nii.gz` and `<prefix>0GenericAffine.mat`, or of the one that is there.
+
+    Raises:
+        InputError: neither is there, or they cannot be read.
+    """
+    return read_ants(pieces_of(prefix))
+
+
+def pieces_of(prefix: str | Path) -> tuple[Path, ...]:
+    """Those of the forward transform that are there, in the order of `read_ants`.
+
+    Raises:
+        InputError: none is there.
+    """
+    pieces = [Path(f"{prefix}{name}") for name in (WARP, AFFINE)]
+    there = tuple(piece for piece in pieces if piece.is_file())
+    if not there:
+        raise InputError(f"{prefix}: neither {pieces[0].name} nor {pieces[1].name} is there; give ANTs' output prefix")
+    return there

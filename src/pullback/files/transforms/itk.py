@@ -1,0 +1,214 @@
+"""Transforms as ITK, ANTs and Slicer read them: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as NIfTI."""
+
+from functools import reduce, singledispatch
+from pathlib import Path
+from typing import TypeGuard
+
+import h5py
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from pullback.errors import InputError
+from pullback.files.images.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
+from pullback.files.suffixes import NIFTI, ends, refuse_absent, refuse_batch
+from pullback.records.atomic import atomic_write
+from pullback.space import Affine, Dense, Displacement, Flow, Geodesic, Grid, Linear, Transform, Velocity, split
+
+HDF5 = (".h5", ".hdf5")
+STORED = (Displacement, Velocity, Flow, Geodesic)  # files hold their displacement; it is linear between voxels
+FLAT = 1e-12  # determinant of an affine, up to which it has no inverse
+TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
+
+
+def write_transform(transform: Transform, path: str | Path, on: Grid | None = None) -> None:
+    """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform.
+
+    Given `on`, the fixed image's grid, any transform is first sampled there: all of it for a NIfTI field, all but the
+    affine that ends it for an ITK file.
+
+    Raises:
+        InputError: a batch, an ending that is none of these, a kind of file that does not hold this transform, a grid
+            that is sheared, or writing fails.
+    """
+    refuse_batch(transform.batch, path)
+    if ends(path, NIFTI):
+        field = transform if on is None else Displacement(transform.displacement(on), on)
+        if not is_field(field):
+            raise InputError(
+                f"{path}: this {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
+                f"image) on which to sample it: --fixed, or `like` of pb.write"
+            )
+        write_field(Displacement(field.own_displacement, field.grid), path)
+    elif str(path).endswith(TRANSFORMS):
+        if on is not None:
+            affine, rest = affine_and_field(transform, on)
+            transform = affine if rest is None else affine @ rest
+        with atomic_write(path) as temporary:
+            try:
+                sitk.WriteTransform(_to_itk(transform, path), str(temporary))
+            except RuntimeError as error:
+                raise InputError(f"{path}: ITK cannot write this: {_last_line(error)}") from error
+            if str(path).endswith(HDF5):
+                _forget_when(temporary)
+    else:
+        raise InputError(f"{path}: transforms are written as {', '.join(NIFTI + TRANSFORMS)}")
+
+
+def read_transform(path: str | Path) -> Transform:
+    """What `write_transform`, ITK or ANTs wrote: affine, displacement field or a composite of them.
+
+    Raises:
+        InputError: no such file, or not a transform of these kinds.
+    """
+    if ends(path, NIFTI):
+        return read_field(path)
+    refuse_absent(path)
+    if ends(path, HDF5):
+        _refuse_cut(path)
+    try:
+        return _from_itk(sitk.ReadTransform(str(path)), path)
+    except RuntimeError as error:
+        kinds = ", ".join(NIFTI + TRANSFORMS)
+        raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
+
+
+def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Dense | None]:
+    """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in an affine, None where it is one.
+
+    ψ stays on its own grid where it is a displacement or a velocity; else it is sampled on `on`.
+    """
+    affine, rest = split(transform)
+    return affine, rest if rest is None or is_field(rest) else Displacement(rest.displacement(on), on)
+
+
+def is_field(transform: Transform) -> TypeGuard[Dense]:
+    """Whether files hold it as the displacement on its own grid, which is linear between voxels."""
+    return isinstance(transform, STORED)
+
+
+def holds(transform: Transform) -> bool:
+    """Whether an ITK file holds it as it is: linear maps, fields and chains of them."""
+    return all(to_itk.dispatch(type(part)) is not to_itk.dispatch(object) for part in transform.parts)
+
+
+def _forget_when(path: Path) -> None:
+    """The same content without the second of its writing: the same work gives the same bytes."""
+    with atomic_write(path) as temporary, h5py.File(path) as timed, h5py.File(temporary, "w") as plain:
+
+        def copied(name: str, part: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(part, h5py.Dataset):
+                plain.create_dataset(name, data=part[()], dtype=part.dtype)
+
+        timed.visititems(copied)
+
+
+def _refuse_cut(path: str | Path) -> None:
+    """HDF5 begins with how long the file is; of one that is shorter, ITK's reader would print pages on stderr.
+
+    The place depends on the version of the superblock (HDF5 file format specification, II.A).
+    """
+    content = Path(path).read_bytes()
+    at = {0: 40, 1: 44, 2: 28, 3: 28}.get(content[8] if len(content) > 52 else -1)
+    if not content.startswith(b"\x89HDF\r\n\x1a\n") or at is None:
+        raise InputError(f"{path}: not a transform: no HDF5 file, whatever its name says; copy it anew")
+    length = int.from_bytes(content[at : at + 8], "little")
+    if len(content) < length:
+        raise InputError(f"{path}: not a transform: cut short, {len(content)} of {length} bytes; copy it anew")
+
+
+def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
+    """ITK applies the transform added last first. In HDF5 all are composites: nitransforms reads nothing else."""
+    if str(path).endswith(".mat") and transform.as_affine is None:
+        raise InputError(f"{path}: .mat holds an affine, and this transform deforms; write it as .h5")
+    parts = [to_itk(part, path) for part in transform.parts]
+    return parts[0] if len(parts) == 1 and not str(path).endswith(HDF5) else sitk.CompositeTransform(parts)
+
+
+@singledispatch
+def to_itk(part: Transform, path: str | Path) -> sitk.Transform:
+    """One part of a transform as ITK has it; a kind of transform registers its own form.
+
+    Raises:
+        InputError: ITK has no form for this kind, or its grid is sheared.
+    """
+    raise InputError(
+        f"{path}: {type(part).__name__} has no form in ITK; name the grid (the fixed image) on which to sample "
+        f"it: --fixed, or `like` of pb.write"
+    )
+
+
+@to_itk.register
+def _(part: Linear, path: str | Path) -> sitk.Transform:
+    ras = part.matrix.detach().double().cpu().numpy()
+    matrix = ras[0] if ras.ndim == 3 else ras
+    matrix = _flip(len(matrix) - 1) @ matrix @ _flip(len(matrix) - 1)
+    out = sitk.AffineTransform(len(matrix) - 1)
+    out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
+    out.SetTranslation(matrix[:-1, -1].tolist())
+    return out
+
+
+@to_itk.register(Displacement)
+@to_itk.register(Velocity)
+@to_itk.register(Flow)
+@to_itk.register(Geodesic)
+def _(part: Dense, path: str | Path) -> sitk.Transform:
+    refuse_sheared(part.grid, path)
+    return sitk.DisplacementFieldTransform(_field_image(part))
+
+
+def _field_image(transform: Dense) -> sitk.Image:
+    grid, ndim = transform.grid, transform.grid.ndim
+    lps = _flip(ndim) @ grid.affine.numpy()
+    spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
+    direction = lps[:-1, :-1] / spacing
+    mm = grid.to_mm(transform.own_displacement[:1].detach().cpu().double())[0]
+    world = mm.permute(*range(ndim, -1, -1)) * ras_lps(ndim)
+    image = sitk.GetImageFromArray(world.contiguous().numpy(), isVector=True)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection(direction.ravel().tolist())
+    image.SetOrigin(lps[:-1, -1].tolist())
+    return image
+
+
+def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
+    ndim = transform.GetDimension()
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        composite = sitk.CompositeTransform(transform)
+        parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
+        if not parts:
+            return Affine.identity(ndim)
+        return reduce(lambda outer, inner: outer @ inner, (_from_itk(part, path) for part in parts))
+    if transform.GetTransformEnum() == sitk.sitkDisplacementField:
+        return _from_field_image(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
+    if transform.IsLinear():
+        origin = np.array(transform.TransformPoint([0.0] * ndim))
+        columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
+        matrix = np.eye(ndim + 1)
+        matrix[:-1, :-1], matrix[:-1, -1] = np.stack(columns, 1), origin
+        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < FLAT:
+            raise InputError(f"{path}: the affine cannot be inverted, it flattens the image; estimate it anew")
+        return Affine(torch.from_numpy(_flip(ndim) @ matrix @ _flip(ndim)))
+    raise InputError(f"{path}: a {transform.GetName()} is not read; affine, displacement field and composites are")
+
+
+def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
+    ndim = image.GetDimension()
+    lps = np.eye(ndim + 1)
+    lps[:-1, :-1] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
+    lps[:-1, -1] = image.GetOrigin()
+    world = sitk.GetArrayFromImage(image).astype(np.float64)
+    refuse_not_finite(world, "components", path)
+    mm = (torch.from_numpy(world) * ras_lps(ndim)).permute(*range(ndim, -1, -1))
+    grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
+    return Displacement(grid.from_mm(mm[None]).float(), grid)
+
+
+def _flip(ndim: int) -> np.ndarray:
+    """RAS to LPS and back."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0] if ndim == 3 else [-1.0, -1.0, 1.0])
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()

@@ -1,0 +1,100 @@
+"""Two clouds aligned by what their points' neighbourhoods look like.
+
+Hansen & Heinrich: Deep learning based geometric registration for medical images: how accurate can we get without visual
+features?, IPMI 2021: features of a graph network, then sparse loopy belief propagation. All strategies of learning in
+this folder share this model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pullback.example import PointPair
+from pullback.numerics.graph import gather_rows
+from pullback.numerics.spline import Spline, spline
+from pullback.solvers import BeliefPropagation, RobustPointMatching
+from pullback.space import Points
+
+
+@dataclass(frozen=True)
+class Match:
+    """Displacements of the fixed points, from features of a network.
+
+    Where the pair does not say where they start, the clouds are laid over each other first, by the mean and the spread
+    of each along each axis: the paper's clouds come aligned by their lung masks, these do not.
+
+    Attributes:
+        solver: chooses among displacements.
+    """
+
+    solver: BeliefPropagation = BeliefPropagation()
+
+    def __call__(self, network: Callable[..., Any], pair: PointPair) -> Tensor:
+        """The displacement of the chosen fixed points from where they are stored, `(n, 3)` in mm.
+
+        Args:
+            network: points to features, `(N, 3)` in mm to `(N, C)`; it sees all points, those that start where they do.
+        """
+        fixed, moving = pair.fixed.data[0], pair.moving.data[0]
+        placed = overlaid(fixed, moving) if pair.start is None else pair.start.data[0]
+        here, there = network(placed), network(moving)
+        if pair.chosen is not None:
+            fixed, placed, here = fixed[pair.chosen], placed[pair.chosen], gather_rows(here, pair.chosen[None])[0]
+        return placed - fixed + self.solver(placed, moving, here, there)
+
+
+@dataclass(frozen=True)
+class RegisterClouds:
+    """Two clouds to a displacement of all space: what a trained network is used by, and what its labels are made by.
+
+    The displacements found are smoothed by a spline, by which the fixed points are placed anew; then what is left is
+    looked for among fewer, nearer points; in the end the points settle where they are, without features, and the
+    organs' surfaces, where they are known, with them.
+
+    Attributes:
+        passes: one solver each.
+        smoothing: of the spline, in mm: it evens out the gaps between the clouds, whose points lie some 7 mm apart and
+            of which many lack a partner.
+        settle: the last step; None leaves it out.
+    """
+
+    passes: tuple[BeliefPropagation, ...] = (BeliefPropagation(64, iterations=10), BeliefPropagation(32, iterations=10))
+    smoothing: float = 100.0
+    settle: RobustPointMatching | None = RobustPointMatching()
+
+    def __call__(self, network: Callable[..., Any], pair: PointPair) -> Spline:
+        """The displacement in mm, a function of points `(N, 3)` in mm, float64."""
+        return self.stages(network, pair)[-1]
+
+    @torch.no_grad()
+    def stages(self, network: Callable[..., Any], pair: PointPair) -> list[Spline]:
+        """After each pass, and after settling."""
+        fixed, found = pair.fixed.data[0].double(), list[Spline]()
+        seen = replace(pair, chosen=None)
+        for solver in self.passes:
+            displacement = Match(solver)(network, seen)
+            found.append(spline(fixed, displacement.double(), self.smoothing))
+            placed = (fixed + found[-1](fixed)).to(pair.fixed.data)
+            seen = replace(seen, start=Points(placed[None]))
+        if self.settle is not None:
+            surfaces = pair.surfaces and (pair.surfaces[0].data[0].double(), pair.surfaces[1].data[0].double())
+            found.append(self.settle(fixed, pair.moving.data[0].double(), found[-1], surfaces))
+        return found
+
+
+def overlay(fixed: Tensor, moving: Tensor) -> Callable[[Tensor], Tensor]:
+    """The displacement of points `(…, 3)` that brings mean and spread of the fixed cloud to those of the moving one."""
+    stretch = moving.std(0) / fixed.std(0)
+
+    def displacement(points: Tensor) -> Tensor:
+        return (points - fixed.mean(0)) * (stretch - 1) + moving.mean(0) - fixed.mean(0)
+
+    return displacement
+
+
+def overlaid(fixed: Tensor, moving: Tensor) -> Tensor:
+    """The fixed points, moved and stretched along each axis to the mean and the spread of the moving ones."""
+    return fixed + overlay(fixed, moving)(fixed)

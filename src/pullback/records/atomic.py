@@ -1,0 +1,47 @@
+"""Nothing half-written: write beside, then rename."""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pullback.errors import InputError
+from pullback.files.suffixes import ends
+
+TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{16}(\.\w+){0,2}", re.DOTALL)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A temporary name next to `path` that becomes `path` when all went well, and goes when it did not.
+
+    Who may read the file is left to the umask, whatever the permissions with which its writer makes files.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or writing fails; what was at `path` is still there.
+    """
+    path = Path(path)
+    suffix = "".join(path.suffixes[-2:] if ends(path, ".gz") else path.suffixes[-1:]).lower()  # as each writer knows it
+    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
+        mode = os.fstat(handle).st_mode & 0o777
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write there: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(mode)  # some writers, safetensors for one, put a file of their own in its place
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: writing failed ({error.strerror or error}); nothing was left there") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What a process that was killed within `beside` left in a folder."""
+    return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]

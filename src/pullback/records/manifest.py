@@ -1,0 +1,59 @@
+"""What a result needs to be believed later: versions, machine, memory."""
+
+import contextlib
+import json
+import os
+import platform
+import resource
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from pullback.records.atomic import atomic_write
+
+_STATUS = Path("/proc/self/status")
+LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning-fabric")
+
+
+def manifest() -> dict[str, object]:
+    """Versions, machine and moment of this process."""
+    return {
+        "pullback": version("pullback"),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "platform": platform.platform(),
+        "processor": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "command": sys.argv,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory this process has held, in MB: of `device` where that is an accelerator, else resident.
+
+    Since its start, or where the system can tell, since `forget_peak_memory`.
+    """
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device) / 1e6
+    if _STATUS.is_file():
+        (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return float(line.split()[1]) * 1.024e-3
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Measure the peak anew from here on, on accelerators and on Linux; elsewhere the peak since the start remains."""
+    if device.type != "cpu":
+        torch.accelerator.reset_peak_memory_stats(device)
+    elif _STATUS.is_file():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def write_json(content: object, path: str | Path) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")

@@ -1,0 +1,112 @@
+"""Deformable alignment, coarse to fine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pullback.alignment import Alignment, Pair, one_by_one
+from pullback.energies import LNCC, Diffusion, Energy
+from pullback.energies.regularity import stiffened
+from pullback.solvers.descend import Converged, Descend
+from pullback.solvers.levels import Levels
+from pullback.solvers.linear_stage import within_view
+from pullback.space import Affine, Dense, Displacement, Grid, Image, Linear, Transform, Velocity, as_field, split
+from pullback.stats import Stats
+
+
+@dataclass(frozen=True)
+class DeformableStage:
+    """The register that descends `energy` by a field, from a linear start on.
+
+    The moving image is not resampled for the start: its grid is laid where the start puts it. So the field lives in
+    the fixed world, and the answer is start ∘ field. Similarity is a mean over what the masks leave to compare,
+    regularity one over the whole grid: its weight grows as that shrinks, so that a voxel is worth the same with a mask
+    as without.
+
+    Attributes:
+        energy: similarity and regularity.
+        coarse: the same on all levels but the last, where images have less noise; None is `energy`.
+        kind: of the field: `Velocity` (diffeomorphic), `Displacement` or `BSpline`.
+        draft: the kind while it is descended, of the same field, where that is another: a velocity's exponential in
+            few squarings tells nearly the same and costs half.
+        levels: of resolution.
+        steps: at most, of the last levels, coarse to fine; the first number serves the coarsest level, however few
+            there are, and all before the last.
+        solver: the descent on each level; its step is in voxels of the field.
+        ratio: voxels of the field in voxels of the level: 1, or for `BSpline` the distance of its control points.
+    """
+
+    energy: Energy = LNCC(9, noise=1e-4) + 1.0 * Diffusion()
+    coarse: Energy | None = None
+    kind: Callable[[Tensor, Grid], Dense] = Velocity
+    draft: Callable[[Tensor, Grid], Dense] | None = None
+    levels: Levels = Levels()
+    steps: tuple[int, ...] = (80, 60, 30)
+    solver: Descend = Descend(step_size=0.1, until=Converged())
+    ratio: int = 1
+
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        """Fixed → moving; of a batch each pair by itself.
+
+        A `start` that is a field itself is refined as it is, on the finest level alone.
+        """
+        return one_by_one(self._one, fixed, moving, start)
+
+    def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
+        begin, field = _split(start, fixed)
+        pair = Pair(fixed, placed(moving, begin))
+        levels = [replace(level, moving=within_view(level.moving)) for level in self.levels(pair)]
+        stiffness = 1 / _compared(pair)
+        if field is None:
+            field, stats = self._descend(fixed, levels, stiffness)
+        else:
+            field, stats = self._solver(0)(stiffened(self.energy, stiffness).on(levels[-1]), start=field)
+        whole = begin @ field if start is None or start.parts[0].as_affine is not None else field
+        return Alignment(Pair(fixed, moving), whole, stats=Stats(start=start).then(stats))
+
+    def _descend(self, fixed: Image, levels: Sequence[Pair], stiffness: float) -> tuple[Dense, Stats]:
+        grids = [self._grid(level.fixed.grid) for level in levels]
+        field, stats = (self.draft or self.kind)(Displacement.identity(grids[0], fixed.data).field, grids[0]), Stats()
+        for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
+            energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
+            solver = self._solver(len(levels) - 1 - n if n else len(self.steps))
+            field, descent = solver(stiffened(energy, stiffness).on(level), start=field.on(grid))
+            stats = stats.then(descent)
+        return self.kind(field.field, field.grid), stats
+
+    def _grid(self, level: Grid) -> Grid:
+        return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))
+
+    def _solver(self, finer: int) -> Descend:
+        """That of the level which `finer` levels follow."""
+        return replace(self.solver, steps=self.steps[max(len(self.steps) - 1 - finer, 0)])
+
+
+def _compared(pair: Pair) -> float:
+    """The share of the fixed grid that the masks leave to compare; all of it where they leave nothing."""
+    mask = Alignment(pair, Affine.identity(pair.fixed.grid.ndim)).mask
+    return 1.0 if mask is None or not mask.any() else float(mask.float().mean())
+
+
+def placed(image: Image, start: Linear) -> Image:
+    """The image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels.
+
+    Raises:
+        ValueError: a batch of maps.
+    """
+    matrix = start.matrix.detach().to(image.grid.affine).reshape(-1, *image.grid.affine.shape)
+    if len(matrix) != 1:
+        raise ValueError(f"placed: one linear map expected, got a batch of {len(matrix)}")
+    return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(matrix[0]) @ image.grid.affine))
+
+
+def _split(start: Transform | None, fixed: Image) -> tuple[Linear, Dense | None]:
+    """A linear map and the field that comes before it, if any: what is no field becomes one on the fixed grid."""
+    if start is None:
+        return Affine.identity(fixed.grid.ndim), None
+    if start.as_affine is not None:
+        return start.as_affine, None
+    affine, rest = split(start.to(fixed.data.device))
+    return affine, None if rest is None else as_field(rest, fixed.grid)
