@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError, refuse
+from pullback.example import PointPair
 from pullback.files import read_labels, read_points, write_points, write_transform
 from pullback.files.suffixes import POINTS, ends
 from pullback.files.transforms.itk import FLAT
-from pullback.methods.points.clouds import gap_of, match_clouds
+from pullback.methods.points.graph_propagation import GraphPropagation, gap_of
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.records.atomic import atomic_write
@@ -107,7 +108,7 @@ def match_files(
         if partners is not None:
             found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
         else:
-            found = match_clouds(here.points, there.points, surfaces, network=features)
+            found = GraphPropagation()(PointPair(here.points, there.points, *(surfaces or ())), features)
         seconds = time.perf_counter() - clock
         transform = gridded(found, _grid(here.points, surfaces))
         inverse = transform.inverse()
