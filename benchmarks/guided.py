@@ -63,7 +63,7 @@ def main() -> None:
     given = options.parse_args()
     fabric = Fabric(accelerator="auto", devices=1, precision=given.precision)
     pair = make_pair(tuple(given.shape)).to(fabric.device)
-    name, kind = NETWORKS[given.network]
+    name, kind, _ = NETWORKS[given.network]
     with seeded(0):
         network = kind(ndim=3).to(fabric.device)
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)
