@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from pullback.data import LungCase, LungScans, Singles, lung_fold, read_lung
 from pullback.data.lung import FOLDS
 from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
-from pullback.methods.points.cyclical import PointLabels, untrained
-from pullback.methods.points.graph_propagation import RegisterClouds, overlay
+from pullback.methods.points.cyclical import PointLabels
+from pullback.methods.points.graph_propagation import RegisterClouds, overlay, untrained
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.metrics.learn2reg import sdlogj
 from pullback.records.atomic import atomic_write

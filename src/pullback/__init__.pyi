@@ -60,7 +60,6 @@ from .methods.pair.self_training import SelfTraining as SelfTraining
 from .methods.pair.transmorph import TransMorph as TransMorph
 from .methods.pair.vit_v_net import ViTVNet as ViTVNet
 from .methods.pair.voxelmorph import VoxelMorph as VoxelMorph
-from .methods.points.clouds import match_clouds as match_clouds
 from .methods.pose.cross_ngf import CrossNGF as CrossNGF
 from .methods.pose.initialise import Initialise as Initialise
 from .metrics import (

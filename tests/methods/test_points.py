@@ -20,10 +20,9 @@ from pullback.methods.points.augment import (
     Rigid,
     Synthetic,
 )
-from pullback.methods.points.clouds import match_clouds
-from pullback.methods.points.cyclical import PointLabels, untrained
+from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.evaluation import LandmarkEvaluation
-from pullback.methods.points.graph_propagation import Match, RegisterClouds, overlaid
+from pullback.methods.points.graph_propagation import GraphPropagation, Match, RegisterClouds, overlaid, untrained
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.numerics.random import make_generator
 from pullback.solvers import BeliefPropagation
@@ -307,7 +306,7 @@ def test_the_unit_and_the_place_of_clouds_do_not_matter():
 
     def matched(unit, shift):
         ends = (Points(unit * each.data.double() + shift) for each in (pair.fixed, pair.moving))
-        return (match_clouds(*ends, register=REGISTER)(unit * anywhere + shift) - shift) / unit
+        return (GraphPropagation(REGISTER)(PointPair(*ends))(unit * anywhere + shift) - shift) / unit
 
     here, there = matched(1.0, 0.0), matched(1e-3, -4.0)
     torch.testing.assert_close(there, here, atol=0.05, rtol=0)
@@ -318,10 +317,10 @@ def test_the_unit_and_the_place_of_clouds_do_not_matter():
     ("points", "what"),
     [
         (torch.rand(1, 19, 3), "at least 20 points in 3-D expected, got 19"),
-        (torch.rand(1, 50, 2), "got 50, 2-D"),
+        (torch.rand(1, 50, 2), "in 3-D expected, got 40, 2-D"),
         (torch.zeros(1, 50, 3), "lie in pairs"),
     ],
 )
 def test_clouds_that_cannot_be_matched_are_refused(points, what):
     with pytest.raises(InputError, match=what):
-        match_clouds(Points(torch.rand(1, 40, 3)), Points(points))
+        GraphPropagation()(PointPair(Points(torch.rand(1, 40, points.shape[2])), Points(points)))

@@ -24,6 +24,8 @@ class Paper:
         year: of publication.
         doi: without `https://doi.org/`; "" where there is none.
         kind: of the BibTeX entry: `"article"`, `"inproceedings"`, `"misc"`.
+        volume: of the journal.
+        pages: first and last, `"26--41"`, or the number of the article.
     """
 
     key: str
@@ -33,6 +35,15 @@ class Paper:
     year: int
     doi: str = ""
     kind: str = "inproceedings"
+    volume: str = ""
+    pages: str = ""
+
+    @property
+    def brief(self) -> str:
+        """Authors and year as a text cites them: "Xin et al. 2024"."""
+        names = [author.split(",")[0] for author in self.authors.split(" and ")]
+        first = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+        return f"{first} {self.year}"
 
     def bibtex(self) -> str:
         """Return the entry for a bibliography."""
@@ -41,6 +52,8 @@ class Paper:
             "author": self.authors,
             "title": f"{{{self.title}}}",
             where: self.venue,
+            "volume": self.volume,
+            "pages": self.pages,
             "year": str(self.year),
             "doi": self.doi,
         }
@@ -58,8 +71,9 @@ class Method:
         trained: whether it learns, by `pullback train`.
         papers: that describe it; the first is the one it stands for.
         keys: further names, each of a variant.
-        register: what aligns two files without training, as a value whose parts `--set` changes; None where it must
-            learn first.
+        register: what aligns without training, as a value whose parts `--set` changes; None where it must learn first.
+            Of pairs it goes on from a start (`solvers.Refine`), of poses it needs none (`Register`), of points it takes
+            a `PointPair` and the network whose features it uses, or None, and answers with a transform.
         solves: problems of `pullback.testing`, by name, whose known answers it finds.
     """
 

@@ -1,150 +1,81 @@
-"""Cyclical self-training (Bigalke et al. 2023) and its twins, in which the same network learns by a metric.
+"""Cyclical self-training (Bigalke et al. 2023) of features of images and of clouds, and of VoxelMorph.
 
-Twins have as many updates, batches and the same augmentation; but one cosine over all of them, all training pairs in
-place of those that were labelled, and the checkpoint that is best of every 250 updates, not of every round.
+Sizes and updates are those of `feature_registration`, for clouds of `graph_propagation`; what differs from them:
 
-The abdomen has the paper's numbers: 8 rounds of 1,000 updates, batches of two, and strides after which an image of 192
-voxels is 24 long; and all 136 pairs of the 17 scans that are not kept for validation (the paper: 190 of 20), whose
-labels take 6.4 GB of memory, and as much on disk for each round. The others are for images about half as long, or less:
-the third stride is 1, which leaves them as many; and those of the study for two cores, with half the channels. Crops of
-hippocampi deform more within their few voxels and have less regularity: untrained networks leave some 0.1 % of the
-validation pairs' voxels folded.
-
-Features of clouds have the paper's rounds, batches and rates, 60 epochs of the five to seven patients that are left to
-learn from. What they are compared with learns as long as all rounds together, and is validated every 120 updates, which
-are a round.
+| | paper | here | why |
+|---|---|---|---|
+| rounds of features of images | 8 of 1,000 updates | 8 on `abdomen`; 3 to 5 elsewhere | fewer updates |
+| pairs that are labelled | 190 | 136 on `abdomen`, 6.4 GB of labels; 30 to 100 elsewhere | of 17 scans, see there |
+| learning rate | one cosine a round | the same | |
+| checkpoint | | of the best round | as of any training |
+| clouds | 60 epochs in five rounds | the same | |
+| VoxelMorph (Xin et al. 2024, table 3) | | five rounds of at most 200 pairs, in as many updates as `ofg` | |
+| its labels | | 50 steps of descent at a voxel each | a label may lie far from the guess |
+| its augmentation | affine | on the papers' sets | within few updates it learns nothing but the affines |
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
-from pullback.data import Dataset, Learn2Reg, LungKeypoints
-from pullback.energies import LNCC, MIND, Diffusion
-from pullback.example import Supervision
 from pullback.methods.pair.cyclical import AUGMENT, FieldLabels, WithRefinement
-from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
-from pullback.methods.points.augment import (
-    Affines,
-    Chosen,
-    FromLandmarks,
-    NearTruth,
-    RandomField,
-    Rigid,
-    Synthetic,
-)
+from pullback.methods.points.augment import Affines, NearTruth
 from pullback.methods.points.cyclical import PointLabels
-from pullback.methods.points.evaluation import LandmarkEvaluation
-from pullback.methods.points.supervision import ByMetric, PointDistance
-from pullback.networks import GraphFeatures
-from pullback.recipes.ofg import ENERGY, recipes as guided
-from pullback.solvers import Descend, FeatureDescent, InstanceOptimisation
+from pullback.methods.points.supervision import PointDistance
+from pullback.recipes.datasets import DATASETS
+from pullback.recipes.feature_registration import METRICS, NETWORK, SIZES, by_metric
+from pullback.recipes.graph_propagation import DATA as CLOUDS, NETWORK as GRAPH, features
+from pullback.recipes.lookup import Key
+from pullback.recipes.unsupervised import ENERGY, TRAINING, unsupervised
+from pullback.solvers import Descend, InstanceOptimisation
 from pullback.study.recipe import Recipe
-from pullback.training import Cosine, Cyclical, InTurn, KnownTransform, Once, Procedure, Steps, Training, Unsupervised
+from pullback.training import Cosine, Cyclical, KnownTransform
 
-FULL = Training(updates=8000, batch=2, lr=1e-3, schedule=Cosine(0.01))
-SMALL = replace(FULL, updates=1000)
-QUARTER, EIGHTH = {"strides": (2, 2, 1)}, {"strides": (2, 2, 2)}
-NARROW = {**QUARTER, "widths": (16, 32, 64)}
-SUPPLE = {"refinement": Refinement(descent=FeatureDescent(1.5, Descend(steps=50, step_size=1.0)))}
-PAPERS = ("ixi", "oasis", "lpba40", "abdomen")
-MORE = ("slices", "ixi", "oasis", "lpba40")  # on which VoxelMorph alone learns so
-LEARNED: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
-    {
-        "cyclical": ("cyclical self-training", KnownTransform()),
-        "mind": ("by MIND", Unsupervised(MIND() + 0.1 * Diffusion())),
-        "ncc": ("by LNCC", Unsupervised(LNCC(9) + 1.0 * Diffusion())),
-    }
+METHOD = "cyclical"
+ROUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"phantom": (3, 40), "folder": (5, 100), "hippocampus": (5, 60), "brains": (4, 30), "abdomen": (8, 136)}
 )
-ROUNDS = partial(Cyclical, FieldLabels(), augment=AUGMENT)
-_SETS: Mapping[str, tuple[str, Mapping[str, Any], Training, Cyclical]] = MappingProxyType(
-    {
-        "phantom": ("the built-in cohort", NARROW, replace(FULL, updates=150), ROUNDS(rounds=3, pairs=40)),
-        "folder": ("your own folder of images", QUARTER, SMALL, ROUNDS(rounds=5, pairs=100)),
-        "hippocampus": (
-            "hippocampus MR (Learn2Reg)",
-            NARROW | SUPPLE,
-            replace(FULL, updates=2000),
-            ROUNDS(rounds=5, pairs=60),
-        ),
-        "brains": ("whole brains on one grid", NARROW, replace(FULL, updates=400), ROUNDS(rounds=4, pairs=30)),
-        "abdomen": ("Abdomen CT-CT (Learn2Reg 2020)", EIGHTH, FULL, ROUNDS(rounds=8, pairs=136)),
-    }
-)
+"""Rounds, and pairs that are labelled for each, by data set."""
+AUGMENTED = ("ixi", "oasis", "lpba40", "abdomen")
 
 
-def _data(name: str) -> Dataset:
-    """As of guidance; of the abdomen each test pair one way, as in the paper's 45."""
-    data = guided[f"ofg_voxelmorph_{name}"].data
-    return replace(data, both_ways=False) if isinstance(data, Learn2Reg) else data
-
-
-def _voxelmorph(name: str) -> Recipe:
-    """In as many updates as On-the-Fly Guidance has on the same images, in five rounds, and of at most 200 pairs.
-
-    What belongs to cyclical self-training stays with it: cosine restarts, pairs that are drawn once, and 50 steps of
-    descent at a voxel each, after which a label may be far from the guess; the network sees few of them. Augmentation
-    is kept where there are updates enough: within few a network that predicts fields learns nothing but the random
-    affines.
-    """
-    base, pairs = guided[f"ofg_voxelmorph_{name}"], _SETS[name][3].pairs if name in _SETS else 200
-    refine = InstanceOptimisation(ENERGY, Descend(steps=50, step_size=1.0))
+def in_rounds(data: str) -> Recipe:
+    """Return the recipe of features of images on one of the data sets in `ROUNDS`."""
+    twin, (rounds, pairs) = by_metric(next(iter(METRICS)), data), ROUNDS[data]
     return replace(
-        base,
-        about=f"{base.about.replace('On-the-Fly Guidance', 'cyclical self-training')}: beside Xin et al. 2024, table 3",
-        network=partial(WithRefinement, network=base.network, refine=refine),
+        twin,
+        about=f"Features between which an optimiser finds the way, cyclical self-training, {DATASETS[data].about}",
         supervision=KnownTransform(),
-        training=replace(base.training, schedule=Cosine(0.01)),
-        procedure=Cyclical(FieldLabels(), 5, pairs, AUGMENT if name in PAPERS else None),
+        training=replace(twin.training, augment=None),
+        procedure=Cyclical(FieldLabels(), rounds, pairs, AUGMENT),
     )
 
 
-CLOUDS = Training(updates=600, batch=4, lr=1e-3, schedule=Steps(), validate_every=120)
-_POINTS: Mapping[str, tuple[str, Supervision, tuple[Any, ...], Procedure]] = MappingProxyType(
-    {
-        "cyclical": (
+def voxelmorph(data: str) -> Recipe:
+    """Return the recipe of VoxelMorph on one of the data sets of `unsupervised`."""
+    plain = unsupervised("voxelmorph", data)
+    refine = InstanceOptimisation(ENERGY, Descend(steps=50, step_size=1.0))
+    pairs = ROUNDS[data][1] if data in ROUNDS else 200
+    return replace(
+        plain,
+        about=f"VoxelMorph, cyclical self-training, {DATASETS[data].about}: beside Xin et al. 2024, table 3",
+        network=partial(WithRefinement, network=plain.network, refine=refine),
+        supervision=KnownTransform(),
+        training=replace(plain.training, schedule=Cosine(0.01)),
+        procedure=Cyclical(FieldLabels(), 5, pairs, AUGMENT if data in AUGMENTED else None),
+    )
+
+
+recipes: Mapping[Key, Recipe] = MappingProxyType(
+    {Key(METHOD, NETWORK, data): in_rounds(data) for data in SIZES}
+    | {Key(METHOD, "voxelmorph", data): voxelmorph(data) for data in TRAINING}
+    | {
+        Key(METHOD, GRAPH, CLOUDS): features(
             "cyclical self-training",
             PointDistance(),
             (NearTruth(),),
             Cyclical(PointLabels(), rounds=5, pairs=9, augment=Affines(), easy=False),
-        ),
-        "rigid": ("by rigid maps that are known", PointDistance(), (Synthetic(Rigid()),), Once()),
-        "field": ("by random fields that are known", PointDistance(), (Synthetic(RandomField()),), Once()),
-        "metric": ("by a metric of the clouds", ByMetric(), (Affines(),), Once()),
-        "landmarks": ("by landmarks", PointDistance(), (FromLandmarks(), Affines(), NearTruth()), Once()),
-    }
-)
-"""How features of clouds learn (table 3): in words, by what, on what each update sees of a pair, and in which way."""
-
-
-recipes: Mapping[str, Recipe] = MappingProxyType(
-    {
-        f"{way}_correlated_{name}": Recipe(
-            about=f"Features between which an optimiser finds the way, {how}, {on}",
-            data=_data(name),
-            network=partial(FeatureRegistration, ndim=3, **network),
-            supervision=supervision,
-            training=training if way == "cyclical" else replace(training, augment=AUGMENT),
-            metrics=guided[f"ofg_voxelmorph_{name}"].metrics,
-            procedure=cyclical if way == "cyclical" else Once(),
         )
-        for name, (on, network, training, cyclical) in _SETS.items()
-        for way, (how, supervision) in LEARNED.items()
-    }
-    | {f"cyclical_voxelmorph_{name}": _voxelmorph(name) for name in (*_SETS, *MORE)}
-    | {
-        f"{way}_geometric_lungs": Recipe(
-            about=f"Features of clouds, {how}, keypoints of lungs (DIR-Lab COPDgene): Bigalke et al. 2023, table 3",
-            data=LungKeypoints(),
-            network=partial(GraphFeatures),
-            supervision=supervision,
-            training=replace(CLOUDS, augment=InTurn((*seen, Chosen()))),
-            metrics=(),
-            procedure=procedure,
-            evaluation=partial(LandmarkEvaluation),
-        )
-        for way, (how, supervision, seen, procedure) in _POINTS.items()
     }
 )

@@ -1,16 +1,17 @@
 """DDMR (Pérez de Frutos et al. 2023): six designs of the loss, on a large set of images and on a small one.
 
-Networks learn on moving images that are made on the fly, and are tested on such that are made in advance, as in the
-paper. `ixi` and `comet` have its network, batches and rates, and validate about once an epoch, as which its patience of
-10 is read; how long they train is ours, for it does not say. They are for folders that
-`pullback prepare --spacing 1 --shape 128` made of IXI (`--task ixi`) and of Oslo-CoMet (`--task comet --crop labels`):
-voxels stay isotropic, so what is measured needs no resampling back, and subjects have names of their own, by which
-`evaluate` tells whom a network had seen before it was transferred. The others are for smaller machines, and measure on
-the coarse grids on which they learn.
+Networks learn on moving images that are made on the fly, and are tested on such that are made in advance. `ixi` and
+`comet` are folders that `pullback prepare --spacing 1 --shape 128` made of IXI (`--task ixi`) and of Oslo-CoMet
+(`--task comet --crop labels`): voxels stay isotropic, so that nothing needs to be resampled back, and subjects keep
+names of their own, by which `evaluate` knows whom a network had seen before it was transferred.
 
-The paper lowers the learning rate where the validation loss plateaus, and keeps the network whose validation loss is
-lowest. Here the first metric decides both: Dice where a design sees labels, and correlation where it sees intensities
-alone, so that labels guide nothing in it.
+| | paper | here | why |
+|---|---|---|---|
+| network, batch, rate on `ixi`, `comet` | six blocks, 8, 1e-3 | the same | |
+| patience of the plateau | 10 | 10 validations, about one an epoch | |
+| length of the training | not given | 20,000 updates | |
+| rate falls, checkpoint is chosen by | the validation loss | Dice; correlation where no label is seen | so labels guide nothing there |
+| other sets | | 3 or 4 blocks, coarse grids, batches of one | thousands of updates in minutes |
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
-from pullback.data import BrainPhantom, Dataset, Learn2Reg, Synthesis, Synthetic
+from pullback.data import Synthesis, Synthetic
 from pullback.energies import NCC, SSIM, Diffusion, Energy, SoftDice, SoftHausdorff
 from pullback.methods.pair.ddmr import WIDTHS, PooledUNet
 from pullback.metrics import (
@@ -31,10 +32,12 @@ from pullback.metrics import (
     SDLogJ,
     StructuralSimilarity,
 )
-from pullback.recipes.ofg import recipes as guided
+from pullback.recipes.datasets import DATASETS, DataSet
+from pullback.recipes.lookup import Key
 from pullback.study.recipe import Recipe
 from pullback.training import Plateau, Training, UncertaintyWeighted, Unsupervised
 
+NETWORK = "pooled-unet"
 REGULARITY = 5e-3
 LOSSES: Mapping[str, Energy] = MappingProxyType({"N": NCC(), "S": SSIM(11, 1.5), "D": SoftDice(), "H": SoftHausdorff()})
 DESIGNS: Mapping[str, str] = MappingProxyType(
@@ -61,11 +64,10 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True)
 class _Images:
-    """Of a set: what it is called, where it comes from, how pairs are made of it, the network's widths, the numbers of
-    training, and how many pairs each subject of validation and test makes."""
+    """A set of images, how pairs are made of it, the network's widths, the numbers of training, and how many pairs each
+    subject of validation and test makes."""
 
-    about: str
-    data: Dataset
+    images: DataSet
     synthesis: Synthesis
     widths: tuple[int, ...]
     training: Training
@@ -78,33 +80,19 @@ NARROW = (16, 32, 32, 64)
 COARSE = Synthesis(shape=(28, 32, 38))  # some 6 mm a voxel: thousands of updates in minutes
 NEAR = Synthesis(displacement=2.0, translation=6.0, shape=(24, 32, 24))  # cut out with some mm around it
 
-_SETS: Mapping[str, _Images] = MappingProxyType(
+PREPARED = DATASETS["prepared"]
+SETS: Mapping[str, _Images] = MappingProxyType(
     {
         "phantom": _Images(
-            "the built-in cohort",
-            BrainPhantom(spacing=5.0),
-            Synthesis(),
-            (8, 16, 16),
-            replace(SMALL, updates=200, validate_every=100),
-            5,
+            DATASETS["phantom"], Synthesis(), (8, 16, 16), replace(SMALL, updates=200, validate_every=100), 5
         ),
-        "folder": _Images(
-            "your own folder of images",
-            guided["ofg_voxelmorph_folder"].data,
-            Synthesis(),
-            NARROW,
-            replace(SMALL, updates=5000),
+        "folder": _Images(DATASETS["folder"], Synthesis(), NARROW, replace(SMALL, updates=5000)),
+        "brains": _Images(DATASETS["brains"], COARSE, NARROW, SMALL, 5),
+        "hippocampus": _Images(DATASETS["hippocampus"], NEAR, NARROW, replace(SMALL, updates=1500)),
+        "ixi": _Images(replace(PREPARED, about="IXI, prepared"), Synthesis(), WIDTHS, FULL),
+        "comet": _Images(
+            replace(PREPARED, about="Oslo-CoMet, prepared"), Synthesis(), WIDTHS, replace(FULL, validate_every=5)
         ),
-        "brains": _Images("whole brains on one grid", guided["ofg_voxelmorph_brains"].data, COARSE, NARROW, SMALL, 5),
-        "hippocampus": _Images(
-            "hippocampus MR (Learn2Reg)",
-            guided["ofg_voxelmorph_hippocampus"].data,
-            NEAR,
-            NARROW,
-            replace(SMALL, updates=1500),
-        ),
-        "ixi": _Images("IXI, prepared", Learn2Reg(), Synthesis(), WIDTHS, FULL),
-        "comet": _Images("Oslo-CoMet, prepared", Learn2Reg(), Synthesis(), WIDTHS, replace(FULL, validate_every=5)),
     }
 )
 
@@ -125,22 +113,24 @@ def _metrics(design: str) -> tuple[Metric, ...]:
     return (chooses, *(metric for metric in METRICS if metric != chooses))
 
 
-def named(design: str) -> str:
-    """How a recipe's name begins."""
-    return design.lower().replace("-", "")
+def key_of(design: str) -> str:
+    """Return the name of a design as a method: `ddmr-uw-nsd`."""
+    return f"ddmr-{design.lower()}"
 
 
-def _recipe(design: str, images: _Images) -> Recipe:
+def designed(design: str, data: str) -> Recipe:
+    """Return the recipe of one of `DESIGNS` on one of the data sets in `SETS`."""
+    images = SETS[data]
     return Recipe(
-        about=f"{design}: {DESIGNS[design]}, {images.about}: Pérez de Frutos et al. 2023, tables 2 and 3",
-        data=replace(images.data, synthetic=Synthetic(images.synthesis, images.per_subject)),  # type: ignore[type-var]
-        network=partial(PooledUNet, ndim=3, widths=images.widths),
+        about=f"{design}: {DESIGNS[design]}, {images.images.about}: Pérez de Frutos et al. 2023, tables 2 and 3",
+        data=replace(images.images.data, synthetic=Synthetic(images.synthesis, images.per_subject)),  # type: ignore[type-var]
+        network=partial(PooledUNet, ndim=images.images.ndim, widths=images.widths),
         supervision=_supervision(design),
         training=replace(images.training, augment=images.synthesis),
         metrics=_metrics(design),
     )
 
 
-recipes: Mapping[str, Recipe] = MappingProxyType(
-    {f"{named(design)}_unet_{name}": _recipe(design, images) for name, images in _SETS.items() for design in DESIGNS}
+recipes: Mapping[Key, Recipe] = MappingProxyType(
+    {Key(key_of(design), NETWORK, data): designed(design, data) for design in DESIGNS for data in SETS}
 )

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pullback.recipes.cyclical import recipes
-from pullback.recipes.ofg import recipes as guided
+from pullback.recipes import find
 from pullback.studies import ofg
 from pullback.study.figures import by_round, dots, settings
 from pullback.study.probes import by_rounds, reconfigured
@@ -22,7 +21,7 @@ AT_TEST: Mapping[str, Mapping[str, object]] = {
 
 
 def _ablation(data: str) -> Experiment:
-    whole = recipes[f"cyclical_correlated_{data}"]
+    whole = find("cyclical", "feature-registration", data)
     how = whole.procedure
     assert isinstance(how, Cyclical)
     parts = {
@@ -34,14 +33,14 @@ def _ablation(data: str) -> Experiment:
 
 
 def _metrics(data: str) -> Experiment:
-    ways = {"cyclical": "cyclical", "by MIND": "mind", "by LNCC": "ncc"}
-    return Experiment({name: recipes[f"{way}_correlated_{data}"] for name, way in ways.items()})
+    network = "feature-registration"
+    ways = {"cyclical": "cyclical", "by MIND": f"{network}-mind", "by LNCC": f"{network}-lncc"}
+    return Experiment({name: find(way, network, data) for name, way in ways.items()})
 
 
 def _voxelmorph(data: str) -> Experiment:
-    plain, guide = (guided[f"{way}_voxelmorph_{data}"] for way in ("unsupervised", "ofg"))
-    arms = {"unsupervised": plain, "guided": guide, "cyclical": recipes[f"cyclical_voxelmorph_{data}"]}
-    return Experiment(arms, "guided")
+    ways = {"unsupervised": "voxelmorph", "guided": "ofg", "cyclical": "cyclical"}
+    return Experiment({name: find(way, "voxelmorph", data) for name, way in ways.items()}, "guided")
 
 
 def _everywhere(
@@ -58,20 +57,23 @@ study = Study(
             "Table 1, abdomen CT: Dice 51.1 %, and 48.8 without augmentation, 48.8 without refinement of the labels, "
             "50.1 without weighted sampling; 25.9 before. Dice rises from round to round, most in the first ones. "
             "Without refinement, which is what pairs are weighed by, all are drawn alike.",
-            _everywhere("correlated", _ablation),
+            _everywhere("feature-registration", _ablation),
             {"rounds": Drawing(by_round, by_rounds, ("arm", "round"))},
         ),
         "at-test": Part(
             "What is done at test time",
             "Table 1: Dice 38.6 % with one warp and no descent, 49.6 with descent; 41.1 and 51.1 with two warps.",
-            _everywhere("correlated", lambda data: Experiment({"cyclical": recipes[f"cyclical_correlated_{data}"]})),
+            _everywhere(
+                "feature-registration",
+                lambda data: Experiment({"cyclical": find("cyclical", "feature-registration", data)}),
+            ),
             {"at-test": Drawing(settings, partial(reconfigured, changes=AT_TEST), ("setting",))},
             ("dice", "folding %", "sdlogj", "seconds"),
         ),
         "metrics": Part(
             "Against the same network that learns by a metric",
             "Table 2: Dice 51.1 % (SDlogJ 0.146) against 47.7 (0.237) by MIND and 48.1 (0.299) by NCC.",
-            _everywhere("correlated", _metrics),
+            _everywhere("feature-registration", _metrics),
             {"metrics": Drawing(dots)},
         ),
         "voxelmorph": Part(

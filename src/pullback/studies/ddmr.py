@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from pullback.methods.pair.ddmr import Transferred
-from pullback.recipes.ddmr import DESIGNS, named, recipes
+from pullback.recipes import find
+from pullback.recipes.ddmr import DESIGNS, NETWORK, key_of
 from pullback.study.families import Family, Ranges
 from pullback.study.figures import curves, weights
 from pullback.study.peers import ANTs
@@ -18,7 +19,7 @@ MEASURES = ("dice", "hd mm", "hd95 mm", "centroid mm", "ncc", "ssim", "folding %
 
 
 def _designs(data: str) -> Experiment:
-    return Experiment({design: recipes[f"{named(design)}_unet_{data}"] for design in DESIGNS})
+    return Experiment({design: find(key_of(design), NETWORK, data) for design in DESIGNS})
 
 
 def _moved(recipe: Recipe, frozen: tuple[str, ...]) -> Recipe:
@@ -33,7 +34,7 @@ def _transfer(data: str, source: str) -> Experiment:
     for design in DESIGNS:
         for steps, frozen in STEPS.items():
             arms[f"{design}, {steps}"] = _moved(scratch.arms[design], frozen)
-            sources[f"{design}, {steps}"] = Source(design, "procedure.source", _designs(source), f"{source}/unet")
+            sources[f"{design}, {steps}"] = Source(design, "procedure.source", _designs(source), f"{source}/{NETWORK}")
     peers = {kind: ANTs(kind) for kind in ("SyN", "SyNCC")}
     return replace(Experiment(arms, sources=sources), registers={**scratch.registers, **peers})
 
@@ -47,7 +48,7 @@ study = Study(
             "Table 2, IXI: Dice 0.03 and 0.02 by intensities alone, 0.61 guided by labels, 0.63 with weights that "
             "learn and 0.61 with the Hausdorff distance among them; 0.07 before. TRE of label centroids 29.5, 30.1, "
             "1.08, 1.07, 0.97, 1.06 mm; 11.5 before. Guidance p < 0.001, weighting p = 0.9 (Tukey).",
-            {f"{data}/unet": _designs(data) for data in LARGE},
+            {f"{data}/{NETWORK}": _designs(data) for data in LARGE},
             {"training": Drawing(curves), "weights": Drawing(weights)},
             MEASURES,
             [Ranges("between designs", list(DESIGNS))],
@@ -59,7 +60,7 @@ study = Study(
             "8.9, 5.8, 5.2; UW-NSD 11.5, 4.1, 3.4; UW-NSDH 8.3, 4.0, 3.6; 11.9 before. Transfer is of use to UW-NSD "
             "(p = 0.001) and SG-NSD (p = 0.002), not BL-N (p = 0.86); guidance p < 0.001, weighting p = 0.009 "
             "(Mann-Whitney). SyN 13 times and SyNCC 421 times as slow.",
-            {f"{data}/unet": _transfer(data, source) for data, source in TRANSFERS.items()},
+            {f"{data}/{NETWORK}": _transfer(data, source) for data, source in TRANSFERS.items()},
             {"training": Drawing(curves), "weights": Drawing(weights)},
             MEASURES,
             [

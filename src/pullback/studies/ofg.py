@@ -9,7 +9,9 @@ from pullback.energies import MSE, Diffusion
 from pullback.example import Supervision
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
-from pullback.recipes.ofg import ENERGY, EPOCHS, NETWORKS, fading, recipes
+from pullback.recipes import find
+from pullback.recipes.ofg import fading
+from pullback.recipes.unsupervised import ENERGY, EPOCHS, NETWORKS
 from pullback.solvers import FieldAdam, summed_sgd
 from pullback.study.figures import boxes, contours, curves, distances, dots, fields, progress, refinement
 from pullback.study.peers import ANTs
@@ -44,7 +46,7 @@ def _experiment(
     data: str, network: str, ways: Ways = MappingProxyType({}), reference: str = "unsupervised"
 ) -> Experiment:
     """Unsupervised and guided, and whatever else, with one network on one set of images."""
-    plain, guided = (recipes[f"{way}_{network}_{data}"] for way in ("unsupervised", "ofg"))
+    plain, guided = (find(method, network, data) for method in (network, "ofg"))
     more = {
         name: replace(guided, supervision=fading(supervision, guided.training)) for name, supervision in ways.items()
     }
@@ -68,7 +70,7 @@ def _each(
 
 def _optimisers(data: str, network: str) -> Experiment:
     """By networks: VoxelMorphs, of as many dimensions as the network that is guided."""
-    cascaded = recipes[f"ofg_voxelmorph_{data}"].network
+    cascaded = find("ofg", "voxelmorph", data).network
     sgd = replace(GUIDED.solver, optimiser=summed_sgd)
     ways: Ways = {
         "downsampled": replace(GUIDED, coarser=2),
@@ -82,7 +84,7 @@ def _optimisers(data: str, network: str) -> Experiment:
 
 def _intensity(data: str, network: str) -> Experiment:
     """With epochs of several updates each. A blend has the regularity of both losses that it is made of."""
-    epochs = EPOCHS if recipes[f"ofg_{network}_{data}"].training.updates > 20 * EPOCHS else EPOCHS // 10
+    epochs = EPOCHS if find("ofg", network, data).training.updates > 20 * EPOCHS else EPOCHS // 10
     ways: dict[str, Supervision] = {
         f"every {name} epoch": Mixture(GUIDED, EveryKth(k, epochs), PLAIN)
         for k, name in ((2, "2nd"), (5, "5th"), (10, "10th"))

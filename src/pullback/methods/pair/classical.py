@@ -12,6 +12,7 @@ from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.data import preprocessed
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
+from pullback.methods.method import Method, Paper
 from pullback.methods.pose.initialise import Initialise
 from pullback.solvers import Converged, DeformableStage, Descend, Levels, LinearStage, Refine, timed
 from pullback.space import Affine, Image, Motion, Transform, Velocity
@@ -28,7 +29,7 @@ class Classical:
     Attributes:
         initialise: finds a rough start; None begins where the headers put the images.
         linear: rigid and affine stages by name, in order.
-        deformable: the last stage; None stops at the linear ones.
+        deformable: the last stage, a `DeformableStage` or another method; None stops at the linear ones.
     """
 
     initialise: Initialise | None = Initialise()
@@ -36,7 +37,7 @@ class Classical:
         ("rigid", LinearStage(Motion.rigid)),
         ("affine", LinearStage(Motion.affine)),
     )
-    deformable: DeformableStage | None = DeformableStage()
+    deformable: Refine | None = DeformableStage()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving; of a batch each pair by itself. Its stats tell where it began, and each stage.
@@ -131,3 +132,44 @@ ACCURATE = Classical(
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
+
+
+METHOD = Method(
+    about="any two images, with no training and no tuning: initialise, rigid, affine, deformable",
+    aligns=("pair",),
+    papers=(
+        Paper(
+            "avants2008symmetric",
+            "Avants, Brian B. and Epstein, Charles L. and Grossman, Murray and Gee, James C.",
+            "Symmetric Diffeomorphic Image Registration with Cross-Correlation: Evaluating Automated Labeling of "
+            "Elderly and Neurodegenerative Brain",
+            "Medical Image Analysis",
+            2008,
+            "10.1016/j.media.2007.06.004",
+            "article",
+            "12",
+            "26--41",
+        ),
+        Paper(
+            "mattes2003petct",
+            "Mattes, David and Haynor, David R. and Vesselle, Hubert and Lewellen, Thomas K. and Eubank, William",
+            "PET-CT Image Registration in the Chest Using Free-Form Deformations",
+            "IEEE Transactions on Medical Imaging",
+            2003,
+            "10.1109/TMI.2003.809072",
+            "article",
+            "22",
+            "120--128",
+        ),
+        Paper(
+            "arsigny2006logeuclidean",
+            "Arsigny, Vincent and Commowick, Olivier and Pennec, Xavier and Ayache, Nicholas",
+            "A Log-Euclidean Framework for Statistics on Diffeomorphisms",
+            "Medical Image Computing and Computer-Assisted Intervention (MICCAI)",
+            2006,
+            "10.1007/11866565_113",
+            pages="924--931",
+        ),
+    ),
+    register=BALANCED,
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import mind
 from pullback.errors import InputError
+from pullback.methods.method import Method, Paper
 from pullback.numerics.cost_volume import pooled, unpooled
 from pullback.solvers import CoupledConvex, FeatureDescent, consistent
 from pullback.space import Affine, Displacement, Image, Transform
@@ -88,3 +89,29 @@ def _blocks(features: Sequence[Tensor], mask: Tensor | None, factor: int) -> tup
     share = pooled(inside, factor)
     one, two = (pooled(each * inside, factor) / share.clamp(min=1e-6) for each in features)
     return one, two, share
+
+
+METHOD = Method(
+    about="discrete displacements between self-similar features, then descent; no training",
+    aligns=("pair",),
+    papers=(
+        Paper(
+            "siebert2022fast",
+            "Siebert, Hanna and Hansen, Lasse and Heinrich, Mattias P.",
+            "Fast 3D Registration with Accurate Optimisation and Little Learning for Learn2Reg 2021",
+            "Biomedical Image Registration, Domain Generalisation and Out-of-Distribution Analysis (MICCAI 2021)",
+            2022,
+            "10.1007/978-3-030-97281-3_25",
+        ),
+        Paper(
+            "siebert2024convexadam",
+            "Siebert, Hanna and Großbröhmer, Christoph and Hansen, Lasse and Heinrich, Mattias P.",
+            "ConvexAdam: Self-Configuring Dual-Optimisation-Based 3D Multitask Medical Image Registration",
+            "IEEE Transactions on Medical Imaging",
+            2024,
+            "10.1109/TMI.2024.3462248",
+            "article",
+        ),
+    ),
+    register=ConvexAdam(),
+)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Pair, Registered
+from pullback.methods.method import Method, Paper
 from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine, Displacement, Image
 from pullback.training import (
@@ -115,3 +116,21 @@ class _Guessing(nn.Module):
 
     def forward(self, pair: Pair) -> Registered:
         return self.network.guess(pair.fixed, pair.moving)
+
+
+METHOD = Method(
+    about="features learn in rounds, from labels that an optimiser makes out of them",
+    aligns=("pair", "points"),
+    trained=True,
+    papers=(
+        Paper(
+            "bigalke2023cyclical",
+            "Bigalke, Alexander and Hansen, Lasse and Mok, Tony C. W. and Heinrich, Mattias P.",
+            "Unsupervised 3D Registration Through Optimization-Guided Cyclical Self-training",
+            "Medical Image Computing and Computer Assisted Intervention (MICCAI)",
+            2023,
+            "10.1007/978-3-031-43999-5_64",
+            pages="677--687",
+        ),
+    ),
+)

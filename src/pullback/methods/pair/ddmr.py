@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
+from pullback.methods.method import Method, Paper
 from pullback.networks import Convolved, FieldHead, channels_last, padded, together
 from pullback.numerics.random import make_generator
 from pullback.space import Dense, Displacement, Grid, Image
@@ -129,3 +130,25 @@ class Transferred:
 
 def _leaky(channels: int) -> nn.Module:
     return nn.LeakyReLU(LEAK, inplace=True)
+
+
+METHOD = Method(
+    about="a deeper U-Net that learns from labels on moving images that are made, by losses that weigh themselves",
+    aligns=("pair",),
+    trained=True,
+    papers=(
+        Paper(
+            "perezdefrutos2023ddmr",
+            "Pérez de Frutos, Javier and Pedersen, André and Pelanis, Egidijus and Bouget, David and "
+            "Survarachakan, Shanmugapriya and Langø, Thomas and Elle, Ole-Jakob and Lindseth, Frank",
+            "Learning Deep Abdominal CT Registration Through Adaptive Loss Weighting and Synthetic Data Generation",
+            "PLOS ONE",
+            2023,
+            "10.1371/journal.pone.0282110",
+            "article",
+            "18",
+            "e0282110",
+        ),
+    ),
+    keys=("ddmr-uw-nsd", "ddmr-uw-nsdh", "ddmr-sg-nsd", "ddmr-sg-nd", "ddmr-bl-n", "ddmr-bl-ns"),
+)

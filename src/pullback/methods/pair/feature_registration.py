@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.errors import InputError
+from pullback.methods.method import Method
+from pullback.methods.pair.cyclical import METHOD as CYCLICAL
 from pullback.networks import FeatureNet, together
 from pullback.numerics.cost_volume import unpooled
 from pullback.numerics.integrate import compose
@@ -130,3 +132,12 @@ class FeatureRegistration(nn.Module):
 
     def _whole(self, field: Tensor, image: Tensor) -> Tensor:
         return unpooled(field, self.network.stride, image.shape[2:], strided=True)
+
+
+METHOD = Method(
+    about="features of both images, between which an optimiser finds the displacement, learned by a metric",
+    aligns=("pair",),
+    trained=True,
+    papers=CYCLICAL.papers,
+    keys=("feature-registration-mind", "feature-registration-lncc"),
+)

@@ -15,6 +15,7 @@ from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.example import Supervision
+from pullback.methods.method import Method, Paper
 from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, as_field, pull, resampled
@@ -204,3 +205,21 @@ def squared(guess: Dense, label: Dense) -> Tensor:
 
 def _coarse(image: Image, factor: int) -> Image:
     return resampled(image, (factor * image.grid.spacing).tolist())
+
+
+METHOD = Method(
+    about="a network learns from its own guess, improved by a few steps of descent",
+    aligns=("pair",),
+    trained=True,
+    papers=(
+        Paper(
+            "xin2024ofg",
+            "Xin, Yuelin and Chen, Yicheng and Ji, Shengxiang and Han, Kun and Xie, Xiaohui",
+            "On-the-Fly Guidance Training for Medical Image Registration",
+            "arXiv:2308.15216",
+            2024,
+            "10.48550/arXiv.2308.15216",
+            "misc",
+        ),
+    ),
+)

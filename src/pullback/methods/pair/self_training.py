@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
-from pullback.methods.pair.ofg import decayed, field_of, squared
+from pullback.methods.method import Method
+from pullback.methods.pair.ofg import METHOD as GUIDANCE, decayed, field_of, squared
 from pullback.solvers import Descend
 
 
@@ -54,3 +55,11 @@ class SelfTraining:
             label, _ = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
         guess = field_of(register, pair)
         return {"guide": squared(guess, label), **self.regularity.terms(Alignment(pair, guess))}
+
+
+METHOD = Method(
+    about="a network learns the answers of one that was trained before",
+    aligns=("pair",),
+    trained=True,
+    papers=GUIDANCE.papers,
+)

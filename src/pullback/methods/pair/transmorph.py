@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
+from pullback.methods.method import Method, Paper
 from pullback.networks import Convolved, FieldHead, Swin, Up, together
 from pullback.space import Dense, Displacement, Grid, Image
 
@@ -80,3 +81,23 @@ class TransMorph(nn.Module):
 def _finish(ndim: int) -> Callable[[int], nn.Module]:
     norm = nn.InstanceNorm2d if ndim == 2 else nn.InstanceNorm3d
     return lambda channels: nn.Sequential(norm(channels), nn.LeakyReLU(inplace=True))
+
+
+METHOD = Method(
+    about="a Swin transformer that looks at both images, and a convolutional decoder that answers with a field",
+    aligns=("pair",),
+    trained=True,
+    papers=(
+        Paper(
+            "chen2022transmorph",
+            "Chen, Junyu and Frey, Eric C. and He, Yufan and Segars, William P. and Li, Ye and Du, Yong",
+            "TransMorph: Transformer for Unsupervised Medical Image Registration",
+            "Medical Image Analysis",
+            2022,
+            "10.1016/j.media.2022.102615",
+            "article",
+            "82",
+            "102615",
+        ),
+    ),
+)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.errors import InputError
+from pullback.methods.method import Method, Paper
 from pullback.networks import (
     Convolved,
     FieldHead,
@@ -121,3 +122,21 @@ def _block(hidden: int, heads: int, mlp: int, dropout: float) -> nn.Module:
 
 def _rectified(channels: int) -> nn.Module:
     return nn.ReLU(inplace=True)
+
+
+METHOD = Method(
+    about="convolutions down, a vision transformer at the bottom, and a V-Net's decoder up to a field",
+    aligns=("pair",),
+    trained=True,
+    papers=(
+        Paper(
+            "chen2021vitvnet",
+            "Chen, Junyu and He, Yufan and Frey, Eric C. and Li, Ye and Du, Yong",
+            "ViT-V-Net: Vision Transformer for Unsupervised Volumetric Medical Image Registration",
+            "arXiv:2104.06468",
+            2021,
+            "10.48550/arXiv.2104.06468",
+            "misc",
+        ),
+    ),
+)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from pullback.alignment import Alignment
+from pullback.methods.method import Method, Paper
 from pullback.networks import FieldHead, UNet, together
 from pullback.space import Dense, Displacement, Grid, Image
 
@@ -44,3 +45,39 @@ class VoxelMorph(nn.Module):
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         return self.head(self.unet(together(fixed, moving)), fixed, moving)
+
+
+METHOD = Method(
+    about="a U-Net that looks at both images and answers with a field",
+    aligns=("pair",),
+    trained=True,
+    papers=(
+        Paper(
+            "balakrishnan2019voxelmorph",
+            "Balakrishnan, Guha and Zhao, Amy and Sabuncu, Mert R. and Guttag, John and Dalca, Adrian V.",
+            "VoxelMorph: A Learning Framework for Deformable Medical Image Registration",
+            "IEEE Transactions on Medical Imaging",
+            2019,
+            "10.1109/TMI.2019.2897538",
+            "article",
+            "38",
+            "1788--1800",
+        ),
+        Paper(
+            "balakrishnan2018unsupervised",
+            "Balakrishnan, Guha and Zhao, Amy and Sabuncu, Mert R. and Guttag, John and Dalca, Adrian V.",
+            "An Unsupervised Learning Model for Deformable Medical Image Registration",
+            "IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+            2018,
+            "10.1109/CVPR.2018.00964",
+        ),
+        Paper(
+            "dalca2018unsupervised",
+            "Dalca, Adrian V. and Balakrishnan, Guha and Guttag, John and Sabuncu, Mert R.",
+            "Unsupervised Learning for Fast Probabilistic Diffeomorphic Registration",
+            "Medical Image Computing and Computer Assisted Intervention (MICCAI)",
+            2018,
+            "10.1007/978-3-030-00928-1_82",
+        ),
+    ),
+)

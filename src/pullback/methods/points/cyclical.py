@@ -1,7 +1,8 @@
 """Cyclical self-training of features of clouds: what a label is.
 
 Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
-2023, sections 2.2 and 2.3.2; the rounds are `training.Cyclical`, whose `augment` is here `Affines`.
+2023, sections 2.2 and 2.3.2; the rounds are `training.Cyclical`, whose `augment` is here `Affines`, and `METHOD` stands
+in `pair.cyclical`.
 """
 
 from dataclasses import dataclass, replace
@@ -12,9 +13,8 @@ from torch import Tensor
 
 from pullback.example import PointPair
 from pullback.methods.points.graph_propagation import RegisterClouds
-from pullback.networks import GraphFeatures
 from pullback.space import Points
-from pullback.training import Cyclical, device_of, seeded
+from pullback.training import Cyclical, device_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,3 @@ class PointLabels:
     def told(self, pair: PointPair, label: Tensor) -> PointPair:
         """With where the label leads the fixed points as its truth."""
         return replace(pair, truth=Points(pair.fixed.data + label))
-
-
-def untrained(seed: int, number: int = 0) -> GraphFeatures:
-    """Features of random weights, others for each number."""
-    with seeded(seed, number):
-        return GraphFeatures()

@@ -10,13 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pullback.errors import InputError
 from pullback.example import PointPair
-from pullback.numerics.graph import gather_rows
+from pullback.methods.method import Method, Paper
+from pullback.networks import GraphFeatures
+from pullback.numerics.graph import gather_rows, nearest
 from pullback.numerics.spline import Spline, spline
 from pullback.solvers import BeliefPropagation, RobustPointMatching
-from pullback.space import Points
+from pullback.space import Points, ThinPlate
+from pullback.training import seeded
+
+GAP = 7.4  # mm from a keypoint of a lung to the nearest other, on average; `RegisterClouds` has its numbers from there
+LEAST = 20  # points of a cloud
 
 
 @dataclass(frozen=True)
@@ -98,3 +105,92 @@ def overlay(fixed: Tensor, moving: Tensor) -> Callable[[Tensor], Tensor]:
 def overlaid(fixed: Tensor, moving: Tensor) -> Tensor:
     """The fixed points, moved and stretched along each axis to the mean and the spread of the moving ones."""
     return fixed + overlay(fixed, moving)(fixed)
+
+
+@dataclass(frozen=True)
+class GraphPropagation:
+    """Registration of two clouds of any size whose points are not matched.
+
+    Clouds that are larger or denser than the keypoints of lungs are seen in another unit, in which their points are as
+    far apart as those. Nothing is random: without a network the features are those of one drawn from a fixed seed.
+
+    Attributes:
+        register: how they are matched.
+    """
+
+    register: RegisterClouds = RegisterClouds()
+
+    def __call__(self, pair: PointPair, network: nn.Module | None = None) -> ThinPlate:
+        """Return the map, fixed → moving.
+
+        Args:
+            pair: clouds of at least 20 points in 3-D, in mm; of surfaces some 400 fixed and 4,000 moving points are
+                enough.
+            network: points `(N, 3)` to features `(N, C)`.
+
+        Raises:
+            InputError: clouds in 2-D, too few points, or not finite, or all in one plane or place.
+        """
+        gap = max(_gap(points, name) for points, name in ((pair.fixed, "fixed"), (pair.moving, "moving")))
+        middle, scale = pair.fixed.data[0].double().mean(0), GAP / gap
+
+        seen = pair.each(lambda data: ((data.double() - middle) * scale).float())
+        found = self.register(network or untrained(0), seen)
+        kernels, constant, linear = found.weights.split([len(found.points), 1, 3])
+        constant = constant / scale - middle @ linear
+        return ThinPlate.of(
+            replace(found, points=found.points / scale + middle, weights=torch.cat([kernels, constant, linear]))
+        )
+
+
+def untrained(seed: int, number: int = 0) -> GraphFeatures:
+    """Return features of random weights, others for each number."""
+    with seeded(seed, number):
+        return GraphFeatures()
+
+
+def gap_of(points: Tensor) -> float:
+    """Return the mean distance of a point of a cloud `(N, d)` to the nearest other."""
+    return float(nearest(points, points, 2)[0][:, 1].mean())
+
+
+def _gap(points: Points, name: str) -> float:
+    data = points.data[0].double()
+    if not data.isfinite().all():
+        raise InputError(f"the {name} cloud: finite coordinates expected, got others")
+    if data.shape[1] != 3 or len(data) < LEAST:
+        raise InputError(
+            f"the {name} cloud: at least {LEAST} points in 3-D expected, got {len(data)}, {data.shape[1]}-D"
+        )
+    gap = gap_of(data)
+    if not gap > 0:
+        raise InputError(f"the {name} cloud: its points lie in pairs on one another; leave each out but one")
+    if int(torch.linalg.matrix_rank(data - data.mean(0))) < 3:
+        raise InputError(f"the {name} cloud: all its points lie in one plane; points of a body are expected")
+    return gap
+
+
+METHOD = Method(
+    about="two clouds, aligned by what the neighbourhood of each point looks like; features may learn, or be random",
+    aligns=("points",),
+    trained=True,
+    papers=(
+        Paper(
+            "hansen2021geometric",
+            "Hansen, Lasse and Heinrich, Mattias P.",
+            "Deep Learning Based Geometric Registration for Medical Images: How Accurate Can We Get Without Visual "
+            "Features?",
+            "Information Processing in Medical Imaging (IPMI)",
+            2021,
+            "10.1007/978-3-030-78191-0_2",
+            pages="18--30",
+        ),
+    ),
+    keys=(
+        "graph-propagation-landmarks",
+        "graph-propagation-rigid",
+        "graph-propagation-field",
+        "graph-propagation-metric",
+    ),
+    register=GraphPropagation(),
+)

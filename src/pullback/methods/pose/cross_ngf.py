@@ -15,6 +15,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.data import normalised
 from pullback.errors import InputError
+from pullback.methods.method import Method, Paper
 from pullback.numerics.fourier import Shifts, correlation, product, spectrum
 from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import angles_between, nearby, uniform
@@ -314,3 +315,20 @@ SMALL = CrossNGF(
     voxels=1_000_000,
 )
 """For small machines: most rotations are tried on the coarsest lattice, in more steps. About 12 s for a brain."""
+
+
+METHOD = Method(
+    about="a global search for the rigid motion between two images of any contrast",
+    aligns=("pose",),
+    papers=(
+        Paper(
+            "oefverstedt2022crosssimngf",
+            "Öfverstedt, Johan and Lindblad, Joakim and Sladoje, Nataša",
+            "Cross-Sim-NGF: FFT-Based Global Rigid Multimodal Alignment of Image Volumes Using Normalized Gradient "
+            "Fields",
+            "Biomedical Image Registration (WBIR)",
+            2022,
+        ),
+    ),
+    register=CrossNGF(),
+)

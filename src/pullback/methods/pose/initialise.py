@@ -9,7 +9,8 @@ import torch
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import NMI
 from pullback.errors import InputError
-from pullback.methods.pose.cross_ngf import SMALL, CrossNGF
+from pullback.methods.method import Method
+from pullback.methods.pose.cross_ngf import METHOD as CROSS_NGF, SMALL, CrossNGF
 from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
 from pullback.solvers import Converged, Descend, Levels, LinearStage, within_view
@@ -155,3 +156,11 @@ class Initialise:
         """Random rotations about the middle of the image."""
         rotations = uniform(image.grid.ndim, self.random, make_generator(self.seed))
         return [Affine.about(rotation, image.grid.centre) for rotation in rotations]
+
+
+METHOD = Method(
+    about="a rough rigid start: cheap guesses, measured, and a global search where none is good",
+    aligns=("pose",),
+    papers=CROSS_NGF.papers,
+    register=Initialise(),
+)

@@ -1,0 +1,58 @@
+"""Features of clouds (Hansen & Heinrich 2021), learned in the ways of Bigalke et al. 2023, table 3.
+
+| | paper | here | why |
+|---|---|---|---|
+| learning rate, batch | 1e-3, 4 | the same | |
+| epochs | 60, in five rounds | 600 updates, as many | five to seven patients are left to learn from |
+| validation | | every 120 updates | a round of `cyclical` |
+| rigid maps, random fields | no numbers | `Rigid()`, `RandomField()` | |
+| weights of the metric | not given | `ByMetric()` | |
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from pullback.example import Supervision
+from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
+from pullback.methods.points.evaluation import LandmarkEvaluation
+from pullback.methods.points.supervision import ByMetric, PointDistance
+from pullback.networks import GraphFeatures
+from pullback.recipes.datasets import DATASETS
+from pullback.recipes.lookup import Key
+from pullback.study.recipe import Recipe
+from pullback.training import InTurn, Once, Procedure, Steps, Training
+
+METHOD, NETWORK, DATA = "graph-propagation", "graph-features", "lungs"
+TRAINING = Training(updates=600, batch=4, lr=1e-3, schedule=Steps(), validate_every=120)
+WAYS: Mapping[str, tuple[str, Supervision, tuple[Any, ...]]] = MappingProxyType(
+    {
+        "landmarks": ("by landmarks", PointDistance(), (FromLandmarks(), Affines(), NearTruth())),
+        "rigid": ("by rigid maps that are known", PointDistance(), (Synthetic(Rigid()),)),
+        "field": ("by random fields that are known", PointDistance(), (Synthetic(RandomField()),)),
+        "metric": ("by a metric of the clouds", ByMetric(), (Affines(),)),
+    }
+)
+"""Ways to learn: in words, by what, and on what each update sees of a pair."""
+
+
+def features(how: str, supervision: Supervision, seen: tuple[Any, ...], procedure: Procedure = Once()) -> Recipe:
+    """Return the recipe of features of clouds that learn so."""
+    images = DATASETS[DATA]
+    return Recipe(
+        about=f"Features of clouds, {how}, {images.about}: Bigalke et al. 2023, table 3",
+        data=images.data,
+        network=partial(GraphFeatures),
+        supervision=supervision,
+        training=replace(TRAINING, augment=InTurn((*seen, Chosen()))),
+        metrics=images.metrics,
+        procedure=procedure,
+        evaluation=partial(LandmarkEvaluation),
+    )
+
+
+recipes: Mapping[Key, Recipe] = MappingProxyType(
+    {Key(f"{METHOD}-{name}", NETWORK, DATA): features(*way) for name, way in WAYS.items()}
+)
