@@ -21,9 +21,8 @@ from pullback.errors import InputError
 from pullback.numerics.random import drawn_number, make_generator
 from pullback.numerics.rotation import nearby
 from pullback.numerics.separable import apply_along, spline_weights
-from pullback.numerics.smooth import antialiased
 from pullback.numerics.spline import spline
-from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, inverted, pull, push
+from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, inverted, pull, push, resample
 
 STEEPEST = 0.9  # mm of displacement per mm: below 1 nothing folds, and the inverse is found by going there and back
 
@@ -241,10 +240,7 @@ def _steepest(field: Tensor, grid: Grid) -> Tensor:
 
 
 def _on(image: Image, grid: Grid) -> Image:
-    if grid is image.grid:
-        return image
-    smooth = antialiased(image.data, (grid.spacing / image.grid.spacing).tolist())
-    return pull(replace(image, data=smooth), Affine.identity(grid.ndim), onto=grid)
+    return image if grid is image.grid else resample(image, grid)
 
 
 def _labels_on(pair: Pair, grid: Grid) -> Labels | None:
