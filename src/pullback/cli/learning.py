@@ -167,9 +167,9 @@ def evaluate(
 
 def study(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg | cyclical | ddmr.")],
-    parts: Annotated[
+    tables: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART...]", help="table1, or table1/brains, or table1/brains/voxelmorph."),
+        typer.Argument(metavar="[TABLE...]", help="table1, or table1/brains, or table1/brains/voxelmorph."),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -187,10 +187,10 @@ def study(
 
     roots = {key: Path(root) for key, root in _settings(data, "--data").items()}
     known, folder, console = find(name), out or Path("studies") / name, terminal(as_json)
-    wanted = chosen(known, parts or (), roots)
-    outcomes = run_study(known, wanted, folder, seeds or (0, 1, 2), _settings(setting), console)
-    tables = write_study(known, outcomes, folder, console)
-    say(as_json, {"output": str(folder), "tables": tables}, f"Look at {folder / 'index.html'}")
+    wanted = chosen(known, tables or (), roots)
+    results = run_study(wanted, roots, folder, seeds or (0, 1, 2), _settings(setting), console)
+    shown = write_study(known, results, folder, console)
+    say(as_json, {"output": str(folder), "tables": shown}, f"Look at {folder / 'index.html'}")
 
 
 def recipes(as_json: Json = False) -> None:
