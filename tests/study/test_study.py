@@ -13,6 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pullback.study.families import Family
+from pullback.study.probes import APART, _direction, by_distance, by_rounds, descended, landscape, refined
+from pullback.study.study import Drawing, Experiment, Outcome, Part, Planned, Source, Study
 from rich.console import Console
 from scipy.stats import mannwhitneyu, wilcoxon
 
@@ -32,15 +35,12 @@ from pullback.space import Grid, Image, Labels
 from pullback.studies import find
 from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
-from pullback.study.families import Family
 from pullback.study.figures import _logged, boxes, by_round, contours, curves, distances, progress, refinement, settings
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
-from pullback.study.probes import APART, _direction, by_distance, by_rounds, descended, landscape, refined
 from pullback.study.recipe import changed
 from pullback.study.run import run
 from pullback.study.statistics import mann_whitney
-from pullback.study.study import Drawing, Experiment, Outcome, Part, Planned, Source, Study
 from pullback.study.tables import by_setting, records, shown
 
 SYNTHETIC = "pullback.data.synthesis.Synthetic"

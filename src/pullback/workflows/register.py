@@ -15,6 +15,7 @@ from pullback.files import PointTable, Surface, read_points, read_transform
 from pullback.files.transforms.itk import affine_and_field
 from pullback.metrics import STANDARD, foreground, numbers_of
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.report.registration import write_report
 from pullback.solvers import Chain, Refine, timed
 from pullback.space import Affine, Transform
 from pullback.stats import Stage, Stats
@@ -23,7 +24,6 @@ from pullback.study.trained import Trained
 from pullback.workflows.inputs import ImageFiles, headers, read_pair
 from pullback.workflows.outputs import RECORD, ExtraOutputs, about_known, about_points, transaction, write_all
 from pullback.workflows.quality import Verdict, verdict
-from pullback.workflows.report import write_report
 
 ON_GRID = 1e-6  # voxels: what rounding may take a point beyond a grid
 NOTES = (
