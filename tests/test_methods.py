@@ -319,16 +319,26 @@ def test_register_from_a_file_or_a_name(pullback, bumps, tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_narrow_terminal(pullback, command):
+    code, out, _ = pullback(command, "--help")
+    assert code == 0
+    assert "--json" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_what_an_option_expects(command):
-    """Every option has a sentence about it, and its default, its unit or its format."""
+    """Every option has a sentence about it, which says its default where that is not shown, and what it takes."""
     for parameter in COMMANDS[command].params:
-        if parameter.name == "help":
-            continue
         text = parameter.help or ""
-        assert text[:1].isupper() or text.split(",")[0] in ("fast", "lncc", "rigid", "itk", "linear", "ofg"), (
-            f"{command} {parameter.name}: {text}"
-        )
         assert text.endswith((".", "…")), f"{command} {parameter.name}: {text}"
+        flag = getattr(parameter, "is_flag", False)
+        told = parameter.required or (parameter.show_default and parameter.default is not None)
+        said = flag or told or parameter.multiple or "default" in text or parameter.metavar in ("FILE", "RUN")
+        assert said, f"{command} {parameter.name}: which default?"
+        assert flag or parameter.metavar or parameter.name == "device", (
+            f"{command} {parameter.name}: what does it take?"
+        )
 
 
 def test_help_stands_in_groups(pullback):
