@@ -1,4 +1,4 @@
-"""NIfTI in and out."""
+"""NIfTI images, read and written."""
 
 import gzip
 import warnings
@@ -27,7 +27,7 @@ UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError,
 
 
 def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
-    """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look.
+    """Read one scalar image, `(1, 1, *shape)` float32, and its mask, the non-zero voxels of `mask` on the same grid.
 
     Other formats than NIfTI are read through ITK, by the name's ending (`FORMATS`). Warns where ITK and ANTs may place
     a NIfTI image elsewhere. A 2-D image lies in two dimensions: in world x and y where its plane is theirs, else
@@ -46,11 +46,7 @@ def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
 
 
 def read_scalar(path: str | Path) -> Image:
-    """As `read_image`, a constant image too: to be moved, not aligned.
-
-    Raises:
-        InputError: not one scalar volume or slice, nowhere in the world, or not finite.
-    """
+    """Read one scalar image as `read_image` does, but also a constant one: such an image can be moved, not aligned."""
     values, grid = _scalar(path)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
@@ -59,16 +55,12 @@ def read_scalar(path: str | Path) -> Image:
 
 
 def read_grid(path: str | Path) -> Grid:
-    """Where the voxels of an image are, whatever they hold; of several frames, where those of one are.
-
-    Raises:
-        InputError: no image, too few voxels along an axis, or nowhere in the world.
-    """
+    """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames."""
     return grid_of(load(path), path)
 
 
 def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
-    """As `read_grid`, of a file that is open."""
+    """Return the grid of an image file that is open, as `read_grid` does."""
     shape = spatial(image)[:3]
     if len(shape) == 3 and shape.count(1) == 1:  # several frames of a slice
         shape = tuple(n for n in shape if n > 1)
@@ -76,7 +68,7 @@ def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
 
 
 def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") -> Labels:
-    """Integer labels, `(1, 1, *shape)`, on the grid `on` where one is given; placed as `read_image` places images.
+    """Read integer labels, `(1, 1, *shape)`, placed as `read_image` places images; `on` is the grid they must lie on.
 
     Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors call them `what`.
 
@@ -102,10 +94,10 @@ def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") 
 
 
 def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
-    """An image's first channel: float32, or the smallest integers that hold the labels.
+    """Write an image's first channel as float32, or labels as the smallest integers that hold them.
 
-    A slice is laid where the slice in the file `like` is, on whose grid it lies, and stored as that one; without, in
-    the plane of world x and y.
+    A slice is placed where the slice in the file `like` lies, on whose grid it must be, and stored as that one is;
+    without `like`, in the plane of world x and y.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
@@ -130,11 +122,8 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm.
-
-    Raises:
-        InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
-    """
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS
+    mm."""
     grid = transform.grid
     refuse_batch(transform.batch, path)
     refuse_sheared(grid, path)
@@ -148,7 +137,7 @@ def write_field(transform: Displacement, path: str | Path) -> None:
 
 
 def read_field(path: str | Path) -> Displacement:
-    """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
+    """Read a displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
 
     Raises:
         InputError: another shape or intent, components that are not finite, or nowhere in the world.
@@ -173,11 +162,7 @@ def read_field(path: str | Path) -> Displacement:
 
 
 def refuse_sheared(grid: Grid, path: str | Path) -> None:
-    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not.
-
-    Raises:
-        InputError: the axes of the grid are not orthogonal.
-    """
+    """Refuse a grid with sheared axes, which ITK, with its spacing and rotation, would read as another grid."""
     direction = grid.affine[:-1, :-1] / grid.spacing
     skew = float((direction.T @ direction - torch.eye(grid.ndim, dtype=torch.float64)).abs().max())
     if skew > SHEAR:
@@ -189,7 +174,7 @@ def refuse_sheared(grid: Grid, path: str | Path) -> None:
 
 
 def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
-    """Refuse numbers that are NaN, infinite or beyond float32; `what` they are, in a word.
+    """Refuse numbers that are NaN, infinite or beyond float32; `what` names them in the error.
 
     Raises:
         InputError: there are any.
@@ -200,7 +185,7 @@ def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
 
 
 def save(image: nib.Nifti1Image, path: str | Path) -> None:
-    """Write beside, then rename.
+    """Write a NIfTI image to a temporary file, then rename it.
 
     Raises:
         InputError: another ending than .nii or .nii.gz.
@@ -215,7 +200,7 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> nib.Nifti1Pair:
-    """The file as nibabel has it, its voxels not read yet.
+    """Open an image file by nibabel, without reading its voxels yet.
 
     Raises:
         InputError: no such file, a folder, or none that nibabel reads as an image.
@@ -235,7 +220,7 @@ def load(path: str | Path) -> nib.Nifti1Pair:
 
 
 def _opened(path: str | Path) -> FileBasedImage:
-    """As nibabel has it; and pairs whose voxels alone are compressed, .hdr beside .img.gz, as LONI distributes them."""
+    """Open a file by nibabel; also pairs of which only the voxels are compressed, .hdr beside .img.gz, as from LONI."""
     header = Path(str(path)[: -len(".img.gz")] + ".hdr")
     if not (ends(path, ".img.gz") and header.is_file()):
         return nib.load(path)
@@ -245,7 +230,7 @@ def _opened(path: str | Path) -> FileBasedImage:
 
 
 def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
-    """The format before NIfTI, of which the first sets of images still come: taken as SPM and ITK take it."""
+    """Return an Analyze image, the format before NIfTI, as a NIfTI image, placed as in SPM and ITK."""
     warnings.warn(
         "an Analyze header (.hdr, .img) does not say which side is left; x is taken to run from right to left",
         stacklevel=2,
@@ -254,7 +239,7 @@ def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
 
 
 def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
-    """A 2-D or 3-D array, as `spatial` has its shape, and its grid."""
+    """Read a 2-D or 3-D array, with the shape of `spatial`, and its grid."""
     image = load(path)
     shape = spatial(image)
     if len(shape) not in (2, 3):
@@ -274,7 +259,7 @@ def _thick(shape: tuple[int, ...], path: str | Path) -> tuple[int, ...]:
 
 
 def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
-    """The stored shape without axes of length one at its end, and of a slice without the one it is thin along."""
+    """Return the stored shape without axes of length one at its end, and of a slice without its thin axis."""
     shape = tuple(image.shape)
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
@@ -284,7 +269,7 @@ def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
 
 
 def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
-    """The voxels of a loaded file, one number each.
+    """Return the voxels of an open file, one number each.
 
     Raises:
         InputError: colours, vectors or complex numbers, or a file that is cut short.
@@ -307,7 +292,7 @@ def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
 
 
 def affine3(affine: Tensor) -> np.ndarray:
-    """A 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
+    """Return a 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
     out = np.eye(4)
     keep = [*range(affine.shape[0] - 1), 3]
     out[np.ix_(keep, keep)] = affine.numpy()
@@ -319,7 +304,7 @@ def ras_lps(ndim: int) -> Tensor:
 
 
 def _differs(grid: Grid, on: Grid) -> str:
-    """What is not alike in two grids."""
+    """Say how two grids differ."""
     said = [] if grid.shape == on.shape else [f"shape {grid.shape} against {on.shape}"]
     if grid.ndim == on.ndim:
         if not torch.allclose(grid.spacing, on.spacing, rtol=1e-4):
