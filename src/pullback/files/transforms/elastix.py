@@ -277,7 +277,6 @@ def _reads(path: str | Path) -> tuple[Path, ...]:
 
 KIND = Kind(
     "elastix",
-    "elastix: TransformParameters.*.txt, linear ones and B-splines, with those they go on from",
     _looks,
     lambda name: name.startswith("transformparameters") and name.endswith(".txt"),
     lambda path, fixed, moving: read_elastix(path),

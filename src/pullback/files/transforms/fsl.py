@@ -135,7 +135,6 @@ def _meaning(path: str | Path) -> str:
 
 KIND = Kind(
     "fsl",
-    "FSL: FLIRT's .mat, warps of FNIRT in .nii.gz (X, Y, Z, 3); needs both images",
     _looks,
     lambda name: False,
     lambda path, fixed, moving: read_fsl(path, *both(path, "fsl", fixed, moving)),

@@ -116,7 +116,6 @@ class Kind:
 
     Attributes:
         word: what `--from` and `--to` call it.
-        about: whose files they are and how they are known, in one line of help.
         looks: whether a file to be read is one by all that names it.
         names: whether a file to be written is one by its name.
         read: a transform from a path and, where given, the grids of the fixed and the moving image.
@@ -127,7 +126,6 @@ class Kind:
     """
 
     word: str
-    about: str
     looks: Callable[[Evidence], bool]
     names: Callable[[str], bool]
     read: Reader

@@ -96,7 +96,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "learn2reg",
-    "Learn2Reg: disp_*.nii.gz (X, Y, Z, 3), .npz; needs both images",
     _looks,
     _named,
     lambda path, fixed, moving: read_learn2reg(path, *both(path, "learn2reg", fixed, moving)),

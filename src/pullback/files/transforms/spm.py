@@ -71,7 +71,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "spm",
-    "SPM: deformations y_*.nii, iy_*.nii",
     _looks,
     lambda name: name.startswith(PREFIXES) and name.endswith(".nii"),
     lambda path, fixed, moving: read_spm(path),

@@ -113,7 +113,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "x5",
-    "X5 of nitransforms: .x5",
     lambda evidence: evidence.hdf5 == "X5" or ends(evidence.name, ".x5"),
     lambda name: ends(name, ".x5"),
     lambda path, fixed, moving: read_x5(path),
