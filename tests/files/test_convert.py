@@ -127,11 +127,15 @@ def test_names_of_no_kind_alone_are_asked_about(tmp_path, scene, name):
         read_any(tmp_path / name)
 
 
-def test_a_field_of_four_dimensions_is_asked_about(tmp_path, scene):
+def test_a_field_of_four_dimensions_is_asked_about_where_no_intent_names_it(tmp_path, scene):
     fixed, moving, transform = scene(3)
     write_any(transform, tmp_path / "warp.nii.gz", TransformKind.FSL, fixed, moving)
+    same(read_any(tmp_path / "warp.nii.gz", None, fixed, moving), transform, fixed)
+    image = nib.load(tmp_path / "warp.nii.gz")
+    image.header["intent_code"] = 0  # as convertwarp leaves it
+    nib.save(image, tmp_path / "unnamed.nii.gz")
     with pytest.raises(InputError, match=r"learn2reg or fsl.*--from"):
-        read_any(tmp_path / "warp.nii.gz", None, fixed, moving)
+        read_any(tmp_path / "unnamed.nii.gz", None, fixed, moving)
 
 
 @pytest.mark.parametrize("kind", [TransformKind.FSL, TransformKind.LEARN2REG, TransformKind.ANTS])

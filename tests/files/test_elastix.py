@@ -15,7 +15,8 @@ LPS = np.array([-1.0, -1, 1])
 @pytest.fixture
 def elastix():
     itk = pytest.importorskip("itk", reason="comparisons with elastix need itk-elastix")
-    pytest.importorskip("itk.ElastixRegistrationMethodPython", reason="comparisons with elastix need itk-elastix")
+    if not hasattr(itk, "ElastixRegistrationMethod"):
+        pytest.skip("comparisons with elastix need itk-elastix")
     return itk
 
 

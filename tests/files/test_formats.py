@@ -11,7 +11,8 @@ from PIL import Image as Picture
 from pullback.errors import InputError
 from pullback.files import is_series, read_grid, read_image, read_labels, read_scalar, read_series
 
-AFFINE = np.array([[-1.1, 0.1, 0, 20], [0, 0.2, 1.3, -30], [0.1, -0.9, 0.1, 10], [0, 0, 0, 1.0]])
+TURN = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+AFFINE = np.block([[TURN * [1.1, 0.9, 1.3], np.array([[20], [-30], [10]])], [np.zeros((1, 3)), np.ones((1, 1))]])
 
 
 @pytest.mark.parametrize("ending", [".mgz", ".mgh"])
@@ -108,6 +109,7 @@ def test_a_slice_may_keep_its_plane_in_the_world(tmp_path, thin):
     shape = tuple(1 if axis == thin else n for axis, n in enumerate((8, 9, 7)))
     values = np.random.default_rng(0).random(shape, np.float32)
     stored = nib.Nifti1Image(values, AFFINE)
+    stored.set_qform(AFFINE, 1)
     nib.save(stored, tmp_path / "slice.nii")
     image = read_scalar(tmp_path / "slice.nii", ndim=3)
     np.testing.assert_array_equal(image.data[0, 0], values)

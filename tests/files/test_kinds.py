@@ -160,12 +160,12 @@ def lta(path, kind, matrix, moving, fixed, valid=1):
 def test_lta_files_take_the_moving_world_to_the_fixed(tmp_path, scene, kind):
     fixed, moving, _ = scene
     forward = np.linalg.inv(turned().matrix.numpy())  # moving → fixed
-    between = np.linalg.inv(fixed.affine) @ forward @ moving.affine.numpy()
+    between = np.linalg.inv(fixed.affine.numpy()) @ forward @ moving.affine.numpy()
     back = surface_coordinates(moving) @ np.linalg.inv(between) @ np.linalg.inv(surface_coordinates(fixed))
-    matrix = {0: between.numpy() if torch.is_tensor(between) else between, 1: forward, 14: back}[kind]
-    found = read_transform(lta(tmp_path / "t.lta", kind, np.asarray(matrix), moving, fixed))
+    matrix = {0: between, 1: forward, 14: back}[kind]
+    found = read_transform(lta(tmp_path / "t.lta", kind, matrix, moving, fixed))
     torch.testing.assert_close(found.matrix, turned().matrix, rtol=0, atol=1e-6)
-    bare = lta(tmp_path / "bare.lta", kind, np.asarray(matrix), moving, fixed, valid=0)
+    bare = lta(tmp_path / "bare.lta", kind, matrix, moving, fixed, valid=0)
     torch.testing.assert_close(read_any(bare, None, fixed, moving).matrix, turned().matrix, rtol=0, atol=1e-6)
     if kind != 1:
         with pytest.raises(InputError, match="--fixed"):
@@ -252,9 +252,14 @@ def test_fields_of_another_space_or_of_colours_are_refused(tmp_path, scene):
     fixed, _, truth = scene
     write_any(truth, tmp_path / "f.nrrd", None, fixed)
     content = (tmp_path / "f.nrrd").read_bytes()
-    (tmp_path / "ras.nrrd").write_bytes(content.replace(b"left-posterior-superior", b"right-anterior-superior"))
-    with pytest.raises(InputError, match=r"ras\.nrrd.*Slicer"):
-        read_transform(tmp_path / "ras.nrrd")
+    lps = b"space: left-posterior-superior\n"
+    for name, said in (("ras", b"space: RAS\n"), ("turned", lps + b"measurement frame: (0,1,0) (1,0,0) (0,0,1)\n")):
+        (tmp_path / f"{name}.nrrd").write_bytes(content.replace(lps, said))
+        with pytest.raises(InputError, match=rf"{name}\.nrrd.*Slicer"):
+            read_transform(tmp_path / f"{name}.nrrd")
+    plain = lps + b"measurement frame: (1,0,0) (0,1,0) (0,0,1)\n"
+    (tmp_path / "plain.nrrd").write_bytes(content.replace(lps, plain))
+    same(read_transform(tmp_path / "plain.nrrd"), truth, fixed)
     colours = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "colours.mha"))
     with pytest.raises(InputError, match="displacement field"):
