@@ -166,6 +166,7 @@ def test_added_and_composed_are_told_apart_and_a_moved_folder_is_found(tmp_path)
     [
         ("SplineKernelTransform", {}, "transformix -def all"),
         ("EulerTransform", {"UseDirectionCosines": '"false"'}, "transformix -def all"),
+        ("EulerTransform", {"UseBinaryFormatForTransformationParameters": '"true"'}, "transformix -def all"),
         ("EulerTransform", {"InitialTransformParametersFileName": '"t.txt"'}, "goes on from itself"),
         ("EulerTransform", {"TransformParameters": "1 2 3"}, "6 are expected"),
         ("BSplineTransform", {}, "GridSize"),
