@@ -192,8 +192,8 @@ def _polydata(path: str | Path, space: str | None) -> Surface:
     known = agreed(named, space, path)
     if known is None:
         raise InputError(
-            f"{path}: vertices of which space? Pass --space lps (3D Slicer, ITK) or --space ras (scanner RAS; FreeSurfer "
-            f"writes it by mris_convert --to-scanner)"
+            f"{path}: vertices of which space? Pass --space lps (3D Slicer, ITK) or --space ras (scanner RAS, which "
+            f"FreeSurfer writes by mris_convert --to-scanner)"
         )
     to_world = torch.diag(torch.tensor([*SIGNS[known], 1.0], dtype=torch.float64))
     numpy_support = import_module("vtkmodules.util.numpy_support")
