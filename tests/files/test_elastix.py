@@ -52,7 +52,7 @@ def test_transformix_moves_points_by_our_files_as_we_do(tmp_path, image, elastix
     grid = read_grid(image)
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3] += torch.randn(3, 4, dtype=torch.float64) * torch.tensor([0.1, 0.1, 0.1, 2])
-    knots = grid.at_spacing((5.0, 6.0, 4.0)).padded((1, 1, 1))
+    knots = grid.at_spacing((5.0, 6.0, 4.0)).padded((2, 2, 2))
     truth = {
         "affine": Affine(matrix),
         "field": Displacement(smooth_field(grid.shape, 1, amplitude=1.5), grid),
