@@ -68,7 +68,6 @@ from torch import nn
 from torch.nn.functional import softplus
 from functools import partial
 from pullback import Diffusion, MSE, Player
-from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
 
 class Adversarial(nn.Module):
