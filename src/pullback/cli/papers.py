@@ -84,7 +84,8 @@ def methods(
     if name is None:
         rows = overview()
         if not as_json:
-            terminal(as_json).print(layout(rows))
+            console = terminal(as_json)
+            console.print(layout(rows, console.width))
         say(as_json, [asdict(row) for row in rows], "`pullback methods NAME` shows the page of one")
         return
     shown = page(name)
