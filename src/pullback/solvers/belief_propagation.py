@@ -59,7 +59,7 @@ class BeliefPropagation:
         """
         if len(fixed) < 2 or not len(moving):
             raise InputError(
-                f"Propagate: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
+                f"BeliefPropagation: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
             )
         index = nearest(fixed, moving, min(self.candidates, len(moving)))[1]
         displacements = moving[index] - fixed[:, None]

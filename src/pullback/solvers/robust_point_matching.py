@@ -51,7 +51,9 @@ class RobustPointMatching:
 
     def __post_init__(self) -> None:
         if not self.widths or self.iterations < 1:
-            raise InputError(f"Settle: one width or more and one iteration, got {self.widths} and {self.iterations}")
+            raise InputError(
+                f"RobustPointMatching: one width or more and one iteration, got {self.widths} and {self.iterations}"
+            )
 
     def __call__(
         self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: Clouds | None = None
