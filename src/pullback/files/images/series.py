@@ -10,17 +10,8 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import (
-    TIME,
-    affine3,
-    grid_of,
-    load,
-    refuse_not_finite,
-    refuse_sheared,
-    save,
-    spatial,
-    stored_voxels,
-)
+from pullback.files.images.image_file import load, spatial, stored_voxels
+from pullback.files.images.nifti import TIME, affine3, grid_of, refuse_not_finite, refuse_sheared, save
 from pullback.space import Grid, Image, Series
 
 UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units
@@ -58,8 +49,7 @@ def is_series(path: str | Path) -> bool:
 
 
 def read_series(path: str | Path) -> Series:
-    """Read the frames of a file, placed as `read_image` places images; 2-D ones where one axis in space has one
-    voxel."""
+    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel."""
     image = load(path)
     shape = spatial(image)
     if len(shape) != 4:
