@@ -16,8 +16,9 @@ Clouds = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class RobustPointMatching:
-    """Robust point matching of a cloud that is near another already, by a spline (Chui & Rangarajan 2003). No features
-    needed.
+    """Robust point matching of a cloud that is near another already, by a spline (Chui & Rangarajan 2003).
+
+    It needs no features.
 
     1. Each fixed point is drawn to the mean of the moving points near it, by Gaussian weights. These compete with the
        weight of no partner, since many points of one scan have none in the other.
@@ -80,8 +81,7 @@ class RobustPointMatching:
         return found
 
     def _met(self, placed: Tensor, moving: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """Return the point `(N, 3)` to which the moving points near each draw it, and how certain it is of a partner,
-        `(N,)`."""
+        """Return the points `(N, 3)` to which the moving ones draw them, and how certain their partners are, `(N,)`."""
         distance, index = nearest(placed, moving, min(self.candidates, len(moving)))
         alone = torch.full_like(distance[:, :1], self.none * width)
         weight = (-torch.cat([distance, alone], 1).square() / (2 * width**2)).softmax(1)[:, :-1]

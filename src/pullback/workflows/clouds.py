@@ -47,8 +47,7 @@ class Cloud:
 
 
 def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | None = None) -> Cloud:
-    """Read the points or vertices of a file, or find the keypoints of an image, within its mask, or the outline of
-    labels.
+    """Read the points of a file, or find the keypoints of an image within its mask, or the outline of labels.
 
     Files of points are known by their name's ending; all others are images.
 
@@ -80,8 +79,7 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
 
 
 def is_label_map(image: Image) -> bool:
-    """Return whether an image holds whole numbers from 0 on, most of which equal their neighbours, as those of labels
-    do."""
+    """Return whether an image looks like labels: whole numbers from 0 on, most of which equal their neighbours."""
     data = image.data[0, 0]
     seen = (data != 0)[1:]
     if bool((data != data.round()).any()) or float(data.min()) != 0 or not bool(seen.any()):

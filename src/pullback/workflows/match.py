@@ -152,8 +152,7 @@ def _write(
 
 
 def gridded(transform: ThinPlate, grid: Grid) -> Composite:
-    """Return a transform in the form of other tools, A ∘ ψ: A is the affine nearest to it at its points, ψ a
-    displacement.
+    """Return a transform as other tools hold it, A ∘ ψ: A the affine nearest to it at its points, ψ a displacement.
 
     ψ lies on `grid`; beyond it there is none.
 

@@ -115,8 +115,7 @@ def write_all(
     points: str | Path | None,
     wanted: ExtraOutputs,
 ) -> list[str]:
-    """Write all outputs but the report and the record, on the grid of the fixed image, the file `like`; return the
-    names."""
+    """Write all outputs but the report and the record, on the grid of the fixed image; return their names."""
     fixed = after.pair.fixed.grid
     for channel in range(after.moved.data.shape[1]):
         name = "moved.nii.gz" if channel == 0 else f"moved_channel_{channel + 1}.nii.gz"

@@ -132,8 +132,7 @@ def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Row
 
 @contextmanager
 def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
-    """Write `run.json`, however the work ends, unless nothing came of it; yield a list for the names of subjects
-    made."""
+    """Write `run.json`, however the work ends, unless nothing came of it; yield a list for names of subjects made."""
     begin = time.perf_counter()
     made: list[str] = []
 

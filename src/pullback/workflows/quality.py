@@ -52,12 +52,12 @@ class Verdict:
 
 
 def verdict(before: Alignment, after: Alignment) -> Verdict:
-    """Judge the alignment `after` of one pair by chance, by `before`, by folding, by the view, and by labels where
-    known.
+    """Judge the alignment `after` of one pair by the images, whatever their contrast.
 
-    Chance is the normalised mutual information that random rotations about the middle of the foreground leave of the
-    linear part of the transform. A deformation can make any images alike, so the linear part has to stand out by
-    itself.
+    The criteria are the similarity against chance and against `before`, folding, the view, and the overlap of labels
+    where the pair has them. Chance is the normalised mutual information that random rotations about the middle of the
+    foreground leave of the linear part of the transform. A deformation can make any images alike, so the linear part
+    has to stand out by itself.
     """
     pair, inside = _seen(after.pair)
     points = inside.grid.to_world(inside.data[0, 0].nonzero().T.double().cpu()[None])

@@ -116,8 +116,7 @@ def register_files(
 
 
 def round_trip(there: Alignment, back: Transform) -> dict[str, dict[str, float]]:
-    """Return the distance of the fixed foreground from home after there and back: mean, 95 %, maximum; mm, and fixed
-    voxels.
+    """Return how far from home the fixed foreground lands after there and back, in mm and in fixed voxels.
 
     Points that leave the grid of a field on the way are not counted: the way back from there is not known.
     """

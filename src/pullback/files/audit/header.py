@@ -127,8 +127,7 @@ def _homogeneous(linear: np.ndarray) -> np.ndarray:
 
 
 def _disagreement(image: nib.Nifti1Pair, path: ImageSource, voxel: float) -> Iterator[Finding]:
-    """Yield where qform and sform disagree, in mm at the corners, or where ITK and nibabel place the image
-    differently."""
+    """Yield where qform and sform disagree, in mm at the corners, or where ITK places the image differently."""
     header = image.header
     if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
         try:

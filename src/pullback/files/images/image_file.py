@@ -1,5 +1,4 @@
-"""Image files that are opened once: the header is read on opening, the voxels when first asked for, and both are
-kept."""
+"""Image files that are opened once: the header on opening, the voxels when first asked for, and both are kept."""
 
 import gzip
 import warnings

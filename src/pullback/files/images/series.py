@@ -63,8 +63,7 @@ def read_series(path: str | Path) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """Write a series as float32 with its time step and unit; frames in 2-D are placed as `write_image` places
-    slices."""
+    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices."""
     refuse_sheared(series.grid, path)
     codes = {unit: code for code, unit in UNITS.items()}
     if series.unit not in codes:

@@ -80,8 +80,10 @@ NEAR_AND_FAR = 0.5 * CONTRAST + 0.5 * LNCC(9, noise=0.05)
 
 
 def stiff(similarity: Energy, displacement: float, velocity: float) -> Energy:
-    """Return an energy with regularity of the displacement, which keeps it smooth, and of its velocity, which avoids
-    folds."""
+    """Return an energy with regularity of the displacement and of its velocity.
+
+    The first keeps it smooth, the second free of folds.
+    """
     return similarity + displacement * Diffusion(displacement=True) + velocity * Diffusion()
 
 

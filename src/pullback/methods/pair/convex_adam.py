@@ -82,8 +82,7 @@ class ConvexAdam:
 
 
 def _blocks(features: Sequence[Tensor], mask: Tensor | None, factor: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the means of both images' features over blocks of voxels, within the mask, and the share of each block in
-    it."""
+    """Return means of both images' features over blocks of voxels within the mask, and the share of each in it."""
     if mask is None:
         return pooled(features[0], factor), pooled(features[1], factor), None
     inside = mask.to(features[0])

@@ -94,8 +94,7 @@ class PooledUNet(nn.Module):
 
 @dataclass(frozen=True)
 class Transferred:
-    """The procedure of transfer: weights of another run, of other images, are trained on; all, or the decoder alone
-    first.
+    """The procedure of transfer: weights of another run are trained on, all at once or the decoder alone first.
 
     Head and channels are kept. The paper gives no lengths of its two steps: here each has half of the updates, so that
     one step and two are as long, and pairs of its own.

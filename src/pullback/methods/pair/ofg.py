@@ -83,8 +83,7 @@ class Guided:
 
 
 class GuidedByNetworks(nn.Module):
-    """The supervision by a label that networks in a row make: the paper's network-based optimiser, "n cascaded
-    VoxelMorphs".
+    """The supervision by a label that networks in a row make: the paper's "n cascaded VoxelMorphs".
 
     Each sees the fixed image and the moving one as moved so far, and answers with the rest of the motion. The paper
     does not say how they learn; here they learn at the same time, by the energy of the label, from which no gradient
@@ -127,8 +126,7 @@ class GuidedByNetworks(nn.Module):
 
 @dataclass(frozen=True)
 class Mixture:
-    """The supervision by `guided` on some updates, by `otherwise` on the rest: the paper's ablations of how often to
-    optimise.
+    """The supervision by `guided` on some updates, by `otherwise` on the rest: the paper's ablations.
 
     Attributes:
         guided, otherwise: supervisions.
@@ -154,8 +152,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class EveryKth:
-    """The choice of one epoch in `k`, the first included, of `epochs` in all; there should be several updates in
-    each."""
+    """The choice of one epoch in `k`, the first included, of `epochs` in all; each should have several updates."""
 
     k: int
     epochs: int

@@ -95,8 +95,7 @@ class RegisterClouds:
 
 
 def overlay(fixed: Tensor, moving: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the displacement of points `(…, 3)` that gives the fixed cloud the mean and the spread of the moving
-    one."""
+    """Return the displacement of points `(…, 3)` that gives the fixed cloud the mean and spread of the moving one."""
     stretch = moving.std(0) / fixed.std(0)
 
     def displacement(points: Tensor) -> Tensor:

@@ -45,8 +45,7 @@ class PointDistance:
 
 @dataclass(frozen=True)
 class ByMetric:
-    """The supervision by Chamfer distance, smoothness and Laplacian of the clouds: PointPWC-Net's (Wu et al., ECCV
-    2020).
+    """The supervision by Chamfer distance, smoothness and Laplacian of the clouds: PointPWC-Net (Wu et al., ECCV 2020).
 
     1. Chamfer: squared distances of each moved fixed point to the nearest moving one, and back.
     2. Smoothness: squared differences of neighbours' displacements.

@@ -73,12 +73,12 @@ class Reference:
 
     @classmethod
     def of(cls, image: Tensor, mask: Tensor, moving: Sequence[int], moving_count: int, overlap: float) -> "Reference":
-        """Return it for a fixed image and mask `(1, 1, *spatial)`, moving arrays of shape `moving` and masks of
-        `moving_count`.
+        """Return the reference of a fixed image and its mask, `(1, 1, *spatial)`.
 
-        The least overlap is the share `overlap` of the smaller mask's voxels. N(χ) is at most the overlap along one
-        axis times the shorter edges along the others, which bounds the shifts worth representing: with two equal boxes
-        and γ = 0.5 the padding is half an edge instead of a whole one, and the FFTs in 3-D are 2.4 times smaller.
+        The moving arrays have shape `moving`, their masks `moving_count` voxels. The least overlap is the share
+        `overlap` of the smaller mask's voxels. N(χ) is at most the overlap along one axis times the shorter edges along
+        the others, which bounds the shifts worth representing: with two equal boxes and γ = 0.5 the padding is half an
+        edge instead of a whole one, and the FFTs in 3-D are 2.4 times smaller.
         """
         least = max(overlap * min(int(mask.sum()), moving_count), 1.0)
         shorter = [min(n, m) for n, m in zip(image.shape[2:], moving, strict=True)]
@@ -87,8 +87,7 @@ class Reference:
         return cls(shifts, spectrum(separable_parts(image, mask)[0], shifts).conj().resolve_conj(), least)
 
     def similarities(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return CSNGF (eq. 5) with moving images `(B, 1, *spatial)`, `(B, *shifts.shape)`; −∞ where the overlap is
-        less."""
+        """Return CSNGF (eq. 5), `(B, *shifts.shape)`, for `(B, 1, *spatial)`; −∞ where the overlap is too small."""
         spectra = spectrum(separable_parts(image, mask), self.shifts)
         sums = product(self.mirrored[:-1], spectra[:, :-1])
         counts = product(self.mirrored[-1:], spectra[:, -1:])
@@ -142,8 +141,7 @@ class Level:
         return cls(fixed.grid, moving, fixed.grid.about_origin(shape), reference)
 
     def best(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return, for rotations `(N, d, d)`, the highest similarity over all shifts, `(N,)`, and its whole shift, `(N,
-        d)`."""
+        """Return the highest similarity over all shifts, `(N,)`, and its shift, `(N, d)`, for rotations `(N, d, d)`."""
         size = max(1, AT_ONCE // math.prod(self.reference.shifts.padded))
         parts = [self._peaks(self.similarities(some)) for some in rotations.split(size)]
         values, shifts = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -178,8 +176,7 @@ class Level:
         return better
 
     def _turn(self, rotations: Tensor) -> Tensor:
-        """Return the maps from points about the origin to points rotated about the middle of the moving image, `(B,
-        d+1, d+1)`."""
+        """Return maps `(B, d+1, d+1)` from points about the origin to rotated ones about the moving image's middle."""
         d = self.fixed.ndim
         matrix = torch.eye(d + 1, dtype=torch.float64).repeat(len(rotations), 1, 1)
         matrix[:, :d, :d] = rotations
@@ -194,8 +191,7 @@ class Level:
 
 @dataclass(frozen=True)
 class CrossNGF:
-    """A register by the rigid motion of the highest mean squared cosine between gradients, over all rotations and
-    shifts.
+    """A register by the rigid motion of the highest mean squared cosine between gradients, over rotations and shifts.
 
     From level to level the best rotations are kept and their neighbourhood is searched at random; at each rotation the
     best of all whole shifts is taken. Both images are first brought onto isotropic lattices of one spacing; the other

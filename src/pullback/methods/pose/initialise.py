@@ -39,8 +39,7 @@ def from_masses(fixed: Image, moving: Image) -> list[Affine]:
 
 @dataclass(frozen=True)
 class Initialise:
-    """A register that tries cheap guesses, measures them against chance, and searches globally where they are not
-    better.
+    """A register that tries cheap guesses, measures them against chance, and if they fail searches globally.
 
     1. Each guess is improved by a short rigid descent of normalised mutual information at low resolution.
     2. Chance is the similarity that random rotations about the middle of the best guess reach without it.
@@ -75,8 +74,7 @@ class Initialise:
     seed: int = 0
 
     def __call__(self, fixed: Image, moving: Image) -> Alignment:
-        """Return a rigid start, fixed → moving, of images with intensities 0 … 1, of any grids; each pair of a batch by
-        itself.
+        """Return a rigid start, fixed → moving, for images with intensities 0 … 1; each pair of a batch by itself.
 
         Its stats hold the origin ("header", "centres", "masses", "moments" or "search") and the confidence: how many
         standard deviations its similarity exceeds that of random rotations about the same middle. Below `sure` it may
