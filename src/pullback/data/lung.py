@@ -41,7 +41,11 @@ class LungScans:
 
 
 def read_lung(folder: str | Path, case: int) -> LungScans:
-    """Read one case from `copd_NN.npz` and `masks/`; the automatic matches in the same file are not read."""
+    """Read one case from `copd_NN.npz` and `masks/`; the automatic matches in the same file are not read.
+
+    Raises:
+        InputError: no such file, not such a file, a part of it is missing or of another shape, or a mask is empty.
+    """
     path = Path(folder) / f"copd_{case:02d}.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:

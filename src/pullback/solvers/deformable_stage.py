@@ -91,7 +91,11 @@ def _compared(pair: Pair) -> float:
 
 
 def placed(image: Image, start: Linear) -> Image:
-    """Return the image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels."""
+    """Return the image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels.
+
+    Raises:
+        ValueError: a batch of maps.
+    """
     matrix = start.matrix.detach().to(image.grid.affine).reshape(-1, *image.grid.affine.shape)
     if len(matrix) != 1:
         raise ValueError(f"placed: one linear map expected, got a batch of {len(matrix)}")

@@ -65,7 +65,11 @@ def in_words(means: dict[str, float]) -> str:
 
 
 def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
-    """Return the number of the first metric that answered, with its sign such that more is better; NaN is worst."""
+    """Return the number of the first metric that answered, with its sign such that more is better; NaN is worst.
+
+    Raises:
+        InputError: none of the metrics answered.
+    """
     for metric in metrics:
         if metric.name in values:
             value = values[metric.name] if metric.higher_is_better else -values[metric.name]

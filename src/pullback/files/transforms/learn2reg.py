@@ -22,7 +22,11 @@ from pullback.space import Grid, Transform
 
 
 def write_learn2reg(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
-    """Write a transform sampled on `fixed`: the index i, j, k in `moving` less that in `fixed`, in voxels, float32."""
+    """Write a transform sampled on `fixed`: the index i, j, k in `moving` less that in `fixed`, in voxels, float32.
+
+    Raises:
+        InputError: a batch, the name ends otherwise, or writing fails.
+    """
     refuse_batch(transform.batch, path)
     there = moving.to_voxels(landed_points(transform, fixed)[None])[0]
     data = (there - fixed.voxels(there)).movedim(0, -1).numpy().astype(np.float32)
