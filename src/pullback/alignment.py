@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pullback.numerics.difference import determinant, jacobian
-from pullback.space import Image, Labels, Points, Transform, brief, inverted, one_batch, pull, push
+from pullback.space import Image, Labels, Points, Transform, inverted, one_batch, pull, push, short_repr
 from pullback.stats import Stats
 
 
@@ -34,7 +34,7 @@ class Pair:
     truth: Transform | None = None
     name: str = ""
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for side, image in (("fixed", self.fixed), ("moving", self.moving)):

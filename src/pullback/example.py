@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from pullback.space import Image, Points, brief
+from pullback.space import Image, Points, short_repr
 
 
 class Example(Protocol):
@@ -60,7 +60,7 @@ class PointPair:
     chosen: Tensor | None = None
     name: str = ""
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         shapes = {f.name: tuple(v.data.shape) for f in fields(self) if isinstance(v := getattr(self, f.name), Points)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment, Pair
-from pullback.space import Affine, Grid, Image, Labels, Transform, brief, params_of, pull, with_params_of
+from pullback.space import Affine, Grid, Image, Labels, Transform, params_of, pull, short_repr, with_params_of
 from pullback.stats import Stats
 
 
@@ -31,7 +31,7 @@ class Group:
     labels: tuple[Labels | None, ...] = ()
     name: str = ""
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -89,7 +89,7 @@ class GroupAlignment:
     transforms: tuple[Transform, ...]
     stats: Stats | None = None
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if len(self.transforms) != len(self.group.images):

@@ -103,7 +103,7 @@ def test_no_gradient_leaks_through_the_label():
     """With the label a constant, d/du mean((u − label)²) is 2 (u − label) / N: any leak would add to it."""
     pair = make_pair(3)
     network = Constant(torch.zeros(1, 3, *SHAPES[3]))
-    guided = Guided(beside=0.0 * Diffusion())
+    guided = Guided(regularity=0.0 * Diffusion())
     sum(guided(network, pair, 0.0).values()).backward()
     label = guided.solver(guided.energy.on(pair), start=Displacement(network.field.detach(), pair.fixed.grid))[0].field
     assert not label.requires_grad
@@ -121,7 +121,7 @@ def test_the_label_is_better_than_the_guess():
 def test_a_velocity_is_compared_as_a_velocity():
     pair = make_pair(2)
     network = Constant(torch.zeros(1, 2, *SHAPES[2]), kind=Velocity)
-    guided = Guided(beside=0.0 * Diffusion())
+    guided = Guided(regularity=0.0 * Diffusion())
     label = guided.solver(guided.energy.on(pair), start=Velocity(torch.zeros(1, 2, *SHAPES[2]), pair.fixed.grid))[0]
     assert isinstance(label, Velocity)
     terms = guided(network, pair, 0.0)
@@ -160,7 +160,7 @@ def test_the_blend_adds_the_energy_of_the_guess():
     pair = make_pair(2)
     guess = torch.randn(1, 2, *SHAPES[2], generator=torch.Generator().manual_seed(1))
     network = Constant(gaussian(guess, 1.5))
-    whole, blend = Guided()(network, pair, 0.0), Guided(weight=0.25, beside=0.75 * LNCC(9))(network, pair, 0.0)
+    whole, blend = Guided()(network, pair, 0.0), Guided(weight=0.25, regularity=0.75 * LNCC(9))(network, pair, 0.0)
     assert set(blend) == {"guide", "lncc"}
     assert float(blend["guide"]) == pytest.approx(0.25 * float(whole["guide"]), rel=1e-6)
     alignment = Alignment(pair, network(pair.fixed, pair.moving).transform)
@@ -172,7 +172,7 @@ def test_a_downsampled_label_is_a_field_of_half_the_size(ndim):
     """Whatever the descent did, the label is linear between every second voxel; and it is better than the guess."""
     pair = make_pair(ndim)
     network = Constant(torch.zeros(1, ndim, *SHAPES[ndim]))
-    guided = Guided(coarser=2, beside=0.0 * Diffusion())
+    guided = Guided(coarser=2, regularity=0.0 * Diffusion())
     sum(guided(network, pair, 0.0).values()).backward()
     label = -network.field.grad * network.field.numel() / 2  # from d/du mean((u - label)^2) at u = 0
     inside = label[(slice(None), slice(None), *[slice(2, -2)] * ndim)]
@@ -294,7 +294,7 @@ def test_a_teacher_answers_as_it_would_when_asked():
 
     pair, teacher = make_pair(2), Hesitant(torch.ones(1, 2, *SHAPES[2])).train()
     student = Constant(torch.zeros(1, 2, *SHAPES[2]))
-    assert SelfTraining(teacher, beside=0.0 * Diffusion())(student, pair, 0.0)["guide"].item() == 1.0
+    assert SelfTraining(teacher, regularity=0.0 * Diffusion())(student, pair, 0.0)["guide"].item() == 1.0
 
 
 def test_the_steps_of_optimised_self_training_fall_with_progress():
@@ -309,7 +309,7 @@ def test_self_training_learns_the_teachers_answer_and_the_optimised_one_a_better
     pair = make_pair(2)
     teacher = Constant(gaussian(torch.randn(1, 2, *SHAPES[2], generator=torch.Generator().manual_seed(1)), 1.5))
     student = Constant(torch.zeros(1, 2, *SHAPES[2]))
-    plain = SelfTraining(teacher, beside=0.0 * Diffusion())
+    plain = SelfTraining(teacher, regularity=0.0 * Diffusion())
     assert float(plain(student, pair, 0.0)["guide"]) == pytest.approx(float(teacher.field.square().mean()), rel=1e-6)
     refined = replace(plain, solver=Descend(10, 0.1))
     sum(refined(student, pair, 0.0).values()).backward()
@@ -327,7 +327,7 @@ def test_networks_in_a_row_compose_as_images_are_moved():
         0.1 * (x - x.mean((2, 3), keepdim=True)),
         torch.ones_like(x) * torch.tensor([1.5, -1.0]).view(2, 1, 1),
     )
-    guided = GuidedByNetworks(partial(VoxelMorph, ndim=2), beside=0.0 * Diffusion())
+    guided = GuidedByNetworks(partial(VoxelMorph, ndim=2), regularity=0.0 * Diffusion())
     guided.networks = nn.ModuleList([Constant(shift), Constant(stretch)])
     seen = []
 

@@ -118,6 +118,24 @@ def test_recipes_of_before_say_the_same(tmp_path):
         assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == to_yaml(now)
 
 
+def test_parts_of_before_are_known_by_their_names_of_then(tmp_path):
+    now = find("cyclical_voxelmorph_phantom")
+    text = to_yaml(now)
+    for new, old in (
+        ("methods.pair.cyclical.WithRefinement", "methods.pair.cyclical.Descending"),
+        ("solvers.instance_optimisation.InstanceOptimisation", "solvers.optimised.Optimised"),
+        ("training.supervision.KnownTransform", "training.supervision.Told"),
+        ("data.phantoms.brain.BrainPhantom", "data.cohort.Cohort"),
+    ):
+        assert new in text
+        text = text.replace(new, old)
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == to_yaml(now)
+    guided = find("ofg_voxelmorph_phantom")
+    (tmp_path / "guided.yaml").write_text(to_yaml(guided).replace("  regularity:", "  beside:"))
+    assert to_yaml(read_recipe(tmp_path / "guided.yaml")) == to_yaml(guided)
+
+
 def test_recipes_of_clouds_know_what_they_align_and_who_chooses():
     for name in ("cyclical_geometric_lungs", "field_geometric_lungs"):
         recipe = find(name)
@@ -318,8 +336,8 @@ def test_where_the_paper_says_initial_both_rates_fall():
 
 def test_a_file_may_have_parts_of_a_package_that_is_trusted(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
-        "from dataclasses import dataclass\nfrom pullback.data import Cohort\n\n"
-        "@dataclass(frozen=True)\nclass Mine(Cohort):\n    pass\n"
+        "from dataclasses import dataclass\nfrom pullback.data import BrainPhantom\n\n"
+        "@dataclass(frozen=True)\nclass Mine(BrainPhantom):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "r.yaml"

@@ -384,8 +384,8 @@ def test_other_labels_or_another_shape_are_other_runs(tmp_path):
     plans = []
     for change in ("nothing", "labels", "shape"):
         if change == "labels":
-            generator = torch.randint(2, (1, 1, 12, 14, 10), generator=torch.Generator().manual_seed(0))
-            write(Labels(generator, Grid.centred((12, 14, 10))), root / "l3.nii.gz")
+            mask = torch.randint(2, (1, 1, 12, 14, 10), generator=torch.Generator().manual_seed(0))
+            write(Labels(mask, Grid.centred((12, 14, 10))), root / "l3.nii.gz")
         seen = replace(data, shape=(16, 16, 16)) if change == "shape" else data
         arms = Experiment({"guided": replace(known, data=seen)})
         plans.append(_planned(tmp_path, "folder/voxelmorph", arms, (0,), {}))

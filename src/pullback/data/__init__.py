@@ -52,8 +52,8 @@ __all__ = [
     "ordered_pairs",
     "pair_of",
     "pairs_within",
+    "preprocessed",
     "read_lung",
-    "shown",
     "subject_of",
     "write_dataset",
 ]

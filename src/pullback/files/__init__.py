@@ -41,11 +41,11 @@ def write(
 
 __all__ = [
     "Finding",
-    "Kind",
     "Merge",
     "PointTable",
     "Severity",
     "Surface",
+    "TransformKind",
     "audit",
     "audit_pair",
     "is_series",

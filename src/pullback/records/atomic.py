@@ -1,4 +1,4 @@
-"""Nothing half-written: write beside, then rename."""
+"""Atomic writing: to a temporary name in the same folder, then renamed."""
 
 import os
 import re
@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.suffixes import ends
 
 TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{16}(\.\w+){0,2}", re.DOTALL)
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary name next to `path` that becomes `path` when all went well, and goes when it did not.
+    """Write to a temporary name next to `path` that becomes `path` when all went well, and goes when it did not.
 
     Who may read the file is left to the umask, whatever the permissions with which its writer makes files.
 
@@ -23,7 +22,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         InputError: the folder cannot be made or written to, or writing fails; what was at `path` is still there.
     """
     path = Path(path)
-    suffix = "".join(path.suffixes[-2:] if ends(path, ".gz") else path.suffixes[-1:]).lower()  # as each writer knows it
+    known = 2 if path.suffix.lower() == ".gz" else 1  # of what each writer knows a file by
+    suffix = "".join(path.suffixes[-known:]).lower()
     temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,5 +43,5 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What a process that was killed within `beside` left in a folder."""
+    """Return what a process that was killed within `atomic_write` left in a folder."""
     return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]

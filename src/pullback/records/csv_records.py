@@ -8,7 +8,7 @@ from pullback.records.atomic import atomic_write
 
 
 def write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
-    """A column per key, in the order in which they first appear."""
+    """Write a column per key, in the order in which they first appear."""
     names = list(dict.fromkeys(key for record in records for key in record))
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
@@ -17,18 +17,18 @@ def write_csv(records: Sequence[Mapping[str, object]], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, float | str]]:
-    """What `write_csv` wrote: numbers as numbers, and without what a record did not have."""
+    """Read what `write_csv` wrote: numbers as numbers, and without what a record did not have."""
     return [{k: as_number(v) for k, v in row.items() if v != ""} for row in read_texts(path)]
 
 
 def read_texts(path: Path) -> list[dict[str, str]]:
-    """What `write_csv` wrote, as it stands there: subject 007 is not number 7."""
+    """Read what `write_csv` wrote, as it stands there: subject 007 is not number 7."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def as_number(text: str) -> float | str:
-    """A number where the text is one, else the text."""
+    """Return a number where the text is one, else the text."""
     try:
         return float(text)
     except ValueError:

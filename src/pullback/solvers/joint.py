@@ -5,7 +5,7 @@ from typing import Self
 
 from torch import Tensor
 
-from pullback.space import Parametric, brief, params_of, with_params_of
+from pullback.space import Parametric, params_of, short_repr, with_params_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +14,7 @@ class Joint:
 
     parts: tuple[Parametric, ...]
 
-    __repr__ = brief
+    __repr__ = short_repr
 
     @property
     def params(self) -> tuple[Tensor, ...]:

@@ -90,7 +90,7 @@ def _intensity(data: str, network: str) -> Experiment:
         for k, name in ((2, "2nd"), (5, "5th"), (10, "10th"))
     }
     for a in (0.75, 0.5, 0.25):
-        blend = replace(GUIDED, weight=a, beside=(1 - a) * ENERGY + 0.02 * Diffusion())
+        blend = replace(GUIDED, weight=a, regularity=(1 - a) * ENERGY + 0.02 * Diffusion())
         ways[f"{a:g} guide + {1 - a:g} unsupervised"] = blend
     ways |= {f"{100 * p:g} % of pairs": Mixture(GUIDED, Portion(p), PLAIN) for p in (0.75, 0.5, 0.25)}
     return _experiment(data, network, ways, "guided")

@@ -19,22 +19,11 @@ from pullback.data import Dataset, Test, Validation
 from pullback.errors import InputError, did_you_mean
 from pullback.example import Supervision
 from pullback.metrics import STANDARD, Metric
+from pullback.study.renamed import renamed
 from pullback.training import Evaluation, Once, PairEvaluation, Procedure, Training
 
 ANY = (Any, inspect.Parameter.empty)
 TRUSTED = ("pullback.", "torch.optim.")
-MOVED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    **{
-        f"pullback.space.transform.{f}": (f"pullback.space.fields.{f}", {})
-        for f in ("Displacement", "Velocity", "BSpline")
-    },
-    "pullback.methods.pair.cyclical.Cyclical": (
-        "pullback.training.cyclical.Cyclical",
-        {"labelling": {"part": "pullback.methods.pair.cyclical.FieldLabels"}},
-    ),
-}
-"""What old recipe files call otherwise: where it is now, and what went without saying."""
-
 Plan = TypeVar("Plan")
 
 
@@ -256,13 +245,6 @@ def _decode(tree: Any, trusted: tuple[str, ...] = TRUSTED, where: str = "") -> A
                 raise TypeError(f"{at}: {error}") from error
         return partial(named, **members) if kind == "partial" else named(**members)
     raise TypeError(f"{kind}: {path} cannot stand here")
-
-
-def renamed(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part as it is called today, whatever a file calls it."""
-    (kind, path), *rest = tree.items()
-    now, implied = MOVED.get(str(path), (path, {}))
-    return {kind: now, **implied, **dict(rest)}
 
 
 def _path_of(thing: Any) -> str:

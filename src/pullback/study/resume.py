@@ -11,7 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import yaml
 
 from pullback.errors import InputError
-from pullback.study.recipe import Recipe, as_data, renamed, to_yaml
+from pullback.study.recipe import Recipe, as_data, to_yaml
+from pullback.study.renamed import renamed
 from pullback.training import Once, load_tensors
 from pullback.training.train import check_left
 

@@ -226,7 +226,7 @@ def _interval(groups: tuple[np.ndarray, ...], generator: torch.Generator) -> Int
     if all(np.ptp(group) == 0 for group in groups):
         value = _mean(groups[0]) - sum(map(_mean, groups[1:]))
         return Interval(value, value)
-    generator = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    drawn = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     found = bootstrap(
         groups,
         _difference,
@@ -235,7 +235,7 @@ def _interval(groups: tuple[np.ndarray, ...], generator: torch.Generator) -> Int
         vectorized=True,
         confidence_level=LEVEL,
         method="BCa",
-        random_state=generator,
+        random_state=drawn,
     ).confidence_interval
     return Interval(float(found.low), float(found.high))
 

@@ -32,10 +32,10 @@ class Guided:
     Attributes:
         energy: what the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code of
             VoxelMorph that the paper builds on, each is a mean, so that the weight does not depend on the image's size.
-        beside: energy of the guess itself that is added to the loss. The default is the paper's "weight decay of 0.02 …
-            to reduce overfitting for small datasets, as suggested in VoxelMorph". VoxelMorph suggests no decay of the
-            network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is read as
-            0.02 × `Diffusion` of the guess. `β * LNCC(9)` in it is the paper's blend α · guide + β · NCC.
+        regularity: energy of the guess itself that is added to the loss. The default is the paper's "weight decay of
+            0.02 … to reduce overfitting for small datasets, as suggested in VoxelMorph". VoxelMorph suggests no decay
+            of the network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is
+            read as 0.02 × `Diffusion` of the guess. `β * LNCC(9)` in it is the paper's blend α · guide + β · NCC.
         solver: ten steps of Adam at 0.1 voxel, whose ε is the authors' at their images' size (see `FieldAdam`): on
             small images with ε = 1e-8 labels are smoother, and networks learn more slowly and less.
         decay: of the step, as a function of progress, such as `Poly()`: the paper calls 0.1 the initial one. None keeps
@@ -49,7 +49,7 @@ class Guided:
     """
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
-    beside: Energy = 0.02 * Diffusion()
+    regularity: Energy = 0.02 * Diffusion()
     solver: Descend = Descend(steps=10, step_size=0.1, optimiser=FieldAdam())
     weight: float = 1.0
     coarser: int = 1
@@ -65,7 +65,7 @@ class Guided:
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
         guide = squared(guess, self._label(pair, guess, decayed(self.solver, self.decay, progress)))
-        return {"guide": self.weight * guide, **self.beside.terms(Alignment(pair, guess))}
+        return {"guide": self.weight * guide, **self.regularity.terms(Alignment(pair, guess))}
 
     @property
     def paced(self) -> bool:
@@ -93,7 +93,7 @@ class GuidedByNetworks(nn.Module):
     Args:
         network: makes one of them.
         n: how many.
-        energy, beside: as in `Guided`.
+        energy, regularity: as in `Guided`.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class GuidedByNetworks(nn.Module):
         network: Callable[[], nn.Module],
         n: int = 2,
         energy: Energy = LNCC(9) + 1.0 * Diffusion(),
-        beside: Energy = 0.02 * Diffusion(),
+        regularity: Energy = 0.02 * Diffusion(),
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(network() for _ in range(n))
         self.energy = energy
-        self.beside = beside
+        self.regularity = regularity
 
     def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
@@ -120,7 +120,7 @@ class GuidedByNetworks(nn.Module):
         if sum(made.values()) >= sum(plain.values()):
             return plain | optimiser
         guide = squared(Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid))
-        return {"guide": guide, **self.beside.terms(Alignment(pair, guess)), **optimiser}
+        return {"guide": guide, **self.regularity.terms(Alignment(pair, guess)), **optimiser}
 
 
 @dataclass(frozen=True)

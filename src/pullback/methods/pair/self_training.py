@@ -29,7 +29,7 @@ class SelfTraining:
         teacher: a register that does not learn, which predicts the same kind of field.
         solver: improves the teacher's answer first: optimised self-training; None takes it as it is.
         energy: what that descends, as in `Guided`.
-        beside: energy of the guess that is added to the loss, as in `Guided`.
+        regularity: energy of the guess that is added to the loss, as in `Guided`.
         decay: of the solver's step, as in `Guided`.
         elsewhere: what names another run, which may move until this one is resumed.
     """
@@ -37,7 +37,7 @@ class SelfTraining:
     teacher: Register
     solver: Descend | None = None
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
-    beside: Energy = 0.02 * Diffusion()
+    regularity: Energy = 0.02 * Diffusion()
     decay: Callable[[float], float] | None = None
     elsewhere: ClassVar[tuple[str, ...]] = ("teacher",)
 
@@ -54,7 +54,7 @@ class SelfTraining:
         if self.solver is not None:
             label, _ = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
         guess = field_of(register, pair)
-        return {"guide": squared(guess, label), **self.beside.terms(Alignment(pair, guess))}
+        return {"guide": squared(guess, label), **self.regularity.terms(Alignment(pair, guess))}
 
 
 METHOD = Method(
