@@ -197,7 +197,7 @@ def contrasts(fixed: Path, moving: Path) -> list[dict[str, float | str]]:
     rows: list[dict[str, float | str]] = [{"start": "as the headers say", **_likeness(pair, Affine.identity(3))}]
     chosen: Transform | None = None
     for init in ("auto", "header", "global"):
-        solved = classical(transform="rigid", init=init)(*images)
+        solved = classical(transform="rigid", start=init)(*images)
         chosen = chosen or solved.transform
         away = corners_apart(solved.transform, chosen, pair.fixed.grid)
         row = {"start": init, "seconds": sum(stage.seconds for stage in solved.stats.stages), "apart_mm": away}

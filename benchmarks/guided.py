@@ -25,7 +25,7 @@ from pullback.energies import Diffusion, Energy
 from pullback.methods.pair.ofg import Guided
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
-from pullback.recipes.ofg import NETWORKS
+from pullback.recipes.unsupervised import NETWORKS
 from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Grid, Image
 from pullback.training import Unsupervised, keep_freed_memory, seeded
@@ -63,7 +63,7 @@ def main() -> None:
     given = options.parse_args()
     fabric = Fabric(accelerator="auto", devices=1, precision=given.precision)
     pair = make_pair(tuple(given.shape)).to(fabric.device)
-    name, kind = NETWORKS[given.network]
+    name, kind, _ = NETWORKS[given.network]
     with seeded(0):
         network = kind(ndim=3).to(fabric.device)
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)

@@ -9,8 +9,12 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.learning import demo, evaluate, prepare, recipes, study, train
-from pullback.cli.pairs import apply, convert, doctor, match, register
+from pullback.cli.carry import apply, convert
+from pullback.cli.judge import doctor, evaluate
+from pullback.cli.match import match
+from pullback.cli.papers import cite, demo, methods, study
+from pullback.cli.register import register
+from pullback.cli.train import prepare, train
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
 LESS = (
@@ -44,8 +48,16 @@ def pullback(
     """What stands before a command."""
 
 
-for command in (demo, prepare, train, register, match, evaluate, apply, convert, doctor, study, recipes):
-    app.command()(command)
+GROUPS = {
+    "Align": (register, match),
+    "Carry along": (apply, convert),
+    "Judge": (doctor, evaluate),
+    "Learn": (prepare, train),
+    "Papers and methods": (demo, study, methods, cite),
+}
+for group, commands in GROUPS.items():
+    for command in commands:
+        app.command(rich_help_panel=group)(command)
 
 
 def main() -> None:

@@ -85,9 +85,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             ),
             metrics=(Dice(LPBA40), *STANDARD[1:]),
         ),
-        "abdomen": DataSet(
-            "Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)
-        ),
+        "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
         "prepared": DataSet("a folder that `pullback prepare` made", Learn2Reg()),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
     }

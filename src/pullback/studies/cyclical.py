@@ -63,7 +63,10 @@ study = Study(
         "at-test": Part(
             "What is done at test time",
             "Table 1: Dice 38.6 % with one warp and no descent, 49.6 with descent; 41.1 and 51.1 with two warps.",
-            _everywhere("feature-registration", lambda data: Experiment({"cyclical": find("cyclical", "feature-registration", data)})),
+            _everywhere(
+                "feature-registration",
+                lambda data: Experiment({"cyclical": find("cyclical", "feature-registration", data)}),
+            ),
             {"at-test": Drawing(settings, partial(reconfigured, changes=AT_TEST), ("setting",))},
             ("dice", "folding %", "sdlogj", "seconds"),
         ),

@@ -68,7 +68,7 @@ def classical(
     transform: str = "velocity",
     energy: str | None = None,
     smoothness: float = 1.0,
-    init: str = "auto",
+    start: str = "auto",
     seed: int = 0,
     aligned: bool = False,
 ) -> Classical:
@@ -80,7 +80,7 @@ def classical(
         energy: one of `ENERGIES`, of the deformable stage, or of the linear ones where they are all; None takes the
             preset's.
         smoothness: multiplies the weight of the regularity.
-        init: one of `STARTS`.
+        start: one of `STARTS`.
         seed: of the random rotations that the initialisation tries.
         aligned: the headers align the images but for a deformation: that stage alone.
 
@@ -90,10 +90,10 @@ def classical(
     register = named(preset, PRESETS, "--preset")
     named(transform, {**LINEAR, **KINDS}, "--transform")
     if register.initialise is not None:
-        register = replace(register, initialise=_started(register.initialise, init, seed))
+        register = replace(register, initialise=_started(register.initialise, start, seed))
     if aligned:
         refuse({f"--transform {transform}": transform if transform in LINEAR else None}, "not together with --aligned")
-        refuse({f"--init {init}": None if init == "auto" else init}, "not together with --aligned")
+        refuse({f"--start {start}": None if start == "auto" else start}, "not together with --aligned")
         register = replace(register, initialise=None, linear=())
     chosen = energy and named(energy, ENERGIES, "--energy")
     if transform in LINEAR:
@@ -102,8 +102,8 @@ def classical(
         if chosen:
             linear = tuple((name, replace(posed, energy=_similarity(chosen))) for name, posed in linear)
         return replace(register, linear=linear, deformable=None)
-    assert register.deformable is not None
     deformable = register.deformable
+    assert isinstance(deformable, DeformableStage)
     if chosen:
         deformable = replace(deformable, energy=chosen, coarse=None)
     return replace(register, deformable=_of_kind(deformable, KINDS[transform], smoothness))
@@ -111,7 +111,7 @@ def classical(
 
 def learned(
     network: Trained,
-    init: str = "auto",
+    start: str = "auto",
     refine: int | None = None,
     energy: str | None = None,
     smoothness: float = 1.0,
@@ -120,7 +120,7 @@ def learned(
 
     Args:
         network: the register.
-        init: `"header"`, `"centres"`, or `"auto"`: as in its training.
+        start: `"header"`, `"centres"`, or `"auto"`: as in its training.
         refine: steps of descent at full resolution, with a displacement.
         energy: of that descent, one of `ENERGIES`; None is LNCC.
         smoothness: multiplies the weight of the regularity.
@@ -129,7 +129,7 @@ def learned(
         InputError: a name that is not known, no steps, or a negative smoothness.
     """
     centred = {"auto": network.centred, "header": False, "centres": True}
-    network = replace(network, centred=named(init, centred, "--network with --init"))
+    network = replace(network, centred=named(start, centred, "--network with --start"))
     if refine is None:
         return network
     if refine < 1:
@@ -181,11 +181,11 @@ def _similarity(energy: Energy) -> Energy:
     return Sum(tuple(part for part in parts(energy) if not is_regularity(part)))
 
 
-def _started(initialise: Initialise, init: str, seed: int) -> Initialise:
-    named(init, dict.fromkeys(STARTS), "--init")
+def _started(initialise: Initialise, start: str, seed: int) -> Initialise:
+    named(start, dict.fromkeys(STARTS), "--start")
     search = None if initialise.search is None else replace(initialise.search, seed=seed)
     guesses = initialise.guesses
-    if init != "auto":
-        guesses = tuple((name, guess) for name, guess in guesses if name == init)
-        search = search if init == "global" else None
+    if start != "auto":
+        guesses = tuple((name, guess) for name, guess in guesses if name == start)
+        search = search if start == "global" else None
     return replace(initialise, guesses=guesses, search=search, seed=seed)

@@ -3,13 +3,13 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pullback.errors import InputError, refuse
 from pullback.example import PointPair
@@ -23,7 +23,7 @@ from pullback.records.atomic import atomic_write
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
-from pullback.study.run import load_run
+from pullback.study.recipe import as_data
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, transaction
 
@@ -58,13 +58,14 @@ def match_files(
     fixed: str | Path,
     moving: str | Path,
     out: str | Path,
+    register: Callable[[PointPair, nn.Module | None], ThinPlate] = GraphPropagation(),
+    network: nn.Module | None = None,
     matched: bool = False,
     smoothing: float = 0.0,
     masks: Sequence[str | Path | None] = (None, None),
     points: str | Path | None = None,
     space: str | None = None,
-    network: str | Path | None = None,
-    trusted: Sequence[str] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Find the map between two clouds and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both clouds
     where the other lies, and as they are where they were found in images, `clouds.png`, `run.json`, and more points of
@@ -72,6 +73,8 @@ def match_files(
 
     Args:
         fixed, moving: tables or surfaces of points, images or label maps, as `read_cloud` tells them apart.
+        register: of points that are not matched.
+        network: whose features it uses; None leaves that to the register.
         matched: landmarks: points of one name belong together, those without a partner are left out; where a file has
             no names, points of one row. Else nothing is known of who is whose partner.
         smoothing: of matched points, as `ThinPlate.between` has it.
@@ -79,8 +82,7 @@ def match_files(
             of both or of neither. Of two label maps the surfaces take part all the same.
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
-        network: folder of a run that aligns points, whose features tell points apart; None takes random ones.
-        trusted: packages whose parts that run uses.
+        about: more to keep in `run.json`, such as the run of the network.
 
     Returns:
         what `run.json` holds; under `quality` whether the map can be believed.
@@ -88,40 +90,26 @@ def match_files(
     Raises:
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
     """
-    if matched and network is not None:
-        raise InputError(f"--network {network}: is for points that are not --matched; leave one out")
     _check((fixed, moving, points), matched, smoothing, masks, space)
     here, there = (read_cloud(path, space, mask) for path, mask in zip((fixed, moving), masks, strict=True))
     table = None if points is None else Cloud(read_points(points, space), points, "points")
     for other in (there, table):
         if other is not None:
             _alike(here, other)
-    features = None if network is None else load_run(network, trusted, "points")[1]
     partners = _partners(here, there) if matched else None
     organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
     surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
-    sides = {"fixed": here, "moving": there}
     with transaction(Path(out), given) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
         if partners is not None:
             found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
         else:
-            found = GraphPropagation()(PointPair(here.points, there.points, *(surfaces or ())), features)
+            found = register(PointPair(here.points, there.points, *(surfaces or ())), network)
         seconds = time.perf_counter() - clock
         transform = gridded(found, _grid(here.points, surfaces))
-        inverse = transform.inverse()
-        write_transform(transform, folder / "fixed_to_moving.h5")
-        write_transform(inverse, folder / "moving_to_fixed.h5")
-        moved = push(here.points, found)
-        sent = {f"{side}_{cloud.kind}": (cloud, cloud.points) for side, cloud in sides.items() if cloud.is_made}
-        sent |= {"fixed_in_moving": (here, moved), "moving_in_fixed": (there, push(there.points, inverse))}
-        if table is not None:
-            sent[PUSHED] = (table, push(table.points, found))
-        for name, (cloud, where) in sent.items():
-            write_points(cloud.thing.moved(where), folder / cloud.named(name))
-        _picture(here.points, moved, there.points, folder / "clouds.png")
+        moved = _write(here, there, table, found, transform, folder)
         volumes = _volumes(transform)
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
@@ -129,18 +117,37 @@ def match_files(
             "clouds": [here.kind, there.kind],
             "points": [here.points.data.shape[1], there.points.data.shape[1]],
             "matched": matched,
-            **({} if partners is None else partners.told(here, there)),
+            **({"settings": as_data(register)} if partners is None else partners.told(here, there)),
             "surfaces": [str(path) for path in organs if path is not None],
-            "network": network and str(network),
             "direction": list(NOTES) + about_points(None if table is None else table.thing, points),
             "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
             "quality": _judged(volumes),
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
+            **(about or {}),
             "files": [*sorted(path.name for path in folder.iterdir()), RECORD],
         }
         write_json(content, folder / RECORD)
     return content
+
+
+def _write(
+    here: Cloud, there: Cloud, table: Cloud | None, found: ThinPlate, transform: Composite, folder: Path
+) -> Points:
+    """Write transforms, clouds and their picture; returns the fixed points where they went."""
+    inverse = transform.inverse()
+    write_transform(transform, folder / "fixed_to_moving.h5")
+    write_transform(inverse, folder / "moving_to_fixed.h5")
+    moved = push(here.points, found)
+    made = {"fixed": here, "moving": there}
+    sent = {f"{side}_{cloud.kind}": (cloud, cloud.points) for side, cloud in made.items() if cloud.is_made}
+    sent |= {"fixed_in_moving": (here, moved), "moving_in_fixed": (there, push(there.points, inverse))}
+    if table is not None:
+        sent[PUSHED] = (table, push(table.points, found))
+    for name, (cloud, where) in sent.items():
+        write_points(cloud.thing.moved(where), folder / cloud.named(name))
+    _picture(here.points, moved, there.points, folder / "clouds.png")
+    return moved
 
 
 def gridded(transform: ThinPlate, grid: Grid) -> Composite:

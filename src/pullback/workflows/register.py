@@ -163,7 +163,7 @@ def _check(
     ndim = pair.fixed.grid.ndim
     for what, has in (
         ("points", None if table is None else table.points.data.shape[-1]),
-        ("initial transform", None if start is None else start.ndim),
+        ("start", None if start is None else start.ndim),
     ):
         if has not in (None, ndim):
             raise InputError(f"{pair.name}: the images are {ndim}-D and the {what} {has}-D; both must be alike")

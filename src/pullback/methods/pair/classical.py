@@ -29,7 +29,7 @@ class Classical:
     Attributes:
         initialise: finds a rough start; None begins where the headers put the images.
         linear: rigid and affine stages by name, in order.
-        deformable: the last stage; None stops at the linear ones.
+        deformable: the last stage, a `DeformableStage` or another method; None stops at the linear ones.
     """
 
     initialise: Initialise | None = Initialise()
@@ -37,7 +37,7 @@ class Classical:
         ("rigid", LinearStage(Motion.rigid)),
         ("affine", LinearStage(Motion.affine)),
     )
-    deformable: DeformableStage | None = DeformableStage()
+    deformable: Refine | None = DeformableStage()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Fixed → moving; of a batch each pair by itself. Its stats tell where it began, and each stage.

@@ -1,0 +1,103 @@
+"""The commands that carry images and points along, and transforms to other tools."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pullback.cli.options import Json, Space, say
+
+
+def apply(
+    given: Annotated[
+        Path, typer.Option("-i", "--input", metavar="FILE", help="Image, label map, surface or points to move.")
+    ],
+    transforms: Annotated[
+        list[str],
+        typer.Option("-t", "--transform", metavar="FILE", help="Transform; [FILE,1] is its inverse. Repeatable."),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write; points in the format they came in.")
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option("-r", "--reference", metavar="FILE", help="Image whose grid the result gets; not for points."),
+    ] = None,
+    invert: Annotated[bool, typer.Option("--invert", help="Apply the inverse of all transforms together.")] = False,
+    mode: Annotated[
+        str, typer.Option("-n", "--interpolation", metavar="NAME", help="linear, cubic or nearest.")
+    ] = "linear",
+    labels: Annotated[bool, typer.Option("--labels", help="The image is a label map: nearest, whole numbers.")] = False,
+    outside: Annotated[
+        float | None,
+        typer.Option(metavar="VALUE", help="Value where the image ends; default 0, of a CT its air."),
+    ] = None,
+    space: Space = None,
+    as_json: Json = False,
+) -> None:
+    """Move an image or points by transforms on disk, resampled once; a 4-D image frame by frame.
+
+    Images travel moving → fixed with fixed_to_moving.
+    Points travel fixed → moving with the same file.
+    For the other way take moving_to_fixed, or --invert.
+    Several -t are ordered as in antsApplyTransforms: points of the reference
+    go through the first first, as in -t 1Warp.nii.gz -t 0GenericAffine.mat.
+    """
+    from pullback.workflows.apply import apply_files, read_transforms
+
+    transform = read_transforms(transforms, invert)
+    applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms, invert)
+    if applied.doubt:
+        typer.echo(f"pullback: careful: {applied.doubt}", err=True)
+    content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}
+    say(as_json, content, f"Written: {applied.what}")
+
+
+def convert(
+    given: Annotated[str, typer.Argument(metavar="IN", help="Transform file, or the prefix of ANTs' files.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="File to write, or such a prefix.")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="KIND", help="Kind of IN; default as its name says. See --to.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", metavar="KIND", help="itk, ants, fsl, learn2reg or x5; default as the name of OUT says."),
+    ] = None,
+    fixed: Annotated[Path | None, typer.Option(metavar="FILE", help="Fixed image; most kinds need its grid.")] = None,
+    moving: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Moving image; FSL and Learn2Reg need its grid, too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a transform as another tool reads it: ITK and ANTs, FSL, Learn2Reg, X5.
+
+    The name tells the kind: .h5, .tfm, .txt and .nii.gz (a displacement field
+    of 5 axes) are ITK's, disp_* and .npz Learn2Reg's, .x5 X5's; the prefix of
+    ANTs' files can be read. Other names need --from or --to.
+    """
+    from pullback.errors import InputError
+    from pullback.files import meaning, read_any, read_grid, write_any
+    from pullback.files.transforms.convert import files_read, files_written
+    from pullback.workflows.outputs import refuse_overwrite
+
+    grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
+    kind, given_kind = _kind("--to", target), _kind("--from", source)
+    what = meaning(out, kind)
+    refuse_overwrite(files_written(out, kind), [*files_read(given, given_kind), *filter(None, (fixed, moving))])
+    transform = read_any(given, given_kind, *grids)
+    for path, grid in zip((fixed, moving), grids, strict=True):
+        if grid is not None and grid.ndim != transform.ndim:
+            raise InputError(f"{given}: moves points in {transform.ndim}-D, and {path} is {grid.ndim}-D")
+    written = write_any(transform, out, kind, *grids)
+    names = ", ".join(map(str, written))
+    say(as_json, {"output": [*map(str, written)], "what": what}, f"Written: {names}: {what}")
+
+
+def _kind(option: str, name: str | None):
+    from pullback.errors import InputError
+    from pullback.files import TransformKind
+
+    named = {kind.value: kind for kind in TransformKind}
+    if name is not None and name not in named:
+        raise InputError(f"{option} {name}: choose one of {', '.join(named)}")
+    return None if name is None else named[name]

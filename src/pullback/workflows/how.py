@@ -1,0 +1,146 @@
+"""How to align, as a command line says it, and the register that is meant."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from pullback.alignment import Register
+from pullback.errors import InputError, refuse
+from pullback.methods.method import find_method
+from pullback.methods.points.graph_propagation import GraphPropagation
+from pullback.solvers import Refine
+from pullback.study.recipe import changed
+from pullback.study.run import load_run
+from pullback.workflows.choices import STARTS, classical, learned, named
+
+CLASSICAL, CLOUDS = "classical", "graph-propagation"
+"""Methods by default: of images, and of points."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How to align two images or clouds, in the words of the command line; None is what was not said.
+
+    Attributes:
+        method: name of a method that needs no training; None is the classical one, or of points `CLOUDS`.
+        preset: one of `choices.PRESETS`, of the linear stages too where another method deforms.
+        network: folder of a trained run, in place of a method.
+        refine: steps of descent after the network.
+        settings: values of the method by dotted keys, as `study.recipe.changed` takes them.
+        start: one of `choices.STARTS`, or the file of a transform.
+        transform, energy, smoothness: of the classical method, as `choices.classical` has them.
+        aligned: no linear stage comes first.
+        seed: of random rotations.
+    """
+
+    method: str | None = None
+    preset: str | None = None
+    network: str | Path | None = None
+    refine: int | None = None
+    settings: Mapping[str, str] = MappingProxyType({})
+    start: str = "auto"
+    transform: str | None = None
+    energy: str | None = None
+    smoothness: float | None = None
+    aligned: bool = False
+    seed: int | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file to start from, if `start` is no name."""
+        path = Path(self.start)
+        return path if self.start not in STARTS and (path.suffix or len(path.parts) > 1 or path.exists()) else None
+
+    @property
+    def place(self) -> str:
+        """The name of the start; "auto" where a file says it.
+
+        Raises:
+            InputError: it is neither.
+        """
+        if self.file is None:
+            named(self.start, dict.fromkeys(STARTS), "--start")
+        return "auto" if self.file else self.start
+
+
+def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: Sequence[str] = ()) -> Register | Refine:
+    """Return the register of two images that is meant.
+
+    A method of pairs takes the place of the deformable stage: initialisation, rigid and affine stages run before it. A
+    method of poses stands alone.
+
+    Args:
+        device: where a network is put.
+        trusted: packages whose parts a run may use.
+
+    Raises:
+        InputError: a name that is not known, a method that has to learn first, or options that do not go together.
+    """
+    if how.network is not None:
+        return _trained(how, device, trusted)
+    refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
+    refuse({"--refine": how.refine}, "refines a network's answer, and there is no --network")
+    name, value, aligns = _untrained(how.method or CLASSICAL, ("pair", "pose"), "register")
+    preset, seed = how.preset or "balanced", how.seed or 0
+    if name == CLASSICAL:
+        weight = 1.0 if how.smoothness is None else how.smoothness
+        chosen = classical(preset, how.transform or "velocity", how.energy, weight, how.place, seed, how.aligned)
+        return changed(chosen, how.settings)
+    settings = {"--transform": how.transform, "--energy": how.energy, "--smoothness": how.smoothness}
+    refuse(settings, f"is of the classical method; --set changes a number of {name}")
+    if "pair" in aligns:
+        before = classical(preset, start=how.place, seed=seed, aligned=how.aligned)
+        return replace(before, deformable=changed(value, how.settings))
+    start = None if how.start == "auto" else how.start
+    refuse({"--preset": how.preset, "--aligned": how.aligned or None, "--start": start}, f"{name} searches all poses")
+    return changed(value, ({} if how.seed is None else {"seed": str(how.seed)}) | dict(how.settings))
+
+
+def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[GraphPropagation, nn.Module | None]:
+    """Return the register of two clouds that is meant, and the network whose features it uses.
+
+    Raises:
+        InputError: a name that is not known, a method of something else, or a run that does not align points.
+    """
+    if how.network is None:
+        refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
+    _, value, _ = _untrained(how.method or CLOUDS, ("points",), "match")
+    network = None if how.network is None else load_run(how.network, trusted, "points")[1]
+    return changed(value, how.settings), network
+
+
+def _untrained(name: str, kinds: Sequence[str], command: str) -> tuple[str, Any, tuple[str, ...]]:
+    """The method's name, its value, and what it aligns, which has to be one of `kinds`."""
+    called, method = find_method(name)
+    if not set(kinds) & set(method.aligns):
+        raise InputError(
+            f"--method {name}: aligns {' and '.join(method.aligns)}, and `pullback {command}` {' or '.join(kinds)}; "
+            f"`pullback methods` says which command runs it"
+        )
+    if method.register is None:
+        raise InputError(
+            f"--method {name}: has to learn first; `pullback train {name} -o RUN`, and then --network RUN in its place"
+        )
+    return called, method.register, method.aligns
+
+
+def _trained(how: How, device: torch.device, trusted: Sequence[str]) -> Register | Refine:
+    idle = {
+        "--method": how.method,
+        "--preset": how.preset,
+        "--transform": how.transform,
+        "--aligned": how.aligned or None,
+        "--set": how.settings or None,
+    }
+    refuse(idle, "not together with --network")
+    if how.refine is None:
+        refuse({"--energy": how.energy, "--smoothness": how.smoothness}, "with --network it takes --refine STEPS")
+    trained = load_run(how.network or "", trusted, "pair")[1]
+    trained.network.to(device)
+    weight = 1.0 if how.smoothness is None else how.smoothness
+    return learned(trained, how.place, how.refine, how.energy, weight)
