@@ -331,4 +331,5 @@ METHOD = Method(
         ),
     ),
     register=CrossNGF(),
+    solves=("identity", "shift", "rotation", "anisotropic", "thin", "batch"),
 )
