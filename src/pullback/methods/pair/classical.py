@@ -175,4 +175,5 @@ METHOD = Method(
         ),
     ),
     register=BALANCED,
+    solves=("identity", "shift", "rotation", "smooth", "mask", "anisotropic", "thin", "batch"),
 )

@@ -114,4 +114,5 @@ METHOD = Method(
         ),
     ),
     register=ConvexAdam(),
+    solves=("identity", "shift", "contrast", "anisotropic", "batch"),
 )

@@ -195,4 +195,5 @@ METHOD = Method(
         "graph-propagation-metric",
     ),
     register=GraphPropagation(),
+    solves=("identity", "shift", "rotation", "smooth", "missing", "noise"),
 )

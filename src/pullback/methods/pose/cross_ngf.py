@@ -332,4 +332,5 @@ METHOD = Method(
         ),
     ),
     register=CrossNGF(),
+    solves=("identity", "shift", "rotation", "anisotropic", "thin", "batch"),
 )

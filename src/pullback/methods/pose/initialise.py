@@ -164,4 +164,5 @@ METHOD = Method(
     aligns=("pose",),
     papers=CROSS_NGF.papers,
     register=Initialise(),
+    solves=("identity", "shift", "rotation", "contrast", "mask", "anisotropic", "thin", "batch"),
 )
