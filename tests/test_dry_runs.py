@@ -87,7 +87,7 @@ def discern(supervision, network, pair, progress):
     moved = network(pair.fixed, pair.moving).moved.data
     return {"real": softplus(-supervision.taken(pair, mixed)), "moved": softplus(supervision.taken(pair, moved))}
 
-base = find("unsupervised_voxelmorph_phantom")
+base = find("voxelmorph", "voxelmorph", "phantom")
 judge = Player("discriminator", ("supervision.discriminator.",), discern, lr=1e-3, every=2)
 recipe = replace(base, about="an adversary", supervision=partial(Adversarial), training=replace(base.training,
     updates=10, save_every=3, validate_every=5, log_every=1, deterministic=True, players=(judge,)))
@@ -138,7 +138,7 @@ def test_clouds_learn_in_rounds_and_match_by_what_they_learned(pullback, tmp_pat
     data, quick = lungs(tmp_path / "lungs"), ("training.updates=4", "procedure.rounds=2", "procedure.pairs=3")
     quick += ("training.save_every=1", "training.batch=2", "procedure.labelling.views=1")
     quick += tuple(f"{part}.register.settle=null" for part in ("procedure.labelling", "evaluation"))
-    command = ("train", "cyclical_geometric_lungs", "--data", data, *(w for s in quick for w in ("--set", s)))
+    command = ("train", "cyclical", "--on", "lungs", "--data", data, *(w for s in quick for w in ("--set", s)))
     pullback(*command, "-o", "whole")
     pullback(*command, "-o", "killed", kill=3)
     pullback(*command[:2], "-o", "killed", "--resume")

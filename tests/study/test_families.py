@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from pullback.study.families import Family, Ranges, compared, shown
 from rich.console import Console
 from scipy.stats import mannwhitneyu, wilcoxon
 from statsmodels.stats.multitest import multipletests
@@ -13,7 +14,6 @@ from statsmodels.stats.multitest import multipletests
 from pullback.errors import InputError
 from pullback.records.csv_records import read_csv, write_csv
 from pullback.study.compare import printed
-from pullback.study.families import Family, Ranges, compared, shown
 from pullback.study.statistics import mann_whitney, paired
 
 DESIGNS = ("BL-N", "SG-NSD", "UW-NSD")

@@ -13,6 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pullback.study.families import Family
+from pullback.study.probes import APART, _direction, by_distance, by_rounds, descended, landscape, refined
+from pullback.study.study import Drawing, Experiment, Outcome, Part, Planned, Source, Study
 from rich.console import Console
 from scipy.stats import mannwhitneyu, wilcoxon
 
@@ -24,23 +27,20 @@ from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.ddmr import Transferred
 from pullback.methods.pair.feature_registration import Refinement
 from pullback.metrics import Dice
-from pullback.recipes import cyclical as cyclical_recipes
-from pullback.recipes.ofg import ENERGY, recipes
+from pullback.recipes import find as find_recipe
+from pullback.recipes.unsupervised import ENERGY
 from pullback.records.csv_records import read_csv, write_csv
 from pullback.solvers import Descend, FeatureDescent
 from pullback.space import Grid, Image, Labels
 from pullback.studies import find
 from pullback.study.compare import printed, short
 from pullback.study.evaluate import unmoved
-from pullback.study.families import Family
 from pullback.study.figures import _logged, boxes, by_round, contours, curves, distances, progress, refinement, settings
 from pullback.study.page import write_study
 from pullback.study.plan import _plan, _planned, chosen, run_study
-from pullback.study.probes import APART, _direction, by_distance, by_rounds, descended, landscape, refined
 from pullback.study.recipe import changed
 from pullback.study.run import run
 from pullback.study.statistics import mann_whitney
-from pullback.study.study import Drawing, Experiment, Outcome, Part, Planned, Source, Study
 from pullback.study.tables import by_setting, records, shown
 
 SYNTHETIC = "pullback.data.synthesis.Synthetic"
@@ -263,7 +263,7 @@ def test_what_a_figure_was_measured_for_is_a_table_too(done, tmp_path):
 
 def test_a_family_that_lacks_numbers_is_left_out_and_the_rest_is_written(tmp_path):
     """With a word; no older answer to its question stays beside the new table."""
-    recipe, out = recipes["unsupervised_voxelmorph_phantom"], tmp_path
+    recipe, out = find_recipe("voxelmorph", "voxelmorph", "phantom"), tmp_path
     runs = {arm: {0: Planned(recipe, out / "runs" / arm / "seed-0")} for arm in "abc"}
     outcome = Outcome("phantom/voxelmorph", Experiment(dict.fromkeys(runs, recipe), registers={}), runs, {})
     families = [Family(f"{one} and {two}", mann_whitney, [(one, two)]) for one, two in ("ab", "ac")]
@@ -292,13 +292,13 @@ def test_a_family_that_lacks_numbers_is_left_out_and_the_rest_is_written(tmp_pat
 
 def test_rounds_are_told_from_where_they_began(tmp_path):
     runs = {
-        seed: Planned(cyclical_recipes.recipes["cyclical_correlated_phantom"], tmp_path / "cyclical" / str(seed))
+        seed: Planned(find_recipe("cyclical", "feature-registration", "phantom"), tmp_path / "cyclical" / str(seed))
         for seed in (0, 1)
     }
     for seed, planned in runs.items():
         rows = [{"round": n, "dice": 0.5 + 0.1 * n + 0.2 * seed, "sdlogj": 0.1} for n in range(3)]
         write_csv(rows, planned.folder / "rounds.csv")
-    outcome = Outcome("phantom/correlated", Experiment({"cyclical": runs[0].recipe}), {"cyclical": runs}, {})
+    outcome = Outcome("phantom/feature-registration", Experiment({"cyclical": runs[0].recipe}), {"cyclical": runs}, {})
     rows = by_rounds(outcome)
     lines = by_setting([{"experiment": outcome.name, **row} for row in rows], ("arm", "round"), ("dice", "seconds"))
     assert [line[""] for line in lines] == ["cyclical, round 0", "cyclical, round 1", "cyclical, round 2"]
@@ -312,7 +312,7 @@ def test_rounds_are_told_from_where_they_began(tmp_path):
 def test_settings_at_test_time_change_what_the_recipe_says_and_nothing_else(tmp_path):
     """The last is the recipe's own, and so what the test pairs had."""
     study = find("cyclical")
-    wanted = chosen(study, ["at-test/phantom/correlated"], {})
+    wanted = chosen(study, ["at-test/phantom/feature-registration"], {})
     few = {name: TINY[name] for name in TINY if name.startswith("data.")}
     few |= {"training.updates": "2", "procedure.rounds": "1", "procedure.pairs": "2", "network.widths": "[4, 4, 4]"}
     how = Refinement(descent=FeatureDescent(9.0, Descend(steps=5, step_size=1.0)))
@@ -358,7 +358,7 @@ def test_other_images_are_other_runs_and_moved_ones_the_same(tmp_path):
     (tmp_path / "b").mkdir()
     roots = [folder_of_brains(tmp_path / "a", 0), folder_of_brains(tmp_path / "b", 1)]
     shutil.copytree(roots[0], tmp_path / "moved")
-    recipe = recipes["ofg_voxelmorph_folder"]
+    recipe = find_recipe("ofg", "voxelmorph", "folder")
     plans = []
     for root in (*roots, tmp_path / "moved"):
         known = replace(recipe, data=replace(recipe.data, root=str(root)))
@@ -379,7 +379,7 @@ def test_other_labels_or_another_shape_are_other_runs(tmp_path):
         write(
             Labels(torch.ones(1, 1, 12, 14, 10, dtype=torch.uint8), Grid.centred((12, 14, 10))), root / f"l{n}.nii.gz"
         )
-    known = recipes["ofg_voxelmorph_folder"]
+    known = find_recipe("ofg", "voxelmorph", "folder")
     data = replace(known.data, root=str(root), images="s*.nii.gz", labels="l*.nii.gz")
     plans = []
     for change in ("nothing", "labels", "shape"):
@@ -394,7 +394,7 @@ def test_other_labels_or_another_shape_are_other_runs(tmp_path):
 
 
 def test_pairs_that_are_made_have_runs_and_a_before_of_their_own(tmp_path):
-    experiment = Experiment({"only": recipes["unsupervised_voxelmorph_phantom"]})
+    experiment = Experiment({"only": find_recipe("voxelmorph", "voxelmorph", "phantom")})
     made = ({}, {"data.synthetic": f"{{part: {SYNTHETIC}}}"}, {"data.synthetic": f"{{part: {SYNTHETIC}, seed: 1}}"})
     plans = [_planned(tmp_path, "phantom/voxelmorph", experiment, (0,), settings) for settings in made]
     assert len(set(folders(plans))) == len({plan.beside["before"] for plan in plans}) == 3
@@ -408,15 +408,15 @@ def test_what_is_asked_for_by_name_is_there_beside_images_from_a_folder(tmp_path
 
 
 def test_the_seed_is_the_studys(tmp_path):
-    arm = Experiment({"guided": recipes["ofg_voxelmorph_phantom"]})
+    arm = Experiment({"guided": find_recipe("ofg", "voxelmorph", "phantom")})
     with pytest.raises(InputError, match="given by --seed"):
         _plan(tmp_path, "phantom/voxelmorph", arm, "guided", 0, {"training.seed": "9"})
 
 
 def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_path):
     """The large set's run comes first, once for both arms that need it; and the page has the tests that were asked."""
-    name = "unsupervised_voxelmorph_phantom"
-    large, small = recipes[name], replace(recipes[name], data=replace(recipes[name].data, seed=9))
+    large = find_recipe("voxelmorph", "voxelmorph", "phantom")
+    small = replace(large, data=replace(large.data, seed=9))
     other = Experiment({"scratch": large})
     moved = {"whole": Transferred(), "in two steps": Transferred(frozen=("unet.down",))}
     arms = {"scratch": small, **{arm: replace(small, procedure=how) for arm, how in moved.items()}}
@@ -458,7 +458,7 @@ def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_pat
 
 
 def test_a_run_is_gone_on_with_though_the_run_it_needs_has_moved(tmp_path):
-    recipe = changed(recipes["unsupervised_voxelmorph_phantom"], TINY)
+    recipe = changed(find_recipe("voxelmorph", "voxelmorph", "phantom"), TINY)
     run(recipe, tmp_path / "first")
     other = replace(recipe, procedure=Transferred(str(tmp_path / "first")))
     run(other, tmp_path / "second")
@@ -471,7 +471,7 @@ def test_a_run_is_gone_on_with_though_the_run_it_needs_has_moved(tmp_path):
 
 def test_a_run_that_diverges_does_not_keep_the_others_from_theirs(tmp_path):
     """Nor does it let one go on from it; the last word says which are lost."""
-    good = recipes["unsupervised_voxelmorph_phantom"]
+    good = find_recipe("voxelmorph", "voxelmorph", "phantom")
     bad = replace(good, training=replace(good.training, lr=1e30))
     arms = {"bad": bad, "needs it": replace(good, procedure=Transferred()), "good": good}
     experiment = Experiment(arms, sources={"needs it": Source("bad", "procedure.source")})

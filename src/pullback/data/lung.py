@@ -13,7 +13,7 @@ from torch import Tensor
 from pullback.data.case import LOADED, Singles, Test, Validation
 from pullback.errors import InputError
 from pullback.example import PointPair
-from pullback.files.images.nifti import load, stored_voxels
+from pullback.files.images.image_file import load, stored_voxels
 from pullback.space import SURFACE, Grid, Labels, Points, outline
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper, find_method, methods
-from pullback.recipes import known, of_method
-from pullback.recipes.lookup import Key
+from pullback.recipes import known
+from pullback.recipes.lookup import Key, of_method
 from pullback.study.recipe import as_data
 from pullback.study.renamed import renamed
 
@@ -110,7 +110,7 @@ def overview() -> list[Row]:
 def layout(rows: Sequence[Row]) -> Table:
     """Return the table of all methods as a terminal shows it."""
     cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
-    return _table(("method", "aligns", "learns", "paper", "pullback …"), cells)
+    return _table(("method", "aligns", "learns", "paper", "command"), cells)
 
 
 def page(name: str) -> Page:
@@ -126,7 +126,7 @@ def page(name: str) -> Page:
         settings[_commands(called, method)[0]] = dict(_numbers(as_data(method.register)))
     if recipes:
         parts = as_data(known()[recipes[0]])
-        settings[f"train {called}"] = dict(_numbers({part: parts[part] for part in LEARNS}))
+        settings[f"pullback train {name}"] = dict(_numbers({part: parts[part] for part in LEARNS}))
     return Page(called, method, text_of(called), settings, recipes)
 
 
@@ -174,13 +174,14 @@ def _parts(tree: Any) -> Iterator[str]:
 
 
 def _commands(name: str, method: Method) -> tuple[str, ...]:
+    """Command lines that run it."""
     commands = []
     if method.register is not None:
         command, usual = ("match", "graph-propagation") if method.aligns == ("points",) else ("register", "classical")
         commands.append(command if name == usual else f"{command} --method {name}")
     if of_method(known(), name):
         commands.append(f"train {name}")
-    return tuple(commands) or (f"methods {name}",)
+    return tuple(f"pullback {command}" for command in commands or [f"methods {name}"])
 
 
 def _numbers(data: Any, key: str = "") -> Iterator[tuple[str, str]]:

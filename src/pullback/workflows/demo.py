@@ -10,6 +10,8 @@ from pullback.alignment import Alignment, Register
 from pullback.errors import Interrupted
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Metric, numbers_of
+from pullback.report.pictures import picture
+from pullback.report.registration import write_report
 from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
@@ -17,7 +19,6 @@ from pullback.study.evaluate import evaluate, left_out, unmoved
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
 from pullback.training import align
-from pullback.workflows.report import picture, write_report
 
 
 def demo(

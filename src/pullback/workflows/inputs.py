@@ -7,6 +7,7 @@ from pathlib import Path
 from pullback.alignment import Pair
 from pullback.errors import InputError
 from pullback.files import Finding, audit, audit_pair, read_channels, read_labels
+from pullback.files.images.image_file import ImageFile, ImageSource
 from pullback.files.images.nifti import refuse_sheared
 from pullback.space import Image, Labels
 
@@ -22,16 +23,24 @@ class ImageFiles:
         labels: of the structures in it.
     """
 
-    images: Sequence[str | Path]
+    images: Sequence[ImageSource]
     mask: str | Path | None = None
     exclude: str | Path | None = None
     labels: str | Path | None = None
 
     @property
-    def paths(self) -> tuple[str | Path, ...]:
+    def paths(self) -> tuple[str, ...]:
         """All of them."""
         more = (self.mask, self.exclude, self.labels)
-        return (*self.images, *(path for path in more if path is not None))
+        return tuple(str(path) for path in (*self.images, *more) if path is not None)
+
+    def opened(self) -> "ImageFiles":
+        """Return the same files, each image of which is read once, whoever looks at it."""
+        return replace(self, images=[ImageFile(str(path)) for path in self.images])
+
+    def closed(self) -> "ImageFiles":
+        """Return the same files by their paths, so that voxels that were kept can go."""
+        return replace(self, images=[str(path) for path in self.images])
 
 
 def read_pair(fixed: ImageFiles, moving: ImageFiles) -> Pair:

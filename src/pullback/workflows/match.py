@@ -21,8 +21,8 @@ from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.records.atomic import atomic_write
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.report.pictures import ENDS, FIXED, MOVED, PLANES
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
-from pullback.study.pictures import ENDS, FIXED, MOVED, PLANES
 from pullback.study.recipe import as_data
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, transaction

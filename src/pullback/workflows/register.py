@@ -15,6 +15,7 @@ from pullback.files import PointTable, Surface, read_points, read_transform
 from pullback.files.transforms.itk import affine_and_field
 from pullback.metrics import STANDARD, foreground, numbers_of
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.report.registration import write_report
 from pullback.solvers import Chain, Refine, timed
 from pullback.space import Affine, Transform
 from pullback.stats import Stage, Stats
@@ -23,7 +24,6 @@ from pullback.study.trained import Trained
 from pullback.workflows.inputs import ImageFiles, headers, read_pair
 from pullback.workflows.outputs import RECORD, ExtraOutputs, about_known, about_points, transaction, write_all
 from pullback.workflows.quality import Verdict, verdict
-from pullback.workflows.report import write_report
 
 ON_GRID = 1e-6  # voxels: what rounding may take a point beyond a grid
 NOTES = (
@@ -70,6 +70,7 @@ def register_files(
     Raises:
         InputError: a file that cannot be read, that does not fit the others, or a folder that cannot be written.
     """
+    fixed, moving = fixed.opened(), moving.opened()
     pair = read_pair(fixed, moving).to(device)
     table = None if points is None else read_points(points, space)
     given = [*fixed.paths, *moving.paths, *([] if points is None else [points])]
@@ -79,11 +80,12 @@ def register_files(
     start = start and start.to(device)
     _check(pair, table, start, wanted)
     found = headers(fixed, moving)
+    fixed, moving = fixed.closed(), moving.closed()
     with transaction(Path(out), given) as folder:
         forget_peak_memory(device)
         before, after = _aligned(pair, register, start)
         stats, inverse, judged = after.stats or Stats(), _inverse(after), verdict(before, after)
-        names = write_all(after, inverse, folder, fixed.images[0], table, points, wanted)
+        names = write_all(after, inverse, folder, str(fixed.images[0]), table, points, wanted)
         numbers = {side: numbers_of(a, STANDARD) for side, a in (("before", before), ("after", after))}
         content: dict[str, Any] = manifest() | {
             "fixed": [str(path) for path in fixed.images],

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +10,7 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import load, spatial, stored_voxels
+from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, where_itk_differs
 from pullback.files.suffixes import PICTURES, ends
 
@@ -36,7 +35,7 @@ class Finding:
     remedy: str
 
 
-def audit(path: str | Path) -> tuple[Finding, ...]:
+def audit(path: ImageSource) -> tuple[Finding, ...]:
     """What is wrong or remarkable in one image file, the worst first.
 
     Raises:
@@ -47,7 +46,7 @@ def audit(path: str | Path) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: [*Severity].index(finding.severity)))
 
 
-def _shape(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
+def _shape(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     shape, used = tuple(image.shape), spatial(image)
     if len(used) not in (2, 3):
         yield Finding(
@@ -67,9 +66,9 @@ def _shape(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
         )
 
 
-def _placement(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
+def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     """Where the header lays the voxels, and whether it says so once."""
-    if ends(path, PICTURES):
+    if ends(str(path), PICTURES):
         yield Finding(
             Severity.NOTE,
             f"{path} is a picture: it does not say how large a pixel is or where it lies; 1 mm is taken.",
@@ -97,7 +96,7 @@ def _placement(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
     yield from _disagreement(image, path, float(sizes.min()))
 
 
-def _orientation(cosines: np.ndarray, path: str | Path) -> Iterator[Finding]:
+def _orientation(cosines: np.ndarray, path: ImageSource) -> Iterator[Finding]:
     skew = np.abs(cosines.T @ cosines - np.eye(3)).max()
     if skew > SHEAR:
         yield Finding(
@@ -127,7 +126,7 @@ def _homogeneous(linear: np.ndarray) -> np.ndarray:
     return out
 
 
-def _disagreement(image: nib.Nifti1Pair, path: str | Path, voxel: float) -> Iterator[Finding]:
+def _disagreement(image: nib.Nifti1Pair, path: ImageSource, voxel: float) -> Iterator[Finding]:
     """Qform against sform, in mm at the corners; else what ITK makes of a header of which nothing else is said."""
     header = image.header
     if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
@@ -157,7 +156,7 @@ def _disagreement(image: nib.Nifti1Pair, path: str | Path, voxel: float) -> Iter
         yield Finding(Severity.WARNING, f"{path} lies elsewhere for other tools: {what}.", f"{remedy}.")
 
 
-def _units(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
+def _units(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     stored = _stored_header(image)
     unit = int(stored["xyzt_units"]) & 7
     if unit in UNITS:
@@ -199,7 +198,7 @@ def _units(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
         )
 
 
-def _voxels(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
+def _voxels(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     """What the voxels hold, and how they are stored."""
     stored = _stored_header(image)
     slope, shift = float(stored["scl_slope"]), float(stored["scl_inter"])

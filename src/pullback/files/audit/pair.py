@@ -2,17 +2,16 @@
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from pullback.files.audit.header import Finding, Severity, times
-from pullback.files.images.nifti import load, spatial
+from pullback.files.images.image_file import ImageSource, load, spatial
 from pullback.files.images.orientation import in_plane, thin_axis
 
 
-def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
+def audit_pair(fixed: ImageSource, moving: ImageSource) -> tuple[Finding, ...]:
     """What is wrong or remarkable in how two image files lie to each other; of each alone `audit` tells.
 
     Raises:
@@ -49,7 +48,7 @@ def _box(image: nib.Nifti1Pair) -> np.ndarray:
     return affine @ nib.affines.from_matvec(np.diag(shape).astype(float), [-0.5] * d)
 
 
-def _planes(fixed: str | Path, moving: str | Path, images: list[nib.Nifti1Pair]) -> Iterator[Finding]:
+def _planes(fixed: ImageSource, moving: ImageSource, images: list[nib.Nifti1Pair]) -> Iterator[Finding]:
     """Of two slices: whether they could show the same."""
     if len(spatial(images[0])) == 3:
         return
@@ -64,7 +63,7 @@ def _planes(fixed: str | Path, moving: str | Path, images: list[nib.Nifti1Pair])
         )
 
 
-def _extents(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> Iterator[Finding]:
+def _extents(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -> Iterator[Finding]:
     extents = [np.linalg.norm(box[:-1, :-1], axis=0) for box in boxes]
     ratio = np.linalg.norm(extents[1]) / np.linalg.norm(extents[0])
     if max(ratio, 1 / ratio) > 5:
@@ -76,7 +75,7 @@ def _extents(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> 
         )
 
 
-def _voxel_sizes(fixed: str | Path, moving: str | Path, *sizes: float) -> Iterator[Finding]:
+def _voxel_sizes(fixed: ImageSource, moving: ImageSource, *sizes: float) -> Iterator[Finding]:
     """By the edge of a cube, or square, as large as a voxel."""
     ratio = max(sizes) / min(sizes)
     if ratio > 3:
@@ -87,7 +86,7 @@ def _voxel_sizes(fixed: str | Path, moving: str | Path, *sizes: float) -> Iterat
         )
 
 
-def _overlap(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> Iterator[Finding]:
+def _overlap(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -> Iterator[Finding]:
     """By 25 points along each edge of the fixed box."""
     at = (np.arange(25) + 0.5) / 25
     d = len(boxes[0]) - 1

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from pullback.errors import InputError
+from pullback.files.images.image_file import ImageSource
 from pullback.files.images.nifti import read_image
 from pullback.space import Image
 
 
-def read_channels(paths: Sequence[str | Path], mask: str | Path | None = None) -> Image:
+def read_channels(paths: Sequence[ImageSource], mask: str | Path | None = None) -> Image:
     """Scalar images on one grid as `(1, C, *shape)` float32, channels in the order of `paths`; `mask` as for one image.
 
     Raises:

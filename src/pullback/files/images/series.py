@@ -10,17 +10,8 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import (
-    TIME,
-    affine3,
-    grid_of,
-    load,
-    refuse_not_finite,
-    refuse_sheared,
-    save,
-    spatial,
-    stored_voxels,
-)
+from pullback.files.images.image_file import load, spatial, stored_voxels
+from pullback.files.images.nifti import TIME, affine3, grid_of, refuse_not_finite, refuse_sheared, save
 from pullback.space import Grid, Image, Series
 
 UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units

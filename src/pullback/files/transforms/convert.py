@@ -4,7 +4,7 @@ from enum import Enum
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import load
+from pullback.files.images.image_file import load
 from pullback.files.suffixes import NIFTI, ends
 from pullback.files.transforms.ants import AFFINE, COMPOSITE, INVERSE, WARP, pieces_of, read_prefix, write_ants
 from pullback.files.transforms.fsl import read_fsl, write_fsl

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import affine3, load, refuse_not_finite, save, stored_voxels
+from pullback.files.images.image_file import load, stored_voxels
+from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.images.orientation import stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, homogeneous, landed_points

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import affine3, load, refuse_not_finite, save, stored_voxels
+from pullback.files.images.image_file import load, stored_voxels
+from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, landed_points
 from pullback.records.atomic import atomic_write
