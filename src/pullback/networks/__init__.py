@@ -1,4 +1,4 @@
-"""Bricks of networks."""
+"""Building blocks of networks."""
 
 from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.features import FeatureNet

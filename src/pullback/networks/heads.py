@@ -1,4 +1,4 @@
-"""Heads of networks: from two images to what a network sees, and from its features to a field, a pose, an embedding."""
+"""Heads of networks: from features to a field, a pose or an embedding; and the common input of two images."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ CELLS = 3  # along each axis, of what a head sees of features of any size
 
 
 def together(fixed: Image, moving: Image) -> Tensor:
-    """Return both as channels of one input, `(B, 2C, *spatial)` float32, both on the fixed grid by headers."""
+    """Return both images as channels of one input, `(B, 2C, *spatial)` float32, on the fixed grid by their headers."""
     with torch.autocast(fixed.data.device.type, enabled=False):  # bfloat16 would round coordinates to half a voxel
         seen = moving if moving.grid == fixed.grid else pull(moving, Affine.identity(fixed.grid.ndim), onto=fixed)
     batch = one_batch({"fixed": len(fixed.data), "moving": len(seen.data)})
@@ -25,14 +25,14 @@ def together(fixed: Image, moving: Image) -> Tensor:
 
 
 class FieldHead(nn.Module):
-    """Convolution by 3ᵈ, a network's last: from features at full size to a field in voxels of the fixed grid.
+    """The last convolution of a network, 3ᵈ: from features at full size to a field in voxels of the fixed grid.
 
     It starts near zero (weights of deviation 1e-5), so an untrained network answers with nearly no motion.
 
     Args:
         ndim: 2 or 3.
         channels: of the features.
-        transform: `Displacement`, `Velocity`, …: whose `field` is predicted.
+        transform: `Displacement`, `Velocity`, …: the kind whose `field` is predicted.
         bound: keeps the field below this share of half the grid's extent along each axis, as s · tanh(o), s in voxels;
             None leaves it free.
     """
@@ -53,7 +53,7 @@ class FieldHead(nn.Module):
         nn.init.zeros_(self.convolution.bias)
 
     def forward(self, features: Tensor, fixed: Image, moving: Image) -> Alignment:
-        """`(B, channels, *fixed.grid.shape)` to the images' alignment."""
+        """Return the alignment of two images by features `(B, channels, *fixed.grid.shape)`."""
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would round the field to 1/64 voxel
             field = convolve(self.convolution, channels_last(features.float()))
             if self.bound is not None:
@@ -129,7 +129,7 @@ class EmbeddingHead(nn.Module):
 
 
 def in_cells(features: Tensor) -> Tensor:
-    """Return the means of features `(B, C, *spatial)` over a lattice of `CELLS` cells along each axis, `(B, C·CELLSᵈ)`:
-    where something is stays known, whatever the size."""
+    """Return the means of features `(B, C, *spatial)` over `CELLS` cells along each axis, `(B, C·CELLSᵈ)`, for any
+    size."""
     pool = F.adaptive_avg_pool2d if features.ndim == 4 else F.adaptive_avg_pool3d
     return pool(features, CELLS).flatten(1)

@@ -1,4 +1,4 @@
-"""Rotations of the plane and of space, `(N, d, d)`: drawn, compared, and made of numbers in several forms."""
+"""Rotations of the plane and of space, `(N, d, d)`: drawn at random, compared, and made from other parameters."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def uniform(ndim: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` rotations drawn uniformly over the whole group: by an angle in 2-D, by a unit quaternion in 3-D."""
+    """Draw `count` rotations uniformly over the whole group: by an angle in 2-D, by a unit quaternion in 3-D."""
     if ndim == 2:
         return planar(2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64))
     quaternion = torch.randn(count, 4, generator=generator, dtype=torch.float64)
@@ -16,9 +16,9 @@ def uniform(ndim: int, count: int, generator: torch.Generator) -> Tensor:
 
 
 def nearby(rotations: Tensor, count: int, degrees: float, generator: torch.Generator) -> Tensor:
-    """`count` rotations close to the given ones, which take turns.
+    """Draw `count` rotations close to the given ones, which are taken in turn.
 
-    Each is turned further about the axes x, y and z one after the other, by angles drawn from U(−degrees, degrees);
+    Each is rotated further about the axes x, y and z, one after the other, by angles drawn from U(−degrees, degrees);
     in 2-D by one such angle.
     """
     ndim = rotations.shape[-1]
@@ -36,13 +36,13 @@ def nearby(rotations: Tensor, count: int, degrees: float, generator: torch.Gener
 
 
 def planar(angle: Tensor) -> Tensor:
-    """Rotations of the plane, from the first axis towards the second, by angles `(N,)` in radians."""
+    """Return rotations of the plane, from the first axis towards the second, by angles `(N,)` in radians."""
     c, s = angle.cos(), angle.sin()
     return torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1)
 
 
 def angles_between(a: Tensor, b: Tensor) -> Tensor:
-    """The angles in degrees, 0 … 180, of the rotations that take `a` to `b`; `(…, d, d)` each."""
+    """Return the angles in degrees, 0 … 180, of the rotations that take `a` to `b`; `(…, d, d)` each."""
     ndim = a.shape[-1]
     trace = (a * b).sum((-2, -1))
     cosine = trace / 2 if ndim == 2 else (trace - 1) / 2
@@ -80,8 +80,8 @@ def of_euler(angles: Tensor) -> Tensor:
 
 
 def of_six(numbers: Tensor) -> Tensor:
-    """Return rotations `(N, 3, 3)` of what two columns `(N, 6)` are off the first two of the identity, made orthonormal
-    one after the other (Zhou et al. 2019)."""
+    """Return rotations `(N, 3, 3)` from six numbers `(N, 6)`: the first two columns less those of the identity, which
+    are made orthonormal one after the other (Zhou et al. 2019)."""
     first = numbers[:, :3] + numbers.new_tensor([1, 0, 0])
     second = numbers[:, 3:] + numbers.new_tensor([0, 1, 0])
     x = F.normalize(first, dim=1)

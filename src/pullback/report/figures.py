@@ -105,3 +105,4 @@ def boxed(
             flierprops={"marker": ".", "markersize": 2, "markeredgecolor": colour},
         )
         axis.plot([], [], color=colour, linewidth=4, label=name)
+    axis.set_xticks(range(len(groups)), groups, fontsize=8)

@@ -1,4 +1,4 @@
-"""Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
+"""Grids, images, points, and transforms between them. World = RAS mm; a field is in voxels of its own grid."""
 
 from pullback.space.batch import one_batch
 from pullback.space.box import Box

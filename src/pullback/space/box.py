@@ -46,10 +46,11 @@ class Box:
         return self.high - self.low
 
     def lattice(self, shape: tuple[int, ...], spacing: Tensor) -> Grid:
-        """Return a grid with voxels of `spacing` `(d,)` mm along its axes.
+        """Return a grid with voxels of `spacing` `(d,)` mm along the box's axes.
 
-        Its middle is the box's, or to half a voxel where it is larger: there it begins whole voxels before the box, so
-        that voxels which were as large lie on their own.
+        Its middle is that of the box. Where the grid is larger than the box, it begins a whole number of voxels before
+        it, so that voxels of the same size as the image's lie on the image's own; the middle is then right to half a
+        voxel.
         """
         d = len(shape)
         affine = torch.eye(d + 1, dtype=torch.float64)
@@ -60,5 +61,5 @@ class Box:
         return Grid(shape, affine)
 
     def filled(self, spacing: float) -> tuple[int, ...]:
-        """Return how many voxels of `spacing` mm lie in it along each axis, none of their centres beyond it."""
+        """Return how many voxels of `spacing` mm fit into the box along each axis, with no centre beyond it."""
         return tuple((self.edges / spacing + 1e-6).long().add(1).tolist())

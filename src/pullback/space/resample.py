@@ -1,4 +1,4 @@
-"""Images on other grids: one way to resample, smoothed first where voxels grow."""
+"""Resampling of images on other grids, smoothed first where voxels grow."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -109,7 +109,10 @@ def resliced(image: Image, grid: Grid, finest: float = 0.0) -> Image:
 
 
 def _between(image: Image, grid: Grid, mode: str) -> Tensor:
-    """By headers: along one axis after the other where the axes of both are the same, which is many times as fast."""
+    """Interpolate an image at the voxels of `grid`, as the headers say.
+
+    Where both grids have the same axes it goes axis by axis, which is many times as fast.
+    """
     frames = torch.linalg.solve(image.grid.affine, grid.affine)
     steps, first = frames[:-1, :-1].diagonal(), frames[:-1, -1]
     astray = (frames[:-1, :-1] - steps.diag()).abs() @ torch.tensor(grid.shape, dtype=torch.float64)

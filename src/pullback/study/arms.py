@@ -154,13 +154,9 @@ class TrainedArm:
             raise InputError("--set training.seed: a study's seeds are given by --seed")
         recipe = replace(changed(self.recipe, trial.settings), data=trial.data)
         needs = None if self.source is None else self.source.unit(trial)
-        plain = replace(recipe, about="", data=None, training=replace(recipe.training, seed=Training().seed))
-        about = [
-            as_data(recipe.network),
-            as_data(plain),
-            about_data(recipe.data, True),
-            needs and needs.folder.parent.name,
-        ]
+        of_any_seed = as_data(replace(recipe, training=replace(recipe.training, seed=Training().seed)))
+        numbers = {key: part for key, part in of_any_seed.items() if key not in ("about", "data")}
+        about = [as_data(recipe.network), numbers, about_data(recipe.data, True), needs and needs.folder.parent.name]
         recipe = replace(recipe, training=replace(recipe.training, seed=trial.seed))
         if self.source is not None and needs is not None:
             recipe = changed(recipe, {self.source.key: str(needs.folder)})

@@ -8,17 +8,17 @@ from torch import nn
 
 from pullback.alignment import Alignment, Register
 from pullback.errors import Interrupted
-from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Metric, numbers_of
 from pullback.report.pictures import picture
 from pullback.report.registration import write_report
 from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
-from pullback.study.evaluate import evaluate, left_out, unmoved
+from pullback.study.evaluate import evaluate, left_out
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
 from pullback.training import align
+from pullback.workflows.baselines import BEFORE, SOLVERS
 
 
 def demo(
@@ -40,10 +40,11 @@ def demo(
         except Interrupted as error:
             raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
     test = guided.data.test
-    registers: dict[str, Register] = {"before": unmoved, **networks, "50 steps of Descend": solved}
+    registers: dict[str, Register] = {**BEFORE, **networks, "50 steps of Descend": solved}
     results = evaluate(registers, test, guided.evaluates, console=console)
-    with left_out("no row of ConvexAdam", console):
-        results |= evaluate({"ConvexAdam": ConvexAdam()}, test, guided.evaluates, console=console)
+    for name, solver in SOLVERS.items():
+        with left_out(f"no row of {name}", console):
+            results |= evaluate({name: solver}, test, guided.evaluates, console=console)
     results["true transform"] = _truth(test, guided.metrics)
     write_tables(results, "unsupervised", out)
     console.print(table(results, console, "unsupervised", f"{len(test)} unseen pairs"))

@@ -1,9 +1,8 @@
 """How to align, as a command line says it, and the register that is meant."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,7 +41,7 @@ class How:
     preset: str | None = None
     network: str | Path | None = None
     refine: int | None = None
-    settings: Mapping[str, str] = MappingProxyType({})
+    settings: Mapping[str, str] = field(default_factory=dict)
     start: str = "auto"
     transform: str | None = None
     energy: str | None = None

@@ -1,4 +1,4 @@
-"""What a header and its voxels say before anything is run: what will go wrong, and how to mend it."""
+"""Examination of an image file: problems in its header and its voxels, and how to mend them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SMALL, LARGE = 0.01, 20.0  # mm: voxels beyond these are likely given in another
 
 
 class Severity(Enum):
-    """`ERROR`: the image cannot be used so; `WARNING`: the result may be wrong; `NOTE`: good to know."""
+    """The severity of a finding: with an `ERROR` the image cannot be used, with a `WARNING` the result may be wrong."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -28,7 +28,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found: `what`, a sentence with the file and the numbers, and `remedy`, what to do."""
+    """A finding: `what`, a sentence with the file and the numbers, and `remedy`, what to do."""
 
     severity: Severity
     what: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def audit(path: ImageSource) -> tuple[Finding, ...]:
-    """What is wrong or remarkable in one image file, the worst first.
+    """Return what is wrong or remarkable in one image file, the worst first.
 
     Raises:
         InputError: no such file, or none that opens as an image.
@@ -67,7 +67,7 @@ def _shape(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
 
 
 def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
-    """Where the header lays the voxels, and whether it says so once."""
+    """Yield findings about where the header places the image."""
     if ends(str(path), PICTURES):
         yield Finding(
             Severity.NOTE,
@@ -127,7 +127,8 @@ def _homogeneous(linear: np.ndarray) -> np.ndarray:
 
 
 def _disagreement(image: nib.Nifti1Pair, path: ImageSource, voxel: float) -> Iterator[Finding]:
-    """Qform against sform, in mm at the corners; else what ITK makes of a header of which nothing else is said."""
+    """Yield where qform and sform disagree, in mm at the corners, or where ITK places the image elsewhere than
+    nibabel."""
     header = image.header
     if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
         try:
@@ -199,7 +200,7 @@ def _units(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
 
 
 def _voxels(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
-    """What the voxels hold, and how they are stored."""
+    """Yield findings about the voxels and how they are stored."""
     stored = _stored_header(image)
     slope, shift = float(stored["scl_slope"]), float(stored["scl_inter"])
     if not np.isfinite(slope) or (slope != 0 and not np.isfinite(shift)):
@@ -243,7 +244,8 @@ def _voxels(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
 
 
 def _stored_header(image: nib.Nifti1Pair) -> nib.Nifti1Header:
-    """As it is in the file: nibabel mends some of it on reading. Other formats have none of their own."""
+    """Return the header as it is in the file, for nibabel mends some of it on reading; other formats have none of their
+    own."""
     where = image.file_map.get("header", image.file_map["image"]).filename
     if where is None:
         return image.header

@@ -1,4 +1,4 @@
-"""How two images lie to each other, by their headers alone."""
+"""Examination of two image files: how the images lie to each other, by their headers alone."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from pullback.files.images.orientation import in_plane, thin_axis
 
 
 def audit_pair(fixed: ImageSource, moving: ImageSource) -> tuple[Finding, ...]:
-    """What is wrong or remarkable in how two image files lie to each other; of each alone `audit` tells.
+    """Return what is wrong or remarkable in how two images lie to each other; `audit` examines each alone.
 
     Raises:
         InputError: no such file, or none that opens as an image.
@@ -41,7 +41,7 @@ def audit_pair(fixed: ImageSource, moving: ImageSource) -> tuple[Finding, ...]:
 
 
 def _box(image: nib.Nifti1Pair) -> np.ndarray:
-    """The affine `(d+1, d+1)` that takes the unit cube to the field of view, voxels' edges included."""
+    """Return the affine `(d+1, d+1)` that takes the unit cube to the field of view, voxels' edges included."""
     shape = spatial(image)
     affine = in_plane(image.affine, thin_axis(image)) if len(shape) == 2 else image.affine
     d = len(shape)
@@ -49,7 +49,7 @@ def _box(image: nib.Nifti1Pair) -> np.ndarray:
 
 
 def _planes(fixed: ImageSource, moving: ImageSource, images: list[nib.Nifti1Pair]) -> Iterator[Finding]:
-    """Of two slices: whether they could show the same."""
+    """Yield a finding where two slices lie in planes too far apart in angle to show the same."""
     if len(spatial(images[0])) == 3:
         return
     normals = [np.cross(*np.delete(image.affine[:3, :3], thin_axis(image), axis=1).T) for image in images]
@@ -76,7 +76,7 @@ def _extents(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -
 
 
 def _voxel_sizes(fixed: ImageSource, moving: ImageSource, *sizes: float) -> Iterator[Finding]:
-    """By the edge of a cube, or square, as large as a voxel."""
+    """Yield a finding where the voxels differ in size, measured as the edge of a cube or square of equal volume."""
     ratio = max(sizes) / min(sizes)
     if ratio > 3:
         yield Finding(
@@ -87,7 +87,8 @@ def _voxel_sizes(fixed: ImageSource, moving: ImageSource, *sizes: float) -> Iter
 
 
 def _overlap(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -> Iterator[Finding]:
-    """By 25 points along each edge of the fixed box."""
+    """Yield findings about the overlap of both fields of view, sampled at 25 points along each edge of the fixed
+    one."""
     at = (np.arange(25) + 0.5) / 25
     d = len(boxes[0]) - 1
     points = np.array([[*p, 1] for p in itertools.product(*[at] * d)]).T

@@ -1,4 +1,4 @@
-"""NIfTI in and out."""
+"""NIfTI images, read and written."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
 
 
 def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
-    """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look.
+    """Read one scalar image, `(1, 1, *shape)` float32, and its mask, the non-zero voxels of `mask` on the same grid.
 
     Other formats than NIfTI are read through ITK, by the name's ending (`FORMATS`). Warns where ITK and ANTs may place
     a NIfTI image elsewhere. A 2-D image lies in two dimensions: in world x and y where its plane is theirs, else
@@ -40,7 +40,7 @@ def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
 
 
 def read_scalar(path: ImageSource) -> Image:
-    """As `read_image`, a constant image too: to be moved, not aligned.
+    """Read one scalar image as `read_image` does, but also a constant one: such an image can be moved, not aligned.
 
     Raises:
         InputError: not one scalar volume or slice, nowhere in the world, or not finite.
@@ -53,7 +53,7 @@ def read_scalar(path: ImageSource) -> Image:
 
 
 def read_grid(path: ImageSource) -> Grid:
-    """Where the voxels of an image are, whatever they hold; of several frames, where those of one are.
+    """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames.
 
     Raises:
         InputError: no image, too few voxels along an axis, or nowhere in the world.
@@ -62,7 +62,7 @@ def read_grid(path: ImageSource) -> Grid:
 
 
 def grid_of(image: nib.Nifti1Pair, path: ImageSource) -> Grid:
-    """As `read_grid`, of a file that is open."""
+    """Return the grid of an image file that is open, as `read_grid` does."""
     shape = spatial(image)[:3]
     if len(shape) == 3 and shape.count(1) == 1:  # several frames of a slice
         shape = tuple(n for n in shape if n > 1)
@@ -70,7 +70,7 @@ def grid_of(image: nib.Nifti1Pair, path: ImageSource) -> Grid:
 
 
 def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels") -> Labels:
-    """Integer labels, `(1, 1, *shape)`, on the grid `on` where one is given; placed as `read_image` places images.
+    """Read integer labels, `(1, 1, *shape)`, placed as `read_image` places images; `on` is the grid they must lie on.
 
     Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors call them `what`.
 
@@ -96,10 +96,10 @@ def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels")
 
 
 def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
-    """An image's first channel: float32, or the smallest integers that hold the labels.
+    """Write an image's first channel as float32, or labels as the smallest integers that hold them.
 
-    A slice is laid where the slice in the file `like` is, on whose grid it lies, and stored as that one; without, in
-    the plane of world x and y.
+    A slice is placed where the slice in the file `like` lies, on whose grid it must be, and stored as that one is;
+    without `like`, in the plane of world x and y.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
@@ -124,7 +124,8 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm.
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS
+    mm.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
@@ -142,7 +143,7 @@ def write_field(transform: Displacement, path: str | Path) -> None:
 
 
 def read_field(path: str | Path) -> Displacement:
-    """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
+    """Read a displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
 
     Raises:
         InputError: another shape or intent, components that are not finite, or nowhere in the world.
@@ -167,7 +168,7 @@ def read_field(path: str | Path) -> Displacement:
 
 
 def refuse_sheared(grid: Grid, path: ImageSource) -> None:
-    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not.
+    """Refuse a grid with sheared axes, which ITK, with its spacing and rotation, would read as another grid.
 
     Raises:
         InputError: the axes of the grid are not orthogonal.
@@ -183,7 +184,7 @@ def refuse_sheared(grid: Grid, path: ImageSource) -> None:
 
 
 def refuse_not_finite(values: np.ndarray, what: str, path: ImageSource) -> None:
-    """Refuse numbers that are NaN, infinite or beyond float32; `what` they are, in a word.
+    """Refuse numbers that are NaN, infinite or beyond float32; `what` names them in the error.
 
     Raises:
         InputError: there are any.
@@ -194,7 +195,7 @@ def refuse_not_finite(values: np.ndarray, what: str, path: ImageSource) -> None:
 
 
 def save(image: nib.Nifti1Image, path: str | Path) -> None:
-    """Write beside, then rename.
+    """Write a NIfTI image to a temporary file, then rename it.
 
     Raises:
         InputError: another ending than .nii or .nii.gz.
@@ -209,7 +210,7 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
 
 
 def _scalar(path: ImageSource) -> tuple[np.ndarray, Grid]:
-    """A 2-D or 3-D array, as `spatial` has its shape, and its grid."""
+    """Read a 2-D or 3-D array, with the shape of `spatial`, and its grid."""
     image = load(path)
     shape = spatial(image)
     if len(shape) not in (2, 3):
@@ -229,7 +230,7 @@ def _thick(shape: tuple[int, ...], path: ImageSource) -> tuple[int, ...]:
 
 
 def affine3(affine: Tensor) -> np.ndarray:
-    """A 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
+    """Return a 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
     out = np.eye(4)
     keep = [*range(affine.shape[0] - 1), 3]
     out[np.ix_(keep, keep)] = affine.numpy()
@@ -241,7 +242,7 @@ def ras_lps(ndim: int) -> Tensor:
 
 
 def _differs(grid: Grid, on: Grid) -> str:
-    """What is not alike in two grids."""
+    """Say how two grids differ."""
     said = [] if grid.shape == on.shape else [f"shape {grid.shape} against {on.shape}"]
     if grid.ndim == on.ndim:
         if not torch.allclose(grid.spacing, on.spacing, rtol=1e-4):
