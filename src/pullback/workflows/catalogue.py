@@ -72,8 +72,8 @@ class Page:
             parts.append(_table(("--set", "default"), list(numbers.items())))
         if self.recipes:
             parts.append(Markdown("## Networks and data"))
-            parts.append(_table(("METHOD", "--network", "--on"), _by_network(self.recipes)))
-        cited = "\n".join(f"- {_reference(paper)}" for paper in self.method.papers)
+            parts.append(_table(("METHOD", "--network", "--on"), by_network(self.recipes)))
+        cited = "\n".join(f"- {reference(paper)}" for paper in self.method.papers)
         parts.append(Markdown(f"## Papers\n\n{cited}\n\n`pullback cite {self.name}` prints BibTeX."))
         return Group(*(each for part in parts for each in (part, "")))
 
@@ -201,7 +201,7 @@ def _numbers(data: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield from _numbers(value, f"{key}.{name}".lstrip("."))
 
 
-def _by_network(recipes: Sequence[Key]) -> list[tuple[str, str, str]]:
+def by_network(recipes: Sequence[Key]) -> list[tuple[str, str, str]]:
     """Return rows of method, network and their data."""
     rows: dict[tuple[str, str], list[str]] = {}
     for key in recipes:
@@ -221,6 +221,6 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _reference(paper: Paper) -> str:
+def reference(paper: Paper) -> str:
     link = f" https://doi.org/{paper.doi}" if paper.doi else ""
     return f"{paper.brief}: {paper.title}. {paper.venue}.{link}"
