@@ -92,7 +92,12 @@ def linked(markdown: str, uri: str) -> str:
 
 def table_of_methods() -> str:
     """Return the page that lists all methods."""
-    lines = ["# Methods", "", "| method | aligns | learns | paper | command | what it is |", "|---|---|---|---|---|---|"]
+    lines = [
+        "# Methods",
+        "",
+        "| method | aligns | learns | paper | command | what it is |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in overview():
         commands = "<br>".join(f"`pullback {command}`" for command in row.commands)
         cells = (f"[{row.name}]({row.name}.md)", ", ".join(row.aligns), row.learns, row.paper, commands, row.about)
@@ -129,7 +134,9 @@ def front_door(stub: str) -> str:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             rows = rooms.setdefault(node.module.split(".")[0], [])
             for name in (each.name for each in node.names):
-                rows.append(f"| [`pb.{name}`][pullback.{node.module}.{name}] | {_first_sentence(getattr(pullback, name))} |")
+                rows.append(
+                    f"| [`pb.{name}`][pullback.{node.module}.{name}] | {_first_sentence(getattr(pullback, name))} |"
+                )
     tables = [f"## {room}\n\n| name | what it is |\n|---|---|\n" + "\n".join(rows) for room, rows in rooms.items()]
     about = "Names that `import pullback as pb` gives, each loaded when it is first used. They are grouped by where they live."
     return "\n\n".join(["# Front door", about, *tables, ""])

@@ -178,9 +178,7 @@ def test_what_pages_name_is_there():
         if page.name not in MADE_THERE
     }
     linked = {
-        page.parent / path
-        for page in pages
-        for path in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        page.parent / path for page in pages for path in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     }
     assert named
     assert linked
