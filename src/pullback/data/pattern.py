@@ -108,8 +108,7 @@ def some(names: Iterable[str]) -> str:
 
 
 def read_people(path: Path) -> Mapping[str, tuple[tuple[str, float | str], ...]]:
-    """Read what BIDS' `participants.tsv` says of each subject, by the name without `sub-`; nothing where there is no
-    file.
+    """Read what BIDS' `participants.tsv` says of each subject, by the name without `sub-`; {} where there is no file.
 
     Numbers are numbers, and values of `n/a` are left out.
 

@@ -78,8 +78,7 @@ class _Ready(Energy):
 def mind(
     values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None = None, context: bool = True
 ) -> Tensor:
-    """Return the self-similarity descriptors of `(B, C, *spatial)` images: `(B, 12 C, *spatial)` in 3-D, `(B, 4 C, …)`
-    in 2-D.
+    """Return descriptors of self-similarity: `(B, 12 C, *spatial)` of `(B, C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
 
     The neighbours of a voxel lie `dilation` voxels away along the axes. Each two of them that are not opposite to each
     other (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about them, of edge length
@@ -163,8 +162,7 @@ class _Mind(torch.autograd.Function):
 
 
 def _spread(distances: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the mean over channels, `(B, 1, *spatial)`, and the least it may be, `(B, 1, 1, …)`; 1 where all are
-    alike."""
+    """Return the mean over channels, `(B, 1, *spatial)`, 1 where all are alike, and its lower bound, `(B, 1, 1, …)`."""
     axes = tuple(range(2, distances.ndim))
     if inside is None:
         spread = distances.mean(1, keepdim=True)
@@ -247,8 +245,7 @@ def _region(corner: list[int], size: list[int]) -> Region:
 def _compared(
     padded: Tensor, inside: Tensor | None, pair: _TwoPatches, radius: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the difference of both ends voxel by voxel, and with a mask the voxels within it at both, and their count
-    per patch."""
+    """Return the difference of both ends; with a mask also the voxels within it at both, and their count per patch."""
     difference = padded[pair.one] - padded[pair.other]
     if inside is None:
         return difference, None, None

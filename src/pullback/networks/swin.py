@@ -77,8 +77,7 @@ class Swin(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """A block of attention within windows and an MLP of four times the width, each on normalised tokens and with a
-    residual.
+    """A block of attention within windows and an MLP of four times the width, with normalisation and residuals.
 
     Args:
         width: channels.
@@ -153,8 +152,7 @@ class PatchMerging(nn.Module):
 
 
 def _filled(values: Tensor, multiple: int | Sequence[int], first: int) -> Tensor:
-    """Pad values with zeros at the end of each spatial axis, the first of which is `first`, to multiples of
-    `multiple`."""
+    """Pad values with zeros at the end of each spatial axis, from axis `first` on, to multiples of `multiple`."""
     ndim = values.ndim - 2
     sides = [multiple] * ndim if isinstance(multiple, int) else list(multiple)
     missing = [-n % side for n, side in zip(values.shape[first : first + ndim], sides, strict=True)]

@@ -168,8 +168,7 @@ def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
 
 
 def _four(at: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Return the four neighbours along an axis of `n` voxels, mirrored at its ends: parts of a flat index, and
-    weights."""
+    """Return four neighbours along an axis of `n` voxels, mirrored at its ends: parts of a flat index, and weights."""
     base = torch.floor(at)
     t = (at - base).to(dtype)
     weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)

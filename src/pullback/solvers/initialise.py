@@ -25,10 +25,9 @@ def centres(fixed: Image, moving: Image) -> Affine:
 
 
 def masses(fixed: Image, moving: Image) -> Affine:
-    """Return the shift that takes the fixed centre of mass to the moving one; mass is what stands out of the
-    background.
+    """Return the shift that takes the fixed centre of mass to the moving one.
 
-    `foreground` gives the weights. `InputError` where nothing stands out.
+    Mass is what stands out of the background, as in `foreground`. `InputError` where nothing does.
     """
     _check(fixed, moving)
     here, there = (_moments(image)[0] for image in (fixed, moving))
@@ -78,8 +77,7 @@ def foreground(image: Image) -> Tensor:
 
 
 def otsu(values: Tensor, bins: int = 256) -> float:
-    """Return the threshold that parts the values into two classes with the largest variance between them (Otsu
-    1979)."""
+    """Return the threshold between two classes of values with the largest variance between them (Otsu 1979)."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return low

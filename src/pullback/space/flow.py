@@ -183,7 +183,6 @@ class Geodesic(Dense):
         return self.field.new_tensor(per_axis).view(-1, *[1] * len(shape))
 
     def inverse(self) -> "Geodesic":
-        """Return the geodesic back, shot from the end; `flow.inverse()` goes back by the same steps and is more
-        exact."""
+        """Return the geodesic back, shot from the end; `flow.inverse()` retraces the same steps more exactly."""
         _, displacement = self._shot
         return replace(self, field=transported(-self.field, displacement, self.kernel, self.grid.spacing.tolist()))

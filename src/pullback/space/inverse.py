@@ -114,8 +114,7 @@ class Inverse(Transform):
         return at.clamp(torch.zeros_like(last), last)
 
     def _within(self, goal: Tensor) -> Tensor:
-        """Return the points of the grid that the map takes to `goal` `(B, d, N)`, in voxels; where there is none, any
-        point.
+        """Return points of the grid, in voxels, that the map takes to `goal` `(B, d, N)`; any point where none does.
 
         For the search, the map goes on beyond the grid as the bulk does, so that no solution lies there.
         """

@@ -8,8 +8,7 @@ from pullback.space.points import Points
 
 
 def normals(points: Points, faces: Tensor) -> Tensor:
-    """Compute the normals of a surface at its vertices: the mean of the normals of the faces about each, weighted by
-    area.
+    """Compute the normals of a surface at its vertices: the area-weighted mean normal of the faces about each.
 
     Args:
         points: the vertices, `(B, N, d)` in mm.

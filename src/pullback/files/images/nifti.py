@@ -124,8 +124,7 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS
-    mm.
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, LPS mm.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.

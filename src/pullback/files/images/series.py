@@ -49,8 +49,7 @@ def is_series(path: str | Path) -> bool:
 
 
 def read_series(path: str | Path) -> Series:
-    """Read the frames of a file, placed as `read_image` places images; 2-D ones where one axis in space has one
-    voxel.
+    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel.
 
     Raises:
         InputError: not frames of one number a voxel, nowhere in the world, or not finite.
@@ -68,8 +67,7 @@ def read_series(path: str | Path) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """Write a series as float32 with its time step and unit; frames in 2-D are placed as `write_image` places
-    slices.
+    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices.
 
     Raises:
         InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly

@@ -24,8 +24,7 @@ MEANING = {
 
 
 class TransformKind(Enum):
-    """The kind of a transform file: ITK (and SimpleITK, ANTs, Slicer), ANTs' files by their prefix, FSL, Learn2Reg, or
-    X5."""
+    """The kind of a transform file: ITK (also ANTs and Slicer), ANTs' files by their prefix, FSL, Learn2Reg or X5."""
 
     ITK = "itk"
     ANTS = "ants"
@@ -37,8 +36,7 @@ class TransformKind(Enum):
 def read_any(
     path: str | Path, kind: TransformKind | None = None, fixed: Grid | None = None, moving: Grid | None = None
 ) -> Transform:
-    """Read the transform in a file of `kind`; None tells it by the name, for NIfTI by the shape, for ANTs by the
-    prefix.
+    """Read the transform in a file of `kind`; None tells it by the name, of NIfTI by the shape, of ANTs by the prefix.
 
     `ANTS` takes the prefix of the files. `FSL` and `LEARN2REG` know the world only by both images' grids.
 
@@ -119,8 +117,7 @@ def meaning(path: str | Path, kind: TransformKind | None = None) -> str:
 
 
 def _held(transform: Transform, path: str | Path) -> bool:
-    """Return whether the file holds the transform without sampling it: NIfTI one field, the others affines and
-    fields."""
+    """Return whether a file holds the transform without sampling: NIfTI one field, others affines and fields."""
     if ends(path, NIFTI):
         return is_field(transform)
     return holds(transform)
