@@ -40,7 +40,11 @@ def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
 
 
 def read_scalar(path: ImageSource) -> Image:
-    """Read one scalar image as `read_image` does, but also a constant one: such an image can be moved, not aligned."""
+    """Read one scalar image as `read_image` does, but also a constant one: such an image can be moved, not aligned.
+
+    Raises:
+        InputError: not one scalar volume or slice, nowhere in the world, or not finite.
+    """
     values, grid = _scalar(path)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
@@ -49,7 +53,11 @@ def read_scalar(path: ImageSource) -> Image:
 
 
 def read_grid(path: ImageSource) -> Grid:
-    """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames."""
+    """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames.
+
+    Raises:
+        InputError: no image, too few voxels along an axis, or nowhere in the world.
+    """
     return grid_of(load(path), path)
 
 
@@ -116,7 +124,11 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, LPS mm."""
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, LPS mm.
+
+    Raises:
+        InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
+    """
     grid = transform.grid
     refuse_batch(transform.batch, path)
     refuse_sheared(grid, path)
@@ -155,7 +167,11 @@ def read_field(path: str | Path) -> Displacement:
 
 
 def refuse_sheared(grid: Grid, path: ImageSource) -> None:
-    """Refuse a grid with sheared axes, which ITK, with its spacing and rotation, would read as another grid."""
+    """Refuse a grid with sheared axes, which ITK, with its spacing and rotation, would read as another grid.
+
+    Raises:
+        InputError: the axes of the grid are not orthogonal.
+    """
     direction = grid.affine[:-1, :-1] / grid.spacing
     skew = float((direction.T @ direction - torch.eye(grid.ndim, dtype=torch.float64)).abs().max())
     if skew > SHEAR:

@@ -15,7 +15,11 @@ SHEAR = 1e-4  # cosine between axes, up to which they are orthogonal
 
 
 def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
-    """Return an image's grid by its sform, else its qform, as nibabel does; warn where other tools may differ."""
+    """Return an image's grid by its sform, else its qform, as nibabel does; warn where other tools may differ.
+
+    Raises:
+        InputError: the affine cannot be inverted.
+    """
     affine = np.array(image.affine, dtype=np.float64)
     try:
         grid = Grid(shape, torch.from_numpy(in_plane(affine, thin_axis(image)) if len(shape) == 2 else affine))

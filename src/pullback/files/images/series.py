@@ -49,7 +49,11 @@ def is_series(path: str | Path) -> bool:
 
 
 def read_series(path: str | Path) -> Series:
-    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel."""
+    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel.
+
+    Raises:
+        InputError: not frames of one number a voxel, nowhere in the world, or not finite.
+    """
     image = load(path)
     shape = spatial(image)
     if len(shape) != 4:
@@ -63,7 +67,12 @@ def read_series(path: str | Path) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices."""
+    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices.
+
+    Raises:
+        InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly
+            spaced, the unit is none of NIfTI's, or writing fails.
+    """
     refuse_sheared(series.grid, path)
     codes = {unit: code for code, unit in UNITS.items()}
     if series.unit not in codes:

@@ -73,7 +73,11 @@ def read_surface(path: str | Path, space: str | None = None) -> Surface:
 
 
 def write_surface(surface: Surface, path: str | Path) -> None:
-    """Write a surface in the format and space of the file that was read; its cells, arrays and normals stay as read."""
+    """Write a surface in the format and space of the file that was read; its cells, arrays and normals stay as read.
+
+    Raises:
+        InputError: the name ends otherwise, or writing fails.
+    """
     if not ends(path, surface.ending):
         raise InputError(f"{path}: surfaces are written as they were read, here as {surface.ending}")
     world = surface.points.data[0].detach().cpu().double()

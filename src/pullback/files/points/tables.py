@@ -149,7 +149,11 @@ def agreed(named: str | None, space: str | None, path: str | Path) -> str | None
 
 
 def write_table(table: PointTable, path: str | Path) -> None:
-    """Write a table in the space of the file that was read, its other columns unchanged, as `.fcsv` or `.csv`."""
+    """Write a table in the space of the file that was read, its other columns unchanged, as `.fcsv` or `.csv`.
+
+    Raises:
+        InputError: the name ends otherwise, or writing fails.
+    """
     ending = ".fcsv" if table.head[0].startswith("#") else ".csv"
     if not ends(path, ending):
         raise InputError(f"{path}: points are written as they were read, here as {ending}")

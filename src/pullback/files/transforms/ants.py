@@ -60,7 +60,11 @@ def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Tran
 
 
 def read_prefix(prefix: str | Path) -> Transform:
-    """Read the forward transform by the prefix of ANTs' files: warp and affine, or the one of them that exists."""
+    """Read the forward transform by the prefix of ANTs' files: warp and affine, or the one of them that exists.
+
+    Raises:
+        InputError: neither is there, or they cannot be read.
+    """
     return read_ants(pieces_of(prefix))
 
 
