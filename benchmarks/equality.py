@@ -20,9 +20,12 @@ import numpy as np
 from safetensors.numpy import load_file
 
 import pullback as pb
+from pullback.methods.pair.convex_adam import ConvexAdam
 
 Arrays = Mapping[str, np.ndarray]
-RECIPES = {"ofg_voxelmorph_phantom": 50, "cyclical_correlated_phantom": 50, "uwnsd_unet_phantom": 50}
+RECIPES = {"ofg_voxelmorph_phantom": "ofg", "cyclical_correlated_phantom": "cyclical", "uwnsd_unet_phantom": "ddmr"}
+"""Records of before call them so."""
+UPDATES = 50
 PRESETS = ("fast", "balanced", "accurate")
 
 
@@ -44,9 +47,9 @@ def demo(folder: Path) -> Arrays:
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
 
 
-def weights(recipe: str, updates: int, folder: Path) -> Arrays:
-    """The weights after so many updates."""
-    command("train", recipe, "--set", f"training.updates={updates}", "-o", folder)
+def weights(method: str, folder: Path) -> Arrays:
+    """The weights after a few updates."""
+    command("train", method, "--set", f"training.updates={UPDATES}", "-o", folder)
     return load_file(folder / "best.safetensors")
 
 
@@ -65,7 +68,7 @@ def registered(preset: str, fixed: Path, moving: Path, folder: Path) -> Arrays:
 def convex_adam(fixed: Path, moving: Path, folder: Path) -> Arrays:
     """The displacement."""
     one, two = (pb.read_image(path) for path in (fixed, moving))
-    return {"displacement": pb.ConvexAdam()(one, two).transform.displacement(one.grid).numpy()}
+    return {"displacement": ConvexAdam()(one, two).transform.displacement(one.grid).numpy()}
 
 
 def matched(case: Path, folder: Path) -> Arrays:
@@ -85,7 +88,7 @@ def rows(data: Path) -> dict[str, Callable[[Path], Arrays]]:
     brains = [data / "brains" / "2mm" / f"sub-{n}_T1w.nii.gz" for n in (13, 14)]
     hippocampi = sorted((data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[:2]
     made: dict[str, Callable[[Path], Arrays]] = {"demo": demo}
-    made |= {name: partial(weights, name, updates) for name, updates in RECIPES.items()}
+    made |= {name: partial(weights, method) for name, method in RECIPES.items()}
     for preset in PRESETS:
         made[f"{preset} brains"] = partial(registered, preset, *brains)
         made[f"{preset} hippocampus"] = partial(registered, preset, *hippocampi)

@@ -32,8 +32,8 @@ from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.numerics.spline import spline
 from pullback.records.manifest import peak_memory_mb
+from pullback.report.figures import COLOURS, INK, blank, write_figure
 from pullback.space import Grid, Image
-from pullback.study.figures import COLOURS, INK, blank, write_figure
 from pullback.training import KnownTransform, Unsupervised, seeded
 from pullback.training.train import adam
 

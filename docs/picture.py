@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pullback as pb
 from pullback.numerics.smooth import gaussian
-from pullback.workflows.report import picture
+from pullback.report.pictures import picture
 
 
 def main() -> None:

@@ -318,9 +318,9 @@ ROWS = {  # the command, and what its one line on stderr must say
         register("good.nii.gz", "good.nii.gz", "--fixed-labels", "labels.nii.gz"),
         ["--fixed-labels", "--moving-labels"],
     ),
-    "register from two starts": (
-        register("good.nii.gz", "good.nii.gz", "--initial", "good.h5", "--init", "global"),
-        ["--init global", "--initial"],
+    "register from a start that is neither a name nor a file": (
+        register("good.nii.gz", "good.nii.gz", "--start", "gobal"),
+        ["--start gobal", "did you mean 'global'"],
     ),
     "register without an end": (
         register("good.nii.gz", "good.nii.gz", "--smoothness", "inf"),

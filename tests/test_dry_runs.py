@@ -67,7 +67,7 @@ from dataclasses import replace
 from torch import nn
 from torch.nn.functional import softplus
 from functools import partial
-from pullback import Diffusion, MSE, Player, VoxelMorph
+from pullback import Diffusion, MSE, Player
 from pullback.recipes import find
 
 class Adversarial(nn.Module):
@@ -87,7 +87,7 @@ def discern(supervision, network, pair, progress):
     moved = network(pair.fixed, pair.moving).moved.data
     return {"real": softplus(-supervision.taken(pair, mixed)), "moved": softplus(supervision.taken(pair, moved))}
 
-base = find("unsupervised_voxelmorph_phantom")
+base = find("voxelmorph", "voxelmorph", "phantom")
 judge = Player("discriminator", ("supervision.discriminator.",), discern, lr=1e-3, every=2)
 recipe = replace(base, about="an adversary", supervision=partial(Adversarial), training=replace(base.training,
     updates=10, save_every=3, validate_every=5, log_every=1, deterministic=True, players=(judge,)))
@@ -138,10 +138,10 @@ def test_clouds_learn_in_rounds_and_match_by_what_they_learned(pullback, tmp_pat
     data, quick = lungs(tmp_path / "lungs"), ("training.updates=4", "procedure.rounds=2", "procedure.pairs=3")
     quick += ("training.save_every=1", "training.batch=2", "procedure.labelling.views=1")
     quick += tuple(f"{part}.register.settle=null" for part in ("procedure.labelling", "evaluation"))
-    command = ("train", "cyclical_geometric_lungs", "--data", data, *(w for s in quick for w in ("--set", s)))
+    command = ("train", "cyclical", "--on", "lungs", "--data", data, *(w for s in quick for w in ("--set", s)))
     pullback(*command, "-o", "whole")
     pullback(*command, "-o", "killed", kill=3)
-    pullback(*command[:2], "-o", "killed", "--resume")
+    pullback(*command[:4], "-o", "killed", "--resume")
     assert_same(tmp_path / "whole", tmp_path / "killed")
     assert (tmp_path / "whole" / "rounds.csv").read_text().startswith("round,tre mm,seconds")
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["aligns"] == "points"
@@ -166,7 +166,7 @@ from functools import partial
 from torch import nn
 from pullback import Grid, Image, Recipe, Training
 from pullback.data import Singles, Subject, Test, Validation
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.training import ExampleEvaluation
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ class Plate:
     seen: int = 0
     name = property(lambda self: f"{self.number}-{self.seen}")
     def load(self):
-        flat = torch.rand(1, 1, 16, 16, generator=generator(1, self.number))
-        noise = torch.rand(2, 1, 16, 16, generator=generator(2, self.number, self.seen))
+        flat = torch.rand(1, 1, 16, 16, generator=make_generator(1, self.number))
+        noise = torch.rand(2, 1, 16, 16, generator=make_generator(2, self.number, self.seen))
         return Subject(Image(flat + 0.3 * noise, Grid.centred((16, 16))), about={"plate": self.number}, name=self.name)
 
 @dataclass(frozen=True)

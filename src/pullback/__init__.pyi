@@ -1,4 +1,7 @@
-"""The front door: the names that `pullback` has, loaded when first used, and where each lives."""
+"""The front door: the names that `pullback` has, loaded when first used, and where each lives.
+
+Methods are imported from their modules: `from pullback.methods.pair.convex_adam import ConvexAdam`.
+"""
 
 from .alignment import Alignment as Alignment, Pair as Pair, Register as Register
 from .data import (
@@ -43,25 +46,8 @@ from .methods.pair.classical import (
     ACCURATE as ACCURATE,
     BALANCED as BALANCED,
     FAST as FAST,
-    Classical as Classical,
     register as register,
 )
-from .methods.pair.convex_adam import ConvexAdam as ConvexAdam
-from .methods.pair.cyclical import FieldLabels as FieldLabels
-from .methods.pair.feature_registration import FeatureRegistration as FeatureRegistration
-from .methods.pair.ofg import (
-    EveryKth as EveryKth,
-    Guided as Guided,
-    GuidedByNetworks as GuidedByNetworks,
-    Mixture as Mixture,
-    Portion as Portion,
-)
-from .methods.pair.self_training import SelfTraining as SelfTraining
-from .methods.pair.transmorph import TransMorph as TransMorph
-from .methods.pair.vit_v_net import ViTVNet as ViTVNet
-from .methods.pair.voxelmorph import VoxelMorph as VoxelMorph
-from .methods.pose.cross_ngf import CrossNGF as CrossNGF
-from .methods.pose.initialise import Initialise as Initialise
 from .metrics import (
     CentroidError as CentroidError,
     Correlation as Correlation,

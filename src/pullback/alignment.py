@@ -1,4 +1,4 @@
-"""A pair, a pair seen through a transform, and what it means to register."""
+"""Pairs, alignments (a pair seen through a transform), and the protocol of a register."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -15,13 +15,13 @@ from pullback.stats import Stats
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two images to align, and what is known of them. `truth`, where known, maps fixed → moving.
+    """Two images to align, and what is known of them: labels, points, and the true transform, fixed → moving.
 
-    Both images are 2-D or both 3-D, of as many channels, and labels lie on their image's grid (as an `Image` has it of
-    its mask). A batch of B is B pairs; what is there once serves all of them.
+    Both images are 2-D or both 3-D, with the same number of channels, and labels lie on their image's grid (as masks do
+    in `Image`). A batch of B is B pairs; a part with a batch of one serves all of them.
 
     Raises:
-        TypeError: what should be an image is none.
+        TypeError: an image is no `Image`.
         ValueError: dimensions, channels or batches differ, or labels lie on another grid than their image.
     """
 
@@ -62,45 +62,45 @@ class Pair:
 
     @cached_property
     def batch(self) -> int:
-        """How many pairs it is."""
+        """Number of pairs."""
         return one_batch({name.replace("_", " "): part.batch for name, part in self._known.items()})
 
     def nth(self, n: int) -> Self:
-        """The n-th pair of the batch; of a batch of one itself, whatever n."""
+        """Return the n-th pair of the batch; a batch of one returns itself, whatever n."""
         return self if self.batch == 1 else replace(self, **{k: part.nth(n) for k, part in self._known.items()})
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Fixed and moving."""
+        """The fixed and the moving image."""
         return self.fixed, self.moving
 
     def to(self, device: torch.device) -> Self:
-        """All that it knows, on `device`."""
+        """Return the pair with all its parts on `device`."""
         return replace(self, **{name: part.to(device) for name, part in self._known.items()})
 
     @property
     def _known(self) -> dict[str, Any]:
-        """Its images, labels, points and truth, where there are any."""
+        """The images, labels, points and truth that the pair has, by name."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: v for k, v in known.items() if isinstance(v, Image | Labels | Points | Transform)}
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """A pair seen through a transform: what every register answers with. Its consequences are computed when asked for.
+    """A pair seen through a transform, the answer of every register; what follows from it is computed when asked for.
 
     A batch of B pairs has B transforms; one pair or one transform serves all of the other.
 
     Attributes:
         pair: the images, and what is known of them.
         transform: fixed → moving.
-        maps: images on the fixed grid that a register knows beside the transform, by a name in snake case: a residual
-            appearance, what has no counterpart, a deviation in mm.
+        maps: images on the fixed grid that a register knows beside the transform, by a name in snake case, such as a
+            residual appearance, a non-correspondence or a deviation in mm.
         transforms: further ones from the fixed world, by name: the phases of a breath.
-        stats: how it was found; None where nobody kept count.
+        stats: how it was found; None where that is not known.
 
     Raises:
-        ValueError: pair and transform of other dimensions or batches, or a map that has no name or another grid.
+        ValueError: pair and transform of other dimensions or batches, or a map with a bad name or on another grid.
     """
 
     pair: Pair
@@ -123,11 +123,11 @@ class Alignment:
 
     @property
     def batch(self) -> int:
-        """How many pairs are aligned."""
+        """Number of pairs that are aligned."""
         return one_batch({"the pair": self.pair.batch, "the transform": self.transform.batch})
 
     def each(self) -> Iterator[Self]:
-        """Every pair of the batch as an alignment of one; what was counted, in `stats`, is of all."""
+        """Yield each pair of the batch as an alignment of one; `stats` stay those of the whole batch."""
         if self.batch == 1:
             yield self
             return
@@ -140,7 +140,7 @@ class Alignment:
 
     @cached_property
     def inverse(self) -> Transform:
-        """Moving → fixed, exact at each point where there is one."""
+        """The inverse, moving → fixed, exact at each point where there is one."""
         return inverted(self.transform)
 
     @cached_property
@@ -155,11 +155,11 @@ class Alignment:
 
     @cached_property
     def soft_labels(self) -> tuple[Tensor, Tensor] | None:
-        """Where each label above background is, of the fixed and of the moved ones: `(B, labels, *spatial)` each.
+        """Indicator images of each label above background, fixed and moved: `(B, labels, *spatial)` each.
 
-        On the fixed grid: 0 or 1, and what linear interpolation makes of that, so that gradients reach the transform.
-
-        None where the pair lacks labels on either side; without channels where they are all background.
+        Both lie on the fixed grid: the fixed ones are 0 or 1, the moved ones are interpolated linearly, so that
+        gradients reach the transform. None where the pair lacks labels on either side; without channels where all is
+        background.
         """
         fixed, moving = self.pair.fixed_labels, self.pair.moving_labels
         if fixed is None or moving is None:
@@ -182,7 +182,7 @@ class Alignment:
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """Where both images may be looked at, `(B, 1, *spatial)` bool, or None for everywhere."""
+        """Voxels of the fixed grid within both masks, `(B, 1, *spatial)` bool, or None for all."""
         fixed, moved = self.pair.fixed.mask, None if self.pair.moving.mask is None else self.moved.mask
         if fixed is None or moved is None:
             return moved if fixed is None else fixed
@@ -190,14 +190,14 @@ class Alignment:
 
 
 class Registered(Protocol):
-    """The answer of a register: anything with a transform, fixed → moving. An `Alignment` is one."""
+    """The answer of a register: an object with a transform, fixed → moving, such as an `Alignment`."""
 
     @property
     def transform(self) -> Transform: ...
 
 
 class Register(Protocol):
-    """Whatever aligns two images: a network, a solver, a chain of them."""
+    """A callable that aligns two images: a network, a solver, or a chain of them."""
 
     def __call__(self, fixed: Image, moving: Image) -> Registered: ...
 
@@ -207,7 +207,7 @@ Objective = Callable[[Transform], Tensor]
 
 
 def seen(pair: Pair, answer: Registered) -> Alignment:
-    """The whole pair, labels and all, as a register's answer to its images aligns it."""
+    """Return the alignment of a whole pair, labels and all, by a register's answer to its images."""
     if isinstance(answer, Alignment):
         return replace(answer, pair=pair)
     return Alignment(pair, answer.transform)
@@ -219,7 +219,7 @@ def one_by_one(
     moving: Image,
     start: Transform | None = None,
 ) -> Alignment:
-    """The answer to a batch of pairs, of a register that looks at one at a time, as one that stops by itself does."""
+    """Align a batch of pairs one at a time, for registers that take one pair, such as those that stop by themselves."""
     pair = Pair(fixed, moving)
     batch = one_batch({"the pair": pair.batch, "the start": 1 if start is None else start.batch})
     if batch == 1:

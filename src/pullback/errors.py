@@ -1,19 +1,19 @@
-"""What a person can put right: wrong files, wrong settings. The command line shows these without a traceback."""
+"""Errors that a person can mend: wrong files, wrong settings. The command line shows these without a traceback."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
-    """Something given from outside is not usable. The message names it, says what is wrong, and what to do."""
+    """An error in what was given from outside. The message names it, says what is wrong, and what to do."""
 
 
 class Interrupted(Exception):
-    """The work was asked to stop and has saved its state."""
+    """A request to stop, raised when the work has saved its state."""
 
 
 def refuse(given: Mapping[str, object], why: str) -> None:
-    """Options that were given and would change nothing.
+    """Refuse options that were given and would change nothing.
 
     Raises:
         InputError: there is one.

@@ -1,4 +1,4 @@
-"""What networks learn from, one at a time, and what it means to supervise."""
+"""The protocols of training: examples, from which networks learn one at a time, and supervisions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -11,9 +11,9 @@ from pullback.space import Image, Points, short_repr
 
 
 class Example(Protocol):
-    """What is seen at once: a pair of images or of clouds, a labelled image, a slice and its plate, a group, a batch.
+    """A unit of training: a pair of images or of clouds, a labelled image, a slice and its plate, a group, or a batch.
 
-    A run knows by its `images` which voxel size, shape, channels and dimensions it learned from; there may be none.
+    `images` tell a run the voxel size, shape, channels and dimensions it learned from; there may be none.
     """
 
     @property
@@ -24,10 +24,11 @@ class Example(Protocol):
 
 
 class Supervision(Protocol):
-    """How a network learns from an example: named losses, whose sum is descended. `progress` runs 0 → 1.
+    """A function from a network and an example to named losses, whose sum is minimised. `progress` runs from 0 to 1.
 
-    The network is called with whatever it takes: `network(pair.fixed, pair.moving)`, `network(subject.image)`. What has
-    a slash in its name, such as `weight/ncc`, is logged and not part of the sum.
+    The network is called with the arguments that it takes: `network(pair.fixed, pair.moving)`,
+    `network(subject.image)`. Values with a slash in their name, such as `weight/ncc`, are logged and not part of the
+    sum.
     """
 
     def __call__(self, network: Callable[..., Any], example: Any, progress: float, /) -> dict[str, Tensor]: ...
@@ -41,12 +42,12 @@ class PointPair:
         fixed, moving: `(1, N, d)` and `(1, M, d)`.
         fixed_surface, moving_surface: points on the organs' surfaces; both or neither.
         fixed_landmarks, moving_landmarks: one to one; both or neither.
-        truth: where the fixed points lie in the moving world, `(1, N, d)`: a label, or of a synthetic pair.
-        start: where the fixed points are looked for first, `(1, N, d)`; None leaves that to the register.
-        chosen: indices `(n,)` of the fixed points that a loss is of; None for all.
+        truth: where the fixed points lie in the moving world, `(1, N, d)`: a label, or the truth of a synthetic pair.
+        start: where the search for the fixed points begins, `(1, N, d)`; None leaves that to the register.
+        chosen: indices `(n,)` of the fixed points that a loss is computed at; None for all.
 
     Raises:
-        ValueError: several clouds, of other dimensions, or what is known of the fixed points is not of each of them.
+        ValueError: several clouds, clouds of other dimensions, or another number of truths or starts than fixed points.
     """
 
     fixed: Points
@@ -75,24 +76,24 @@ class PointPair:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """None."""
+        """The images of the example: none."""
         return ()
 
     @property
     def surfaces(self) -> tuple[Points, Points] | None:
-        """Of both organs, where they are known."""
+        """The surfaces of both organs, or None where they are not known."""
         if self.fixed_surface is None or self.moving_surface is None:
             return None
         return self.fixed_surface, self.moving_surface
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The pair with all its points `(1, N, d)` changed in one way, those of both worlds alike."""
+        """Return the pair with all its points `(1, N, d)`, of both worlds, changed by one function."""
         known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         known = {k: replace(v, data=change(v.data)) for k, v in known.items() if isinstance(v, Points)}
         return replace(self, **known)
 
     def to(self, device: torch.device) -> Self:
-        """All that it knows, on `device`."""
+        """Return the pair with all its parts on `device`."""
         known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         known = {k: v.to(device) for k, v in known.items() if isinstance(v, Points | Tensor)}
         return replace(self, **known)

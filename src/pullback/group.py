@@ -1,4 +1,4 @@
-"""Images that belong together: which of them are compared, and how all of them lie to one common world."""
+"""Groups: images, the edges between those that are compared, and transforms from one common world to each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ from pullback.stats import Stats
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Several images, each on its own grid, and the pairs of them that are compared.
+    """A group of images, each on its own grid, and the pairs of them that are compared.
 
     Attributes:
-        images: all 2-D or all 3-D, of as many channels, one in each batch.
+        images: all 2-D or all 3-D, with the same number of channels, one in each batch.
         edges: pairs of indices of images, the fixed one first.
         labels: of the images, in their order, None for one without; empty where none has any.
         name: of the group.
@@ -48,33 +48,33 @@ class Group:
 
     @classmethod
     def star(cls, template: Image, images: Sequence[Image], labels: Sequence[Labels | None] = ()) -> Self:
-        """The template, first, as the fixed image of each of the others."""
+        """Return the group in which the template, its first image, is the fixed image of each of the others."""
         known = (None, *labels) if labels else ()
         return cls((template, *images), tuple((0, n) for n in range(1, len(images) + 1)), known)
 
     @classmethod
     def chain(cls, images: Sequence[Image], reach: int = 1, labels: Sequence[Labels | None] = ()) -> Self:
-        """Neighbours of a stack: each image is the fixed one of the `reach` images that follow it."""
+        """Return the group of a stack, in which each image is the fixed one of the `reach` images that follow it."""
         count = len(images)
         edges = tuple((n, m) for n in range(count) for m in range(n + 1, min(n + reach, count - 1) + 1))
         return cls(tuple(images), edges, tuple(labels))
 
     def to(self, device: torch.device) -> Self:
-        """All of it on `device`."""
+        """Return the group with all its parts on `device`."""
         labels = tuple(one and one.to(device) for one in self.labels)
         return replace(self, images=tuple(image.to(device) for image in self.images), labels=labels)
 
     def pair(self, fixed: int, moving: int) -> Pair:
-        """Two of its images, with their labels."""
+        """Return two of its images as a pair, with their labels."""
         one, two = (self.labels[n] if self.labels else None for n in (fixed, moving))
         return Pair(self.images[fixed], self.images[moving], one, two, name=f"{self.name} {fixed} ← {moving}".strip())
 
 
 @dataclass(frozen=True, eq=False)
 class GroupAlignment:
-    """A group and how its images lie to one common world.
+    """A group, and the transforms from one common world to each of its images.
 
-    A solver may move it: its parameters are those of all its transforms.
+    A solver may change it: its parameters are those of all its transforms.
 
     Attributes:
         group: the images.
@@ -97,7 +97,7 @@ class GroupAlignment:
 
     @property
     def pairs(self) -> Iterator[Alignment]:
-        """An alignment for each edge (i, j), Tⱼ ∘ Tᵢ⁻¹: what energies and metrics look at.
+        """An alignment for each edge (i, j), by Tⱼ ∘ Tᵢ⁻¹, for energies and metrics.
 
         Tᵢ⁻¹ is `Tᵢ.inverse()`, through which gradients pass where they pass through the inverse of its kind.
         """
@@ -106,22 +106,22 @@ class GroupAlignment:
             yield Alignment(self.group.pair(fixed, moving), there if _is_still(back) else there @ back.inverse())
 
     def moved(self, onto: Grid) -> tuple[Image, ...]:
-        """Each image in the common world, on a grid there."""
+        """Return the images in the common world, on the grid `onto` there."""
         pairs = zip(self.group.images, self.transforms, strict=True)
         return tuple(pull(image, transform, onto=onto) for image, transform in pairs)
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """Those of its transforms, in their order."""
+        """The parameters of its transforms, in their order."""
         return params_of(self.transforms)
 
     def with_params(self, *params: Tensor) -> Self:
-        """The same group by transforms of other parameters."""
+        """Return the same group with other parameters of its transforms."""
         return replace(self, transforms=with_params_of(self.transforms, params))
 
 
 def _is_still(transform: Transform) -> bool:
-    """Whether it is the identity, said as a matrix that nothing learns from."""
+    """Return whether a transform is the identity, as a matrix without gradient."""
     affine = transform.as_affine
     if affine is None or affine.matrix.requires_grad:
         return False

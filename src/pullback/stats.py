@@ -1,4 +1,4 @@
-"""How an answer was found: where it began, what was done, and how the descents went."""
+"""Statistics of a registration: where it began, what was done, and how the descents went."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from pullback.space import Transform
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of the work.
+    """A stage of a registration.
 
     Attributes:
         name: such as "affine".
@@ -29,12 +29,12 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Stats:
-    """What is known of how a transform was found.
+    """Statistics of how a transform was found.
 
     Attributes:
-        start: where it began, fixed → moving; None where that was as the headers say.
-        origin: what found the start, such as "header", "masses" or "search"; "" where nothing sought it.
-        confidence: by how many standard deviations the start stands out of chance; None where nothing measured it.
+        start: the initial transform, fixed → moving; None where that was as the headers say.
+        origin: how the start was found, such as "header", "masses" or "search"; "" where nothing sought it.
+        confidence: how many standard deviations the start's score lies above chance; None where that was not measured.
         stages: what was done, in order.
         energies: `(n,)`, what was descended, before each step and where a descent stopped by itself; of several
             descents one after the other.
@@ -54,11 +54,11 @@ class Stats:
 
     @property
     def failed(self) -> bool:
-        """Whether a descent met what is not finite."""
+        """Whether a descent met a value that is not finite."""
         return self.stopped == "not finite" or not bool(self.energies.isfinite().all())
 
     def then(self, later: "Stats | None") -> Self:
-        """These, gone on with by `later`: where it began is where these did."""
+        """Return these statistics followed by `later`: its start is dropped, for it began where these ended."""
         if later is None:
             return self
         return replace(
@@ -71,12 +71,12 @@ class Stats:
         )
 
     def as_stage(self, name: str, seconds: float) -> Self:
-        """All of it as one stage."""
+        """Return the statistics with all stages summed up as one."""
         return replace(self, stages=(Stage(name, seconds, self.steps, self.stopped),))
 
     @classmethod
     def of_all(cls, each: Sequence["Stats"]) -> "Stats":
-        """Those of the pairs of a batch, one after the other; the least confidence, and how the worst stopped."""
+        """Return the statistics of a batch's pairs, one after the other, with the least confidence and worst end."""
         first, *others = each
         starts = [one.start for one in each if one.start is not None]
         confidences = [one.confidence for one in each if one.confidence is not None]

@@ -27,8 +27,8 @@ def write(path, labels=False, seed=0, kind=nib.Nifti1Image, shape=SHAPE):
     nib.save(kind(data, np.diag([2.0, 2.0, 2.0, 1.0])), path)
 
 
-def rooted(name, folder):
-    return replace(find(name).data, root=str(folder))
+def rooted(key, folder):
+    return replace(find(*key).data, root=str(folder))
 
 
 def pickled(path, seed, protocol=4):
@@ -49,7 +49,7 @@ def ixi(tmp_path):
 
 
 def test_ixi_has_its_splits_and_the_atlas_moving_in_every_pair(ixi):
-    data = rooted("ofg_transmorph_ixi", ixi)
+    data = rooted(("ofg", "transmorph", "ixi"), ixi)
     assert data.train.names == ("subject_0", "subject_4", "subject_6", "subject_7")
     drawn = [data.train.draw(make_generator(0, n)).name for n in range(20)]
     assert {name.split(" ← ")[1] for name in drawn} == {"atlas"}
@@ -64,7 +64,7 @@ def test_ixi_has_its_splits_and_the_atlas_moving_in_every_pair(ixi):
 
 def test_ixi_reads_what_was_pickled(ixi):
     image, labels = pickled(ixi / "Test" / "subject_1.pkl", 5)
-    pair = next(iter(rooted("ofg_voxelmorph_ixi", ixi).test))
+    pair = next(iter(rooted(("ofg", "voxelmorph", "ixi"), ixi).test))
     np.testing.assert_array_equal(pair.fixed_labels.data[0, 0].numpy(), labels)
     assert np.corrcoef(pair.fixed.data.flatten().numpy(), image.ravel())[0, 1] > 0.999
     assert pair.fixed.grid == pair.moving.grid
@@ -73,14 +73,14 @@ def test_ixi_reads_what_was_pickled(ixi):
 def test_ixi_that_is_not_whole(ixi):
     (ixi / "Val" / "subject_0.pkl").write_bytes((ixi / "Train" / "subject_0.pkl").read_bytes())
     with pytest.raises(InputError, match=r"but subject_0 is in two of them$"):
-        _ = rooted("ofg_voxelmorph_ixi", ixi).train
+        _ = rooted(("ofg", "voxelmorph", "ixi"), ixi).train
     (ixi / "Val" / "subject_0.pkl").unlink()
     (ixi / "atlas.pkl").unlink()
     with pytest.raises(InputError, match=r"Train, Val and Test of .pkl expected.*, but atlas.pkl is missing$"):
-        _ = rooted("ofg_voxelmorph_ixi", ixi).test
+        _ = rooted(("ofg", "voxelmorph", "ixi"), ixi).test
     (ixi / "Train").rename(ixi / "train")
     with pytest.raises(InputError, match=r"but there is none in Train, atlas.pkl is missing$"):
-        _ = rooted("ofg_voxelmorph_ixi", ixi).validation
+        _ = rooted(("ofg", "voxelmorph", "ixi"), ixi).validation
 
 
 def dice_of(recipe, known):
@@ -88,15 +88,15 @@ def dice_of(recipe, known):
     grid = Grid.centred((known, 2))
     labels = Labels(torch.arange(known, dtype=torch.int16).repeat_interleave(2).view(1, 1, known, 2), grid)
     image = Image(labels.data.float(), grid)
-    return find(recipe).metrics[0](Alignment(Pair(image, image, labels, labels), Affine.identity(2)))
+    return find(*recipe).metrics[0](Alignment(Pair(image, image, labels, labels), Affine.identity(2)))
 
 
 @pytest.mark.parametrize(("data", "count", "without"), [("ixi", 30, (4, 17, 37)), ("lpba40", 54, (181, 182))])
 def test_dice_is_of_the_labels_that_the_paper_counts(data, count, without):
-    numbers = dice_of(f"ofg_transmorph_{data}", 200)
+    numbers = dice_of(("ofg", "transmorph", data), 200)
     assert len(numbers) == 1 + count
     assert not {f"dice/{label}" for label in without} & set(numbers)
-    assert len(dice_of("ofg_transmorph_oasis", 36)) == 1 + 35
+    assert len(dice_of(("ofg", "transmorph", "oasis"), 36)) == 1 + 35
 
 
 def test_an_atlas_that_is_not_there(tmp_path):
@@ -115,7 +115,7 @@ def test_lpba40_in_delineation_space(tmp_path):
             write(path, labels, n, nib.Spm2AnalyzeImage, (*SHAPE, 1))
             path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
             path.unlink()
-    data = rooted("ofg_voxelmorph_lpba40", tmp_path)
+    data = rooted(("ofg", "voxelmorph", "lpba40"), tmp_path)
     assert data.test.names == tuple(f"S{n:02d}" for n in range(2, 11))
     assert data.validation.names == ("S39", "S40")
     assert len(data.train.names) == 28
@@ -141,7 +141,7 @@ def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
     listed = [{"fixed": f"./imagesTr/{a}", "moving": f"./imagesTr/{b}"} for a, b in ((cases[0], cases[1]),)]
     layout = {"training": entries, "registration_val": listed}
     (tmp_path / f"{task}_dataset.json").write_text(json.dumps(layout))
-    data = replace(rooted(f"ofg_transmorph_{name}", tmp_path), held_out=3)
+    data = replace(rooted(("ofg", "transmorph", name), tmp_path), held_out=3)
     names = [pair.name for pair in data.test]
     first, second = (case.split(".")[0] for case in cases[:2])
     assert names == [f"{first} ← {second}", f"{second} ← {first}"]
@@ -161,7 +161,7 @@ def test_the_abdomen_of_learn2reg_is_learned_from_what_is_labelled_and_listed_fo
     pairs = [{"fixed": a, "moving": b} for n, a in enumerate(val) for b in val[:n]]
     layout = {"training": training, "test": hidden, "registration_val": pairs}
     (tmp_path / "AbdomenCTCT_dataset.json").write_text(json.dumps(layout))
-    data = rooted("cyclical_correlated_abdomen", tmp_path)
+    data = rooted(("cyclical", "feature-registration", "abdomen"), tmp_path)
     assert (len(data.test), len(data.train.cases), len(data.validation.names)) == (45, 17, 3)
     assert all(case.labels is not None for pair in data.validation.pairs for case in pair)
-    assert len(rooted("ofg_voxelmorph_abdomen", tmp_path).test) == 90
+    assert len(rooted(("ofg", "voxelmorph", "abdomen"), tmp_path).test) == 90

@@ -6,7 +6,16 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from pullback.numerics.random import make_generator
-from pullback.numerics.rotation import angles_between, nearby, uniform
+from pullback.numerics.rotation import (
+    angles_between,
+    nearby,
+    of_euler,
+    of_quaternion,
+    of_six,
+    of_vector,
+    planar,
+    uniform,
+)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -41,3 +50,41 @@ def test_angles_as_scipy():
     one, two = (uniform(3, 50, make_generator(s)) for s in (7, 8))
     expected = (Rotation.from_matrix(one.numpy()).inv() * Rotation.from_matrix(two.numpy())).magnitude()
     np.testing.assert_allclose(angles_between(one, two).numpy(), np.rad2deg(expected), atol=1e-5)
+
+
+FORMS = {of_vector: 3, of_euler: 3, of_six: 6, of_quaternion: 4}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_any_numbers_make_a_rotation(form):
+    numbers = 2 * torch.randn(50, FORMS[form], generator=make_generator(1), dtype=torch.float64)
+    turns = form(numbers)
+    torch.testing.assert_close(turns @ turns.mT, torch.eye(3, dtype=torch.float64).expand_as(turns))
+    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(50, dtype=torch.float64))
+    assert torch.autograd.gradcheck(form, numbers[:3].requires_grad_())
+
+
+def test_forms_as_scipy():
+    numbers = torch.randn(20, 3, generator=make_generator(2), dtype=torch.float64)
+    quaternions = torch.randn(20, 4, generator=make_generator(3), dtype=torch.float64)
+    for found, expected in (
+        (of_vector(numbers), Rotation.from_rotvec(numbers.numpy())),
+        (of_euler(numbers), Rotation.from_euler("xyz", numbers.numpy())),
+        (of_quaternion(quaternions), Rotation.from_quat(quaternions.numpy()[:, [1, 2, 3, 0]])),
+    ):
+        np.testing.assert_allclose(found.numpy(), expected.as_matrix(), atol=1e-12)
+
+
+def test_nothing_is_the_identity_and_an_angle_is_a_turn_of_the_plane():
+    for form in (of_vector, of_euler, of_six):
+        torch.testing.assert_close(form(torch.zeros(2, FORMS[form])), torch.eye(3).expand(2, 3, 3))
+    angle = torch.tensor([[0.3], [-2.0]])
+    for form in (of_vector, of_euler):
+        torch.testing.assert_close(form(angle), planar(angle[:, 0]))
+
+
+def test_six_numbers_are_the_columns_that_a_rotation_begins_with():
+    turns = uniform(3, 20, make_generator(4))
+    columns = (turns - torch.eye(3).double())[:, :, :2].mT.reshape(20, 6)
+    torch.testing.assert_close(of_six(columns), turns)
+    torch.testing.assert_close(of_six(columns + 2 * (turns[:, :, :2].mT.reshape(20, 6))), turns, msg="of any length")

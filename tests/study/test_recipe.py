@@ -11,12 +11,15 @@ import yaml
 from pullback.data import BrainPhantom, Synthesis, Synthetic, Validation
 from pullback.energies import LNCC, MSE, Weighted
 from pullback.errors import InputError
+from pullback.methods.method import find_method, methods
 from pullback.methods.pair.cyclical import WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.metrics import STANDARD, Correlation, Dice
-from pullback.recipes import find, names
+from pullback.recipes import find, known, named
+from pullback.recipes.datasets import DATASETS
+from pullback.recipes.lookup import Key
 from pullback.space import Velocity
 from pullback.studies import ofg
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
@@ -24,22 +27,52 @@ from pullback.study.resume import check_resumable
 from pullback.study.run import build
 from pullback.training import Cyclical, Poly, Task, Training
 
-NETWORKS = ("voxelmorph", "vitvnet", "transmorph")
-DATA = ("phantom", "folder", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
-CORRELATED = ("phantom", "folder", "hippocampus", "brains", "abdomen")
-DESIGNS = ("bln", "blns", "sgnd", "sgnsd", "uwnsd", "uwnsdh")
-WEIGHED = ("phantom", "folder", "brains", "hippocampus", "ixi", "comet")
+KEYS = sorted(known())
 TINY = BrainPhantom(spacing=5.0, train_subjects=2, validation_subjects=2, test_subjects=2)
 
 
-def test_the_recipes_are_the_ones_we_know_of():
-    expected = {f"{how}_{network}_{on}" for how in ("ofg", "unsupervised") for network in NETWORKS for on in DATA}
-    learned = {f"{how}_correlated_{on}" for how in ("cyclical", "mind", "ncc") for on in CORRELATED}
-    learned |= {f"cyclical_voxelmorph_{on}" for on in DATA}
-    weighed = {f"{design}_unet_{on}" for design in DESIGNS for on in WEIGHED}
-    clouds = {f"{how}_geometric_lungs" for how in ("cyclical", "rigid", "field", "metric", "landmarks")}
-    assert set(names()) == expected | learned | weighed | clouds
-    assert len(names()) == 54 + 24 + 36 + 5
+def test_every_recipe_is_of_a_method_that_learns_and_of_a_data_set_that_is_known():
+    for key in KEYS:
+        name, method = find_method(key.method)
+        assert method.trained, name
+        assert find(*key).aligns in method.aligns
+        assert key.data in DATASETS or key.data == "comet"  # a folder that was prepared
+        assert not {"_", " "} & set("".join(key))
+
+
+def test_what_is_not_said_of_a_recipe_is_the_first_there_is():
+    assert find("ofg") == find("ofg", "voxelmorph", "phantom")
+    assert find("ofg", read=True) == find("ofg", on="folder")
+    assert find("ofg", on="hippocampus", read=True) == find("ofg", "voxelmorph", "hippocampus")
+    assert find("ofg", "transmorph") == find("ofg", "transmorph", "phantom")
+    assert find("cyclical", on="lungs") == find("cyclical", "graph-features", "lungs")
+    assert find("cyclical", on="slices") == find("cyclical", "voxelmorph", "slices")
+    assert find("ddmr") == find("ddmr-uw-nsd", "pooled-unet", "phantom")
+    assert find("graph-propagation", read=True) == find("graph-propagation-landmarks", on="lungs")
+    assert named("ddmr", on="ixi") == "ddmr-uw-nsd-pooled-unet-ixi"
+    assert named("mine/first.yaml") == "first"
+
+
+def test_variants_are_named_by_their_method():
+    variants = {key.method for key in KEYS} - set(methods())
+    assert variants == {key for method in methods().values() for key in method.keys}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("ogf",), "no method 'ogf'; did you mean 'ofg'"),
+        (("ofg", "vitvnet"), "no recipe of --network vitvnet; its networks are .*did you mean 'vit-v-net'"),
+        (("ofg", None, "hipocampus"), "no recipe of --on hipocampus; its data are .*did you mean 'hippocampus'"),
+        (("cyclical", "graph-features", "ixi"), "graph-features on lungs"),
+        (("convex-adam",), "needs no training; `pullback methods convex-adam`"),
+        (("self-training",), "learns by no recipe of its own"),
+        (("mine.py", "voxelmorph"), "--network: mine.py is a file"),
+    ],
+)
+def test_a_recipe_that_is_not_there_says_what_is(words, says):
+    with pytest.raises(InputError, match=says):
+        find(*words)
 
 
 def solid(recipe: Recipe) -> Recipe:
@@ -51,27 +84,27 @@ def solid(recipe: Recipe) -> Recipe:
     return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe
 
 
-def distinct() -> list[str]:
+def distinct() -> list[Key]:
     """The recipes for pairs of images, but of those that differ in their images and numbers alone one."""
     seen = {}
-    for name in names():
-        if find(name).aligns != "pair":
+    for key in KEYS:
+        if find(*key).aligns != "pair":
             continue
-        recipe = replace(solid(find(name)), about="", data=TINY, training=Training())
-        seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), name)
+        recipe = replace(solid(find(*key)), about="", data=TINY, training=Training())
+        seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), key)
     return list(seen.values())
 
 
-@pytest.mark.parametrize("name", [name for name in names() if "_unet_" in name])
-def test_labels_choose_the_weights_only_of_what_they_guide(name):
-    recipe = find(name)
+@pytest.mark.parametrize("key", [key for key in KEYS if key.network == "pooled-unet"], ids="-".join)
+def test_labels_choose_the_weights_only_of_what_they_guide(key):
+    recipe = find(*key)
     assert isinstance(recipe.metrics[0], Dice if "SoftDice" in to_yaml(recipe) else Correlation)
-    assert set(recipe.metrics) == set(find("sgnd_unet_ixi").metrics)
+    assert set(recipe.metrics) == set(find("ddmr-sg-nd", "pooled-unet", "ixi").metrics)
 
 
-@pytest.mark.parametrize("name", distinct())
-def test_every_recipe_runs_two_steps(name):
-    recipe = solid(find(name))
+@pytest.mark.parametrize("key", distinct(), ids="-".join)
+def test_every_recipe_runs_two_steps(key):
+    recipe = solid(find(*key))
     training = replace(recipe.training, updates=2, validate_every=2)
     procedure = recipe.procedure
     if isinstance(procedure, Cyclical):
@@ -84,17 +117,16 @@ def test_every_recipe_runs_two_steps(name):
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize("on", DATA)
-@pytest.mark.parametrize("network", NETWORKS)
-def test_guided_and_unsupervised_differ_in_their_supervision_alone(network, on):
-    guided, plain = find(f"ofg_{network}_{on}"), find(f"unsupervised_{network}_{on}")
+@pytest.mark.parametrize("key", [key for key in KEYS if key.method == "ofg"], ids="-".join)
+def test_guided_and_unsupervised_differ_in_their_supervision_alone(key):
+    guided, plain = find(*key), find(key.network, key.network, key.data)
     assert guided.supervision.energy == plain.supervision.energy
     assert to_yaml(replace(guided, supervision=plain.supervision, about=plain.about)) == to_yaml(plain)
 
 
-@pytest.mark.parametrize("name", names())
-def test_yaml_round_trip(name, tmp_path):
-    recipe = find(name)
+@pytest.mark.parametrize("key", KEYS, ids="-".join)
+def test_yaml_round_trip(key, tmp_path):
+    recipe = find(*key)
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
     again = read_recipe(tmp_path / "recipe.yaml")
     assert to_yaml(again) == to_yaml(recipe)
@@ -105,13 +137,13 @@ def test_yaml_round_trip(name, tmp_path):
 
 def test_recipes_of_before_say_the_same(tmp_path):
     """As they were written when cyclical self-training was of images alone and a training had but one player."""
-    for name in ("cyclical_correlated_phantom", "ofg_voxelmorph_phantom"):
+    for name in ("cyclical", "ofg"):
         now = find(name)
         tree = yaml.safe_load(to_yaml(now))
         del tree["evaluation"]
         for later in ("players", "frozen", "clip", "choose_from"):
             del tree["training"][later]
-        if name.startswith("cyclical"):
+        if name == "cyclical":
             del tree["procedure"]["labelling"]
             tree["procedure"]["part"] = "pullback.methods.pair.cyclical.Cyclical"
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -119,7 +151,7 @@ def test_recipes_of_before_say_the_same(tmp_path):
 
 
 def test_parts_of_before_are_known_by_their_names_of_then(tmp_path):
-    now = find("cyclical_voxelmorph_phantom")
+    now = find("cyclical", "voxelmorph", "phantom")
     text = to_yaml(now)
     for new, old in (
         ("methods.pair.cyclical.WithRefinement", "methods.pair.cyclical.Descending"),
@@ -131,21 +163,21 @@ def test_parts_of_before_are_known_by_their_names_of_then(tmp_path):
         text = text.replace(new, old)
     (tmp_path / "recipe.yaml").write_text(text)
     assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == to_yaml(now)
-    guided = find("ofg_voxelmorph_phantom")
+    guided = find("ofg", "voxelmorph", "phantom")
     (tmp_path / "guided.yaml").write_text(to_yaml(guided).replace("  regularity:", "  beside:"))
     assert to_yaml(read_recipe(tmp_path / "guided.yaml")) == to_yaml(guided)
 
 
 def test_recipes_of_clouds_know_what_they_align_and_who_chooses():
-    for name in ("cyclical_geometric_lungs", "field_geometric_lungs"):
-        recipe = find(name)
+    for name in ("cyclical", "graph-propagation-field"):
+        recipe = find(name, on="lungs")
         assert recipe.aligns == "points"
         assert isinstance(recipe.evaluates(Validation.singles(())), LandmarkEvaluation)
-    assert find("ofg_voxelmorph_phantom").aligns == "pair"
+    assert find("ofg", "voxelmorph", "phantom").aligns == "pair"
 
 
 def test_classes_as_values_survive(tmp_path):
-    recipe = find("ofg_voxelmorph_phantom")
+    recipe = find("ofg", "voxelmorph", "phantom")
     recipe = replace(recipe, network=partial(recipe.network.func, ndim=2, transform=Velocity))
     (tmp_path / "r.yaml").write_text(to_yaml(recipe))
     assert read_recipe(tmp_path / "r.yaml").network.keywords.items() >= {"ndim": 2, "transform": Velocity}.items()
@@ -171,10 +203,17 @@ def test_a_strangers_file_runs_nothing(tmp_path):
         read_recipe(path)
 
 
-@pytest.mark.parametrize("name", ["ofg_vitvnet_hippocampus", "cyclical_correlated_brains", "uwnsdh_unet_phantom"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ("ofg", "vit-v-net", "hippocampus"),
+        ("cyclical", "feature-registration", "brains"),
+        ("ddmr-uw-nsdh", "pooled-unet", "phantom"),
+    ],
+)
 def test_a_recipe_file_has_every_number_also_those_that_are_as_by_default(name):
     """Else a run would be measured as today's code has it, not as it was made."""
-    recipe = find(name)
+    recipe = find(*name)
     written = yaml.safe_load(to_yaml(recipe))["network"]
     assert set(written) - {"partial"} == set(inspect.signature(recipe.network.func).parameters)
 
@@ -184,7 +223,7 @@ def test_a_recipe_on_pairs_that_are_made_survives(tmp_path):
         "training.augment": "{part: pullback.data.synthesis.Synthesis, displacement: 4, shape: [32, 32, 32]}",
         "data.synthetic": "{part: pullback.data.synthesis.Synthetic, per_subject: 2}",
     }
-    recipe = changed(find("unsupervised_voxelmorph_folder"), settings)
+    recipe = changed(find("voxelmorph", "voxelmorph", "folder"), settings)
     assert recipe.training.augment == Synthesis(displacement=4.0, shape=(32, 32, 32))
     assert recipe.data.synthetic == Synthetic(per_subject=2)
     assert changed(recipe, {"training.augment.gamma": "1.5"}).training.augment.gamma == 1.5
@@ -195,7 +234,7 @@ def test_a_recipe_on_pairs_that_are_made_survives(tmp_path):
 
 def test_changes_reach_every_depth():
     recipe = changed(
-        find("ofg_voxelmorph_hippocampus"),
+        find("ofg", "voxelmorph", "hippocampus"),
         {
             "training.lr": "1e-4",
             "training.updates": "7",
@@ -217,7 +256,7 @@ def test_a_part_can_be_exchanged_as_it_stands_in_a_recipe_file():
         "supervision.solver.optimiser": "{name: torch.optim.sgd.SGD}",
         "supervision.energy": "{part: pullback.energies.similarity.MSE}",
     }
-    recipe = changed(find("ofg_voxelmorph_hippocampus"), settings)
+    recipe = changed(find("ofg", "voxelmorph", "hippocampus"), settings)
     assert recipe.network.keywords["transform"] is Velocity
     assert recipe.supervision.solver.optimiser is torch.optim.SGD
     assert recipe.supervision.energy == MSE()
@@ -234,10 +273,10 @@ def test_text_numbers_tuples_and_nothing_where_the_annotation_allows_them():
         "data.validation_split": "0.2",
         "data.seed": "3",
     }
-    data = changed(find("ofg_voxelmorph_folder"), settings).data
+    data = changed(find("ofg", "voxelmorph", "folder"), settings).data
     assert (data.images, data.labels, data.seed) == ("*_T1w.nii.gz", None, 3)
     assert (data.test_split, data.validation_split) == (("sub-01", "sub-02"), 0.2)
-    assert changed(find("ofg_voxelmorph_brains"), {"data.test_split": "0.2"}).data.test_split == 0.2
+    assert changed(find("ofg", "voxelmorph", "brains"), {"data.test_split": "0.2"}).data.test_split == 0.2
 
 
 @pytest.mark.parametrize(
@@ -259,11 +298,11 @@ def test_text_numbers_tuples_and_nothing_where_the_annotation_allows_them():
 )
 def test_bad_settings(key, value, message):
     with pytest.raises(InputError, match=message):
-        changed(find("ofg_voxelmorph_hippocampus"), {key: value})
+        changed(find("ofg", "voxelmorph", "hippocampus"), {key: value})
 
 
 def test_names_that_look_like_numbers_want_quotes():
-    recipe = find("ofg_voxelmorph_folder")
+    recipe = find("ofg", "voxelmorph", "folder")
     with pytest.raises(InputError, match=r'a list, each text, or a number expected; quote words .*\["0001", "0002"\]'):
         changed(recipe, {"data.test_split": "[0001, 0003]"})
     assert changed(recipe, {"data.test_split": '["0001", "0003"]'}).data.test_split == ("0001", "0003")
@@ -285,7 +324,7 @@ def test_names_that_look_like_numbers_want_quotes():
     ],
 )
 def test_recipe_files_of_the_wrong_kind(tmp_path, before, after, message):
-    text = to_yaml(find("ofg_voxelmorph_phantom"))
+    text = to_yaml(find("ofg", "voxelmorph", "phantom"))
     assert before in text, text
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace(before, after, 1))
@@ -296,13 +335,11 @@ def test_recipe_files_of_the_wrong_kind(tmp_path, before, after, message):
 def test_numbers_as_people_write_them(tmp_path):
     """YAML takes 1e-4, without a point, for text."""
     path = tmp_path / "mine.yaml"
-    path.write_text(to_yaml(find("ofg_voxelmorph_phantom")).replace("  lr: 0.001", "  lr: 1e-4", 1))
+    path.write_text(to_yaml(find("ofg", "voxelmorph", "phantom")).replace("  lr: 0.001", "  lr: 1e-4", 1))
     assert read_recipe(path).training.lr == 1e-4
 
 
-def test_unknown_names():
-    with pytest.raises(InputError, match="did you mean 'ofg_voxelmorph_phantom'"):
-        find("ofg_voxelmorph_phantm")
+def test_files_that_are_not_there():
     with pytest.raises(InputError, match="cannot be read"):
         find("nowhere.yaml")
     with pytest.raises(InputError, match="no such recipe file"):
@@ -311,8 +348,8 @@ def test_unknown_names():
 
 def test_a_recipe_of_ones_own(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text('from pullback.recipes import find\nrecipe = find("ofg_voxelmorph_phantom")\n')
-    assert find(str(path)) == find("ofg_voxelmorph_phantom")
+    path.write_text('from pullback.recipes import find\nrecipe = find("ofg", "voxelmorph", "phantom")\n')
+    assert find(str(path)) == find("ofg", "voxelmorph", "phantom")
     for wrong, says in (("x = = 1\n", "mine.py: SyntaxError: .*line 1"), ("import nowhere_at_all\n", "ModuleNotFound")):
         path.write_text(wrong)
         with pytest.raises(InputError, match=says):
@@ -342,11 +379,11 @@ def test_a_file_may_have_parts_of_a_package_that_is_trusted(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "r.yaml"
     path.write_text(
-        to_yaml(find("ofg_voxelmorph_phantom")).replace("pullback.data.phantoms.brain.BrainPhantom", "mine.Mine")
+        to_yaml(find("ofg", "voxelmorph", "phantom")).replace("pullback.data.phantoms.brain.BrainPhantom", "mine.Mine")
     )
     with pytest.raises(InputError, match="trust its package"):
         find(str(path))
-    assert type(find(str(path), ["mine"]).data).__name__ == "Mine"
+    assert type(find(str(path), trusted=["mine"]).data).__name__ == "Mine"
 
 
 def test_a_run_of_before_lacks_what_came_later(tmp_path):
@@ -354,7 +391,7 @@ def test_a_run_of_before_lacks_what_came_later(tmp_path):
 
     What has moved is the same under its old name.
     """
-    now = find("unsupervised_voxelmorph_folder")
+    now = find("voxelmorph", "voxelmorph", "folder")
     tree = yaml.safe_load(to_yaml(now).replace("space.fields.", "space.transform."))
     assert tree["network"]["transform"] == {"name": "pullback.space.transform.Displacement"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))

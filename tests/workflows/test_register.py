@@ -56,7 +56,7 @@ def world(tmp_path_factory) -> Path:
         write_image(pull(subject.image, Affine.identity(3), onto=grid), root / f"{name}.nii.gz")
         write_image(pull(subject.labels, Affine.identity(3), onto=grid), root / f"{name}_labels.nii.gz")
     recipe = replace(
-        find("ofg_voxelmorph_phantom"), network=partial(VoxelMorph, ndim=3, encoder=(8, 8), decoder=(8,) * 4)
+        find("ofg", "voxelmorph", "phantom"), network=partial(VoxelMorph, ndim=3, encoder=(8, 8), decoder=(8,) * 4)
     )
     network = build(recipe)
     torch.nn.init.normal_(network.head.convolution.weight, std=0.3, generator=torch.Generator().manual_seed(0))

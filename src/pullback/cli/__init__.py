@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -48,7 +49,7 @@ def pullback(
     """What stands before a command."""
 
 
-GROUPS = {
+GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Align": (register, match),
     "Carry along": (apply, convert),
     "Judge": (doctor, evaluate),

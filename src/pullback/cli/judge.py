@@ -51,12 +51,12 @@ def evaluate(
     needs no training.
     """
     from pullback.errors import InputError
-    from pullback.methods.pair.convex_adam import ConvexAdam
     from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables
-    from pullback.study.evaluate import evaluate, left_out, unmoved
+    from pullback.study.evaluate import evaluate, left_out
     from pullback.study.run import learned_from, load_network
     from pullback.training import device_of
+    from pullback.workflows.baselines import BEFORE, SOLVERS
 
     loaded = {str(run): load_network(run, trust or ()) for run in runs}
     kinds = {name: recipe.aligns for name, (recipe, _) in loaded.items()}
@@ -67,18 +67,17 @@ def evaluate(
     where = device_of(device)
     networks = {name: network.to(where) for name, (_, network) in loaded.items()}
     pairs = first.aligns == "pair"
-    for name in ("before", "ConvexAdam"):
+    for name in (*BEFORE, *SOLVERS):
         if name in networks:
             raise InputError(f"{name}: is the name of a row that stands beside runs; rename the folder of this run")
     for run in runs:
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
     reference = str(runs[0]) if len(runs) > 1 else None
     with locked(out):
-        beside = {"before": unmoved} if pairs else {}
-        results = evaluate(beside | networks, first.data.test, first.evaluates, where, console)
-        if pairs and not runs_only:
-            with left_out("no row of ConvexAdam", console):
-                results |= evaluate({"ConvexAdam": ConvexAdam()}, first.data.test, first.evaluates, where, console)
+        results = evaluate({**(BEFORE if pairs else {}), **networks}, first.data.test, first.evaluates, where, console)
+        for name, solver in SOLVERS.items() if pairs and not runs_only else ():
+            with left_out(f"no row of {name}", console):
+                results |= evaluate({name: solver}, first.data.test, first.evaluates, where, console)
         write_tables(results, reference, out)
     console.print(table(results, console, reference, f"{len(first.data.test)} test examples"))
     say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")

@@ -19,7 +19,9 @@ Trust = Annotated[
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")]
 Space = Annotated[
     str | None,
-    typer.Option(metavar="ras|lps", help="World of points whose file does not name it; default as its format has it."),
+    typer.Option(
+        metavar="WORLD", help="World of points whose file does not say, such as ras; default as the format has it."
+    ),
 ]
 
 HOW = "How to align"
@@ -29,7 +31,11 @@ Preset = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Method that needs no training, from `pullback methods`.", rich_help_panel=HOW),
+    typer.Option(
+        metavar="NAME",
+        help="Method that needs no training; default classical, of points graph-propagation.",
+        rich_help_panel=HOW,
+    ),
 ]
 Network = Annotated[
     Path | None,

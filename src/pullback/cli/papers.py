@@ -34,10 +34,11 @@ def demo(
 
 def study(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg, cyclical or ddmr.")],
-    parts: Annotated[
+    tables: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PART...]", help="Parts to run, as table1, table1/brains or table1/brains/voxelmorph; default all."
+            metavar="[TABLE...]",
+            help="Tables to make, as table1, table1/brains or table1/brains/voxelmorph; default all.",
         ),
     ] = None,
     data: Annotated[
@@ -63,10 +64,10 @@ def study(
 
     roots = {key: Path(root) for key, root in settings_of(data, "--data", "NAME=DIR").items()}
     known, folder, console = find(name), out or Path("studies") / name, terminal(as_json)
-    wanted = chosen(known, parts or (), roots)
-    outcomes = run_study(known, wanted, folder, seeds or (0, 1, 2), settings_of(setting), console)
-    tables = write_study(known, outcomes, folder, console)
-    say(as_json, {"output": str(folder), "tables": tables}, f"Look at {folder / 'index.html'}")
+    wanted = chosen(known, tables or (), roots)
+    results = run_study(wanted, roots, folder, seeds or (0, 1, 2), settings_of(setting), console)
+    shown = write_study(known, results, folder, console)
+    say(as_json, {"output": str(folder), "tables": shown}, f"Look at {folder / 'index.html'}")
 
 
 def methods(

@@ -58,7 +58,8 @@ Smoothness = Annotated[
     float | None, typer.Option(metavar="FACTOR", help="Factor of the regularity; default 1.", rich_help_panel=CLASSICAL)
 ]
 Mask = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Mask: only where it is not 0 to compare.", rich_help_panel=KNOWN)
+    Path | None,
+    typer.Option(metavar="FILE", help="Mask: where it is not 0, images are compared.", rich_help_panel=KNOWN),
 ]
 Exclude = Annotated[
     Path | None,
@@ -79,7 +80,9 @@ Jacobian = Annotated[
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Write files as ANTs does, with this prefix.", rich_help_panel=WRITTEN),
+    typer.Option(
+        metavar="NAME", help="Write files as ANTs does, with this prefix; default none.", rich_help_panel=WRITTEN
+    ),
 ]
 
 

@@ -13,7 +13,8 @@ def prepare(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write, in Learn2Reg's layout.")],
     setting: OfData = None,
     merge: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Table label,merged[,name] by which labels are renamed.")
+        Path | None,
+        typer.Option(metavar="CSV", help="Table label,merged[,name] by which labels are renamed; default none."),
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Labels not in that table become background.")] = False,
     crop: Annotated[
@@ -21,7 +22,7 @@ def prepare(
     ] = None,
     margin: Annotated[float, typer.Option(metavar="MM", help="Margin of that box, in mm.")] = 0.0,
     spacing: Annotated[
-        float | None, typer.Option(metavar="MM", help="Voxel size, in mm; with --shape the least. Default as it is.")
+        float | None, typer.Option(metavar="MM", help="Voxel size, in mm; with --shape the least; default as it is.")
     ] = None,
     shape: Annotated[
         str | None, typer.Option(metavar="N[,N,N]", help="Voxels along all axes, or each; default as many as needed.")

@@ -1,4 +1,4 @@
-"""Cases, splits, and where they come from."""
+"""Cases, splits, and the datasets that they come from."""
 
 from pullback.data.case import (
     Case,

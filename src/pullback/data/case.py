@@ -1,4 +1,4 @@
-"""One subject of a dataset, and the splits, which are different types so that they cannot be mixed up."""
+"""Cases of a dataset, and its splits, which are different types so that they cannot be mixed up."""
 
 from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,10 +20,10 @@ LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One loaded case, which is an example by itself: a labelled image.
+    """A loaded case, which is an example by itself: a labelled image.
 
     Attributes:
-        to_template: where known, maps its world to the world that all cases share.
+        to_template: where known, the transform from its world to the world that all cases share.
         about: what a table of people and the image's path say of it: age, visit and so on.
     """
 
@@ -35,17 +35,17 @@ class Subject:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Its only one."""
+        """The image, alone."""
         return (self.image,)
 
     def to(self, device: torch.device) -> Self:
-        """All that it knows, on `device`."""
+        """Return the subject with all its parts on `device`."""
         labels, map_ = self.labels and self.labels.to(device), self.to_template and self.to_template.to(device)
         return replace(self, image=self.image.to(device), labels=labels, to_template=map_)
 
 
 class Case(Protocol):
-    """Something that can be loaded: as a `Subject`, or as an example by itself."""
+    """A case that can be loaded, as a `Subject` or as another example by itself."""
 
     @property
     def name(self) -> str: ...
@@ -54,10 +54,10 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class FileCase:
-    """Files on disk, turned on loading to axes near R, A, S; `labels` and `mask` lie on the image's grid.
+    """A case of files on disk, stored on loading along axes near R, A, S; `labels` and `mask` lie on the image's grid.
 
-    Intensities are `shown`. `shape`, counted along the turned axes, lays the middle of each image over the others'.
-    `subject`, where it is not the name, is whose image it is, and `about` what `Subject.about` will be, by pairs.
+    Intensities are `preprocessed`. `shape`, counted along these axes, lays the middle of each image over the others'.
+    `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs.
     """
 
     name: str
@@ -70,7 +70,7 @@ class FileCase:
 
     @property
     def files(self) -> tuple[Path | None, ...]:
-        """Of the image, its labels and its mask; None for one that it does not have."""
+        """The files of the image, its labels and its mask; None for one that it does not have."""
         return self.image, self.labels, self.mask
 
     def load(self) -> Subject:
@@ -89,12 +89,12 @@ T = TypeVar("T", bound=Case)
 
 
 def subject_of(case: Case) -> str:
-    """The name of whose image a case is: what splits are made by."""
+    """Return the name of the subject of a case, by which splits are made."""
     return case.subject or case.name if isinstance(case, FileCase) else case.name
 
 
 def pair_of(fixed: Case, moving: Case) -> Pair:
-    """Two cases as a pair, with the true transform where both know theirs.
+    """Return two cases as a pair, with the true transform where both know theirs.
 
     Raises:
         InputError: the images or labels of the two do not make a pair.
@@ -110,16 +110,16 @@ def pair_of(fixed: Case, moving: Case) -> Pair:
 
 
 def with_atlas(case: T, atlas: T, atlas_moves: bool) -> tuple[T, T]:
-    """Fixed and moving."""
+    """Return a case and the atlas as fixed and moving."""
     return (case, atlas) if atlas_moves else (atlas, case)
 
 
 @dataclass(frozen=True)
 class Train:
-    """What networks learn from: any two different cases make a pair; with an `atlas`, it and any one case.
+    """The training split of pairs: any two different cases; with an `atlas`, it and any one case.
 
-    The atlas is the moving image of them all, or, unless `atlas_moves`, the fixed one. Where `pairs` are named, fixed
-    and moving cases, they alone are learned from.
+    The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
+    moving cases are given, only these are used.
     """
 
     cases: Sequence[Case]
@@ -128,7 +128,7 @@ class Train:
     pairs: Sequence[tuple[Case, Case]] = ()
 
     def draw(self, generator: torch.Generator) -> Pair:
-        """A random ordered pair, or a random case with the atlas."""
+        """Draw an ordered pair, or a case with the atlas."""
         if self.pairs:
             return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
         one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())
@@ -137,7 +137,7 @@ class Train:
         return pair_of(one, other)
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
-        """So many different pairs, fixed ← moving, by chance, or all there are; none both ways before all are in."""
+        """Draw `count` different pairs, fixed ← moving, or all there are; no pair comes both ways before all are in."""
         if self.pairs:
             drawn = [self.pairs[n] for n in torch.randperm(len(self.pairs), generator=generator).tolist()]
             first = {frozenset(way): n for n, way in reversed([*enumerate(drawn)])}
@@ -154,53 +154,53 @@ class Train:
         return ways[:count]
 
     def load(self, cases: tuple[Case, Case]) -> Pair:
-        """One of `several`."""
+        """Load a pair of `several`."""
         return pair_of(*cases)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its subjects, sorted."""
+        """The names of its subjects, sorted."""
         return tuple(sorted({subject_of(case) for case in self.cases}))
 
 
 @dataclass(frozen=True)
 class Singles:
-    """What networks learn from where each case is an example by itself."""
+    """The training split where each case is an example by itself."""
 
     cases: Sequence[Case]
 
     def draw(self, generator: torch.Generator) -> Any:
-        """One of them by chance, loaded."""
+        """Draw a case and load it."""
         return self.cases[int(torch.randint(len(self.cases), (), generator=generator))].load()
 
     def several(self, count: int, generator: torch.Generator) -> list[Case]:
-        """So many different ones, by chance, or all there are."""
+        """Draw `count` different cases, or all there are."""
         return [self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:count].tolist()]
 
     def load(self, case: Case) -> Any:
-        """One of `several`."""
+        """Load a case of `several`."""
         return case.load()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its cases, sorted."""
+        """The names of its cases, sorted."""
         return tuple(sorted({case.name for case in self.cases}))
 
 
 class PairMaker(Protocol):
-    """Makes the example at `number` of a list out of its fixed case alone, each time the same."""
+    """A function that makes the example at `number` of a list from its fixed case alone, each time the same."""
 
     def __call__(self, case: Case, number: int) -> Any: ...
 
 
 def itself(case: Case, number: int) -> Any:
-    """The maker of examples that are stored as such: the case, loaded."""
+    """Return the case, loaded: the maker of examples that are stored as such."""
     return case.load()
 
 
 @dataclass(frozen=True)
 class _Renumbered:
-    """Makes pairs of a list of which some were taken: those at `numbers`."""
+    """A maker of the pairs at `numbers` of a longer list."""
 
     make: PairMaker
     numbers: Sequence[int]
@@ -211,9 +211,9 @@ class _Renumbered:
 
 @dataclass(frozen=True)
 class _Listed(ABC):
-    """Pairs that are the same each time, fixed ← moving; an `atlas` is none of the subjects.
+    """A split of listed pairs, fixed ← moving, the same each time; an `atlas` is none of the subjects.
 
-    With `make` only the fixed cases are as they are stored: pairs, or other examples, are made of them.
+    With `make` only the fixed cases are used as stored: pairs, or other examples, are made from them.
     """
 
     pairs: Sequence[tuple[Case, Case]]
@@ -222,7 +222,7 @@ class _Listed(ABC):
 
     @classmethod
     def singles(cls, cases: Sequence[Case], make: PairMaker = itself) -> Self:
-        """An example of each case."""
+        """Return a split with an example of each case."""
         return cls([(case, case) for case in cases], make=make)
 
     def __iter__(self) -> Iterator[Any]:
@@ -233,31 +233,31 @@ class _Listed(ABC):
         return len(self.pairs)
 
     def some(self, count: int) -> Self:
-        """So many of its pairs, spread evenly, each the same as here; all, where there are no more."""
+        """Return `count` of its pairs, spread evenly, each the same as here; all, where there are no more."""
         chosen = _spread(len(self), count)
         pairs, make = [self.pairs[number] for number in chosen], self.make and _Renumbered(self.make, chosen)
         return replace(self, pairs=pairs, make=make)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The subjects of its pairs, sorted."""
+        """The names of the subjects of its pairs, sorted."""
         return tuple(sorted({subject_of(case) for pair in self.pairs for case in pair if case is not self.atlas}))
 
 
 @dataclass(frozen=True)
 class Validation(_Listed):
-    """What checkpoints are chosen on."""
+    """The split on which checkpoints are chosen."""
 
 
 @dataclass(frozen=True)
 class Test(_Listed):
-    """What is reported. Only `evaluate` takes it; nothing is chosen on it."""
+    """The split that is reported. Only `evaluate` takes it; nothing is chosen on it."""
 
     __test__ = False  # not a test class, whatever pytest thinks
 
 
 class Dataset(Protocol):
-    """Three splits without a subject in common."""
+    """A dataset of three splits without a subject in common."""
 
     @property
     def train(self) -> Train | Singles: ...
@@ -268,7 +268,7 @@ class Dataset(Protocol):
 
 
 class PairDataset(Dataset, Protocol):
-    """Of pairs of images."""
+    """A dataset of pairs of images."""
 
     @property
     def centred(self) -> bool:
@@ -277,10 +277,10 @@ class PairDataset(Dataset, Protocol):
 
 
 def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T, T]]:
-    """All ordered pairs of different cases, or `limit` of them.
+    """Return all ordered pairs of different cases, or `limit` of them.
 
     Fewer than all are (i, i + k mod n), k = 1, 2, …: each case is fixed as often as any other, up to one, and moving
-    too, and none is there both ways before all are in.
+    too, and no pair comes both ways before all are in.
     """
     n = len(cases)
     if limit is None or limit >= n * (n - 1):
@@ -289,9 +289,9 @@ def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T,
 
 
 def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:
-    """All ordered pairs of different cases of one group, such as the images of one subject, or `limit` of them.
+    """Return all ordered pairs of different cases of one group, such as the images of one subject, or `limit` of them.
 
-    In rounds, as `ordered_pairs` has them: each case is fixed once before any is so again.
+    They come in rounds, as in `ordered_pairs`: each case is fixed once before any is so again.
     """
     known = [[*group] for group in groups]
     rounds = range(1, max(map(len, known), default=0))
@@ -300,6 +300,6 @@ def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> lis
 
 
 def _spread(length: int, count: int) -> list[int]:
-    """`count` places of a list, evenly, or all of them."""
+    """Return `count` indices of a list, evenly spread, or all of them."""
     count = min(count, length)
     return [round(i * length / count) for i in range(count)]

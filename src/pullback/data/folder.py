@@ -1,4 +1,4 @@
-"""Your own images in a folder."""
+"""A dataset of images in a folder."""
 
 import re
 import warnings
@@ -19,7 +19,7 @@ LEAST = 2  # subjects of a split: fewer make no pair
 
 @dataclass(frozen=True)
 class PairFolder:
-    """Images of several subjects, any two of which make a pair; or with `within`, any two of one subject.
+    """A folder of images of several subjects, any two of which make a pair; or with `within`, any two of one subject.
 
     By shares, each subject draws a number in [0, 1) that depends on `seed` and its name alone. It is a test subject
     below `test_split`, a validation subject below `test_split + validation_split`, and else for training; where that
@@ -30,24 +30,24 @@ class PairFolder:
     Validation has 20 pairs and test 100, or all there are; where it has more images, one of each. Each image is fixed
     as often as any other, up to one, and moving too; within subjects, as far as each has others of its subject.
 
-    Splits never part the images of one subject. What BIDS' `participants.tsv` in the folder says of subjects, and what
-    named wild cards stand for, is `Subject.about`.
+    The images of one subject are always in one split. `Subject.about` holds what BIDS' `participants.tsv` in the folder
+    says of the subject, and the values of named wild cards.
 
     Attributes:
         root: the folder, or "" until one is given.
         images, labels, masks: patterns under `root`, such as `*_T1w.nii.gz` or `sub-*/anat/sub-*_T1w.nii.gz`: every `*`
             stands for the subject's name. Where a subject has several images, wild cards have names, as in
             `sub-{subject}/ses-{visit}/anat/*_T1w.nii.gz`, and a `*` stands for anything. Labels and masks belong to the
-            image for which wild cards stand for the same. An image without labels is fine.
-        validation_split, test_split: names of subjects, or about what share of them (0 … 1, at least two). Who names
-            those of validation names those of test too.
+            image with the same values of wild cards. An image may have no labels.
+        validation_split, test_split: names of subjects, or about what share of them (0 … 1, at least two). Where those
+            of validation are named, those of test must be too.
         shape: as in `Learn2Reg`.
         seed: of the draw.
         atlas: name of the subject that is in every pair, and in no split; None pairs subjects.
         atlas_moves: whether it is the moving image of all pairs, else the fixed one.
-        synthetic: validation and test pairs are made of their subjects by it; None takes pairs of stored images.
-        within: pairs are of one subject, each image with each other one of it, both ways, for training too; who has one
-            image is in no split. Visits and the like are ordered by their numbers.
+        synthetic: makes validation and test pairs from their subjects; None takes pairs of stored images.
+        within: pairs are of one subject, each image with each other one of it, both ways, for training too; a subject
+            with one image is in no split. Visits and the like are ordered by their numbers.
     """
 
     root: str = ""
@@ -65,7 +65,7 @@ class PairFolder:
 
     @cached_property
     def cases(self) -> tuple[FileCase, ...]:
-        """All images, by the subject's name, then by what else their wild cards stand for.
+        """All images, ordered by the subject's name, then by the values of other wild cards.
 
         Raises:
             InputError: fewer images than three splits need, or none at all; or labels are among them.
@@ -119,7 +119,7 @@ class PairFolder:
         return Path(self.root)
 
     def _check_endings(self, images: Mapping[Values, Path]) -> None:
-        """A pattern that takes labels or masks beside images means the images alone."""
+        """Refuse a pattern of images that also matches labels or masks."""
         other = {name: path for name, path in images.items() if NO_IMAGES.search(path.name)}
         if 0 < len(other) < len(images):
             image = next(path for name, path in sorted(images.items()) if name not in other).name
@@ -130,7 +130,7 @@ class PairFolder:
             )
 
     def _others(self, kind: str, pattern: str | None, images: dict[Values, Path]) -> dict[Values, Path]:
-        """Labels or masks of images, none of which is an image too."""
+        """Find the labels or masks of images, none of which may be an image too."""
         if not pattern:
             return {}
         found = Pattern(pattern).files(self._folder, self._pattern.cards)
@@ -156,7 +156,7 @@ class PairFolder:
 
     @cached_property
     def _subjects(self) -> dict[str, tuple[FileCase, ...]]:
-        """Who may be in splits, with their images."""
+        """Subjects that may be in splits, with their images."""
         if self.within and self.atlas is not None:
             raise InputError("data.atlas: is in a pair with every subject; leave it out, or data.within")
         found: dict[str, tuple[FileCase, ...]] = {}
@@ -202,7 +202,7 @@ class PairFolder:
         return {kind: tuple(case for name in group for case in named[name]) for kind, group in names.items()}
 
     def _check_splits(self, known: set[str]) -> None:
-        """Names that are there, once, or shares that leave something to train on."""
+        """Refuse names that are unknown or given twice, and shares that leave nothing to train on."""
         test, validation = self.test_split, self.validation_split
         if isinstance(validation, tuple) and not isinstance(test, tuple):
             raise InputError("validation_split names subjects, so test_split must name its own, not be a share")
@@ -247,7 +247,7 @@ class PairFolder:
         raise InputError(f"{self.root}: no atlas {self.atlas!r}; found {some(case.name for case in self.cases)}")
 
     def _pairs(self, split: str, limit: int) -> list[tuple[FileCase, FileCase]]:
-        """About so many, but each image is the fixed one of some."""
+        """Return about `limit` pairs, but at least one in which each image is fixed."""
         cases, atlas = self._groups[split], self._atlas
         if self.within:
             return pairs_within(self._alike(cases), max(limit, len(cases)))
@@ -256,5 +256,5 @@ class PairFolder:
         return [with_atlas(case, atlas, self.atlas_moves) for case in cases]
 
     def _alike(self, cases: Iterable[FileCase]) -> list[tuple[FileCase, ...]]:
-        """The images of each subject."""
+        """Return the images of each subject."""
         return [self._subjects[name] for name in dict.fromkeys(map(subject_of, cases))]

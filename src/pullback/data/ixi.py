@@ -1,4 +1,4 @@
-"""IXI as TransMorph's authors prepared it."""
+"""The IXI dataset as TransMorph's authors prepared it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ FOLDERS = ("Train", "Val", "Test")
 
 @dataclass(frozen=True)
 class PickledCase:
-    """An image and its labels, two arrays of one shape in a pickle. Where they lie is not stored: at 1 mm, centred."""
+    """An image and its labels, two arrays of one shape in a pickle; their grid is not stored: 1 mm, centred."""
 
     name: str
     path: Path
@@ -28,7 +28,7 @@ class PickledCase:
         return (self.path,)
 
     def load(self) -> Subject:
-        """As it was loaded lately, or from its file; intensities are normalised.
+        """Return the subject from memory, or from its file; intensities are normalised.
 
         Raises:
             InputError: other than an image and labels of one shape, or numbers that are neither.
@@ -53,10 +53,11 @@ class PickledCase:
 
 @dataclass(frozen=True)
 class PreparedIXI:
-    """`Train`, `Val` and `Test`, folders of one `.pkl` a subject, beside `atlas.pkl`, which moves in every pair.
+    """A folder of the IXI images that move in pairs with one atlas: `Train`, `Val` and `Test`, and `atlas.pkl`.
 
-    Skull-stripped T1 of 160×192×224 voxels of 1 mm, brought onto each other by affine maps, with FreeSurfer's labels
-    (Chen et al. 2022, TransMorph); 403, 58 and 115 subjects. The pickles are read as data (`read_arrays`).
+    Each subject is one `.pkl`; the atlas is the moving image of every pair. Skull-stripped T1 of 160×192×224 voxels of
+    1 mm, aligned by affine maps, with FreeSurfer's labels (Chen et al. 2022, TransMorph); 403, 58 and 115 subjects. The
+    pickles are read as data (`read_arrays`).
 
     Attributes:
         root: the folder, or "" until one is given.

@@ -1,4 +1,4 @@
-"""The Learn2Reg layout."""
+"""Datasets in the layout of Learn2Reg."""
 
 import json
 import re
@@ -25,7 +25,7 @@ class Learn2Reg:
     The test split is `registration_test` where the file has one, unless its labels are kept back while those of
     `registration_val` are at hand; else it is `registration_val`. The validation split, on which checkpoints are
     chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` training cases. The
-    other training cases are learned from; of images listed for testing nothing is learned.
+    other training cases are for training; images listed for testing never are.
 
     No patient is in two splits: images named TASK_PATIENT_MODALITY, the last two of four digits, such as
     `LungCT_0004_0000` and `LungCT_0004_0001` in one folder, are of one. Cases have the names of their images without
@@ -36,13 +36,13 @@ class Learn2Reg:
         shape: cut or pad every image about its middle to this shape (along the axes near R, A, S), middles on top of
             each other; None leaves the images where their headers put them.
         held_out: cases kept from training for the validation split, and with them all others of their patients.
-        validation_pairs: how many pairs of them.
-        both_ways: the pairs that the file lists are measured in both directions.
-        masks: whether images are looked at within the masks that the file lists alone.
+        validation_pairs: number of pairs of them.
+        both_ways: measure the pairs that the file lists in both directions.
+        masks: whether to use the masks that the file lists.
         synthetic: as in `PairFolder`.
         within: pairs are of one patient, fixed and moving as the file's `training_paired_images` lists them for
-            training, or where it lists none, each image of a patient with each other, both ways. Who has one image is
-            in no split, and the names of the splits are the patients'.
+            training, or where it lists none, each image of a patient with each other, both ways. A patient with one
+            image is in no split, and the names of the splits are the patients'.
     """
 
     root: str = ""
@@ -99,8 +99,7 @@ class Learn2Reg:
         return train, self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
 
     def _listed(self, file: Path) -> tuple[list[FileCase], Pairs, Pairs, Pairs]:
-        """The cases for training, and the pairs for test, for validation and, within patients, for training, as the
-        file has them."""
+        """Read the cases for training, and the pairs for test, for validation and, within patients, for training."""
         try:
             layout = json.loads(file.read_text())
             parts = [layout["training"], [e for e in layout.get("test", []) if isinstance(e, dict)]]
@@ -152,13 +151,13 @@ class Learn2Reg:
 
 
 def _among(pairs: Pairs, cases: Sequence[FileCase]) -> Pairs:
-    """Those of which both are among the cases."""
+    """Return the pairs of which both are among the cases."""
     known = {*cases}
     return [pair for pair in pairs if {*pair} <= known]
 
 
 def _refuse_absent(file: Path, listed: Mapping[Path, FileCase | None]) -> None:
-    """Pairs of images that are not in the file's lists of images, or not there."""
+    """Refuse pairs of images that are not in the file's lists of images, or do not exist."""
     absent = [path.as_posix() for path, case in listed.items() if case is None or not case.image.is_file()]
     if absent:
         raise InputError(
@@ -177,7 +176,7 @@ def _refuse_strangers(file: Path, pairs: Pairs) -> None:
 
 
 def _bare(path: Path) -> str:
-    """The name of an image without its ending."""
+    """Return the name of an image without its ending."""
     return _unended(path.name)
 
 
@@ -186,7 +185,7 @@ def _unended(text: str) -> str:
 
 
 def _patient(case: FileCase) -> str:
-    """An image's path without its ending and, where it ends in _PATIENT_MODALITY, without the latter."""
+    """Return an image's path without its ending and, where it ends in _PATIENT_MODALITY, without the latter."""
     return MODALITY.sub("", str(case.image.parent / _bare(case.image)))
 
 
@@ -206,13 +205,13 @@ def write_dataset(
     labels: Mapping[int, str],
     shape: Sequence[int] | None = None,
 ) -> None:
-    """`<task>_dataset.json`: what `Learn2Reg` reads, and the tools of the challenge.
+    """Write `<task>_dataset.json`, which `Learn2Reg` and the tools of the challenge read.
 
     Args:
         root: the folder that holds the files.
         task: its name.
-        entries: of each subject, the paths `"image"` and, where it has them, `"label"` and `"mask"`, within `root`.
-        pairs: `"validation"` and `"test"`: fixed and moving subjects. Whoever is in neither is for training; so are the
+        entries: for each subject the paths `"image"` and, where it has them, `"label"` and `"mask"`, within `root`.
+        pairs: `"validation"` and `"test"`: fixed and moving subjects. All others are for training, and so are the
             pairs of `"train"`, where there are some.
         labels: their names.
         shape: of all images, where they have one.

@@ -13,7 +13,7 @@ from torch import Tensor
 from pullback.data.case import LOADED, Singles, Test, Validation
 from pullback.errors import InputError
 from pullback.example import PointPair
-from pullback.files.images.nifti import load, stored_voxels
+from pullback.files.images.image_file import load, stored_voxels
 from pullback.space import SURFACE, Grid, Labels, Points, outline
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud
@@ -22,7 +22,7 @@ FOLDS = ((2,), (3, 4), (5, 6), (7, 8), (9, 10))  # the paper's pairs of patients
 
 @dataclass(frozen=True, eq=False)
 class LungScans:
-    """Unpaired keypoints of an exhale scan (fixed) and an inhale scan (moving) of one patient.
+    """The unpaired keypoints of an exhale scan (fixed) and an inhale scan (moving) of one patient.
 
     Points are voxels × the nominal spacing, in mm: the millimetres of the published tables. The true voxel size differs
     from patient to patient.
@@ -41,7 +41,7 @@ class LungScans:
 
 
 def read_lung(folder: str | Path, case: int) -> LungScans:
-    """One case of `copd_NN.npz`, and of `masks/`. Of the automatic matches in the same file nothing is read.
+    """Read one case from `copd_NN.npz` and `masks/`; the automatic matches in the same file are not read.
 
     Raises:
         InputError: no such file, not such a file, a part of it is missing or of another shape, or a mask is empty.
@@ -71,7 +71,7 @@ def read_lung(folder: str | Path, case: int) -> LungScans:
 
 @dataclass(frozen=True)
 class LungCase:
-    """The clouds of one patient in a folder."""
+    """A case that is the clouds of one patient in a folder."""
 
     root: str
     number: int
@@ -86,11 +86,12 @@ class LungCase:
 
 @dataclass(frozen=True)
 class LungKeypoints:
-    """Keypoints of the lungs of nine patients, by folds: one is tested on, the next validates, the others are learned.
+    """A dataset of keypoints of nine patients' lungs, by folds: one for test, the next for validation, the rest to
+    train.
 
     Attributes:
         root: the folder, or "" until one is given.
-        fold: the one that is tested on, 0 to 4.
+        fold: the one for test, 0 to 4.
 
     Raises:
         InputError: not one of the folds.
@@ -128,7 +129,7 @@ class LungKeypoints:
 
 
 def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
-    """The cases to train on and the cases to test on of one of five folds, by patient.
+    """Return the cases to train on and the cases to test on of one of five folds, by patient.
 
     Raises:
         InputError: not one of the five.
@@ -139,7 +140,7 @@ def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _surface(path: Path, shape: tuple[int, ...], nominal: Tensor, count: int) -> Tensor:
-    """Points `(count, 3)` of the surface of a mask, in nominal mm; its header, which is wrong, is not heeded."""
+    """Return points `(count, 3)` of the surface of a mask, in nominal mm; its header, which is wrong, is ignored."""
     inside = stored_voxels(load(path), path) > 0
     if inside.shape != shape:
         raise InputError(f"{path}: a mask of {shape} voxels expected, like its keypoints, got {inside.shape}")

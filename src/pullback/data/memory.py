@@ -1,4 +1,4 @@
-"""What was loaded lately stays at hand, within so many bytes."""
+"""A cache of loaded things, limited in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Loaded things by key, up to `limit` bytes of tensors; what was asked for longest ago goes first.
+    """A cache by key, up to `limit` bytes of tensors, which drops what was asked for longest ago.
 
     Threads may share one: two that ask at once for what is not there both load it, and the later answer is kept.
     """
@@ -23,7 +23,7 @@ class Memory:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
-        """What is kept under `key`, else what `load()` answers."""
+        """Return what is kept under `key`, else the answer of `load()`."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -38,7 +38,7 @@ class Memory:
 
 
 def tensor_bytes(thing: Any) -> int:
-    """Bytes of all tensors in dataclasses, lists and mappings, with those that were computed once and kept there."""
+    """Return the bytes of all tensors in dataclasses, lists and mappings, with cached properties."""
     if isinstance(thing, Tensor):
         return thing.nbytes
     thing = list(thing.values()) if isinstance(thing, Mapping) else thing

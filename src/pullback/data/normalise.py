@@ -1,4 +1,4 @@
-"""Intensities on one scale."""
+"""Normalisation of intensities."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ FAR = 1e-3
 
 
 def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
-    """The image with its `low` percentile at 0 and its `high` percentile at 1, cut off there.
+    """Scale the image's `low` percentile to 0 and its `high` percentile to 1, and cut intensities off there.
 
     Percentiles are of the voxels above the image's minimum, within its mask where it has one, so that an empty
     background does not decide; each image and channel by itself, since scanners share no unit.
@@ -40,11 +40,11 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
 
 
 def preprocessed(image: Image) -> Image:
-    """Intensities 0 … 1 (`normalised`), and what the mask hides smoothly away: near its rim the mean of what is shown
-    around, far away of all that is shown.
+    """Normalise the image (`normalised`), and fill what its mask hides smoothly.
 
-    An edge at the rim would be seen from within, by whatever smooths or interpolates, and pulled at: where a hole is
-    filled with one value, registration shrinks it to a third.
+    Near the rim of the mask the filling is the mean of visible voxels around, far away that of all visible voxels. An
+    edge at the rim would be seen from within, by all that smooths or interpolates: where a hole is filled with one
+    value, registration shrinks it to a third.
 
     Raises:
         InputError: the mask is empty, or the image constant within it.

@@ -1,4 +1,4 @@
-"""Names of files by wild cards: who an image is of, and what else its path says."""
+"""Patterns of file names with wild cards: whose an image is, and what else its path says."""
 
 import glob
 import re
@@ -19,9 +19,9 @@ Values = tuple[str, ...]
 class Pattern:
     """A path within a folder, with wild cards: `sub-{subject}/ses-{visit}/anat/*_T1w.nii.gz`, or `sub-*_T1w.nii.gz`.
 
-    A named wild card stands for the same, as short as can be, wherever its name stands, and a `*` beside it for
-    anything. Without named ones every `*` stands for the subject's name. None reaches over a `/`; whatever else the
-    pattern says stands for itself.
+    A named wild card has one value, as short as possible, wherever its name stands, and a `*` beside it matches
+    anything. Without named ones every `*` stands for the subject's name. None matches a `/`; all other characters of
+    the pattern stand for themselves.
 
     Raises:
         InputError: no wild card for the subject, `**`, or a path that begins at the root.
@@ -42,12 +42,12 @@ class Pattern:
 
     @cached_property
     def cards(self) -> tuple[str, ...]:
-        """What its wild cards are of, in order: `("subject",)` alone where none has a name."""
+        """Names of its wild cards, in order: `("subject",)` alone where none has a name."""
         named = tuple(dict.fromkeys(match[1] for match in CARD.finditer(self.text) if match[1]))
         return named or ((SUBJECT,) if "*" in self.text else ())
 
     def files(self, root: Path, cards: tuple[str, ...] | None = None) -> dict[Values, Path]:
-        """The files that match, by what the wild cards stand for, in the order of `cards`, its own by default.
+        """Return the files that match, by the values of the wild cards in the order of `cards`, its own by default.
 
         Raises:
             InputError: other wild cards than `cards`, or two files for which they stand for the same.
@@ -75,7 +75,7 @@ class Pattern:
         return found
 
     def _expression(self, text: str) -> re.Pattern[str]:
-        """What it stands for, with a group for each of its wild cards."""
+        """Return the regular expression of the pattern, with a group for each of its wild cards."""
         first, *rest = CARD.split(text)
         parts, seen, names = [re.escape(first)], set(), any(rest[::2])
         for card, literally in zip(rest[::2], rest[1::2], strict=True):
@@ -92,24 +92,25 @@ class Pattern:
 
 
 def said(values: Values) -> str:
-    """What wild cards stand for, as the name of a case."""
+    """Return the values of wild cards as the name of a case."""
     return "/".join(values)
 
 
 def by_number(text: str) -> list[str | int]:
-    """What texts are sorted by so that numbers in them count: 2 comes before 10."""
+    """Return a sort key by which numbers within texts count: 2 comes before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def some(names: Iterable[str]) -> str:
-    """The first of them, for a message."""
+    """Return the first of these names, for a message."""
     first = sorted(names)
     return ", ".join(first[:8]) + (" …" if len(first) > 8 else "")
 
 
 def read_people(path: Path) -> Mapping[str, tuple[tuple[str, float | str], ...]]:
-    """What BIDS' `participants.tsv` says of each subject, by the name without `sub-`; nothing where there is no such
-    file. Numbers are numbers, and what is `n/a` is left out.
+    """Read what BIDS' `participants.tsv` says of each subject, by the name without `sub-`; {} where there is no file.
+
+    Numbers are numbers, and values of `n/a` are left out.
 
     Raises:
         InputError: no table with a column `participant_id`.

@@ -1,8 +1,8 @@
-"""Pairs whose moving image is made out of the fixed one, with their true transform.
+"""Synthetic pairs, whose moving image is made from the fixed one, with their true transform.
 
-The augmentation layer of DDMR: Pérez de Frutos et al. 2023, "Preprocessing". What it says of the draws are their limits
-(rigid displacement 30 mm, non-rigid 6 mm on 8×8×8 points, 10° about any axis, gamma 0.5 to 2, brightness ±20 %); how
-they are spread below these, and in which order they act, is ours.
+The augmentation layer of DDMR: Pérez de Frutos et al. 2023, "Preprocessing". It gives the limits of the draws
+(rigid displacement 30 mm, non-rigid 6 mm on 8×8×8 points, 10° about any axis, gamma 0.5 to 2, brightness ±20 %); their
+distributions below these, and the order in which they act, are ours.
 """
 
 import math
@@ -21,9 +21,8 @@ from pullback.errors import InputError
 from pullback.numerics.random import drawn_number, make_generator
 from pullback.numerics.rotation import nearby
 from pullback.numerics.separable import apply_along, spline_weights
-from pullback.numerics.smooth import antialiased
 from pullback.numerics.spline import spline
-from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, inverted, pull, push
+from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Labels, inverted, pull, push, resample
 
 STEEPEST = 0.9  # mm of displacement per mm: below 1 nothing folds, and the inverse is found by going there and back
 
@@ -32,7 +31,7 @@ Listed = TypeVar("Listed", Validation, Test)
 
 @dataclass(frozen=True)
 class ContrastChange:
-    """A rising map of the intensities 0 … 1 onto themselves: a power, then a shift, cut off and stretched to 0 … 1.
+    """An increasing function of intensities from 0 … 1 onto 0 … 1: a power, then a shift, cut off and stretched.
 
     Background stays 0. A positive shift takes the brightest intensities to 1, a negative one the darkest to 0.
     """
@@ -46,7 +45,7 @@ class ContrastChange:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """Makes the moving image of a pair: at y, an intensity of the fixed image at ψ(y), ψ drawn by chance.
+    """A generator of synthetic pairs: at y, the moving image shows the fixed image at ψ(y), for a random ψ.
 
     ψ is a rotation about the image's centre and a translation, then a thin-plate spline through the random
     displacements of a lattice of control points over the image. Lengths of displacements and of the translation are
@@ -64,8 +63,9 @@ class Synthesis:
         translation: the longest, mm.
         gamma: intensities are raised to a power between 1/gamma and gamma.
         brightness: largest shift of the intensities, as a share of their range.
-        shape: both images are brought to so many voxels between their outermost ones first; None leaves them.
-        fineness: of the evaluation: `benchmarks/synthesis.py` tells what it costs, and how near it comes.
+        shape: number of voxels to which both images are resampled first, between their outermost voxel centres; None
+            leaves them.
+        fineness: of the evaluation; `benchmarks/synthesis.py` measures its cost and its accuracy.
 
     Raises:
         InputError: a limit below 0, too few controls or voxels, or a brightness or gamma that leaves no contrast.
@@ -99,10 +99,10 @@ class Synthesis:
 
     @torch.no_grad()
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """A pair of the fixed image, its intensities brought to 0 … 1, and what is made of it on the same grid.
+        """Return a pair of the fixed image, scaled to 0 … 1, and a synthetic moving image on the same grid.
 
-        Of the given moving image nothing is left. Labels, mask and points follow; `truth` is the inverse of ψ, sought
-        where it is asked for.
+        The given moving image is not used. Labels, mask and points follow; `truth` is the inverse of ψ, computed where
+        it is asked for.
         """
         grid = self._grid(pair)
         fixed, labels = _ranged(_on(pair.fixed, grid), pair.name), pair.fixed_labels and _labels_on(pair, grid)
@@ -120,10 +120,10 @@ class Synthesis:
         )
 
     def transform(self, grid: Grid, generator: torch.Generator, like: Tensor) -> Composite:
-        """ψ, moving → fixed, both on `grid`: the spline after the rigid motion.
+        """Draw ψ, moving → fixed, both on `grid`: the spline after the rigid motion.
 
-        Drawn on the CPU, made in the dtype and on the device of `like`. Beyond the image the spline is continued by its
-        border for as far as it can move a point, so that within the image there is an inverse.
+        It is drawn on the CPU, and made in the dtype and on the device of `like`. Beyond the image the spline is
+        continued by its border for as far as it can move a point, so that within the image there is an inverse.
         """
         d = grid.ndim
         bent = self._bent(grid, _vectors(self.controls**d, d, self.displacement, generator).to(like))
@@ -132,12 +132,12 @@ class Synthesis:
         return Composite(bent, Affine(rigid.matrix.to(like)))
 
     def contrast(self, generator: torch.Generator) -> ContrastChange:
-        """What the intensities of a moving image become."""
+        """Draw the change of a moving image's intensities."""
         power, shift = (2 * torch.rand(2, generator=generator, dtype=torch.float64) - 1).tolist()
         return ContrastChange(self.gamma**power, self.brightness * shift)
 
     def _bent(self, grid: Grid, controls: Tensor) -> Displacement:
-        """The spline of displacements `(controls^d, d)` in mm, within the limits, and continued beyond the grid."""
+        """Return the spline of displacements `(controls^d, d)` in mm, within the limits, continued beyond the grid."""
         field = thin_plate(controls, self.controls, grid, self.fineness).displacement(grid)
         mm = grid.to_mm(field)
         longest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
@@ -157,12 +157,12 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Pairs that are made in advance, the same whoever asks: what a dataset validates and tests on in place of its own.
+    """A maker of synthetic pairs in advance, always the same, for the validation and test splits of a dataset.
 
-    Each depends on `seed`, its subject's name and its number alone, and nothing of it is kept on disk.
+    Each pair depends on `seed`, its subject's name and its number alone, and nothing of it is kept on disk.
 
     Attributes:
-        synthesis: how.
+        synthesis: the generator.
         per_subject: pairs of each subject.
         seed: of all draws.
 
@@ -179,24 +179,24 @@ class Synthetic:
             raise InputError(f"synthetic: one pair or more of each subject expected, got {self.per_subject}")
 
     def __call__(self, case: Case, number: int) -> Pair:
-        """The pair at `number` in the list of a split."""
+        """Return the pair at `number` in the list of a split."""
         number %= self.per_subject
         generator = make_generator(self.seed, round(drawn_number(0, case.name) * 2**48), number)
         return replace(self.synthesis(pair_of(case, case), generator), name=f"{case.name} ← synthetic {number + 1}")
 
     def listed(self, kind: type[Listed], cases: Sequence[Case]) -> Listed:
-        """A split of these subjects' pairs."""
+        """Return a split of these subjects' pairs."""
         return kind([(case, case) for case in cases for _ in range(self.per_subject)], make=self)
 
 
 def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpline:
-    """The thin-plate spline through displacements of a lattice of control points that spans a grid.
+    """Return the thin-plate spline through displacements of a lattice of control points that spans a grid.
 
     Args:
         values: `(controls^d, d)` in mm, the last axis of the lattice running fastest.
         controls: points of the lattice along each axis.
         grid: its outermost voxel centres are those of the lattice.
-        fineness: to each cell of the lattice so many points, along each axis, at which it is exact; cubic between.
+        fineness: points to each cell of the lattice, along each axis, at which it is exact; cubic between.
     """
     d = grid.ndim
     nodes = grid.between_ends(((controls - 1) * fineness + 1,) * d)
@@ -206,15 +206,17 @@ def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpl
 
 
 def _vectors(count: int, ndim: int, longest: float, generator: torch.Generator) -> Tensor:
-    """`(count, ndim)` float64: any direction, any length up to `longest`."""
+    """Draw vectors `(count, ndim)` float64 of any direction, and any length up to `longest`."""
     directions = F.normalize(torch.randn(count, ndim, generator=generator, dtype=torch.float64))
     return directions * longest * torch.rand(count, 1, generator=generator, dtype=torch.float64)
 
 
 @lru_cache(maxsize=2)
 def _plate(controls: int, fineness: int, ndim: int, device: torch.device) -> Tensor:
-    """The thin-plate spline through values at a lattice of control points, as cubic B-splines: what values are to be
-    multiplied by, `(((controls - 1) * fineness + 1)^ndim, controls^ndim)` float32; 50 MB for the defaults."""
+    """Return the matrix from values on a lattice to the B-spline coefficients of their thin-plate spline.
+
+    It is `(((controls - 1) * fineness + 1)^ndim, controls^ndim)` float32; 50 MB for the defaults.
+    """
     at = torch.arange((controls - 1) * fineness + 1, dtype=torch.float64)
     lattice, nodes = (torch.cartesian_prod(*[axis] * ndim) for axis in (at[::fineness], at))
     values = spline(lattice, torch.eye(len(lattice), dtype=torch.float64))(nodes).mT
@@ -226,9 +228,9 @@ def _plate(controls: int, fineness: int, ndim: int, device: torch.device) -> Ten
 
 
 def _steepest(field: Tensor, grid: Grid) -> Tensor:
-    """No two points are displaced more differently, per mm between them, by a field `(1, d, *grid.shape)` in mm.
+    """Return the largest difference of displacements per mm between two points, of `(1, d, *grid.shape)` in mm.
 
-    Where voxels are linear between their corners, each derivative of the field is a mean over a voxel's edges.
+    It is a bound: where voxels are linear between their corners, each derivative is a mean over a voxel's edges.
     """
     total = torch.zeros((), dtype=field.dtype, device=field.device)
     for axis, spacing in enumerate(grid.spacing.tolist()):
@@ -241,10 +243,7 @@ def _steepest(field: Tensor, grid: Grid) -> Tensor:
 
 
 def _on(image: Image, grid: Grid) -> Image:
-    if grid is image.grid:
-        return image
-    smooth = antialiased(image.data, (grid.spacing / image.grid.spacing).tolist())
-    return pull(replace(image, data=smooth), Affine.identity(grid.ndim), onto=grid)
+    return image if grid is image.grid else resample(image, grid)
 
 
 def _labels_on(pair: Pair, grid: Grid) -> Labels | None:
@@ -255,7 +254,7 @@ def _labels_on(pair: Pair, grid: Grid) -> Labels | None:
 
 
 def _ranged(image: Image, name: str) -> Image:
-    """The least intensity at 0 and the greatest at 1, of each image and channel by itself."""
+    """Scale the least intensity to 0 and the greatest to 1, in each image and channel by itself."""
     axes = tuple(range(2, image.data.ndim))
     low, high = image.data.amin(axes, keepdim=True), image.data.amax(axes, keepdim=True)
     if not bool((high > low).all()):

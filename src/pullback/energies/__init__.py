@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""Energies: functions of an alignment that are minimised."""
 
 from pullback.energies.energy import Energy, Sum, Weighted
 from pullback.energies.information import MI, NMI

@@ -1,4 +1,4 @@
-"""What is minimised, and how energies add up."""
+"""The base class of energies, and their weighted sums."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from pullback.alignment import Alignment, Objective, Pair
 
 
 class Energy(ABC):
-    """A scalar of an alignment, small when it is good. `a + 0.02 * b` is an energy."""
+    """A scalar function of an alignment, smaller for better ones. `a + 0.02 * b` is an energy too."""
 
     @abstractmethod
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        """Each term, weighted, by name: scalars `()`."""
+        """Return the weighted terms of the energy by name, scalars `()`."""
 
     def __call__(self, alignment: Alignment) -> Tensor:
-        """The sum of the terms, `()`."""
+        """Return the sum of the terms, `()`."""
         return torch.stack(list(self.terms(alignment).values())).sum()
 
     def on(self, pair: Pair) -> Objective:
-        """This energy of `pair` as a function of the transform alone: what a solver descends."""
+        """Return the energy of `pair` as a function of the transform alone, which a solver descends."""
         ready = self.ready(pair)
         return lambda transform: ready(Alignment(pair, transform))
 
     def ready(self, pair: Pair) -> "Energy":
-        """The same energy of this pair, which knows already whatever no transform changes."""
+        """Return an equal energy for `pair`, with all that does not depend on the transform computed in advance."""
         return self
 
     def __add__(self, other: "Energy") -> "Energy":
@@ -40,7 +40,7 @@ class Energy(ABC):
 
 @dataclass(frozen=True)
 class Weighted(Energy):
-    """`weight * energy`."""
+    """An energy times a weight."""
 
     weight: float
     energy: Energy
@@ -54,7 +54,7 @@ class Weighted(Energy):
 
 @dataclass(frozen=True)
 class Sum(Energy):
-    """`a + b + …`; terms of one name add up."""
+    """A sum of energies; terms of one name add up."""
 
     parts: tuple[Energy, ...]
 
@@ -70,5 +70,5 @@ class Sum(Energy):
 
 
 def parts(energy: Energy) -> tuple[Energy, ...]:
-    """What adds up to the energy."""
+    """Return the summands of an energy."""
     return energy.parts if isinstance(energy, Sum) else (energy,)

@@ -1,4 +1,4 @@
-"""How far a motion goes."""
+"""Kinetic energy: how far a motion goes."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from pullback.numerics.kernel import Kernel
 
 @dataclass(frozen=True)
 class Kinetic(Regularity):
-    """½ ⟨v, K⁻¹ v⟩ as a mean over the time, the voxels and the batch; over channels it is a sum.
+    """The kinetic energy ½ ⟨v, K⁻¹ v⟩, a mean over time, voxels and batch, and a sum over channels.
 
-    Beg et al. 2005 (LDDMM). v is in the kernel's unit per unit of time, so that its square is one of lengths in voxels,
-    mm or sides. A `Velocity` or `Geodesic` has one velocity for all time, a `Flow` of N pieces N times each of them.
-    Other fields count as a motion at an even pace by their displacement, and other transforms by theirs on the fixed
-    grid.
+    Beg et al. 2005 (LDDMM). v is in the kernel's unit per unit of time, so that its square is a squared length in
+    voxels, mm or sides. A `Velocity` or `Geodesic` has one velocity for all time, a `Flow` of N pieces N times each of
+    them. Other fields count as a motion at an even pace along their displacement, and other transforms along theirs on
+    the fixed grid.
     """
 
     kernel: Kernel

@@ -1,4 +1,4 @@
-"""Self-similarity: how alike the patches about a voxel are, which scanners agree on better than on intensities."""
+"""Modality-independent neighbourhood descriptors: how alike the patches about a voxel are, whatever the contrast."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ LEAST_SPREAD = 1e-3  # of a voxel's distances, as a share of the image's mean: b
 class MIND(Energy):
     """The mean squared difference of `mind` descriptors over voxels within the masks and their channels.
 
-    MIND-SSC (Heinrich et al. 2013), or with `context=False` MIND (Heinrich et al. 2012). Does not see affine intensity,
-    nor its sign. Patches are cut off at masks. Only the moved image receives a gradient.
+    MIND-SSC (Heinrich et al. 2013), or with `context=False` MIND (Heinrich et al. 2012). It is invariant to affine
+    changes of intensity, their sign included. Patches are cut off at masks. Only the moved image receives a gradient.
 
     Raises:
         InputError: a negative radius, or a dilation below 1.
@@ -54,7 +54,7 @@ class MIND(Energy):
         return mind(values, self.radius, self.dilation, mask, self.context)
 
     def distance(self, fixed: Tensor, alignment: Alignment) -> Tensor:
-        """To the fixed image's descriptor, `()`."""
+        """Return the distance of the moved image's descriptor to `fixed`, the fixed image's, `()`."""
         mask = alignment.mask
         moved = self.descriptor(alignment.moved.data, mask)
         fixed, moved = torch.broadcast_tensors(fixed, moved)
@@ -66,7 +66,7 @@ class MIND(Energy):
 
 @dataclass(frozen=True)
 class _Ready(Energy):
-    """`MIND` of pairs whose fixed image has this descriptor."""
+    """The energy `MIND` of pairs whose fixed image has the descriptor `fixed`."""
 
     energy: MIND
     fixed: Tensor
@@ -78,17 +78,17 @@ class _Ready(Energy):
 def mind(
     values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None = None, context: bool = True
 ) -> Tensor:
-    """The self-similarity of `(B, C, *spatial)` images: `(B, 12 C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
+    """Return descriptors of self-similarity: `(B, 12 C, *spatial)` of `(B, C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
 
-    Of the neighbours of a voxel, `dilation` voxels away along the axes, each two that are not opposite to each other
-    (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about them, of edge length
+    The neighbours of a voxel lie `dilation` voxels away along the axes. Each two of them that are not opposite to each
+    other (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about them, of edge length
     2 `radius` + 1 (Heinrich et al. 2013). Without `context` the distances are those of the voxel's own patch to each
     neighbour's, as in Heinrich et al. 2012 (6 in 3-D, 4 in 2-D). A channel is exp(−(D − min D) / s), s the mean of
     D − min D over the voxel's channels and, so that noise in flat places stays small, at least a thousandth of the
-    image's mean s (constant to the gradient). Values lie in 0 … 1; what is most alike has 1.
+    image's mean s (constant to the gradient). Values lie in 0 … 1; the most similar patches have 1.
 
     Beyond the border the image is continued by its outermost values. With a mask, `(B, 1, *spatial)` bool, only
-    voxels within it are compared; a channel without any is 0, and so is what lies outside.
+    voxels within it are compared; a channel without any is 0, and so are all voxels outside.
     """
     batch, channels = max(values.shape[0], 1 if mask is None else mask.shape[0]), values.shape[1]
     values = values.expand(batch, *values.shape[1:])
@@ -162,7 +162,7 @@ class _Mind(torch.autograd.Function):
 
 
 def _spread(distances: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The mean over channels, `(B, 1, *spatial)`, and the least it may be, `(B, 1, 1, …)`; 1 where all are alike."""
+    """Return the mean over channels, `(B, 1, *spatial)`, 1 where all are alike, and its lower bound, `(B, 1, 1, …)`."""
     axes = tuple(range(2, distances.ndim))
     if inside is None:
         spread = distances.mean(1, keepdim=True)
@@ -185,8 +185,12 @@ Region = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class _TwoPatches:
-    """One offset between two patches, which serves two channels: where in the padded image both ends of it are, and
-    the channels, each with its place among the distances."""
+    """A pair of patches at one offset, which serves two channels.
+
+    Attributes:
+        one, other: regions of the padded image at both ends of the offset.
+        channels: the two channels, each with the region of the distances that it takes.
+    """
 
     one: Region
     other: Region
@@ -194,7 +198,7 @@ class _TwoPatches:
 
 
 def _pairs(shape: list[int], radius: int, dilation: int, context: bool) -> Iterator[_TwoPatches]:
-    """The patch at y against that at y + dilation × step, for each step."""
+    """Yield, for each step, the patches at y and at y + dilation × step."""
     d = len(shape)
     for number, (step, shifts) in enumerate(_context(d) if context else _own(d)):
         low = [0 if s > 0 else dilation for s in step]
@@ -212,7 +216,10 @@ Steps = Iterator[tuple[list[int], tuple[list[int], list[int]]]]  # each with the
 
 
 def _context(d: int) -> Steps:
-    """For two axes a < b and a sign t: from e_a to t e_b about x, which is from −t e_b to −e_a about another x."""
+    """Yield the steps of MIND-SSC: for axes a < b and a sign t, from e_a to t e_b.
+
+    About a voxel x it leads between two of its neighbours; about another voxel it leads from −t e_b to −e_a.
+    """
     for a in range(d):
         for b in range(a + 1, d):
             for t in (1, -1):
@@ -222,7 +229,7 @@ def _context(d: int) -> Steps:
 
 
 def _own(d: int) -> Steps:
-    """For an axis a: from x to x + e_a, which is from another x − e_a to that x."""
+    """Yield the steps of MIND: for an axis a, from x to x + e_a, which for that neighbour leads from −e_a to itself."""
     for a in range(d):
         yield _unit(d, a, 1), ([0] * d, _unit(d, a, -1))
 
@@ -238,7 +245,7 @@ def _region(corner: list[int], size: list[int]) -> Region:
 def _compared(
     padded: Tensor, inside: Tensor | None, pair: _TwoPatches, radius: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The difference of both ends voxel by voxel; with a mask, whether both are within it, and how many of a patch."""
+    """Return the difference of both ends; with a mask also the voxels within it at both, and their count per patch."""
     difference = padded[pair.one] - padded[pair.other]
     if inside is None:
         return difference, None, None

@@ -1,4 +1,4 @@
-"""What labels say of an alignment: segmentation guidance."""
+"""Overlap of labels: energies for segmentation guidance."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from pullback.space import Grid, around
 
 @dataclass(frozen=True)
 class SoftDice(Energy):
-    """1 − the mean over the pair's labels of 2 Σ p q / (Σ p + Σ q): Dice of what the moving labels become.
+    """The soft Dice loss: 1 − the mean over the pair's labels of 2 Σ p q / (Σ p + Σ q).
 
     Each label's voxels are pulled as an image of 0 and 1, linearly, so that gradients reach the transform (Milletari et
     al. 2016, with plain sums in the denominator, which make it the metric wherever a voxel is all one label).
@@ -28,17 +28,17 @@ class SoftDice(Energy):
 
 @dataclass(frozen=True)
 class SoftHausdorff(Energy):
-    """How deep the errors of the labels reach: Karimi & Salcudean 2019, eq. 8, by erosions.
+    """The Hausdorff loss by erosions: how thick the errors of the labels are (Karimi & Salcudean 2019, eq. 8).
 
-    What is wrong, (p − q)², is eroded again and again, and what the k-th erosion leaves counts kᵅ. An erosion is the
-    mean over a voxel and its neighbours along the axes, of which all above a half is kept and stretched to 0 … 1 again,
-    so that gradients pass. In 3D it takes half a voxel off a flat face, roughly, and in 2D 0.6, so k counts how thick
-    an error is: a plate of 8 voxels is gone after 8 erosions, a strip in 2D after 7. Errors as thick as `erosions`
-    voxels are told apart. The mean over labels and voxels. Each label is eroded within the box of its errors alone,
-    beyond which nothing is left.
+    The error (p − q)² is eroded again and again, and what the k-th erosion leaves counts kᵅ. An erosion is the mean
+    over a voxel and its neighbours along the axes, of which all above a half is kept and stretched to 0 … 1 again, so
+    that gradients pass. In 3D it takes half a voxel off a flat face, roughly, and in 2D 0.6, so k measures how thick an
+    error is: a plate of 8 voxels is gone after 8 erosions, a strip in 2D after 7. Errors up to `erosions` voxels thick
+    are told apart. The energy is a mean over labels and voxels. Each label is eroded within the box of its errors
+    alone, beyond which nothing is left.
 
     Attributes:
-        erosions: how many.
+        erosions: number of erosions.
         power: α; the authors' 2.
 
     Raises:
@@ -60,7 +60,7 @@ class SoftHausdorff(Energy):
         return {"soft hausdorff": depth / wrong.numel()}
 
     def _depth(self, wrong: Tensor, grid: Grid) -> Tensor:
-        """The sum over the voxels of one label, `(B, 1, *spatial)`."""
+        """Return the sum over the voxels of one label, `(B, 1, *spatial)`."""
         depth, inside = wrong.new_zeros(()), wrong.detach() > 0
         if not inside.any():
             return depth
@@ -72,7 +72,7 @@ class SoftHausdorff(Energy):
 
 
 def soft_labels(alignment: Alignment) -> tuple[Tensor, Tensor]:
-    """Those of the alignment, which all energies of it share.
+    """Return the soft labels of an alignment, which all its energies share.
 
     Raises:
         InputError: the pair has no labels on both sides, or nothing but background.

@@ -1,4 +1,4 @@
-"""How rough a field is."""
+"""Regularity: how rough a field is."""
 
 from dataclasses import dataclass, replace
 from typing import TypeGuard
@@ -19,9 +19,9 @@ class Regularity(Energy):
 class Diffusion(Regularity):
     """The mean squared forward difference of the field, averaged over channels and axes (‖∇u‖² per voxel ÷ d²).
 
-    Balakrishnan et al. 2019 (the l2 gradient loss of VoxelMorph and OFG). Looks at what the transform is made of: a
-    displacement, or a velocity, in voxels of its own grid; any other transform by its displacement on the fixed grid.
-    With `displacement` it looks at the displacement that a velocity or spline amounts to, on its own grid: that
+    Balakrishnan et al. 2019 (the l2 gradient loss of VoxelMorph and OFG). The field is the one that the transform is
+    made of: a displacement, or a velocity, in voxels of its own grid; for other transforms, the displacement on the
+    fixed grid. With `displacement` it is the displacement that a velocity or spline amounts to, on its own grid: that
     resists stretching more than squeezing, which the velocity's own roughness does not.
     """
 
@@ -53,19 +53,19 @@ class Bending(Regularity):
 
 
 def is_regularity(part: Energy) -> TypeGuard[Weighted]:
-    """Of a part of an energy: whether it is the weighted roughness of a field."""
+    """Return whether a part of an energy is the weighted roughness of a field."""
     return isinstance(part, Weighted) and isinstance(part.energy, Regularity)
 
 
 def stiffened(energy: Energy, factor: float) -> Energy:
-    """The energy with the weights of its regularity times `factor`."""
+    """Return the energy with the weights of its regularity times `factor`."""
     return Sum(
         tuple(replace(part, weight=factor * part.weight) if is_regularity(part) else part for part in parts(energy))
     )
 
 
 def field_of(alignment: Alignment, displacement: bool = False) -> Tensor:
-    """The field that regularity is asked of, `(B, d, *spatial)`; with `displacement` the one that it amounts to."""
+    """Return the field whose regularity is measured, `(B, d, *spatial)`; with `displacement` that of the transform."""
     fixed = alignment.pair.fixed
     return alignment.transform.field_on(fixed.grid, displacement).to(fixed.data.device)
 

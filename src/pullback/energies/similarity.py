@@ -28,14 +28,14 @@ class NCC(Energy):
 
 
 def ncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Pearson correlation per image and channel, `(B, C)`, of `(B, C, *spatial)`; 0 where an image is constant."""
+    """Return the Pearson correlation of each image and channel, `(B, C)`; 0 where an image is constant."""
     weight = moved.new_ones(1, 1, *moved.shape[2:]) if mask is None else mask.to(moved.dtype)
     (i, i_norm), (j, j_norm) = (_centred(t, weight) for t in (fixed, moved))
     return (i * j).sum(tuple(range(2, moved.ndim))) / i_norm / j_norm
 
 
 def _centred(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Intensities less their mean, and their norm `(B, C)`: infinite where they are constant but for rounding.
+    """Return intensities less their mean, and their norm `(B, C)`: infinite where they are constant but for rounding.
 
     Both in units of the greatest deviation: float32 does not hold the squares of 1e-23 and 1e20.
     """
@@ -52,7 +52,7 @@ def _centred(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean of `(B, C, *spatial)` over `mask` `(B, 1, *spatial)`, `()`; 0 where that is empty."""
+    """Return the mean of `(B, C, *spatial)` over `mask` `(B, 1, *spatial)`, `()`; 0 where that is empty."""
     if mask is None:
         return values.mean()
     inside = mask.to(values.dtype).expand_as(values)
@@ -60,7 +60,7 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def intensity_range(image: Image) -> tuple[Tensor, Tensor]:
-    """The least and the greatest intensity within the mask, `(B, C, 1, …)` each; ±infinity where that is empty."""
+    """Return the least and the greatest intensity within the mask, `(B, C, 1, …)` each; ±infinity where it is empty."""
     axes, low, high = tuple(range(2, image.data.ndim)), image.data, image.data
     if image.mask is not None:
         low, high = low.masked_fill(~image.mask, torch.inf), high.masked_fill(~image.mask, -torch.inf)

@@ -1,4 +1,4 @@
-"""Files in and out; LPS is known here alone."""
+"""Files in and out. LPS coordinates are known in this package alone."""
 
 from pathlib import Path
 
@@ -22,12 +22,12 @@ def write(
     path: str | Path,
     like: str | Path | None = None,
 ) -> None:
-    """By the name's end: images, labels and series as NIfTI; a transform as an ITK file or, where it is one field, as
-    NIfTI; points as they were read.
+    """Write a thing in the format that its kind and the end of the name ask for.
 
-    A slice, or a series of one, lies where the slice in the file `like` does, as `write_image` has it. A transform is
-    sampled on the grid of `like`, the fixed image's file, as `write_transform` has it: B-splines and maps between
-    points have no other form.
+    Images, labels and series are written as NIfTI; a transform as an ITK file or, where it is one field, as NIfTI;
+    points as they were read. A slice, or a series of one, lies where the slice in the file `like` does, as in
+    `write_image`. A transform is sampled on the grid of `like`, the fixed image's file, as in `write_transform`:
+    B-splines and maps between points have no other form.
     """
     if isinstance(thing, Transform):
         write_transform(thing, path, None if like is None else read_grid(like))

@@ -1,4 +1,4 @@
-"""What the end of a file's name says, in capitals or not, and what its first bytes say instead."""
+"""Suffixes of file names and the formats they stand for, and what the first bytes of a file say instead."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK)
 
 
 def ends(path: str | Path, endings: str | tuple[str, ...]) -> bool:
-    """Whether a name ends so; `endings` in small letters."""
+    """Return whether a name ends in one of `endings`, which are in small letters; the name may be in capitals."""
     return str(path).lower().endswith(endings)
 
 
 def refuse_absent(path: str | Path) -> None:
-    """Refuse to read what is no file.
+    """Refuse to read a path that is no file.
 
     Raises:
         InputError: there is nothing of this name, or a folder.
@@ -32,7 +32,7 @@ def refuse_absent(path: str | Path) -> None:
 
 
 def refuse_batch(count: int, path: str | Path) -> None:
-    """Refuse to write several where a file holds one.
+    """Refuse to write several things where a file holds one.
 
     Raises:
         InputError: there are more than one.
@@ -42,7 +42,7 @@ def refuse_batch(count: int, path: str | Path) -> None:
 
 
 def remedy(path: str | Path) -> str:
-    """What to do about a file that is not read as an image."""
+    """Say what to do about a file that is not read as an image."""
     try:
         with Path(path).open("rb") as file:
             start = file.read(348)

@@ -1,4 +1,4 @@
-"""What is reported: `physical` by default, and `learn2reg` as that challenge computes it."""
+"""Metrics: numbers that are reported, `physical` by default, and `learn2reg` as that challenge computes them."""
 
 from pullback.metrics import learn2reg
 from pullback.metrics.metric import Metric, foreground, numbers_of, of_one

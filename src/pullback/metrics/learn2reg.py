@@ -1,4 +1,4 @@
-"""The measures exactly as the Learn2Reg challenge computes them (Hering et al. 2023), quirks included.
+"""Metrics exactly as the Learn2Reg challenge computes them (Hering et al. 2023), quirks included.
 
 Bit-compatible with its evaluation; `physical` has the measures to trust. Its count of foldings is left out: it counts
 after adding 3 to the determinant and clipping, and so is always 0.
@@ -20,7 +20,7 @@ from pullback.numerics.sample import sample
 
 @dataclass(frozen=True)
 class Dice:
-    """As `physical.Dice`, but labels missing from either image before the warp are left out of the mean."""
+    """Dice as in `physical`, but labels missing from either image before the warp are left out of the mean."""
 
     name: ClassVar[str] = "l2r dice"
     higher_is_better: ClassVar[bool] = True
@@ -42,7 +42,8 @@ class Dice:
 
 @dataclass(frozen=True)
 class SDLogJ:
-    """std(log(clip(det + 3, 1e-9, 1e9))) of central differences, two voxels cropped from each side."""
+    """The standard deviation of log(clip(det + 3, 1e-9, 1e9)), by central differences, two voxels cropped from each
+    side."""
 
     name: ClassVar[str] = "l2r sdlogj"
     higher_is_better: ClassVar[bool] = False
@@ -53,7 +54,7 @@ class SDLogJ:
 
 
 def sdlogj(displacement: Tensor) -> float:
-    """Of `(1, d, *spatial)` in voxels, at least five along each axis."""
+    """Return it for a displacement `(1, d, *spatial)` in voxels, with at least five along each axis."""
     u = displacement.double()
     ndim = u.shape[1]
     inner = [slice(None)] * 2 + [slice(2, -2)] * ndim
@@ -68,7 +69,7 @@ def sdlogj(displacement: Tensor) -> float:
 
 @dataclass(frozen=True)
 class HausdorffDistance:
-    """As `physical.HausdorffDistance`, but in voxels."""
+    """The 95th percentile of surface distances, as in `physical`, but in voxels."""
 
     name: ClassVar[str] = "l2r hd95 voxels"
     higher_is_better: ClassVar[bool] = False
@@ -85,7 +86,7 @@ class HausdorffDistance:
 
 @dataclass(frozen=True)
 class LandmarkError:
-    """The displacement sampled at the fixed landmarks by a cubic spline; distances in voxels × the moving spacing."""
+    """The mean distance of landmarks, by a cubic spline of the displacement, in voxels × the moving spacing."""
 
     name: ClassVar[str] = "l2r tre mm"
     higher_is_better: ClassVar[bool] = False

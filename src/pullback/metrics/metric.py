@@ -1,4 +1,4 @@
-"""What a metric is."""
+"""The protocol of metrics, and what they share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -12,10 +12,10 @@ Measure = TypeVar("Measure", bound=Callable[[Any, Alignment], dict[str, float]])
 
 
 class Metric(Protocol):
-    """Numbers to report of an alignment of one pair (a batch of one, which `of_one` sees to), by name with the unit.
+    """A function from an alignment of one pair (a batch of one, as `of_one` checks) to numbers by name and unit.
 
-    An empty answer says that the pair lacks what the metric needs (labels, landmarks, a known truth). The number called
-    `name` is the one a checkpoint may be chosen by, in the sense of `higher_is_better`.
+    An empty answer says that the pair lacks what the metric needs (labels, landmarks, a known truth). A checkpoint may
+    be chosen by the number called `name`, in the sense of `higher_is_better`.
     """
 
     higher_is_better: ClassVar[bool]
@@ -27,7 +27,7 @@ class Metric(Protocol):
 
 
 def of_one(measure: Measure) -> Measure:
-    """The call of a metric, which refuses a batch of several pairs with a ValueError: no number is of them all."""
+    """Wrap the call of a metric to refuse a batch of several pairs with a ValueError: no number describes them all."""
 
     @wraps(measure)
     def checked(self: Any, alignment: Alignment) -> dict[str, float]:
@@ -43,21 +43,21 @@ def of_one(measure: Measure) -> Measure:
 
 
 def numbers_of(alignment: Alignment, metrics: Sequence[Metric]) -> dict[str, float]:
-    """What all the metrics say of one alignment, in their order."""
+    """Return the numbers of all metrics for one alignment, in their order."""
     return {name: value for metric in metrics for name, value in metric(alignment).items()}
 
 
 def foreground(alignment: Alignment) -> Tensor:
-    """`(B, 1, *spatial)` bool: the fixed image's mask where it has one, else its voxels above their minimum."""
+    """Return the fixed image's mask where it has one, else its voxels above their minimum: `(B, 1, *spatial)` bool."""
     fixed = alignment.pair.fixed
     return fixed.mask if fixed.mask is not None else (fixed.data > fixed.data.min()).any(1, keepdim=True)
 
 
 def with_mean(name: str, each: Mapping[int, float]) -> dict[str, float]:
-    """Numbers of labels as `name/label`, after their mean as `name`; nothing where there are none."""
+    """Return numbers of labels as `name/label`, after their mean as `name`; nothing where there are none."""
     return {name: sum(each.values()) / len(each), **{f"{name}/{k}": v for k, v in each.items()}} if each else {}
 
 
 def label_values(*maps: Tensor) -> list[int]:
-    """The labels above background in any of the maps, sorted."""
+    """Return the labels above background in any of the maps, sorted."""
     return sorted({int(v) for m in maps for v in m.unique().tolist() if v > 0})

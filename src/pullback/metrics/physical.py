@@ -1,4 +1,4 @@
-"""The measures to trust: millimetres, plain log det, true foldings. `learn2reg` has the challenge's own definitions."""
+"""Metrics in physical units: millimetres, plain log det, true foldings. `learn2reg` has the challenge's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pullback.metrics.metric import foreground, label_values, of_one, with_mean
 
 @dataclass(frozen=True)
 class Dice:
-    """2|A∩B| / (|A|+|B|) per label and its mean over the labels of the pair; a label lost on the way counts as 0.
+    """The overlap 2|A∩B| / (|A|+|B|) of each label, and its mean over the pair's labels; of a lost label it is 0.
 
     Attributes:
         labels: those that count, of what the pair has; None takes all above background.
@@ -44,9 +44,9 @@ class Dice:
 class HausdorffDistance:
     """The distance between the surfaces of each label, in mm, and its mean over the labels.
 
-    Percentiles of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100 for the
-    greatest of all, the Hausdorff distance itself ("hd mm"). Surface elements are weighted by their area (DeepMind's
-    `surface-distance`); labels absent from either are left out.
+    It is a percentile of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100
+    for the greatest of all, the Hausdorff distance itself ("hd mm"). Surface elements are weighted by their area
+    (DeepMind's `surface-distance`); labels absent from either are left out.
 
     Raises:
         InputError: no percentiles, or one beyond 0 … 100.
@@ -83,7 +83,7 @@ class HausdorffDistance:
 def hausdorff(
     fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percents: Sequence[float]
 ) -> dict[float, dict[int, float]]:
-    """By percentile, the surface distance per label present in both of `(1, 1, *spatial)`, in the unit of `spacing`."""
+    """Return, by percentile, the surface distance of each label in both `(1, 1, *spatial)`, in units of `spacing`."""
     found: dict[float, dict[int, float]] = {percent: {} for percent in percents}
     a, b = fixed[0, 0].cpu().numpy(), moved[0, 0].cpu().numpy()
     for value in label_values(fixed):
@@ -120,7 +120,8 @@ class CentroidError:
 
 @dataclass(frozen=True)
 class Folding:
-    """Voxels in % whose Jacobian determinant is not positive: of the foreground, as OFG counts, and of all."""
+    """The share of voxels in % with a Jacobian determinant of 0 or less: of the foreground, as OFG counts, and of
+    all."""
 
     name: ClassVar[str] = "folding %"
     higher_is_better: ClassVar[bool] = False
@@ -149,7 +150,7 @@ class SDLogJ:
 
 @dataclass(frozen=True)
 class EndPointError:
-    """The distance in mm between where the transform and the true one send the foreground of the fixed grid: mean."""
+    """The mean distance in mm between where the transform and the true one send the foreground of the fixed grid."""
 
     name: ClassVar[str] = "epe mm"
     higher_is_better: ClassVar[bool] = False
@@ -168,7 +169,7 @@ class EndPointError:
 
 @dataclass(frozen=True)
 class LandmarkError:
-    """The distance in mm between the pushed fixed points and the moving points: mean (TRE)."""
+    """The mean distance in mm between the pushed fixed points and the moving points (TRE)."""
 
     name: ClassVar[str] = "tre mm"
     higher_is_better: ClassVar[bool] = False
@@ -195,7 +196,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class StructuralSimilarity:
-    """The mean structural similarity of fixed and moved intensities over the masks (the energy `SSIM`, turned round).
+    """The mean structural similarity of fixed and moved intensities over the masks: 1 − the energy `SSIM`.
 
     Wang et al. 2004, eq. 13. `window` is the odd edge length in voxels.
     """

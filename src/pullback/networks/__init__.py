@@ -1,9 +1,9 @@
-"""Bricks of networks."""
+"""Building blocks of networks."""
 
 from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.features import FeatureNet
 from pullback.networks.graph import EdgeConvolution, GraphFeatures
-from pullback.networks.head import FieldHead, together
+from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
 from pullback.networks.unet import UNet, convolution
@@ -12,9 +12,11 @@ from pullback.networks.up import Convolved, Up, batch_norm_relu
 __all__ = [
     "Convolved",
     "EdgeConvolution",
+    "EmbeddingHead",
     "FeatureNet",
     "FieldHead",
     "GraphFeatures",
+    "PoseHead",
     "Swin",
     "UNet",
     "Up",

@@ -9,7 +9,7 @@ SMALL = 20480  # batch × channels × the first two axes, up to which torch leav
 
 
 def convolve(layer: nn.Module, values: Tensor) -> Tensor:
-    """`layer(values)`, in the layout of the values, and in a fraction of the time where torch would take its slow path.
+    """Return `layer(values)` in the layout of the values, quickly also where torch would take its slow path.
 
     For one small float32 volume and stride 1, torch on the CPU leaves oneDNN for a convolution of its own,
     which takes some five times as long (`benchmarks/convolution.py`). A batch of two goes to oneDNN: the volume is cut
@@ -32,10 +32,10 @@ def convolve(layer: nn.Module, values: Tensor) -> Tensor:
 
 
 def channels_last(values: Tensor) -> Tensor:
-    """The same `(B, C, *spatial)`, on a CPU laid out in memory as large convolutions there are fastest.
+    """Return `(B, C, *spatial)` laid out in memory as large convolutions on a CPU are fastest; unchanged elsewhere.
 
-    `convolve` answers in the same layout, and so do pooling, upsampling and batch normalisation; instance normalisation
-    does not, and where it stands between convolutions the layout costs more than it saves.
+    `convolve` answers in the same layout, and so do pooling, upsampling and batch normalisation. Instance normalisation
+    does not; where it stands between convolutions the layout costs more than it saves.
     """
     if values.device.type != "cpu":
         return values
@@ -50,7 +50,7 @@ def _misread(layer: nn.Module, values: Tensor) -> bool:
 
 
 def _slow(layer: nn.Conv3d, values: Tensor) -> bool:
-    """Whether torch would leave oneDNN, for the one kind of layer that is worth it: 3³, stride 1, same size."""
+    """Return whether torch would leave oneDNN, for the one kind of layer that is worth it: 3³, stride 1, same size."""
     here = values.device.type == "cpu" and values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     small = values.shape[0] == 1 and values[0, ..., 0].numel() <= SMALL and values.shape[2] >= 4
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)

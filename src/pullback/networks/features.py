@@ -1,4 +1,4 @@
-"""Features of one image."""
+"""Feature extraction from one image."""
 
 import math
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ from pullback.networks.up import Convolved, batch_norm_relu
 
 
 class FeatureNet(nn.Module):
-    """Pairs of 3ᵈ convolutions, the first of each with a stride, and 1ᵈ convolutions to features at two sizes.
+    """A network of pairs of 3ᵈ convolutions, with features at two sizes by 1ᵈ convolutions.
 
     Bigalke et al. 2023, section 2.3.1: six convolutions, batch normalisation and ReLU after each, all strides 2. The
-    paper leaves open which of two has the stride, and which block the fine features come after; in the authors' code
+    paper does not say which of two has the stride, nor which block the fine features come after. In the authors' code
     (github.com/multimodallearning/reg-cyclical-self-train) the first has it, and they come after two convolutions.
 
     Args:
         ndim: 2 or 3.
         channels: of the image.
         widths: channels of each pair, two pairs at least.
-        strides: of each pair.
+        strides: of the first convolution of each pair.
         features: channels of the answers.
 
     Attributes:
-        stride: voxels of the image from one coarse feature to the next: after the last pair.
-        fine_stride: the same of the fine features, after the first pair.
+        stride: voxels of the image from one coarse feature to the next, after the last pair.
+        fine_stride: the same for the fine features, after the first pair.
 
     Raises:
         InputError: fewer than two widths, another number of strides, or one below 1.
@@ -51,7 +51,7 @@ class FeatureNet(nn.Module):
         self.fine = convolution(ndim, widths[0], features, 1)
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, channels, *spatial)` to features at every `stride`-th voxel, and at every `fine_stride`-th."""
+        """Return features of `(B, channels, *spatial)` at every `stride`-th voxel, and at every `fine_stride`-th."""
         sizes, values = [], channels_last(values)
         for stage in self.stages:
             values = stage(values)

@@ -1,4 +1,4 @@
-"""Features of points from the shape of their neighbourhoods."""
+"""Features of points from the shape of their neighbourhoods, by convolutions on graphs."""
 
 from itertools import pairwise
 
@@ -8,9 +8,10 @@ from pullback.numerics.graph import edge_features, nearest
 
 
 class EdgeConvolution(nn.Module):
-    """Each point's largest answer along its edges (Wang et al. 2019), of three layers as in Hansen & Heinrich 2021.
+    """The maximum, for each point, of a small network's answers along its edges (Wang et al. 2019).
 
-    Channels are normalised over all edges of the cloud, so no cloud sees another.
+    It has three layers, as in Hansen & Heinrich 2021. Channels are normalised over all edges of the cloud, so that
+    clouds do not influence each other.
 
     Args:
         inputs, outputs: channels.
@@ -22,7 +23,7 @@ class EdgeConvolution(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*ends, bias=False) for ends in pairwise(sizes))
 
     def forward(self, values: Tensor, index: Tensor) -> Tensor:
-        """`(N, inputs)` on the graph `(N, k)` to `(N, outputs)`."""
+        """Return features `(N, outputs)` of features `(N, inputs)` on the graph `(N, k)`."""
         x = edge_features(values, index)
         for layer in self.layers:
             x = nn.functional.leaky_relu(standardised(layer(x)), 0.01)
@@ -30,15 +31,15 @@ class EdgeConvolution(nn.Module):
 
 
 class GraphFeatures(nn.Module):
-    """What the neighbourhood of each point of a cloud looks like.
+    """A network that describes the neighbourhood of each point of a cloud.
 
-    The network of Hansen & Heinrich 2021 and its sizes: three edge convolutions of 32, 32 and 64 channels on one graph,
+    Hansen & Heinrich 2021, with their sizes: three edge convolutions of 32, 32 and 64 channels on one graph,
     then two linear layers of 64. A point is one of its own neighbours.
 
     Args:
         neighbours: of each point on the graph.
         widths: channels of the edge convolutions.
-        scale: mm to which coordinates are divided, so that they are of the size of 1.
+        scale: mm by which coordinates are divided, so that they are about 1.
     """
 
     def __init__(self, neighbours: int = 10, widths: tuple[int, ...] = (32, 32, 64), scale: float = 100.0) -> None:
@@ -50,7 +51,7 @@ class GraphFeatures(nn.Module):
         self.last = nn.Linear(widths[-1], widths[-1])
 
     def forward(self, points: Tensor) -> Tensor:
-        """Points `(N, 3)` in mm to features `(N, C)`; the order of the points does not matter."""
+        """Return features `(N, C)` of points `(N, 3)` in mm; the order of the points does not matter."""
         index = nearest(points, points, min(self.neighbours, len(points)))[1]
         x = points / self.scale
         for block in self.blocks:
@@ -59,6 +60,6 @@ class GraphFeatures(nn.Module):
 
 
 def standardised(values: Tensor) -> Tensor:
-    """Mean 0 and variance 1 of each of the last axis' channels over all others."""
+    """Standardise each channel of the last axis to mean 0 and variance 1 over all other axes."""
     rows = values.reshape(-1, values.shape[-1])
     return nn.functional.batch_norm(rows, None, None, training=True).view_as(values)  # of this cloud alone

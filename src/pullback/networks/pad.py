@@ -1,4 +1,4 @@
-"""Any size through a network of fixed stride."""
+"""Padding, by which a network of fixed stride takes images of any size."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def padded(network: Callable[[Tensor], Tensor], values: Tensor, stride: int) -> Tensor:
-    """`network(values)` for `(B, C, *spatial)` of any size: zero-padded all round to multiples of `stride`, cropped."""
+    """Return `network(values)` for `(B, C, *spatial)` of any size, zero-padded on all sides to multiples of `stride`.
+
+    The answer is cropped to the size of `values`.
+    """
     before, pad = [], []
     for n in reversed(values.shape[2:]):
         missing = -n % stride

@@ -19,10 +19,11 @@ FAR = -100.0  # added to the score of a token that is not to be looked at, befor
 
 
 class Swin(nn.Module):
-    """Patches, then stages of attention within windows; between stages neighbours merge to half the size.
+    """A Swin transformer without its classifier: patches, then stages of attention within windows.
 
-    Windows that do not fit are filled up with tokens that no other looks at; where an image has fewer tokens than a
-    window, the window shrinks to it. So any size goes, and what was added never shows.
+    Between stages neighbours merge to half the size. Windows that do not fit are filled up with tokens that no other
+    attends to; where an image has fewer tokens than a window, the window shrinks to it. So any size is accepted, and
+    the padding has no effect.
 
     Args:
         ndim: 2 or 3.
@@ -64,7 +65,7 @@ class Swin(nn.Module):
         self.merges = nn.ModuleList(PatchMerging(ndim, width) for width in widths[:-1])
 
     def forward(self, values: Tensor) -> list[Tensor]:
-        """`(B, channels, *spatial)` to the features of each stage, `(B, embed 2ⁿ, *⌈spatial / patch / 2ⁿ⌉)`."""
+        """Return the features of each stage, `(B, embed 2ⁿ, *⌈spatial / patch / 2ⁿ⌉)`, of `(B, channels, *spatial)`."""
         tokens = self.embed_norm(convolve(self.embed, _filled(values, self.patch, 2)).movedim(1, -1))
         features = []
         for n, (blocks, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
@@ -76,7 +77,7 @@ class Swin(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Attention within windows, then an MLP of four times the width, each on normalised tokens beside a residual.
+    """A block of attention within windows and an MLP of four times the width, with normalisation and residuals.
 
     Args:
         width: channels.
@@ -99,7 +100,7 @@ class SwinBlock(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, *spatial, width)` to the same."""
+        """Return tokens `(B, *spatial, width)` for tokens of the same shape."""
         tokens = tokens + self._sometimes(self._attended(self.norm(tokens)))
         return tokens + self._sometimes(self.mlp(tokens))
 
@@ -126,7 +127,7 @@ class SwinBlock(nn.Module):
         return out[(slice(None), *(slice(n) for n in shape))]
 
     def _nearness(self, window: tuple[int, ...]) -> Tensor:
-        """The bias of each pair of tokens in a window, by how one lies from the other: `(heads, tokens, tokens)`."""
+        """Return the bias of each pair of tokens in a window by their relative position: `(heads, tokens, tokens)`."""
         ranges = (torch.arange(n, device=self.position.device) for n in window)
         where = torch.stack(torch.meshgrid(*ranges, indexing="ij")).flatten(1)
         apart = [at[:, None] - at[None, :] + w - 1 for at, w in zip(where, self.window, strict=True)]
@@ -134,7 +135,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Neighbours, two along each axis, become one token of twice the channels."""
+    """A layer that merges neighbours, two along each axis, into one token of twice the channels."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
@@ -142,7 +143,7 @@ class PatchMerging(nn.Module):
         self.reduce = nn.Linear(2**ndim * width, 2 * width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`(B, *n, width)` to `(B, *⌈n / 2⌉, 2 width)`."""
+        """Merge tokens `(B, *n, width)` to `(B, *⌈n / 2⌉, 2 width)`."""
         tokens = _filled(tokens, 2, 1)
         ndim = tokens.ndim - 2
         corners = itertools.product((0, 1), repeat=ndim)
@@ -151,7 +152,7 @@ class PatchMerging(nn.Module):
 
 
 def _filled(values: Tensor, multiple: int | Sequence[int], first: int) -> Tensor:
-    """With zeros after the end of each spatial axis, the first of which is `first`, up to multiples."""
+    """Pad values with zeros at the end of each spatial axis, from axis `first` on, to multiples of `multiple`."""
     ndim = values.ndim - 2
     sides = [multiple] * ndim if isinstance(multiple, int) else list(multiple)
     missing = [-n % side for n, side in zip(values.shape[first : first + ndim], sides, strict=True)]
@@ -164,7 +165,7 @@ def _filled(values: Tensor, multiple: int | Sequence[int], first: int) -> Tensor
 
 
 def _windows(tokens: Tensor, window: Sequence[int]) -> Tensor:
-    """`(B, *spatial, C)` to `(B, windows, tokens of one, C)`."""
+    """Split tokens `(B, *spatial, C)` into windows, `(B, windows, tokens of one, C)`."""
     ndim = len(window)
     for axis, side in enumerate(window):
         tokens = tokens.unflatten(1 + 2 * axis, (-1, side))
@@ -173,7 +174,7 @@ def _windows(tokens: Tensor, window: Sequence[int]) -> Tensor:
 
 
 def _joined(parts: Tensor, shape: Sequence[int], window: Sequence[int]) -> Tensor:
-    """What `_windows` took apart."""
+    """Join the windows of `_windows` to tokens `(B, *shape, C)`."""
     ndim = len(window)
     counts = [n // side for n, side in zip(shape, window, strict=True)]
     parts = parts.unflatten(1, counts).unflatten(1 + ndim, tuple(window))
@@ -184,9 +185,9 @@ def _joined(parts: Tensor, shape: Sequence[int], window: Sequence[int]) -> Tenso
 def _apart(
     shape: Sequence[int], filled: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device
 ) -> Tensor | None:
-    """`FAR` between tokens of a window that were not neighbours before the shift, or of which one was filled in.
+    """Return the mask of attention, `(windows, 1, tokens, tokens)`, or None where there is nothing to mask.
 
-    `(windows, 1, tokens, tokens)`, or None where none is.
+    It is `FAR` between tokens of a window that were not neighbours before the shift, or of which one was filled in.
     """
     if tuple(shape) == tuple(filled) and not any(shift):
         return None

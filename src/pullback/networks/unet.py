@@ -9,14 +9,14 @@ from pullback.networks.pad import padded
 
 
 def convolution(ndim: int, *args, **kwargs) -> nn.Conv2d | nn.Conv3d:
-    """`nn.Conv2d` or `nn.Conv3d`."""
+    """Return `nn.Conv2d` or `nn.Conv3d` with these arguments."""
     return (nn.Conv2d if ndim == 2 else nn.Conv3d)(*args, **kwargs)
 
 
 class UNet(nn.Module):
-    """Strided 3ᵈ convolutions down, convolutions and nearest upsampling with skips up, leaky ReLU 0.2 after each.
+    """A U-Net: strided 3ᵈ convolutions down, convolutions and nearest upsampling with skips up, with leaky ReLU 0.2.
 
-    The network of Balakrishnan et al. 2018, fig. 3. With E encoder stages the decoder's first E convolutions run at
+    Balakrishnan et al. 2018, fig. 3. With E encoder stages the decoder's first E convolutions run at
     1/2ᴱ … 1/2 of full size, each followed by upsampling and the skip of that size, except that the E-th is followed by
     one more at half size; the rest run at full size.
 
@@ -49,7 +49,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, values: Tensor) -> Tensor:
-        """`(B, channels, *spatial)` of any size to `(B, channels_out, *spatial)`."""
+        """Return features `(B, channels_out, *spatial)` of `(B, channels, *spatial)` of any size."""
         return padded(self._forward, values, self.stride)
 
     def _forward(self, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A stage of a decoder."""
+"""Stages of a decoder."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Finish = Callable[[int], nn.Module]
 
 
 def batch_norm_relu(ndim: int) -> Finish:
-    """Batch normalisation and ReLU."""
+    """Return batch normalisation followed by ReLU."""
     norm = nn.BatchNorm2d if ndim == 2 else nn.BatchNorm3d
     return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))
 
@@ -36,17 +36,17 @@ class Convolved(nn.Module):
         self.finish = finish(after)
 
     def forward(self, values: Tensor) -> Tensor:
-        """`(B, before, *spatial)` to `(B, after, *spatial)`."""
+        """Return features `(B, after, *spatial)` of `(B, before, *spatial)`."""
         return self.finish(convolve(self.convolution, values))
 
 
 class Up(nn.Module):
-    """Linear upsampling by two, the skip of that size beside it, two convolutions: of TransMorph and ViT-V-Net.
+    """A decoder stage of TransMorph and ViT-V-Net: linear upsampling by two, the skip of that size, two convolutions.
 
     Args:
         ndim: 2 or 3.
-        before, skip, after: channels of what comes from below, of the skip, and of the answer.
-        finish: what follows each convolution.
+        before, skip, after: channels from below, of the skip, and of the answer.
+        finish: the layers after each convolution.
     """
 
     def __init__(self, ndim: int, before: int, skip: int, after: int, finish: Finish) -> None:
@@ -56,7 +56,10 @@ class Up(nn.Module):
         self.second = Convolved(ndim, after, after, finish)
 
     def forward(self, values: Tensor, skip: Tensor) -> Tensor:
-        """`(B, before, *n)` and `(B, skip, *2n)` to `(B, after, *2n)`; or 2n − 1, of which the last was filled up."""
+        """Return features `(B, after, *2n)` from those below, `(B, before, *n)`, and the skip, `(B, skip, *2n)`.
+
+        A skip may be of 2n − 1, where n was rounded up; so is the answer then.
+        """
         values = F.interpolate(values, scale_factor=2, mode=self.mode, align_corners=False)
         for axis, n in enumerate(skip.shape[2:], start=2):
             values = values.narrow(axis, 0, n)

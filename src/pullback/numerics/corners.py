@@ -1,4 +1,4 @@
-"""How well a place in an image can be told from those around it: the Förstner operator.
+"""The Förstner operator: how well a place in an image can be told from those around it.
 
 Förstner & Gülch, "A fast operator for detection and precise location of distinct points, corners and centres of
 circular features", ISPRS Intercommission Conference 1987: with the structure tensor T, the mean of ∇I ∇Iᵀ around a
@@ -17,7 +17,7 @@ SINGULAR = 1e-9  # of e₂(T) against trace(T)²: below, T has one eigenvalue, a
 
 
 def distinctiveness(values: Tensor, sigma: float | Sequence[float], affine: Tensor | None = None) -> Tensor:
-    """1 / trace T⁻¹ at each voxel: 0 where the image is flat, or an edge, or in 3-D a straight ridge.
+    """Return 1 / trace T⁻¹ at each voxel: 0 where the image is flat, on an edge, and in 3-D on a straight ridge.
 
     Derivatives are of five points, (1, -8, 0, 8, -1) / 12, and the image goes on beyond its border as there. Channels
     add up. Computed in float64: it is a quotient of two numbers that vanish together.
@@ -56,7 +56,7 @@ def _slope(values: Tensor, axis: int) -> Tensor:
 
 
 def _adjugate(t: dict[tuple[int, int], Tensor], d: int) -> dict[tuple[int, int], Tensor]:
-    """det T · T⁻¹ of symmetric 2 × 2 or 3 × 3 matrices, by entries."""
+    """Return det T · T⁻¹ of symmetric 2 × 2 or 3 × 3 matrices, by entries."""
     if d == 2:
         return {(0, 0): t[1, 1], (1, 1): t[0, 0], (0, 1): -t[0, 1], (1, 0): -t[0, 1]}
     out = {}

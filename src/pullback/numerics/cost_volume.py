@@ -1,4 +1,4 @@
-"""What each of many whole-voxel displacements would cost."""
+"""Cost volumes: the squared differences that many whole-voxel displacements would leave."""
 
 import itertools
 import math
@@ -13,16 +13,17 @@ from pullback.numerics.smooth import box_sum
 
 
 def offsets(half_width: int, ndim: int, like: Tensor) -> Tensor:
-    """All displacements of up to `half_width` voxels along each axis, short first: `(K, d)`."""
+    """Return all displacements of up to `half_width` voxels along each axis, the shortest first: `(K, d)`."""
     steps = itertools.product(range(-half_width, half_width + 1), repeat=ndim)
     nearest = sorted(steps, key=lambda step: sum(n * n for n in step))
     return torch.tensor(nearest, dtype=like.dtype, device=like.device)
 
 
 def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:
-    """Squared differences, summed over channels, of `fixed` at x and `moving` at x + d: `(B, K, *spatial)`.
+    """Return squared differences of `fixed` at x and `moving` at x + d, summed over channels: `(B, K, *spatial)`.
 
-    Holds `cost_volume_bytes` when it is done, and twice that while it is put together. Beyond its border `moving` is 0.
+    The answer takes `cost_volume_bytes` of memory, and twice that while it is put together. Beyond its border `moving`
+    is 0.
 
     Args:
         fixed, moving: features `(B, C, *spatial)` on one grid.
@@ -32,25 +33,33 @@ def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:
 
 
 def cost_volume_bytes(fixed: Tensor, displacements: Tensor) -> int:
-    """What `cost_volume` holds when it is done."""
+    """Return the size in bytes of the answer of `cost_volume`."""
     return len(fixed) * len(displacements) * math.prod(fixed.shape[2:]) * fixed.element_size()
 
 
 def box_mean(values: Tensor, window: int) -> Tensor:
-    """The mean over an odd cubic window about each voxel, cut off at the border."""
+    """Return the mean over an odd cubic window about each voxel; windows are cut off at the border."""
     return box_sum(values, window) / box_sum(torch.ones_like(values[:1, :1]), window)
 
 
 def pooled(values: Tensor, factor: int) -> Tensor:
-    """Means of blocks of `factor` voxels along each axis; what is left at the end of an axis is dropped."""
+    """Return the means of blocks of `factor` voxels along each axis, without an incomplete block at its end."""
     return (F.avg_pool2d if values.ndim == 4 else F.avg_pool3d)(values, factor)
 
 
 def unpooled(field: Tensor, factor: int, shape: Sequence[int], finer: int = 1, strided: bool = False) -> Tensor:
-    """A displacement `(B, d, …)` on what `pooled` makes by `factor`, on what it makes by `finer` of the same image.
+    """Interpolate a displacement from the grid of blocks of `factor` voxels to the grid of blocks of `finer` voxels.
 
-    Interpolated, in the voxels of the answer, `(B, d, *shape)`; beyond the outermost blocks the last value goes on.
-    `strided`: of an image whose every factor-th voxel was kept, the first among them, as strided convolutions do.
+    Args:
+        field: `(B, d, …)` in voxels of the coarse grid, as `pooled` makes it from an image.
+        factor: voxels of the image per block of `field`.
+        shape: of the answer.
+        finer: voxels of the image per block of the answer.
+        strided: `field` belongs to every factor-th voxel, the first among them, as after strided convolutions, in place
+            of the means of blocks.
+
+    Returns:
+        `(B, d, *shape)` in voxels of the finer grid; beyond the outermost blocks the last value goes on.
     """
     first, middle = (0.0, 0.0) if strided else ((factor - 1) / 2, (finer - 1) / 2)
     axes = [(torch.arange(n, dtype=field.dtype, device=field.device) * finer + middle - first) / factor for n in shape]

@@ -5,7 +5,9 @@ from torch import Tensor
 
 
 def jacobian(displacement: Tensor) -> Tensor:
-    """Derivatives of x + u(x), `(B, d, d, *spatial)`: entry `[:, a, b]` is ∂φ_a/∂x_b, central, at the border one-sided.
+    """Return the derivatives of x + u(x), `(B, d, d, *spatial)`.
+
+    Entry `[:, a, b]` is ∂φ_a/∂x_b, by central differences, one-sided at the border.
 
     `displacement` is `(B, d, *spatial)` in voxels.
     """
@@ -16,7 +18,7 @@ def jacobian(displacement: Tensor) -> Tensor:
 
 
 def determinant(matrices: Tensor) -> Tensor:
-    """Determinants of `(B, d, d, *spatial)`, `(B, 1, *spatial)`, in closed form for d = 2 and 3.
+    """Return the determinants `(B, 1, *spatial)` of `(B, d, d, *spatial)`, in closed form for d = 2 and 3.
 
     Raises:
         ValueError: matrices neither 2 × 2 nor 3 × 3.
@@ -35,7 +37,7 @@ def determinant(matrices: Tensor) -> Tensor:
 
 
 def cofactors(matrices: Tensor) -> Tensor:
-    """det(A) A⁻ᵀ of `(B, d, d, *spatial)`, in closed form for d = 2 and 3.
+    """Return the cofactors det(A) A⁻ᵀ of `(B, d, d, *spatial)`, in closed form for d = 2 and 3.
 
     Raises:
         ValueError: matrices neither 2 × 2 nor 3 × 3.

@@ -1,4 +1,4 @@
-"""Geodesic shooting: EPDiff by the momentum that its flow carries along."""
+"""Geodesic shooting: EPDiff, solved by transporting the initial momentum along the flow."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ FLATTEST = 0.01  # det Dφ, below which a flow is lost whatever is done
 
 
 def carried(momentum: Tensor, displacement: Tensor) -> Tensor:
-    """Ad*: a momentum, which is dual to velocities, carried along by φ = id + u.
+    """Carry a momentum, which is dual to velocities, along φ = id + u: the coadjoint action Ad*.
 
     m ↦ det(Dφ⁻¹) (Dφ⁻¹)ᵀ m ∘ φ⁻¹, without the inverse: each voxel's share (Dφ)⁻ᵀ m is laid down where φ puts it. So m,
-    which may be as rough as any noise, is never interpolated: it meets velocities only, and those are smooth.
+    which may be as rough as noise, is never interpolated; only velocities are, and these are smooth.
 
     Args:
         momentum: `(B, d, *spatial)`, covectors per voxel.
@@ -37,19 +37,19 @@ def shoot(
     scheme: Scheme = midpoint,
     frugal: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The geodesic that begins with `velocity`: ∂φ/∂t = vₜ ∘ φ with vₜ = K Ad*φ K⁻¹ v₀, from φ = id to time 1.
+    """Compute the geodesic that begins with `velocity`: ∂φ/∂t = vₜ ∘ φ with vₜ = K Ad*φ K⁻¹ v₀, from φ = id to time 1.
 
-    Miller, Trouvé & Younes 2006: along a geodesic the momentum is conserved, which is EPDiff integrated once. So no
-    momentum, with its many derivatives, is differentiated. ⟨vₜ, K⁻¹ vₜ⟩ stays, but for what linear interpolation takes:
-    of a wave of k radians per voxel up to k²/4 of its square, along each axis.
+    Miller, Trouvé & Younes 2006: along a geodesic the momentum is conserved, which is EPDiff integrated once. So the
+    momentum, with its many derivatives, is never differentiated. ⟨vₜ, K⁻¹ vₜ⟩ is conserved, but for the loss by linear
+    interpolation: for a wave of k radians per voxel up to k²/4 of its square, along each axis.
 
     Args:
         velocity: v₀, `(B, d, *spatial)` in voxels per unit of time.
         kernel: K.
         spacing: edges of a voxel in mm.
-        steps: in time.
+        steps: number of steps in time.
         scheme: `midpoint`, or `euler`.
-        frugal: as of `flow`.
+        frugal: as in `flow`.
 
     Returns:
         The velocities of the steps, `(steps, B, d, *spatial)`, and the displacement of φ at time 1.
@@ -64,5 +64,5 @@ def shoot(
 
 
 def transported(velocity: Tensor, displacement: Tensor, kernel: Kernel, spacing: Sequence[float]) -> Tensor:
-    """K Ad*φ K⁻¹ v₀, for φ = id + u: the velocity that the geodesic which began with v₀ has where its flow is φ."""
+    """Return K Ad*φ K⁻¹ v₀: the velocity that the geodesic of v₀ has when its flow is φ = id + u."""
     return kernel.smooth(carried(kernel.sharpen(velocity, spacing), displacement), spacing)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shifts:
-    """The whole shifts at which two arrays overlap enough, and the padding that keeps them apart from all others.
+    """The whole shifts at which two arrays overlap enough, and the padding that keeps them from wrapping onto others.
 
     At shift χ, voxel x of `a` lies on voxel x + χ of `b`. Arrays of n and m voxels that overlap by at least o need
-    n + m − o voxels: then the shifts with less overlap wrap onto each other only.
+    n + m − o voxels: then only shifts with less overlap wrap onto each other.
 
     Attributes:
         a: shape of the first array.
@@ -38,22 +38,22 @@ class Shifts:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How many shifts there are along each axis."""
+        """Number of shifts along each axis."""
         return tuple(n + m - 2 * o + 1 for n, m, o in zip(self.a, self.b, self.overlap, strict=True))
 
     @property
     def padded(self) -> tuple[int, ...]:
-        """The shape of the transforms: quick to compute, and large enough."""
+        """Shape of the zero-padded arrays: large enough, and quick to transform."""
         return tuple(next_fast_len(n + m - o, True) for n, m, o in zip(self.a, self.b, self.overlap, strict=True))
 
 
 def spectrum(parts: Tensor, shifts: Shifts) -> Tensor:
-    """Real FFTs of `(…, *spatial)` over the spatial axes, zero-padded to `shifts.padded`."""
+    """Return real FFTs of `(…, *spatial)` over the spatial axes, zero-padded to `shifts.padded`."""
     return torch.fft.rfftn(parts, s=shifts.padded, dim=_spatial(shifts))
 
 
 def product(mirrored: Tensor, b: Tensor) -> Tensor:
-    """The spectrum of a correlation, `(B, *half)`, summed over parts.
+    """Return the spectrum of a correlation, `(B, *half)`, summed over parts.
 
     Args:
         mirrored: conjugate spectra of the parts of a, `(K, *half)`.
@@ -66,7 +66,7 @@ def product(mirrored: Tensor, b: Tensor) -> Tensor:
 
 
 def correlation(spectra: Tensor, shifts: Shifts) -> Tensor:
-    """Spectra of correlations `(…, *half)` to values at the shifts from `shifts.first` on, `(…, *shifts.shape)`."""
+    """Return correlations at the shifts from `shifts.first` on, `(…, *shifts.shape)`, of their spectra `(…, *half)`."""
     out = torch.fft.irfftn(spectra, s=shifts.padded, dim=_spatial(shifts))
     for axis, (first, count) in enumerate(zip(shifts.first, shifts.shape, strict=True), -len(shifts.a)):
         negative = out.narrow(axis, out.shape[axis] + first, -first)
@@ -75,7 +75,7 @@ def correlation(spectra: Tensor, shifts: Shifts) -> Tensor:
 
 
 def cross_correlation(a: Tensor, b: Tensor, overlap: int | tuple[int, ...] = 1) -> Tensor:
-    """Σ_k Σ_x a_k(x) b_k(x + χ) at all whole shifts χ, summed over the parts k in the Fourier domain.
+    """Return Σ_k Σ_x a_k(x) b_k(x + χ) at all whole shifts χ, summed over the parts k in the Fourier domain.
 
     Args:
         a: parts `(K, *spatial)`.

@@ -7,7 +7,7 @@ CHUNK = 2048  # points at once, so that the distances of a large cloud are never
 
 
 def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` of `others` nearest to each point: distances and indices, `(N, k)`, nearest first.
+    """Find the `k` of `others` nearest to each point: distances and indices, `(N, k)`, nearest first.
 
     Args:
         points: `(N, d)`.
@@ -25,7 +25,7 @@ def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def neighbours(points: Tensor, k: int) -> Tensor:
-    """Indices `(N, k)` of the `k` nearest other points of each point of a cloud `(N, d)`."""
+    """Return indices `(N, k)` of the `k` nearest other points of each point of a cloud `(N, d)`."""
     index = nearest(points, points, k + 1)[1]
     own = index == torch.arange(len(points), device=index.device)[:, None]
     own[:, -1] |= ~own.any(1)  # points that coincide may hide the point itself
@@ -33,23 +33,23 @@ def neighbours(points: Tensor, k: int) -> Tensor:
 
 
 def pairs(index: Tensor) -> Tensor:
-    """The edges of neighbours `(N, k)` as pairs of points `(E, 2)`, the lower first, each once, in order."""
+    """Return the edges between neighbours `(N, k)` as pairs of points `(E, 2)`: each once, the lower first, sorted."""
     one = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
     both = torch.stack([torch.minimum(one, index), torch.maximum(one, index)], -1).view(-1, 2)
     return both.unique(dim=0)
 
 
 def edge_features(values: Tensor, index: Tensor) -> Tensor:
-    """Along each edge the difference of the neighbour to the point, then the point: `(N, C)` to `(N, k, 2C)`."""
+    """Return, along each edge, the neighbour's values less the point's, then the point's: `(N, C)` to `(N, k, 2C)`."""
     own = values[:, None].expand(-1, index.shape[1], -1)
     return torch.cat([gather_rows(values, index) - own, own], -1)
 
 
 def laplacian(values: Tensor, index: Tensor) -> Tensor:
-    """The mean of the neighbours less the point's own value, `(N, C)`."""
+    """Return the mean of the neighbours' values less the point's own, `(N, C)`."""
     return gather_rows(values, index).mean(1) - values
 
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
-    """The values `(N, …)` at indices `(M, k)`: `(M, k, …)`; gradients add up in a fixed order."""
+    """Gather the rows of values `(N, …)` at indices `(M, k)`: `(M, k, …)`; gradients add up in a fixed order."""
     return values.index_select(0, index.reshape(-1)).view(*index.shape, *values.shape[1:])

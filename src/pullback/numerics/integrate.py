@@ -16,19 +16,19 @@ Scheme = Callable[[Moving, float, float, Tensor], tuple[Tensor, Tensor]]
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The displacement of `(id + outer) ∘ (id + inner)`; `outer` is continued beyond its border by its border value."""
+    """Return the displacement of `(id + outer) ∘ (id + inner)`; beyond its border `outer` repeats its border value."""
     where = voxels(tuple(inner.shape[2:]), inner) + inner
     return inner + sample(outer, where, padding="border")
 
 
 def euler(velocity: Moving, t: float, step: float, u: Tensor) -> tuple[Tensor, Tensor]:
-    """A step along the velocity at its beginning: of first order."""
+    """Step along the velocity at the beginning of the step: first order."""
     v = velocity(t, u)
     return u + step * _carried(v, u), v
 
 
 def midpoint(velocity: Moving, t: float, step: float, u: Tensor) -> tuple[Tensor, Tensor]:
-    """A step along the velocity half-way, in time and in space: of second order, at twice the cost."""
+    """Step along the velocity half-way, in time and in space: second order, at twice the cost."""
     half = u + step / 2 * _carried(velocity(t, u), u)
     v = velocity(t + step / 2, half)
     return u + step * _carried(v, half), v
@@ -37,15 +37,15 @@ def midpoint(velocity: Moving, t: float, step: float, u: Tensor) -> tuple[Tensor
 def flow(
     velocity: Moving, start: Tensor, steps: int, scheme: Scheme = midpoint, frugal: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """φ at time 1 of ∂φ/∂t = vₜ ∘ φ, where vₜ may depend on φ itself, in equal steps from time 0 on.
+    """Integrate ∂φ/∂t = vₜ ∘ φ from time 0 to time 1 in equal steps; vₜ may depend on φ itself.
 
     Args:
         velocity: `velocity(t, u)` is vₜ on the grid, `(B, d, *spatial)` in voxels per unit of time; u is the
             displacement of φ so far. Beyond the border it is continued by its border value.
         start: the displacement at time 0.
-        steps: how many.
+        steps: number of steps.
         scheme: `euler` or `midpoint`.
-        frugal: each step is computed again for the gradient, so that only displacements are kept, one for each step.
+        frugal: compute each step again for the gradient, so that only one displacement per step is kept.
 
     Returns:
         The displacement at time 1, and the velocities that the steps took, `(steps, B, d, *spatial)`.
@@ -59,14 +59,14 @@ def flow(
 
 
 def _carried(velocity: Tensor, u: Tensor) -> Tensor:
-    """The velocity at x + u(x)."""
+    """Return the velocity at x + u(x)."""
     return sample(velocity, voxels(tuple(u.shape[2:]), u) + u, padding="border")
 
 
 def exponential(velocity: Tensor, squarings: int = 7, scheme: Scheme = euler) -> Tensor:
-    """The displacement of the flow of a stationary velocity at time 1, by scaling and squaring.
+    """Return the displacement of the flow of a stationary velocity at time 1, by scaling and squaring.
 
-    Arsigny et al. 2006; 7 squarings as VoxelMorph (Dalca et al. 2018). The small flow that is squared is one step of
+    Arsigny et al. 2006; 7 squarings as in VoxelMorph (Dalca et al. 2018). The small flow that is squared is one step of
     `scheme`.
     """
     small = velocity / 2**squarings
@@ -79,11 +79,11 @@ def exponential(velocity: Tensor, squarings: int = 7, scheme: Scheme = euler) ->
 
 
 def invert(displacement: Tensor, tolerance: float = 1e-3, iterations: int = 100) -> Tensor:
-    """The displacement `w` with `(id + u) ∘ (id + w) = id`, by the fixed point `w ← −u(x + w)`.
+    """Return the displacement `w` with `(id + u) ∘ (id + w) = id`, by the fixed point `w ← −u(x + w)`.
 
-    Chen et al. 2008. Converges where `u` is a contraction (steps are halved when the residual grows, which reaches
-    somewhat further); voxels whose residual does not exceed `tolerance` voxels are done, and the others go on. Where
-    `u` folds there is no inverse and the residual stays: measure it with `compose`.
+    Chen et al. 2008. It converges where `u` is a contraction, and somewhat further, for steps are halved when the
+    residual grows. Voxels whose residual does not exceed `tolerance` voxels are done, and the others go on. Where `u`
+    folds there is no inverse and the residual stays: measure it with `compose`.
     """
     grid = voxels(tuple(displacement.shape[2:]), displacement).flatten(1)[None]
     inverse = -displacement.flatten(2)

@@ -1,4 +1,4 @@
-"""Kernels: inner products of velocities, ⟨v, K⁻¹ v⟩, by what smooths a momentum into its velocity."""
+"""Kernels K that smooth a momentum into its velocity, and so define an inner product of velocities, ⟨v, K⁻¹ v⟩."""
 
 import math
 from abc import ABC, abstractmethod
@@ -21,29 +21,30 @@ ITERATIONS = 2000
 
 
 class Kernel(ABC):
-    """K, symmetric and positive: velocities are in voxels, `(B, d, *spatial)`, and so are the momenta dual to them.
+    """A symmetric positive operator K from momenta to velocities, both `(B, d, *spatial)` in voxels.
 
-    Lengths are told in a `unit`: `"voxel"` of the grid, `"mm"`, or `"side"` of the grid, each axis being one long. A
-    velocity of v voxels is S v units, S the edges of a voxel, and its square in the norm is ⟨S v, L S v⟩: its momentum
-    is S L S v. So a motion has one length, whatever the voxels, and axes of unlike voxels are weighed alike.
+    Lengths are measured in a `unit`: `"voxel"` of the grid, `"mm"`, or `"side"` of the grid, each axis being one long.
+    A velocity of v voxels is S v units, with S the edges of a voxel; its squared norm is ⟨S v, L S v⟩ with L = K⁻¹ in
+    that unit, and its momentum is S L S v. So a motion has one length, whatever the voxels, and axes of unlike voxels
+    are weighed alike.
     """
 
     unit: str
 
     @abstractmethod
     def smooth(self, momentum: Tensor, spacing: Sequence[float]) -> Tensor:
-        """K: the velocity of a momentum, on a grid whose voxels have edges of `spacing` mm."""
+        """Return K m, the velocity of a momentum, on a grid whose voxels have edges of `spacing` mm."""
 
     @abstractmethod
     def sharpen(self, velocity: Tensor, spacing: Sequence[float]) -> Tensor:
-        """K⁻¹: the momentum of a velocity."""
+        """Return K⁻¹ v, the momentum of a velocity, on a grid whose voxels have edges of `spacing` mm."""
 
     @abstractmethod
     def gain(self, shape: Sequence[int], spacing: Sequence[float]) -> float:
-        """What K makes of the smoothest there is, in its unit: more of nothing."""
+        """Return the greatest gain of K, in its unit: that of the smoothest momenta."""
 
     def edges(self, shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, ...]:
-        """Those of a voxel in the kernel's unit."""
+        """Return the edges of a voxel in the kernel's unit."""
         if self.unit == "side":
             return tuple(1 / n for n in shape)
         return tuple(map(float, spacing)) if self.unit == "mm" else (1.0,) * len(shape)
@@ -51,15 +52,15 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class Sobolev(Kernel):
-    """K⁻¹ = (γ − αΔ)^power on velocities that vanish on the border, mode by sine mode.
+    """The kernel with K⁻¹ = (γ − αΔ)^power on velocities that vanish on the border, applied to each sine mode.
 
-    Beg et al. 2005. Δ is the stencil of 2d + 1 points. What a velocity or momentum is on the border counts for nothing.
+    Beg et al. 2005. Δ is the stencil of 2d + 1 points. Values of a velocity or momentum on the border are ignored.
     Flows are smooth and invertible where power > d/2 + 1 and α > 0.
 
     Attributes:
         alpha: squared length in `unit`.
         power: of the operator in ⟨v, (γ − αΔ)^power v⟩.
-        gamma: what is left for a constant velocity.
+        gamma: weight of a constant velocity.
         unit: `"voxel"`, `"mm"` or `"side"`.
 
     Raises:
@@ -96,16 +97,16 @@ class Sobolev(Kernel):
 
 @lru_cache(maxsize=8)
 def _gains(kernel: Sobolev, shape: tuple[int, ...], edges: tuple[float, ...], sign: int) -> np.ndarray:
-    """Of each sine mode under K⁻¹, or under K, float64: a flow asks for them at each of its steps."""
+    """Return the gain of each sine mode under K (`sign` −1) or K⁻¹ (1), float64; cached, for flows ask at each step."""
     return (kernel.gamma + kernel.alpha * eigenvalues(shape, edges).numpy()) ** (sign * kernel.power)
 
 
 @dataclass(frozen=True)
 class Gaussian(Kernel):
-    """K = Σ w G(σ), one Gaussian or a sum of several, of weight 1 each in all space; beyond the grid there is nothing.
+    """The kernel K = Σ w G(σ): a sum of Gaussians, each with integral 1 over all space; beyond the grid momenta are 0.
 
-    Bruveris et al. 2012 for sums. What momenta amount to is exact; the inverse is found step by step, for a Gaussian
-    leaves of fine detail less than any arithmetic holds.
+    Bruveris et al. 2012 for sums. K itself is exact. Its inverse is found by iteration, for a Gaussian leaves less of
+    fine detail than floating point can hold.
 
     Attributes:
         sigma: one width in `unit`, or several.
@@ -113,7 +114,7 @@ class Gaussian(Kernel):
         unit: `"voxel"`, `"mm"` or `"side"`.
 
     Raises:
-        InputError: a width or weight not above 0, as many weights as there are not widths, or no such unit.
+        InputError: a width or weight not above 0, another number of weights than of widths, or no such unit.
     """
 
     sigma: float | tuple[float, ...]
@@ -130,7 +131,7 @@ class Gaussian(Kernel):
 
     @property
     def _parts(self) -> list[tuple[float, float]]:
-        """Width and weight of each."""
+        """Width and weight of each Gaussian."""
         widths = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
         return list(zip(widths, self.weights or (1.0,) * len(widths), strict=False))
 
@@ -139,7 +140,7 @@ class Gaussian(Kernel):
         return self._blurred(momentum, edges) / _per_axis(momentum, edges) ** 2
 
     def sharpen(self, velocity: Tensor, spacing: Sequence[float]) -> Tensor:
-        """The momentum of a velocity, to a hundred-thousandth of its root mean square, by conjugate gradients.
+        """Return the momentum of a velocity by conjugate gradients, with a residual of 1e-5 of the velocity's norm.
 
         Raises:
             InputError: the velocity is rougher than any that this kernel makes.
@@ -159,7 +160,11 @@ class Gaussian(Kernel):
 
 
 class _Inverse(torch.autograd.Function):
-    """The solution m of K m = v for a symmetric positive K, which is its own gradient."""
+    """The solution m of K m = v by conjugate gradients (Hestenes & Stiefel 1952), each pair of the batch by itself.
+
+    1. m = K⁻¹ v, with K symmetric and positive.
+    2. For a gradient g by m, ⟨g, K⁻¹ dv⟩ = ⟨K⁻¹ g, dv⟩: the gradient by v is K⁻¹ g, the same solution for g.
+    """
 
     @staticmethod
     def forward(ctx, velocity, kernel: Callable[[Tensor], Tensor]):
@@ -187,7 +192,7 @@ class _Inverse(torch.autograd.Function):
 
 
 def _square(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩ of each of the batch, `(B, 1, …)`."""
+    """Return ⟨a, b⟩ for each pair of the batch, `(B, 1, …)`."""
     return (a * b).sum(tuple(range(1, a.ndim)), keepdim=True)
 
 

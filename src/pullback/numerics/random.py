@@ -1,4 +1,4 @@
-"""Where chance comes from."""
+"""Random numbers: generators by seed, and numbers by name."""
 
 import hashlib
 
@@ -9,10 +9,10 @@ from pullback.errors import InputError
 
 
 def make_generator(seed: int, *index: int) -> torch.Generator:
-    """A CPU generator of its own for each `seed` and `index`, unrelated but for zeros at the end.
+    """Return a CPU generator for a `seed` and an `index`: different ones give unrelated streams.
 
     torch seeds its CPU generator with 32 bits of the number it is given, so the numbers are mixed first. The mixing
-    takes no notice of zeros at the end: without an index, or with zeros for one, the stream is the same.
+    ignores zeros at the end: without an index, or with zeros for one, the stream is the same.
 
     Raises:
         InputError: a seed below 0.
@@ -23,5 +23,5 @@ def make_generator(seed: int, *index: int) -> torch.Generator:
 
 
 def drawn_number(seed: int, name: str) -> float:
-    """A number in [0, 1) by chance, the same for one seed and name on every machine and beside whomever."""
+    """Return a pseudorandom number in [0, 1) that depends on the seed and the name alone, on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48

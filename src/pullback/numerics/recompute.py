@@ -1,4 +1,4 @@
-"""Memory for time: what a gradient needs is made again when it is needed."""
+"""Gradient checkpointing: less memory for more time."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,10 +11,11 @@ Answer = TypeVar("Answer")
 
 
 def checkpointed(step: Callable[..., Answer], *state: Tensor) -> Answer:
-    """`step(*state)`, of which only `state` is kept for the gradient; the rest is computed once more in its backward.
+    """Return `step(*state)`, of which only `state` is kept for the gradient.
 
-    The gradient is the same to the bit, and reaches what `step` holds besides. The step must be repeatable: it draws
-    nothing. Where no gradients are recorded it is called as it is.
+    The step is computed once more in the backward pass. The gradient is the same to the bit, and also reaches tensors
+    that `step` holds itself. The step must be repeatable: it draws no random numbers. Where no gradients are recorded,
+    it is called directly.
     """
     if not torch.is_grad_enabled():
         return step(*state)

@@ -1,29 +1,24 @@
-"""Rotations of the plane and of space, `(N, d, d)` float64."""
+"""Rotations of the plane and of space, `(N, d, d)`: drawn at random, compared, and made from other parameters."""
 
 import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def uniform(ndim: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` rotations drawn uniformly over the whole group: by an angle in 2-D, by a unit quaternion in 3-D."""
+    """Draw `count` rotations uniformly over the whole group: by an angle in 2-D, by a unit quaternion in 3-D."""
     if ndim == 2:
         return planar(2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64))
     quaternion = torch.randn(count, 4, generator=generator, dtype=torch.float64)
-    w, x, y, z = (quaternion / quaternion.norm(dim=1, keepdim=True)).unbind(1)
-    rows = (
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
-    )
-    return torch.stack(rows, 1)
+    return of_quaternion(quaternion)
 
 
 def nearby(rotations: Tensor, count: int, degrees: float, generator: torch.Generator) -> Tensor:
-    """`count` rotations close to the given ones, which take turns.
+    """Draw `count` rotations close to the given ones, which are taken in turn.
 
-    Each is turned further about the axes x, y and z one after the other, by angles drawn from U(−degrees, degrees);
+    Each is rotated further about the axes x, y and z, one after the other, by angles drawn from U(−degrees, degrees);
     in 2-D by one such angle.
     """
     ndim = rotations.shape[-1]
@@ -41,14 +36,58 @@ def nearby(rotations: Tensor, count: int, degrees: float, generator: torch.Gener
 
 
 def planar(angle: Tensor) -> Tensor:
-    """Rotations of the plane, from the first axis towards the second, by angles `(N,)` in radians."""
+    """Return rotations of the plane, from the first axis towards the second, by angles `(N,)` in radians."""
     c, s = angle.cos(), angle.sin()
     return torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1)
 
 
 def angles_between(a: Tensor, b: Tensor) -> Tensor:
-    """The angles in degrees, 0 … 180, of the rotations that take `a` to `b`; `(…, d, d)` each."""
+    """Return the angles in degrees, 0 … 180, of the rotations that take `a` to `b`; `(…, d, d)` each."""
     ndim = a.shape[-1]
     trace = (a * b).sum((-2, -1))
     cosine = trace / 2 if ndim == 2 else (trace - 1) / 2
     return torch.rad2deg(cosine.clamp(-1, 1).acos())
+
+
+def of_quaternion(quaternion: Tensor) -> Tensor:
+    """Return rotations `(N, 3, 3)` of quaternions `(N, 4)`, w x y z, of any length but 0."""
+    w, x, y, z = F.normalize(quaternion, dim=1).unbind(1)
+    rows = (
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], 1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], 1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1),
+    )
+    return torch.stack(rows, 1)
+
+
+def of_vector(vector: Tensor) -> Tensor:
+    """Return rotations of vectors `(N, 3)`, an axis times an angle in radians, or of angles `(N, 1)` in 2-D."""
+    if vector.shape[1] == 1:
+        return planar(vector[:, 0])
+    x, y, z = vector.unbind(1)
+    zero = torch.zeros_like(x)
+    rows = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1)
+    return torch.linalg.matrix_exp(rows.view(-1, 3, 3))
+
+
+def of_euler(angles: Tensor) -> Tensor:
+    """Return rotations about the fixed axes x, y and z, one after the other, by angles `(N, 3)` in radians.
+
+    Angles `(N, 1)` give rotations in 2-D.
+    """
+    if angles.shape[1] == 1:
+        return planar(angles[:, 0])
+    x, y, z = (of_vector(angles[:, n : n + 1] * torch.eye(3).to(angles)[n]) for n in range(3))
+    return z @ y @ x
+
+
+def of_six(numbers: Tensor) -> Tensor:
+    """Return rotations `(N, 3, 3)` from six numbers `(N, 6)` (Zhou et al. 2019).
+
+    They are the first two columns less those of the identity, which are made orthonormal one after the other.
+    """
+    first = numbers[:, :3] + numbers.new_tensor([1, 0, 0])
+    second = numbers[:, 3:] + numbers.new_tensor([0, 1, 0])
+    x = F.normalize(first, dim=1)
+    y = F.normalize(second - (x * second).sum(1, keepdim=True) * x, dim=1)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], 2)

@@ -1,4 +1,4 @@
-"""Values between voxels. The only room that calls `grid_sample`."""
+"""Interpolation between voxels. This is the only module that calls `grid_sample`."""
 
 import functools
 import itertools
@@ -13,13 +13,13 @@ from pullback.numerics.separable import apply_along
 
 
 def voxels(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """The voxel coordinates of a grid, `(d, *shape)`, in the dtype and on the device of `like`."""
+    """Return the voxel coordinates of a grid, `(d, *shape)`, in the dtype and on the device of `like`."""
     axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "zeros") -> Tensor:
-    """Values at voxel coordinates.
+    """Interpolate values at voxel coordinates.
 
     Args:
         values: `(B, C, *spatial)`; a batch of one serves every batch of `where`.
@@ -57,7 +57,7 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
 
 
 def scatter(values: Tensor, where: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Values laid down at voxel coordinates, each shared among the voxels about it: the adjoint of linear `sample`.
+    """Lay values down at voxel coordinates, each shared among the voxels around it: the adjoint of linear `sample`.
 
     ⟨scatter(p, x, shape), v⟩ = ⟨p, sample(v, x, padding="border")⟩, so sums are kept. Its gradient, by the values and
     by the coordinates, cannot be differentiated again.
@@ -74,7 +74,12 @@ def scatter(values: Tensor, where: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class _Scatter(torch.autograd.Function):
-    """Its backward is `sample`, which is quick; of the forward nothing is kept but what came in."""
+    """`scatter` with a backward by `sample`, of which only the inputs are kept.
+
+    1. With S(x) the matrix of linear interpolation at x, scatter(p, x) = S(x)ᵀ p.
+    2. For a gradient g by the answer, ⟨g, S(x)ᵀ dp⟩ = ⟨S(x) g, dp⟩: the gradient by p is `sample(g, x)`.
+    3. By x it is that of ⟨S(x) g, p⟩, which torch derives from `sample(g, x)`.
+    """
 
     @staticmethod
     def forward(ctx, values, where, shape):
@@ -137,7 +142,7 @@ def _nearest(values: Tensor, where: Tensor, padding: str) -> Tensor:
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """`(B, C, N)` values at integer voxels `(B, d, N)`, indices clamped to the grid."""
+    """Return values `(B, C, N)` at integer voxels `(B, d, N)`; indices are clamped to the grid."""
     flat = torch.zeros_like(index[:, 0])
     for axis, n in enumerate(values.shape[2:]):
         flat = flat * n + index[:, axis].clamp(0, n - 1)
@@ -163,7 +168,7 @@ def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
 
 
 def _four(at: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Four neighbours along an axis of `n` voxels, mirrored at its ends: their part of a flat index, and weights."""
+    """Return four neighbours along an axis of `n` voxels, mirrored at its ends: parts of a flat index, and weights."""
     base = torch.floor(at)
     t = (at - base).to(dtype)
     weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
@@ -173,7 +178,7 @@ def _four(at: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Ten
 
 
 def _spline_filter(n: int) -> Tensor:
-    """The matrix that turns `n` samples into cubic B-spline coefficients with mirrored borders."""
+    """Return the matrix that turns `n` samples into cubic B-spline coefficients with mirrored borders."""
     if n == 1:
         return torch.ones(1, 1, dtype=torch.float64)
     band = torch.diag(torch.full((n,), 4.0, dtype=torch.float64))

@@ -11,10 +11,10 @@ from pullback.numerics.separable import apply_along
 
 
 def box_sum(values: Tensor, window: int) -> Tensor:
-    """The sum over an odd cubic window about each voxel; beyond the border there is nothing to add.
+    """Return the sum over an odd cubic window about each voxel; beyond the border values are 0.
 
-    Sums of 1, 2, 4, … neighbours are doubled until the window is full: about `2 log2(window)` additions per axis, of
-    terms of one size, so that float32 loses nothing to cancellation as it does in running sums.
+    Sums of 1, 2, 4, … neighbours are doubled until the window is full: about `2 log2(window)` additions per axis. All
+    terms are of one size, so float32 loses nothing to cancellation, as it does in running sums.
 
     Args:
         values: `(B, C, *spatial)`.
@@ -47,7 +47,7 @@ def _running(values: Tensor, axis: int, window: int) -> Tensor:
 
 
 def cross_mean(values: Tensor) -> Tensor:
-    """The mean of each voxel of `(B, C, *spatial)` and its neighbours along the axes; the border is continued."""
+    """Return the mean of each voxel of `(B, C, *spatial)` and its neighbours along the axes; the border is repeated."""
     total = values
     for axis in range(2, values.ndim):
         first, last = values.narrow(axis, 0, 1), values.narrow(axis, values.shape[axis] - 1, 1)
@@ -58,10 +58,10 @@ def cross_mean(values: Tensor) -> Tensor:
 
 
 def gaussian_sum(values: Tensor, sigma: float | Sequence[float], reach: int) -> Tensor:
-    """The sum about each voxel of `(B, C, *spatial)`, weighted by a Gaussian that is cut off `reach` voxels away.
+    """Return the sum about each voxel of `(B, C, *spatial)`, weighted by a Gaussian cut off `reach` voxels away.
 
-    The weights of a whole window add up to 1; beyond the border there is nothing to add. `sigma` is in voxels, one for
-    all axes or one each.
+    The weights of a whole window add up to 1; beyond the border values are 0. `sigma` is in voxels, one for all axes or
+    one each.
     """
     for axis, (n, width) in enumerate(zip(values.shape[2:], _each(sigma, values), strict=True)):
         whole = _bells(2 * reach + 1, width, reach)[reach].sum()
@@ -70,7 +70,7 @@ def gaussian_sum(values: Tensor, sigma: float | Sequence[float], reach: int) -> 
 
 
 def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
-    """Gaussian smoothing of `(B, C, *spatial)`, cut off at 4 sigma, normalised at the border.
+    """Smooth `(B, C, *spatial)` by a Gaussian, cut off at 4 sigma and normalised at the border.
 
     Args:
         values: `(B, C, *spatial)`.
@@ -83,12 +83,15 @@ def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
 
 
 def antialiased(values: Tensor, ratios: Sequence[float]) -> Tensor:
-    """Smoothed along axes whose voxels are to grow by `ratios`: a voxel's width at half height becomes the new one."""
+    """Smooth values before their voxels grow by `ratios` along each axis.
+
+    The Gaussian widens a voxel's own width at half height to that of the new voxel; axes whose voxels shrink stay.
+    """
     return gaussian(values, [max(ratio * ratio - 1, 0.0) ** 0.5 / 2.355 for ratio in ratios])
 
 
 def _each(sigma: float | Sequence[float], values: Tensor) -> Sequence[float]:
-    """One for each spatial axis."""
+    """Return one sigma for each spatial axis."""
     return [float(sigma)] * (values.ndim - 2) if isinstance(sigma, int | float) else sigma
 
 
@@ -98,7 +101,7 @@ def _gaussian_matrix(n: int, sigma: float) -> Tensor:
 
 
 def _bells(n: int, sigma: float, reach: int) -> Tensor:
-    """A Gaussian of height 1 about each of `n` voxels, `(n, n)`, cut off `reach` voxels away."""
+    """Return a Gaussian of height 1 about each of `n` voxels, `(n, n)`, cut off `reach` voxels away."""
     at = torch.arange(n, dtype=torch.float64)
     distance = (at[:, None] - at).abs()
     return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance <= reach)

@@ -1,4 +1,4 @@
-"""From scattered values to values anywhere."""
+"""Thin-plate splines: smooth functions through scattered values."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ CHUNK = 16384  # points at once
 
 @dataclass(frozen=True, eq=False)
 class Spline:
-    """The smoothest function near the given values: the thin-plate spline, kernel r² log r in 2-D and r in 3-D.
+    """The smoothest function near given values: the thin-plate spline, with the kernel r² log r in 2-D and r in 3-D.
 
-    It has the least ∫ |∇²f|² (Duchon 1977) and goes through the values where `smoothing` is 0; affine values are met
-    exactly whatever the smoothing.
+    It minimises ∫ |∇²f|² (Duchon 1977) and goes through the values where `smoothing` is 0; affine functions are
+    reproduced exactly, whatever the smoothing.
 
     Attributes:
-        points: `(N, d)`, no two the same where `smoothing` is 0.
+        points: `(N, d)`, all different where `smoothing` is 0.
         weights: `(N + 1 + d, C)`: of the kernels, then of 1 and the coordinates.
     """
 
@@ -24,7 +24,7 @@ class Spline:
     weights: Tensor
 
     def __call__(self, where: Tensor) -> Tensor:
-        """At `(M, d)`: `(M, C)`."""
+        """Return the values `(M, C)` at points `(M, d)`."""
         kernels, rest = self.weights.split([len(self.points), 1 + self.points.shape[1]])
         parts = [_kernel(part, self.points) @ kernels + _affine(part) @ rest for part in where.split(CHUNK)]
         return torch.cat(parts)
@@ -52,7 +52,7 @@ class Knots:
         self._matrix[:n, n:], self._matrix[n:, :n] = affine, affine.mT
 
     def spline(self, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
-        """The spline of values `(N, C)`.
+        """Return the spline through or near values `(N, C)`.
 
         Args:
             smoothing: in units of the points' coordinates (2-D: squared); the larger, the nearer to an affine function;
@@ -65,17 +65,17 @@ class Knots:
         return Spline(self.points, torch.linalg.solve(matrix, right))
 
     def at(self, spline: Spline) -> Tensor:
-        """What one of the splines says at the points themselves, `(N, C)`."""
+        """Return the values `(N, C)` of one of the splines at the points themselves."""
         return self._matrix[: len(self.points)] @ spline.weights
 
 
 def spline(points: Tensor, values: Tensor, smoothing: float | Tensor = 0.0) -> Spline:
-    """One spline through points of its own: see `Knots`, which says what is expected and raised."""
+    """Return the spline of `values` `(N, C)` at points of its own; `Knots` says which are refused."""
     return Knots(points).spline(values, smoothing)
 
 
 def _kernel(where: Tensor, points: Tensor) -> Tensor:
-    """`(M, N)`, of the distances between `(M, d)` and `(N, d)`; with the sign that smoothing adds to."""
+    """Return the kernel `(M, N)` of distances between `(M, d)` and `(N, d)`, with the sign that smoothing adds to."""
     r = torch.cdist(where, points, compute_mode="donot_use_mm_for_euclid_dist")
     return r * torch.xlogy(r, r) if points.shape[1] == 2 else -r
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pullback.errors import InputError, refuse
-from pullback.recipes.lookup import Key, of_method, resolve
+from pullback.recipes.lookup import Key, resolve
 from pullback.study.recipe import Recipe, read_recipe
 
 FILES = (".yaml", ".yml", ".py")

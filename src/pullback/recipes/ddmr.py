@@ -10,7 +10,7 @@ names of their own, by which `evaluate` knows whom a network had seen before it 
 | network, batch, rate on `ixi`, `comet` | six blocks, 8, 1e-3 | the same | |
 | patience of the plateau | 10 | 10 validations, about one an epoch | |
 | length of the training | not given | 20,000 updates | |
-| rate falls, checkpoint is chosen by | the validation loss | Dice; correlation where no label is seen | so labels guide nothing there |
+| rate and checkpoint by | validation loss | Dice; correlation for `ddmr-bl-…` | labels guide nothing there |
 | other sets | | 3 or 4 blocks, coarse grids, batches of one | thousands of updates in minutes |
 """
 

@@ -11,7 +11,7 @@ The twins of `cyclical` in the paper's table 2, and the sizes of the network tha
 | channels | 32, 64, 128 | half on the sets of two cores | |
 | regularity of the refinement | not given | 3.5; on `hippocampus` 1.5 | crops deform more within their few voxels |
 | metric | MIND; NCC | MIND + 0.1 diffusion; LNCC(9) + 1 diffusion | weights are not given |
-| abdomen, pairs | 190 of 20 scans | 136 of the 17 that are not for validation; each test pair one way | the paper's 45 |
+| `abdomen` | 190 pairs of 20 scans, 45 for testing | 136 of 17; each test pair one way | three scans validate |
 | checkpoint | | the best of every 250 updates | |
 """
 

@@ -3,9 +3,9 @@
 | | paper | here | why |
 |---|---|---|---|
 | steps of the label | 10 of Adam, 0.1 voxel at first | the same | |
-| ε of that Adam | 1e-8 in its code | `FieldAdam()`, theirs at their images' size | on small images labels were too smooth |
+| ε of that Adam | 1e-8 in its code | `FieldAdam()`: theirs at their size | else labels of small images are too smooth |
 | decay of the step | as the learning rate, in its code | the same (`fading`) | |
-| weight decay 0.02 | "as suggested in VoxelMorph" | 0.02 × diffusion of the guess | VoxelMorph suggests that, and no decay of weights |
+| weight decay of 0.02 | "as suggested in VoxelMorph" | 0.02 × diffusion of the guess | VoxelMorph suggests that |
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ Numbers that all networks of one data set share, whatever supervises them; `ofg`
 
 | | paper (Xin et al. 2024) | here | why |
 |---|---|---|---|
-| updates on its sets | 500 epochs | as many | an epoch of `oasis` and `abdomen` has two updates a subject, as its code |
+| updates on its sets | 500 epochs | as many | of `oasis` and `abdomen` two updates a subject, as its code |
 | batch | 1 | 1 | |
 | learning rate | 1e-4, falling | 1e-4, `Poly` | as its code |
 | optimiser | Adam | Adam; its code: with AMSGrad | |

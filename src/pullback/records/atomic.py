@@ -14,9 +14,9 @@ TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{16}(\.\w+){0,2}", re.DOTALL)
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write to a temporary name next to `path` that becomes `path` when all went well, and goes when it did not.
+    """Write to a temporary name next to `path`, which becomes `path` when all went well, and else is removed.
 
-    Who may read the file is left to the umask, whatever the permissions with which its writer makes files.
+    The umask decides who may read the file, whatever the permissions with which its writer makes files.
 
     Raises:
         InputError: the folder cannot be made or written to, or writing fails; what was at `path` is still there.
@@ -43,5 +43,5 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Return what a process that was killed within `atomic_write` left in a folder."""
+    """Return the temporary files that a process killed within `atomic_write` left in a folder."""
     return [path for path in folder.glob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file()]

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks, so that one process at a time works in a folder."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from pullback.errors import InputError
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the system lets go of it however this one ends.
+    """Lock a folder against other processes; the system releases the lock however this process ends.
 
-    The folder is made where there is none, and goes again if nothing was left in it.
+    The folder is made where it does not exist, and removed again if nothing was left in it.
 
     Raises:
         InputError: another process is at work in the folder, or it cannot be written to.
@@ -42,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _acquire(lock: FileLock, folder: Path) -> None:
-    """Lock a folder, which is made again where one who leaves takes it away in between.
+    """Lock a folder, which is made again where another process removes it in between.
 
     Raises:
         Timeout: another process holds the lock.

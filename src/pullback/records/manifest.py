@@ -1,4 +1,4 @@
-"""What a result needs to be believed later: versions, machine, memory."""
+"""Manifests: the versions, machine and memory that make a result credible later."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning-fabri
 
 
 def manifest() -> dict[str, object]:
-    """Versions, machine and moment of this process."""
+    """Return the versions, machine and time of this process."""
     return {
         "pullback": version("pullback"),
         "python": platform.python_version(),
@@ -32,9 +32,9 @@ def manifest() -> dict[str, object]:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory this process has held, in MB: of `device` where that is an accelerator, else resident.
+    """Return the most memory that this process has held, in MB, on `device` or, for a CPU, resident.
 
-    Since its start, or where the system can tell, since `forget_peak_memory`.
+    It counts since the start of the process, or where the system can tell, since `forget_peak_memory`.
     """
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device) / 1e6

@@ -1,4 +1,4 @@
-"""Optimisers over one pair, and where they begin."""
+"""Optimisers over one pair, and the initial transforms that they start from."""
 
 from pullback.solvers.belief_propagation import BeliefPropagation
 from pullback.solvers.chain import Chain, Refine, chain, timed

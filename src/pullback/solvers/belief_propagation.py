@@ -1,4 +1,4 @@
-"""Discrete displacements of a cloud of points that agree along its graph."""
+"""Discrete displacements of a cloud of points, regularised along its graph by belief propagation."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,27 @@ AT_ONCE = 2**18  # costs of pairs of candidates at once: what stays in a process
 
 @dataclass(frozen=True)
 class BeliefPropagation:
-    """Sparse loopy belief propagation: Hansen & Heinrich, Deep learning based geometric registration, IPMI 2021.
+    """Sparse loopy belief propagation (Hansen & Heinrich, Deep learning based geometric registration, IPMI 2021).
 
-    Each fixed point chooses among the displacements to its nearest moving points. A choice costs the squared difference
-    of features, and neighbours on the graph of the fixed cloud pay for the squared difference of their displacements.
-    Messages along all edges, at once, bring down the sum of both; the answer is each point's mean candidate under
-    the softmax of its beliefs ("integral regression"), and so lies between the moving points.
+    1. Each fixed point chooses among the displacements dₖ to its nearest moving points.
+    2. A choice costs the squared difference of features. Neighbours on the graph of the fixed cloud pay for the squared
+       difference of their displacements, λ |dᵢ − dⱼ|². The sum of both is minimised.
+    3. Messages pass along all edges at once, for a number of iterations, and add up to a belief: the cost of each
+       choice.
+    4. The answer is each point's mean candidate under the softmax of its negative beliefs ("integral regression"), so
+       it may lie between the moving points.
 
     Attributes:
         candidates: nearest moving points of each fixed point; all, where the moving cloud is smaller.
         neighbours: of each fixed point on the graph, which has an edge where either is a neighbour of the other.
         iterations: of the messages.
-        weight: of the squared difference of displacements, per mm². The authors' 10 in a cube of side 2 about the lung
-            are some 6e-4; ten times that suits sparser clouds, of which many points lack a partner.
+        weight: λ, per mm². The authors' 10 in a cube of side 2 about the lung is some 6e-4; ten times that suits
+            sparser clouds, of which many points lack a partner.
         sharpness: of the softmax, per unit of cost. With the authors' 50 one candidate takes all at this weight, and
             no gradient is left to learn from; the answer itself hardly depends on it.
-        damping: the part of a message that stays.
-        temperature: None takes the least (min-sum); a number T the softmin −T log Σ exp(−cost / T), which comes to the
-            same as T → 0. Gradients pass through either.
+        damping: share of the old message that is kept in each iteration.
+        temperature: None takes the least cost (min-sum); a number T the softmin −T log Σ exp(−cost / T), which tends to
+            it as T → 0. Gradients pass through either.
     """
 
     candidates: int = 64
@@ -42,7 +45,7 @@ class BeliefPropagation:
     temperature: float | None = None
 
     def __call__(self, fixed: Tensor, moving: Tensor, fixed_features: Tensor, moving_features: Tensor) -> Tensor:
-        """The displacement of each fixed point.
+        """Return the displacement of each fixed point.
 
         Args:
             fixed, moving: points `(N, d)` and `(M, d)` in mm.
@@ -56,7 +59,7 @@ class BeliefPropagation:
         """
         if len(fixed) < 2 or not len(moving):
             raise InputError(
-                f"Propagate: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
+                f"BeliefPropagation: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
             )
         index = nearest(fixed, moving, min(self.candidates, len(moving)))[1]
         displacements = moving[index] - fixed[:, None]
@@ -65,9 +68,10 @@ class BeliefPropagation:
         return torch.einsum("nk,nkd->nd", (-self.sharpness * beliefs).softmax(1), displacements)
 
     def beliefs(self, unary: Tensor, displacements: Tensor, edges: Tensor) -> Tensor:
-        """What each choice costs with the best, or softmin, of all others; less a constant for each point.
+        """Return the cost of each choice with the best choices of all other points, less a constant for each point.
 
-        Exact on trees, after as many iterations as the longest path has edges.
+        With a temperature, the softmin over the other points' choices takes the place of the best. Exact on trees,
+        after as many iterations as the longest path has edges.
 
         Args:
             unary: costs `(N, K)`.
@@ -88,7 +92,7 @@ class BeliefPropagation:
         return unary.index_add(0, target, messages)
 
     def _sent(self, costs: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """For each candidate of `second` the least of cost + weight |first − second|², `(E, K)`."""
+        """Return, for each candidate of `second`, the least of cost + weight |first − second|², `(E, K)`."""
         size = max(1, AT_ONCE // costs.shape[1] ** 2)
         parts = zip(costs.split(size), first.split(size), second.split(size), strict=True)
         if self.temperature is not None:
@@ -104,16 +108,16 @@ class BeliefPropagation:
         return own - self.temperature * (-self._both(costs, first, second) / self.temperature).logsumexp(2)
 
     def _both(self, costs: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """cost + weight |first − second|², but for weight |second|²: `(E, K of second, K of first)`."""
+        """Return cost + weight |first − second|² less weight |second|²: `(E, K of second, K of first)`."""
         near = costs + self.weight * first.square().sum(2)
         return torch.baddbmm(near[:, None], second, first.mT, alpha=-2 * self.weight)
 
 
 def least(costs: Tensor) -> Tensor:
-    """The index of the least along the last axis, to 17 bits of the largest magnitude; of equals the first.
+    """Return the index of the least along the last axis, to 17 bits of the largest magnitude; among equals the first.
 
-    torch keeps no vector code for a minimum with its index. For float32 the index takes the place of the last bits of
-    the cost, which makes one plain minimum of integers of both: a third of the time.
+    torch has no vector code for a minimum with its index. For float32 the index replaces the last bits of the cost, so
+    that one plain minimum of integers gives both, in a third of the time.
     """
     count = costs.shape[-1]
     if costs.dtype != torch.float32 or count > 64:

@@ -1,4 +1,4 @@
-"""One register after another."""
+"""Chains of registers, each of which continues from the answer of the one before."""
 
 import time
 from dataclasses import dataclass, replace
@@ -10,23 +10,23 @@ from pullback.stats import Stats
 
 
 class Refine(Protocol):
-    """A register that can go on from what another found."""
+    """A register that can continue from the transform that another one found."""
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Registered: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """The register that begins with `first` and goes on with each of `then` from what was found so far.
+    """A register that runs `first`, and then each of `then` from the transform found so far.
 
-    Maps and further transforms are handed on, and stages add up.
+    Maps and further transforms are passed on, and stages add up.
     """
 
     first: Register
     then: tuple[Refine, ...]
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving; from a `start`, where `first` takes one."""
+        """Align two images, fixed → moving; from `start`, where `first` takes one."""
         pair = Pair(fixed, moving)
         found = timed(pair, self.first, start)
         for refine in self.then:
@@ -38,9 +38,9 @@ class Chain:
 
 
 def timed(pair: Pair, register: Register | Refine, start: Transform | None = None, name: str = "") -> Alignment:
-    """A register's answer to a pair, whose stages tell the seconds it took.
+    """Return a register's answer to a pair, with stages that say how many seconds it took.
 
-    They are its own, where it tells any and no `name` makes one of them; else one, by that or by the register's name.
+    These are the register's own stages, where it has any and `name` is empty; else one stage by `name` or its class.
     """
     clock = time.perf_counter()
     images = (pair.fixed, pair.moving)
@@ -52,5 +52,5 @@ def timed(pair: Pair, register: Register | Refine, start: Transform | None = Non
 
 
 def chain(first: Register, *then: Refine) -> Chain:
-    """`chain(network, pb.register)`: a network's answer, refined for each pair."""
+    """Return a chain of registers; `chain(network, pb.register)` refines a network's answer for each pair."""
     return Chain(first, then)

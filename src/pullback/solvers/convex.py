@@ -1,4 +1,4 @@
-"""Discrete displacements that agree with their neighbours."""
+"""Discrete optimisation of displacements that agree with their neighbours."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ from pullback.numerics.sample import sample, voxels
 
 @dataclass(frozen=True)
 class CoupledConvex:
-    """Between features of two images on one grid, the displacement that is alike in features and smooth.
+    """Coupled convex optimisation: a smooth displacement between similar features of two images on one grid.
 
-    Steinbrücker et al. 2009, Heinrich et al. 2014: minimise cost(d) + c |d − u|² over the discrete d at each voxel and
-    smoothness over u in turn, as the coupling c grows. The first is a search through the costs of all displacements,
-    the second a mean over neighbours.
+    Steinbrücker et al. 2009, Heinrich et al. 2014. Two problems are minimised in turn, as the coupling c grows:
+
+    1. cost(d) + c |d − u|² over the discrete d at each voxel, by a search through the costs of all displacements;
+    2. c |d − u|² and the roughness of u over u, by a mean over neighbours.
 
     Attributes:
-        half_width: how far to look along each axis, in voxels.
-        couplings: c by iteration. Siebert & Heinrich 2022 and ConvexAdam have these.
+        half_width: largest displacement along each axis, in voxels.
+        couplings: c by iteration, as in Siebert & Heinrich 2022 and ConvexAdam.
         temperature: None takes the best displacement (argmin; no gradient passes); a number T the mean of all with
-            weights exp(−cost / T) (softmin), which is differentiable and comes to the same as T → 0.
+            weights exp(−cost / T) (softmin), which is differentiable and tends to the best as T → 0.
         smoothing: window of the means over neighbours, in voxels.
         blur: how often the costs are averaged over that window first.
-        memory: bytes that the search may take, all copies of the costs together; where it would take more, costs are
-            computed anew, a part of the displacements at a time, in every iteration.
+        memory: bytes that the search may take, with all copies of the costs; where it would take more, costs are
+            computed anew in every iteration, for a part of the displacements at a time.
     """
 
     half_width: int = 4
@@ -38,7 +39,7 @@ class CoupledConvex:
     memory: int = 2**30
 
     def __call__(self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Features `(B, C, *spatial)` to the displacement, fixed → moving, `(B, d, *spatial)` in voxels.
+        """Return the displacement, fixed → moving, `(B, d, *spatial)` in voxels, between features `(B, C, *spatial)`.
 
         A `weight` of each voxel's costs, `(B, 1, *spatial)`, says where the images are compared.
 
@@ -63,8 +64,11 @@ class CoupledConvex:
         return self._solved(lambda field, c: self._chosen(costs, where, field, c))
 
     def copies(self, channels: int, learning: bool) -> int:
-        """How many times the costs are held at most: while they are averaged and coupled; and for the gradient of a
-        softmin the differences in each channel, and the weights by each coupling."""
+        """Return how many copies of the costs are held at most.
+
+        They are held while they are averaged and coupled; for the gradient of a softmin also the differences in each
+        channel and the weights at each coupling.
+        """
         return 5 + channels + 2 * len(self.couplings) if learning else 10
 
     def _solved(self, choose: Callable[[Tensor | None, float], Tensor]) -> Tensor:
@@ -88,9 +92,9 @@ class CoupledConvex:
 
 
 def consistent(forward: Tensor, backward: Tensor, iterations: int = 15) -> tuple[Tensor, Tensor]:
-    """Two displacements `(B, d, *spatial)` in voxels of one grid, brought nearer to being each other's inverse.
+    """Make two displacements `(B, d, *spatial)` in voxels of one grid more nearly inverse to each other.
 
-    Each becomes half of itself less the other where it leads, again and again (Heinrich et al. 2014).
+    Each is replaced by half of itself less the other at the point it leads to, again and again (Heinrich et al. 2014).
     """
     still = voxels(tuple(forward.shape[2:]), forward)[None]
     for _ in range(iterations):
@@ -102,7 +106,7 @@ def consistent(forward: Tensor, backward: Tensor, iterations: int = 15) -> tuple
 
 
 def _coupled(costs: Tensor, where: Tensor, field: Tensor | None, coupling: float) -> Tensor:
-    """costs + c |d − u|², but for c |u|², which is the same for all d."""
+    """Return costs + c |d − u|² less c |u|², which is the same for all d."""
     if field is None or coupling == 0:
         return costs
     near = where.square().sum(1).view(-1, *[1] * (costs.ndim - 2)) - 2 * torch.einsum("kd,bd...->bk...", where, field)
@@ -110,7 +114,7 @@ def _coupled(costs: Tensor, where: Tensor, field: Tensor | None, coupling: float
 
 
 def _best(blocks: Iterator[tuple[Tensor, Tensor]], field: Tensor | None, coupling: float) -> Tensor:
-    """The displacement of least cost at each voxel, `(B, d, *spatial)`; of equals the shortest."""
+    """Return the displacement of least cost at each voxel, `(B, d, *spatial)`; among equals the shortest."""
     least: Tensor | None = None
     chosen: Tensor | None = None
     for costs, where in blocks:

@@ -1,4 +1,4 @@
-"""Deformable alignment, coarse to fine."""
+"""Deformable registration by gradient descent, coarse to fine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,22 +18,22 @@ from pullback.stats import Stats
 
 @dataclass(frozen=True)
 class DeformableStage:
-    """The register that descends `energy` by a field, from a linear start on.
+    """A register that descends `energy` by a field, after a linear start.
 
-    The moving image is not resampled for the start: its grid is laid where the start puts it. So the field lives in
-    the fixed world, and the answer is start ∘ field. Similarity is a mean over what the masks leave to compare,
-    regularity one over the whole grid: its weight grows as that shrinks, so that a voxel is worth the same with a mask
-    as without.
+    The moving image is not resampled for the start: its grid is moved instead. So the field lives in the fixed world,
+    and the answer is start ∘ field. Similarity is a mean over the voxels that the masks leave to compare, regularity a
+    mean over the whole grid: its weight grows as the masks shrink, so that a voxel has the same weight with a mask as
+    without.
 
     Attributes:
         energy: similarity and regularity.
-        coarse: the same on all levels but the last, where images have less noise; None is `energy`.
+        coarse: the energy on all levels but the last, where images have less noise; None is `energy`.
         kind: of the field: `Velocity` (diffeomorphic), `Displacement` or `BSpline`.
-        draft: the kind while it is descended, of the same field, where that is another: a velocity's exponential in
-            few squarings tells nearly the same and costs half.
+        draft: another kind with the same field, used during the descent: a velocity's exponential by few squarings is
+            nearly the same and costs half.
         levels: of resolution.
-        steps: at most, of the last levels, coarse to fine; the first number serves the coarsest level, however few
-            there are, and all before the last.
+        steps: at most, of the last levels, coarse to fine; the first number is that of the coarsest level, and of all
+            levels before these.
         solver: the descent on each level; its step is in voxels of the field.
         ratio: voxels of the field in voxels of the level: 1, or for `BSpline` the distance of its control points.
     """
@@ -48,7 +48,7 @@ class DeformableStage:
     ratio: int = 1
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving; of a batch each pair by itself.
+        """Align two images, fixed → moving; each pair of a batch by itself.
 
         A `start` that is a field itself is refined as it is, on the finest level alone.
         """
@@ -80,18 +80,18 @@ class DeformableStage:
         return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))
 
     def _solver(self, finer: int) -> Descend:
-        """That of the level which `finer` levels follow."""
+        """Return the solver of the level that `finer` levels follow."""
         return replace(self.solver, steps=self.steps[max(len(self.steps) - 1 - finer, 0)])
 
 
 def _compared(pair: Pair) -> float:
-    """The share of the fixed grid that the masks leave to compare; all of it where they leave nothing."""
+    """Return the share of the fixed grid that the masks leave to compare; 1 where they leave nothing."""
     mask = Alignment(pair, Affine.identity(pair.fixed.grid.ndim)).mask
     return 1.0 if mask is None or not mask.any() else float(mask.float().mean())
 
 
 def placed(image: Image, start: Linear) -> Image:
-    """The image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels.
+    """Return the image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels.
 
     Raises:
         ValueError: a batch of maps.
@@ -103,7 +103,10 @@ def placed(image: Image, start: Linear) -> Image:
 
 
 def _split(start: Transform | None, fixed: Image) -> tuple[Linear, Dense | None]:
-    """A linear map and the field that comes before it, if any: what is no field becomes one on the fixed grid."""
+    """Split a start into a linear map and the field before it, if any.
+
+    A map before the linear one that is no field becomes one on the fixed grid.
+    """
     if start is None:
         return Affine.identity(fixed.grid.ndim), None
     if start.as_affine is not None:

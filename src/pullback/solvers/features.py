@@ -1,4 +1,4 @@
-"""Descent between features."""
+"""Gradient descent on the difference of features."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ from pullback.space import Displacement, Grid, Image, Transform
 
 @dataclass(frozen=True)
 class FeatureDescent:
-    """From a displacement on, makes features of two images alike: the second stage of ConvexAdam.
+    """Gradient descent on a displacement that makes features of two images alike: the second stage of ConvexAdam.
 
-    The squared difference of features, summed over channels, and λ times that of neighbouring displacements, summed
-    over axes; means over voxels. Beyond its border the moving image has no features: 0. The displacement is a spline:
-    means of its parameters, three times over.
+    The energy is the squared difference of features, summed over channels, and λ times that of neighbouring
+    displacements, summed over axes; both are means over voxels. Beyond its border the moving image has features of 0.
+    The displacement is a spline: its parameters, averaged three times.
 
     Attributes:
         regularity: λ.
@@ -33,7 +33,7 @@ class FeatureDescent:
     smoothing: int = 3
 
     def __call__(self, fixed: Tensor, moving: Tensor, field: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Features `(B, C, *spatial)` on one grid, and a displacement in its voxels, `(B, d, *spatial)`, to another.
+        """Improve a displacement `(B, d, *spatial)` in voxels, for features `(B, C, *spatial)` on one grid.
 
         A `weight` of each voxel's difference, `(B, 1, *spatial)`, says where the images are compared.
         """

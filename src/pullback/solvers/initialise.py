@@ -1,4 +1,4 @@
-"""Where to begin: cheap guesses of how two images lie to each other, fixed → moving in the world."""
+"""Initial transforms: cheap guesses of how two images lie to each other, fixed → moving in the world."""
 
 import itertools
 
@@ -13,21 +13,21 @@ BRIGHTEST = 99.9  # percentile of the distances from the background at which the
 
 
 def header(fixed: Image, moving: Image) -> Affine:
-    """As the headers say: no motion."""
+    """Return the identity: the images lie as the headers say."""
     _check(fixed, moving)
     return Affine.identity(fixed.grid.ndim)
 
 
 def centres(fixed: Image, moving: Image) -> Affine:
-    """The shift that takes the middle of the fixed grid to the middle of the moving one."""
+    """Return the shift that takes the middle of the fixed grid to the middle of the moving one."""
     _check(fixed, moving)
     return Affine.about(torch.eye(fixed.grid.ndim, dtype=torch.float64), fixed.grid.centre, moving.grid.centre)
 
 
 def masses(fixed: Image, moving: Image) -> Affine:
-    """The shift that takes the fixed centre of mass to the moving one; mass is what stands out of the background.
+    """Return the shift that takes the fixed centre of mass to the moving one.
 
-    See `foreground` for what has which weight. `InputError` where nothing stands out.
+    Mass is what stands out of the background, as in `foreground`. `InputError` where nothing does.
     """
     _check(fixed, moving)
     here, there = (_moments(image)[0] for image in (fixed, moving))
@@ -35,10 +35,10 @@ def masses(fixed: Image, moving: Image) -> Affine:
 
 
 def moments(fixed: Image, moving: Image) -> list[Affine]:
-    """All rigid motions that take the centre of mass to the centre of mass and principal axes to principal axes.
+    """Return the rigid motions that take centre of mass to centre of mass and principal axes to principal axes.
 
     Axes are matched by the order of their second moments; each has no sign, so there are 2^(d−1) proper rotations: 2 in
-    2-D, 4 in 3-D, the smallest rotation first. Where two moments are alike, as those of a ball, the axes mean little.
+    2-D, 4 in 3-D, the smallest rotation first. Where two moments are equal, as those of a ball, the axes mean little.
     `InputError` where nothing stands out.
     """
     _check(fixed, moving)
@@ -53,7 +53,7 @@ def moments(fixed: Image, moving: Image) -> list[Affine]:
 
 
 def foreground(image: Image) -> Tensor:
-    """How far each voxel stands out of the background, `(*spatial)` float64, 0 … 1; 0 outside the mask.
+    """Return how far each voxel stands out of the background, `(*spatial)` float64, 0 … 1; 0 outside the mask.
 
     Background is the median along the border of the field of view, so it may be dark, bright, or −1000. Distances from
     it, averaged over channels, are cut off at their 99.9th percentile, so that vessels and clips do not decide; those
@@ -77,7 +77,7 @@ def foreground(image: Image) -> Tensor:
 
 
 def otsu(values: Tensor, bins: int = 256) -> float:
-    """The threshold that parts the values into two classes with the largest variance between them (Otsu 1979)."""
+    """Return the threshold between two classes of values with the largest variance between them (Otsu 1979)."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return low
@@ -91,7 +91,7 @@ def otsu(values: Tensor, bins: int = 256) -> float:
 
 
 def _moments(image: Image) -> tuple[Tensor, Tensor]:
-    """Centre of mass `(d,)` in mm and covariance `(d, d)` in mm² of the foreground."""
+    """Return the centre of mass `(d,)` in mm and the covariance `(d, d)` in mm² of the foreground."""
     weight = foreground(image).flatten()
     weight = weight / weight.sum()
     where = image.grid.to_world(image.grid.voxels(weight)[None])[0].flatten(1)
@@ -101,7 +101,7 @@ def _moments(image: Image) -> tuple[Tensor, Tensor]:
 
 
 def _check(fixed: Image, moving: Image) -> None:
-    """One pair of one dimension."""
+    """Refuse images that are not one pair of one dimension."""
     Pair(fixed, moving)
     for image in (fixed, moving):
         if image.data.shape[0] != 1:

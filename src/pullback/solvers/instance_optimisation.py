@@ -1,4 +1,4 @@
-"""A solver as a register."""
+"""Instance optimisation: a solver as a register."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from pullback.space import Displacement, Image, Transform
 
 @dataclass(frozen=True)
 class InstanceOptimisation:
-    """Instance optimisation: the register that descends `energy` by the parameters of a transform, such as a field."""
+    """A register that descends `energy` by the parameters of a transform, such as a field."""
 
     energy: Energy
     solver: Descend
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """From `start` on, or from no motion by a displacement on the fixed grid; of a batch each pair by itself."""
+        """Align two images from `start`, or from no motion, by a displacement; each pair of a batch by itself."""
         return one_by_one(self._one, fixed, moving, start)
 
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:

@@ -1,4 +1,4 @@
-"""Several things that one descent moves."""
+"""Joint descent on several things with parameters."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,7 +10,7 @@ from pullback.space import Parametric, params_of, short_repr, with_params_of
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """Parts that are descended together, such as a template image and the maps that lead from it."""
+    """Things that are descended together, such as a template image and the transforms that lead from it."""
 
     parts: tuple[Parametric, ...]
 
@@ -18,9 +18,9 @@ class Joint:
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """Those of its parts, in their order."""
+        """The parameters of its parts, in their order."""
         return params_of(self.parts)
 
     def with_params(self, *params: Tensor) -> Self:
-        """The same parts with other parameters."""
+        """Return the same parts with other parameters."""
         return type(self)(with_params_of(self.parts, params))

@@ -1,4 +1,4 @@
-"""Coarse to fine."""
+"""Image pyramids, coarse to fine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ class Levels:
     An axis whose voxels are larger than a level asks for is left as it is, so that thick slices join in late.
 
     Attributes:
-        finest: of the last level, in the fixed image's own least voxel edge; 1 is its full resolution.
+        finest: of the last level, in multiples of the fixed image's smallest voxel edge; 1 is its full resolution.
         coarsest: voxels along the longest axis that the first level keeps at least.
-        most: voxels of the fixed image that the last level may have; coarser levels end the pyramid where it has more.
+        most: voxels of the fixed image that the last level may have; a coarser level ends the pyramid where it has
+            more.
     """
 
     finest: int = 1
@@ -24,7 +25,7 @@ class Levels:
     most: int | None = None
 
     def of(self, grid: Grid) -> list[tuple[float, ...]]:
-        """Voxel edges in mm along the axes of `grid`, coarse to fine."""
+        """Return voxel edges in mm along the axes of `grid`, coarse to fine."""
         own = grid.spacing.tolist()
         factors = [self.finest]
         while self._voxels(grid, factors[-1])[0] // 2 >= self.coarsest:
@@ -33,7 +34,7 @@ class Levels:
         return [tuple(max(edge, min(own) * factor) for edge in own) for factor in reversed(kept)]
 
     def _voxels(self, grid: Grid, factor: int) -> tuple[float, float]:
-        """Along the longest axis, and in all."""
+        """Return the numbers of voxels along the longest axis, and in all."""
         own = grid.spacing.tolist()
         edges = [n * edge / max(edge, min(own) * factor) for n, edge in zip(grid.shape, own, strict=True)]
         total = 1.0
@@ -42,7 +43,7 @@ class Levels:
         return max(edges), total
 
     def __call__(self, pair: Pair) -> Iterator[Pair]:
-        """The pair's images at each level; the moving one has voxels as large, along its own axes."""
+        """Yield the pair's images at each level; the moving one has voxels as large, along its own axes."""
         for spacing in self.of(pair.fixed.grid):
             yield Pair(resampled(pair.fixed, spacing), _at_most(pair.moving, min(spacing)))
 

@@ -1,4 +1,4 @@
-"""Rigid and affine alignment, coarse to fine."""
+"""Rigid and affine registration by gradient descent, coarse to fine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from pullback.stats import Stats
 
 @dataclass(frozen=True)
 class LinearStage:
-    """The register that descends `energy` by linear motions near a start.
+    """A register that descends `energy` by linear motions near a start.
 
     Attributes:
         motion: `Motion.rigid` or `Motion.affine`.
-        energy: mutual information with the fixed image's bins knows no modality (Mattes et al. 2003).
+        energy: by default mutual information, which suits any modalities (Mattes et al. 2003).
         levels: of resolution.
         solver: its step is in voxels of each level; a generator of `motion` moves the edge of the image by that much.
     """
@@ -31,12 +31,12 @@ class LinearStage:
     solver: Descend = Descend(steps=150, step_size=0.25, until=Converged(20, 0.002))
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving, from `start` or as the headers say; of a batch each pair by itself.
+        """Align two images, fixed → moving, from `start` or as the headers say; each pair of a batch by itself.
 
-        Where the view of the moving image ends, it is masked.
+        The moving image is masked where its field of view ends.
 
         Raises:
-            InputError: the start is a field, which no linear motion can go on from.
+            InputError: the start is a field, which no linear motion can continue from.
         """
         return one_by_one(self._one, fixed, moving, start)
 
@@ -57,9 +57,9 @@ class LinearStage:
 
 
 def within_view(image: Image) -> Image:
-    """The image with a mask: its own, or all of it but its outermost voxels, so that what lies beyond is not compared.
+    """Return the image with its own mask, or one of all but its outermost voxels, so that nothing beyond is compared.
 
-    Between its outermost voxels and the dark beyond an image fades within one voxel: an edge that is none.
+    Between its outermost voxels and the dark beyond, an image fades within one voxel: an edge that is not real.
     """
     if image.mask is not None:
         return image

@@ -1,4 +1,4 @@
-"""Points drawn to the points nearest them."""
+"""Robust point matching: points drawn to the points nearest them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,24 +16,26 @@ Clouds = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class RobustPointMatching:
-    """A cloud, near another already, comes to rest on it: robust point matching with a spline (Chui & Rangarajan 2003).
+    """Robust point matching of a cloud that is near another already, by a spline (Chui & Rangarajan 2003).
 
-    Each fixed point goes to the mean of the moving points near it, by Gaussian weights that compete with a share of
-    none at all, since many points of one scan have no partner in the other; the fewer are near, the less its
-    displacement counts in the smoothing spline that all share. Again and again, from where that leads and a little
-    beyond, with ever narrower Gaussians. Needs no features.
+    It needs no features.
 
-    Points of the organs' surfaces may take part: they meet only each other. What they know is where an organ ends, and
-    so they lead where the cloud alone comes to rest on the wrong points.
+    1. Each fixed point is drawn to the mean of the moving points near it, by Gaussian weights. These compete with the
+       weight of no partner, since many points of one scan have none in the other.
+    2. The displacements are smoothed by a spline, in which a point counts the less the fewer moving points are near it.
+    3. Both steps are repeated from where the spline leads and a little beyond, with ever narrower Gaussians.
+
+    Points of the organs' surfaces may take part: they are drawn only to each other. They show where an organ ends, and
+    so lead where the cloud alone would rest on the wrong points.
 
     Attributes:
-        widths: of the Gaussians, in mm, one after the other; the first is about half the error that this begins with.
-        none: distance, in widths, at which a moving point weighs as much as none.
+        widths: of the Gaussians, in mm, one after the other; the first is about half the initial error.
+        none: distance, in widths, at which a moving point weighs as much as no partner.
         smoothing: of the spline, in mm, for a Gaussian of 1 mm and a point certain of its partner; it grows with the
-            variance, as in the sum of squares over variances that this makes least.
+            variance, as in the sum of squares over variances that is minimised.
         iterations: of both steps in turn, for each width.
-        momentum: part of the last step that is taken again beforehand; the steps alone come to rest very slowly.
-        surface: weight of a point of the surface, of which there are as many as one likes.
+        momentum: share of the last step that is added beforehand; without it the steps converge very slowly.
+        surface: weight of a point of the surface, of which there may be any number.
         candidates: nearest moving points of each fixed point.
 
     Raises:
@@ -50,12 +52,14 @@ class RobustPointMatching:
 
     def __post_init__(self) -> None:
         if not self.widths or self.iterations < 1:
-            raise InputError(f"Settle: one width or more and one iteration, got {self.widths} and {self.iterations}")
+            raise InputError(
+                f"RobustPointMatching: one width or more and one iteration, got {self.widths} and {self.iterations}"
+            )
 
     def __call__(
         self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: Clouds | None = None
     ) -> Spline:
-        """The displacement in mm, a function of points in mm.
+        """Return the displacement in mm, a function of points in mm.
 
         Args:
             fixed, moving: points `(N, 3)` and `(M, 3)`, float64, in mm.
@@ -77,7 +81,7 @@ class RobustPointMatching:
         return found
 
     def _met(self, placed: Tensor, moving: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """Where the moving points near each draw it, `(N, 3)`, and how certain it is that one is a partner, `(N,)`."""
+        """Return the points `(N, 3)` to which the moving ones draw them, and how certain their partners are, `(N,)`."""
         distance, index = nearest(placed, moving, min(self.candidates, len(moving)))
         alone = torch.full_like(distance[:, :1], self.none * width)
         weight = (-torch.cat([distance, alone], 1).square() / (2 * width**2)).softmax(1)[:, :-1]

@@ -1,12 +1,12 @@
-"""Where things are, and the maps between them. World = RAS mm; a field is in voxels of its own grid."""
+"""Grids, images, points, and transforms between them. World = RAS mm; a field is in voxels of its own grid."""
 
 from pullback.space.batch import one_batch
+from pullback.space.box import Box
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
-from pullback.space.isotropic import Box, isotropic
 from pullback.space.keypoints import centroids, keypoints
 from pullback.space.linear import Motion
 from pullback.space.normals import normals
@@ -14,8 +14,7 @@ from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
 from pullback.space.points import Column, Points
 from pullback.space.pull import pull, push
-from pullback.space.pyramid import resampled
-from pullback.space.reslice import fitted, resliced
+from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
 from pullback.space.thin_plate import ThinPlate
@@ -60,6 +59,7 @@ __all__ = [
     "params_of",
     "pull",
     "push",
+    "resample",
     "resampled",
     "resliced",
     "short_repr",

@@ -1,10 +1,10 @@
-"""One meaning of a batch: as many pairs."""
+"""The size of a batch: the number of pairs."""
 
 from collections.abc import Mapping
 
 
 def one_batch(sizes: Mapping[str, int]) -> int:
-    """The number of pairs that things of these sizes are of together: all of B, or of one, which serves each.
+    """Return the number of pairs that parts of these sizes make: each part has all B of them, or one that serves each.
 
     Raises:
         ValueError: two sizes above one that differ.

@@ -19,9 +19,9 @@ from pullback.space.transform import Transform
 
 
 class Dense(Transform):
-    """A transform that is a field on a grid: what a registration network predicts.
+    """A transform that is a field on a grid, such as a registration network predicts.
 
-    `field` is `(B, d, *grid.shape)` in voxels of `grid`, channels i, j, k. Beyond the grid points stay where they are
+    `field` is `(B, d, *grid.shape)` in voxels of `grid`, channels i, j, k. Points beyond the grid stay where they are
     (after a fade over one voxel), as in ITK and ANTs.
     """
 
@@ -47,7 +47,7 @@ class Dense(Transform):
 
     @staticmethod
     def weights(where: Tensor, n: int) -> Tensor:
-        """The matrix `(m, n)` that carries `n` values of the field along an axis over to `where` `(m,)`."""
+        """Return the matrix `(m, n)` that interpolates `n` values of the field along an axis at `where` `(m,)`."""
         return linear_weights(where, n)
 
     @property
@@ -77,15 +77,15 @@ class Dense(Transform):
         return self.grid.to_world(at + self.between(at))
 
     def between(self, at: Tensor) -> Tensor:
-        """The displacement at any voxel coordinates `(B, d, …)` of its grid."""
+        """Return the displacement at any voxel coordinates `(B, d, …)` of its grid."""
         return sample(self.own_displacement.to(at), at)
 
     @abstractmethod
     def inverse(self) -> "Dense":
-        """The map back, as a field on a grid: `pullback.space.inverted` is exact between voxels too."""
+        """Return the inverse as a field on a grid; `pullback.space.inverted` is exact between voxels too."""
 
     def along(self, where: Sequence[Tensor]) -> Tensor:
-        """The displacement at all voxels whose coordinates along each axis are `where`: as `between`, axis by axis."""
+        """Return the displacement at all voxels with coordinates `where` along each axis: `between`, axis by axis."""
         return _tensor_product(linear_weights, where, self.own_displacement)
 
     def displacement(self, grid: Grid) -> Tensor:
@@ -98,9 +98,9 @@ class Dense(Transform):
         return _in_steps(self.along(where), steps)
 
     def on(self, grid: Grid) -> Self:
-        """The same kind of transform, carried over to another grid with the same axes.
+        """Return the same kind of transform on another grid with the same axes.
 
-        Its field is interpolated, and goes on as at its border.
+        Its field is interpolated; beyond its border the border value is repeated.
 
         Raises:
             ValueError: the other grid has other axes.
@@ -123,7 +123,7 @@ class Dense(Transform):
 
 @dataclass(frozen=True, eq=False)
 class Displacement(Dense):
-    """φ(x) = x + u(x): `field` is u."""
+    """The transform φ(x) = x + u(x): `field` is u."""
 
     field: Tensor
     grid: Grid
@@ -135,7 +135,7 @@ class Displacement(Dense):
 
     @classmethod
     def identity(cls, grid: Grid, like: Tensor) -> "Displacement":
-        """No motion, for each of the batch of `like`, in its dtype and on its device."""
+        """Return the identity for each of the batch of `like`, in its dtype and on its device."""
         return cls(like.new_zeros(len(like), grid.ndim, *grid.shape), grid)
 
     @property
@@ -146,19 +146,22 @@ class Displacement(Dense):
         return replace(self, field=params[0])
 
     def continued(self, margins: Sequence[int]) -> "Displacement":
-        """On a grid of so many more voxels before and after each axis, where it is what it is at its border."""
+        """Return it on a grid with `margins` more voxels on both sides of each axis, its border values repeated."""
         around = [margin for margin in reversed(margins) for _ in range(2)]
         return Displacement(F.pad(self.field, around, mode="replicate"), self.grid.padded(tuple(margins)))
 
     def inverse(self) -> "Displacement":
-        """By fixed-point iteration on the same grid; without gradient. Exact only where the map does not fold."""
+        """Return the inverse on the same grid, by fixed-point iteration, without gradient.
+
+        It is exact only where φ does not fold.
+        """
         with torch.no_grad():
             return Displacement(invert(self.field), self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class Velocity(Dense):
-    """φ = exp(v): `field` is a stationary velocity v, integrated by `squarings` of scaling and squaring."""
+    """The transform φ = exp(v): `field` is a stationary velocity v, integrated by scaling and `squarings`."""
 
     field: Tensor
     grid: Grid
@@ -180,13 +183,13 @@ class Velocity(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> "Velocity":
-        """exp(−v)."""
+        """Return exp(−v)."""
         return replace(self, field=-self.field)
 
 
 @dataclass(frozen=True, eq=False)
 class BSpline(Dense):
-    """φ(x) = x + Σ cₖ β³(x − k): `field` holds the coefficients c of cubic B-splines about the voxels of `grid`.
+    """The free-form deformation φ(x) = x + Σ cₖ β³(x − k), with cubic B-splines about the voxels of `grid`.
 
     Rueckert et al. 1999, free-form deformation. Coefficients are mirrored at the grid's ends.
     """
@@ -221,13 +224,16 @@ class BSpline(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> "Displacement":
-        """By fixed-point iteration on a grid four times as fine, for a spline bends between its control points."""
+        """Return the inverse by fixed-point iteration on a grid four times as fine.
+
+        A spline bends between its control points.
+        """
         fine = self.grid.at_spacing(tuple((self.grid.spacing / 4).tolist()))
         return Displacement(self.displacement(fine), fine).inverse()
 
 
 def as_field(transform: Transform, grid: Grid) -> Dense:
-    """The transform itself, where it is a field; else its displacement on `grid` as one."""
+    """Return the transform itself, where it is a field; else its displacement on `grid` as one."""
     return transform if isinstance(transform, Dense) else Displacement(transform.displacement(grid), grid)
 
 
@@ -238,9 +244,9 @@ def _tensor_product(weights: Callable[[Tensor, int], Tensor], where: Sequence[Te
 
 
 def _along_axes(grid: Grid, other: Grid) -> list[tuple[Tensor, float]] | None:
-    """For grids of the same axes, or opposite ones, by axis: the voxels of `grid` in voxels of `other`, and their step.
+    """Return, for each axis, the voxels of `grid` in voxels of `other` and their step; None where the axes differ.
 
-    The step is negative where the axes run opposite ways. None where the axes differ.
+    Opposite axes are the same ones, with a negative step.
     """
     frames = torch.linalg.solve(other.affine, grid.affine)
     scales = frames[:-1, :-1].diagonal()
@@ -255,6 +261,6 @@ def _along_axes(grid: Grid, other: Grid) -> list[tuple[Tensor, float]] | None:
 
 
 def _in_steps(field: Tensor, steps: list[tuple[Tensor, float]]) -> Tensor:
-    """A field of the other grid's voxels in those of the grid that `_along_axes` was asked for."""
+    """Convert a field in voxels of the other grid to voxels of the grid that `_along_axes` was asked for."""
     scale = field.new_tensor([step for _, step in steps])
     return field / scale.view(-1, *[1] * len(steps))

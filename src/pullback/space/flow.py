@@ -1,4 +1,4 @@
-"""Flows of velocities that change in time, and geodesics, which their first velocity tells."""
+"""Flows of velocities that change in time, and geodesics, which are determined by their initial velocity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +21,11 @@ from pullback.space.transform import Transform
 
 @dataclass(frozen=True, eq=False)
 class Flow(Dense):
-    """φ = exp(v₁) ∘ exp(v₂) ∘ … ∘ exp(v_N): one velocity after another, each for its piece of the time.
+    """The flow φ = exp(v₁) ∘ exp(v₂) ∘ … ∘ exp(v_N): velocities one after another, each for its piece of the time.
 
-    What has been found stands on the left and a new piece joins on the right, so that an image that φ has moved so far
-    is moved on by it. Points are moved by the last piece first, and so is the displacement made: what is interpolated
-    are the velocities, never what they have amounted to.
+    A new piece joins on the right: so it moves the image that the earlier pieces have already moved. Points are moved
+    by the last piece first, and the displacement is composed in this order: only velocities are interpolated, never the
+    displacement so far.
 
     Attributes:
         field: the pieces in front, `(N·B, d, *grid.shape)`: all of the first piece, then all of the second. Each is a
@@ -35,10 +35,10 @@ class Flow(Dense):
         squarings: of scaling and squaring, for each piece.
         scheme: of the small flow that is squared: `euler`, as in `Velocity`, or `midpoint`, which without squarings is
             as good as euler with five.
-        frugal: each piece is computed again for the gradient, which keeps less.
+        frugal: compute each piece again for the gradient, which keeps less in memory.
 
     Raises:
-        InputError: no piece, squarings below 0, or a batch that is not so many times the pieces.
+        InputError: no piece, squarings below 0, or a batch that is no multiple of the pieces.
     """
 
     field: Tensor
@@ -66,7 +66,7 @@ class Flow(Dense):
         return self if self.batch == 1 else replace(self, field=self._each[:, n])
 
     def stack(self, others: Sequence[Transform]) -> Transform:
-        """One batch of this flow and others.
+        """Return one batch of this flow and others.
 
         Raises:
             ValueError: what is no flow of as many pieces on the same grid.
@@ -78,7 +78,7 @@ class Flow(Dense):
 
     @property
     def _each(self) -> Tensor:
-        """`(N, B, d, *grid.shape)`."""
+        """The pieces, `(N, B, d, *grid.shape)`."""
         return self.field.unflatten(0, (self.pieces, -1))
 
     def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
@@ -99,26 +99,25 @@ class Flow(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> "Flow":
-        """The same way back: exp(−v_N) ∘ … ∘ exp(−v₁)."""
+        """Return exp(−v_N) ∘ … ∘ exp(−v₁)."""
         return replace(self, field=-self._each.flip(0).flatten(0, 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Geodesic(Dense):
-    """The end of the shortest way that sets out with a velocity: geodesic shooting, as in LDDMM.
+    """The end of a geodesic with a given initial velocity: geodesic shooting, as in LDDMM.
 
-    The way's length is that of a kernel, ⟨v, K⁻¹ v⟩, which stays the same all along it. To first order φ(x) is
-    x + v₀(x), as of a `Velocity` or a `Displacement` of the same field. Beg et al. 2005 and Miller et al. 2006 follow
-    the points of the moving image: their initial velocity is −v₀, and this map is their φ₁⁻¹. So v₀ lives where the
-    moving image is.
+    Its length is measured by a kernel, ⟨v, K⁻¹ v⟩, which is conserved along it. To first order φ(x) is x + v₀(x), as of
+    a `Velocity` or a `Displacement` of the same field. Beg et al. 2005 and Miller et al. 2006 follow the points of the
+    moving image: their initial velocity is −v₀, and this map is their φ₁⁻¹. So v₀ lives where the moving image is.
 
     Attributes:
         field: v₀, `(B, d, *grid.shape)` in voxels.
         grid: its grid.
-        kernel: K; of lengths in voxels it is another one on another grid.
-        steps: in time.
+        kernel: K; one with lengths in voxels is another kernel on another grid.
+        steps: number of steps in time.
         scheme: `midpoint`, or `euler`, which halves the cost and needs many more steps.
-        frugal: each step is computed again for the gradient: memory for a step and a few fields for each step.
+        frugal: compute each step again for the gradient: memory for one step, and a few fields for each.
 
     Raises:
         InputError: fewer steps than one.
@@ -140,11 +139,11 @@ class Geodesic(Dense):
 
     @staticmethod
     def weights(where: Tensor, n: int) -> Tensor:
-        """By sines: what is linear between voxels has kinks, whose momentum is beyond measure."""
+        """Return the matrix of interpolation by sines: linear interpolation has kinks, whose momentum has no bound."""
         return sine_weights(where, n)
 
     def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
-        """The first velocity alone: the others are as long."""
+        """Return the first velocity alone: all later ones have the same length."""
         return self.field[None], self.grid
 
     @cached_property
@@ -154,7 +153,7 @@ class Geodesic(Dense):
 
     @cached_property
     def flow(self) -> Flow:
-        """The way itself, a piece for each step."""
+        """The geodesic as a flow, with one piece for each step."""
         pieces = -self._shot[0].flatten(0, 1) / self.steps
         return Flow(pieces, self.grid, self.steps, squarings=0, scheme=self.scheme, frugal=self.frugal)
 
@@ -164,10 +163,10 @@ class Geodesic(Dense):
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """The momentum K⁻¹ v₀, as a multiple of what moves voxels by one where it is smooth.
+        """The momentum K⁻¹ v₀, scaled so that a smooth momentum of one moves points by one voxel.
 
-        A step on the velocity itself may be as rough as an image's edges, and the way that sets out so is long; what is
-        descended by its momentum is as smooth as the kernel, whatever the step.
+        A step on the velocity itself may be as rough as an image's edges, and its geodesic is long; a step on the
+        momentum gives a velocity as smooth as the kernel.
         """
         return (self.kernel.sharpen(self.field, self.grid.spacing.tolist()) * self._per_momentum,)
 
@@ -177,13 +176,13 @@ class Geodesic(Dense):
 
     @property
     def _per_momentum(self) -> Tensor:
-        """Voxels, by axis: `(d, 1, …)`."""
+        """Scale of the momentum, in voxels, for each axis: `(d, 1, …)`."""
         shape, spacing = self.grid.shape, self.grid.spacing.tolist()
         gain = self.kernel.gain(shape, spacing)
         per_axis = [gain / edge**2 for edge in self.kernel.edges(shape, spacing)]
         return self.field.new_tensor(per_axis).view(-1, *[1] * len(shape))
 
     def inverse(self) -> "Geodesic":
-        """The same way back, shot from its end; `flow.inverse()` goes back by the same steps and is more exact."""
+        """Return the geodesic back, shot from the end; `flow.inverse()` retraces the same steps more exactly."""
         _, displacement = self._shot
         return replace(self, field=transported(-self.field, displacement, self.kernel, self.grid.spacing.tolist()))

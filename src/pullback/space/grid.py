@@ -1,4 +1,4 @@
-"""Where voxels are: a shape and an affine."""
+"""Grids of voxels: a shape and an affine."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Grid:
 
     @classmethod
     def centred(cls, shape: tuple[int, ...], spacing: tuple[float, ...] | float = 1.0) -> "Grid":
-        """Axes along R, A, S; the middle of the grid at the world's origin; `spacing` in mm."""
+        """Return a grid with axes along R, A, S, its middle at the world's origin, and voxels of `spacing` mm."""
         return cls(tuple(shape), torch.eye(len(shape) + 1, dtype=torch.float64))._recentred(spacing)
 
     def _recentred(self, spacing: tuple[float, ...] | float) -> "Grid":
@@ -46,11 +46,11 @@ class Grid:
         return Grid(self.shape, affine)
 
     def about_origin(self, shape: tuple[int, ...]) -> "Grid":
-        """This orientation and spacing on `shape` voxels whose middle lies at the world's origin."""
+        """Return a grid of this orientation and spacing with `shape` voxels, whose middle is the world's origin."""
         return Grid(tuple(shape), self.affine)._recentred(1.0)
 
     def at_spacing(self, spacing: tuple[float, ...]) -> "Grid":
-        """The same axes and first voxel with other voxel sizes, mm; reaches at least as far."""
+        """Return a grid with the same axes and first voxel, with voxels of `spacing` mm; it reaches at least as far."""
         factor = torch.tensor(spacing, dtype=torch.float64) / self.spacing
         affine = self.affine.clone()
         affine[:-1, :-1] *= factor
@@ -58,7 +58,7 @@ class Grid:
         return Grid(tuple(int(n) + 1 for n in torch.ceil(reach - 1e-6)), affine)
 
     def between_ends(self, shape: tuple[int, ...]) -> "Grid":
-        """`shape` voxels, two or more along each axis, between the same outermost voxel centres.
+        """Return a grid of `shape` voxels, two or more along each axis, between the same outermost voxel centres.
 
         Raises:
             ValueError: fewer than two voxels along an axis.
@@ -72,7 +72,7 @@ class Grid:
         return Grid(tuple(shape), affine)
 
     def padded(self, margins: tuple[int, ...]) -> "Grid":
-        """So many more voxels before the first and after the last along each axis."""
+        """Return a grid with `margins` more voxels before the first and after the last along each axis."""
         affine = self.affine.clone()
         affine[:-1, -1] -= affine[:-1, :-1] @ torch.tensor(margins, dtype=torch.float64)
         return Grid(tuple(n + 2 * margin for n, margin in zip(self.shape, margins, strict=True)), affine)
@@ -97,7 +97,7 @@ class Grid:
         return f"Grid({shape}, {spacing} mm)"
 
     def __eq__(self, other: object) -> bool:
-        """Same shape, and no corner further apart than a hundredth of a voxel."""
+        """Return whether shapes are the same and no corner is further apart than a hundredth of a voxel."""
         if not isinstance(other, Grid):
             return NotImplemented
         if self is other:
@@ -111,29 +111,33 @@ class Grid:
     __hash__ = None  # type: ignore[assignment]  # equality is approximate
 
     def voxels(self, like: Tensor) -> Tensor:
-        """Voxel coordinates, `(d, *shape)`, in the dtype and on the device of `like`."""
+        """Return voxel coordinates, `(d, *shape)`, in the dtype and on the device of `like`."""
         return voxels(self.shape, like)
 
     def to_world(self, where: Tensor) -> Tensor:
-        """Voxel coordinates `(B, d, …)` to RAS mm, `(B, d, …)`."""
+        """Convert voxel coordinates `(B, d, …)` to RAS mm, `(B, d, …)`."""
         return transform_channels(self.affine, where)
 
     def to_voxels(self, where: Tensor) -> Tensor:
-        """RAS mm `(B, d, …)` to voxel coordinates, `(B, d, …)`."""
+        """Convert RAS mm `(B, d, …)` to voxel coordinates, `(B, d, …)`."""
         return transform_channels(torch.linalg.inv(self.affine), where)
 
     def holds(self, where: Tensor, margin: float = 0.0) -> Tensor:
-        """Whether RAS mm `(B, d, N)` lie between its outermost voxel centres, or `margin` voxels beyond: `(B, N)`."""
+        """Return whether points `(B, d, N)` in RAS mm lie on the grid: `(B, N)` bool.
+
+        Args:
+            margin: voxels beyond the outermost voxel centres that still count.
+        """
         at = self.to_voxels(where)
         last = at.new_tensor(self.shape).view(-1, 1) - 1
         return ((at >= -margin) & (at <= last + margin)).all(1)
 
     def to_mm(self, displacement: Tensor) -> Tensor:
-        """Displacements `(B, d, …)` in voxels to RAS mm."""
+        """Convert displacements `(B, d, …)` from voxels to RAS mm."""
         return _turned(self.affine[:-1, :-1], displacement)
 
     def from_mm(self, displacement: Tensor) -> Tensor:
-        """Displacements `(B, d, …)` in RAS mm to voxels."""
+        """Convert displacements `(B, d, …)` from RAS mm to voxels."""
         return _turned(torch.linalg.inv(self.affine[:-1, :-1]), displacement)
 
 
@@ -142,7 +146,7 @@ def _turned(matrix: Tensor, vectors: Tensor) -> Tensor:
 
 
 def transform_channels(matrix: Tensor, where: Tensor) -> Tensor:
-    """A homogeneous `(d+1, d+1)` or `(B, d+1, d+1)` matrix on coordinates `(B, d, …)`."""
+    """Apply a homogeneous matrix `(d+1, d+1)` or `(B, d+1, d+1)` to coordinates `(B, d, …)`."""
     matrix = matrix.to(where)
     flat = where.flatten(2)
     linear, shift = matrix[..., :-1, :-1], matrix[..., :-1, -1:]

@@ -1,4 +1,4 @@
-"""What lies on a grid: intensities or labels."""
+"""Images and label maps: values on a grid."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -46,26 +46,26 @@ class Image:
 
     @property
     def batch(self) -> int:
-        """How many images it holds."""
+        """Number of images in the batch."""
         return one_batch({"data": len(self.data), "mask": 1 if self.mask is None else len(self.mask)})
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """What a solver may change, as of a template: the intensities."""
+        """The intensities, which a solver may change where the image is a template."""
         return (self.data,)
 
     def with_params(self, *params: Tensor) -> Self:
-        """The same image with other intensities."""
+        """Return the image with other intensities."""
         return replace(self, data=params[0])
 
     def nth(self, n: int) -> Self:
-        """The n-th image of the batch; of a batch of one itself, whatever n."""
+        """Return the n-th image of the batch; a batch of one returns itself, whatever n."""
         mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[n : n + 1]
         data = self.data if len(self.data) == 1 else self.data[n : n + 1]
         return self if self.batch == 1 else replace(self, data=data, mask=mask)
 
     def stack(self, others: Sequence["Image"]) -> "Image":
-        """One batch of this image and others on its grid.
+        """Return one batch of this image and others on its grid.
 
         Raises:
             ValueError: an image lies on another grid, or some have a mask and some have none.
@@ -100,11 +100,11 @@ class Labels:
 
     @property
     def batch(self) -> int:
-        """How many maps of labels it holds."""
+        """Number of label maps in the batch."""
         return len(self.data)
 
     def nth(self, n: int) -> Self:
-        """The n-th of the batch; of a batch of one itself, whatever n."""
+        """Return the n-th label map of the batch; a batch of one returns itself, whatever n."""
         return self if self.batch == 1 else replace(self, data=self.data[n : n + 1])
 
 
@@ -119,9 +119,9 @@ Gridded = TypeVar("Gridded", Image, Labels)
 
 
 def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
-    """The image cut or zero-padded about its middle to `shape` voxels, its middle laid at the world's origin.
+    """Cut or zero-pad an image about its middle to `shape` voxels, and lay its middle at the world's origin.
 
-    Orientation and spacing stay. For crops whose headers do not say how they lie to each other.
+    Orientation and spacing stay. Meant for crops whose headers do not say how they lie to each other.
 
     Raises:
         InputError: a shape of other dimensions than the image, or of fewer than two voxels along an axis.
@@ -133,7 +133,7 @@ def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
 
 
 def canonical(image: Gridded) -> Gridded:
-    """The image stored along axes as close to R, A, S (2-D: R, A) as permuting and flipping its own can bring them.
+    """Store an image along axes as close to R, A, S (2-D: R, A) as permuting and flipping its own can bring them.
 
     Nothing is resampled and nothing moves in the world: only the order in which voxels are stored changes, so that
     images of different scanners and converters look alike to a network.
@@ -158,7 +158,7 @@ def canonical(image: Gridded) -> Gridded:
 
 
 def around(where: Tensor, grid: Grid, margin: float = 0.0) -> tuple[slice, ...]:
-    """The smallest box of voxels that holds all where `where`, `(B, 1, *grid.shape)` bool, is True.
+    """Return the smallest box of voxels that holds all voxels where `where`, `(B, 1, *grid.shape)` bool, is True.
 
     It is at least `margin` mm wider on each side, as far as the grid reaches.
 
@@ -174,7 +174,7 @@ def around(where: Tensor, grid: Grid, margin: float = 0.0) -> tuple[slice, ...]:
 
 
 def cropped(image: Gridded, part: tuple[slice, ...]) -> Gridded:
-    """The voxels of `part`, a slice per axis, where they are in the world."""
+    """Crop an image to `part`, a slice per axis; its voxels stay where they are in the world."""
     affine = image.grid.affine.clone()
     affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor([float(along.start) for along in part], dtype=torch.float64)
     grid = Grid(tuple(along.stop - along.start for along in part), affine)
@@ -182,7 +182,7 @@ def cropped(image: Gridded, part: tuple[slice, ...]) -> Gridded:
 
 
 def _stored_anew(image: Gridded, grid: Grid, change: Callable[[Tensor], Tensor]) -> Gridded:
-    """Data and mask after `change`, which brings them onto `grid`."""
+    """Return the image on `grid`, with its data and mask changed by `change`."""
     if isinstance(image, Labels):
         return replace(image, data=change(image.data), grid=grid)
     mask = None if image.mask is None else change(image.mask)

@@ -1,4 +1,4 @@
-"""Inverses that are exact wherever they are asked."""
+"""Inverses of fields that are exact at every point, not only at the voxels of a grid."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +18,18 @@ ITERATIONS = 50
 
 @dataclass(frozen=True, eq=False)
 class Inverse(Transform):
-    """The inverse of a field, sought at each point by itself; without gradient.
+    """The inverse of a field, found at each point by itself, without gradient.
 
-    A field that bends from voxel to voxel has an inverse that bends between voxels: no grid as coarse as the field's
-    own holds it. The fixed point x ← y − u(x) starts from the inverse on the grid; its steps are halved where they do
-    not converge. Beyond the grid points stay where they are, so that a point which a large motion carries off the grid
-    also comes from itself: of the two the one within the grid is taken. It is sought from the field's `bulk` on. Where
-    the field folds, no inverse is found.
+    A field that bends from voxel to voxel has an inverse that bends between voxels, so no grid as coarse as the field's
+    own can hold it.
+
+    1. The equation x + u(x) = y is solved by the fixed point x ← y − u(x), with steps halved where it does not
+       converge, starting from the inverse on the grid.
+    2. Beyond the grid points stay where they are. So a point y may come both from itself beyond the grid, and from a
+       point within the grid that a large motion carries there. The solution within the grid is taken.
+    3. That solution is searched for from the field's `bulk` on, the affine nearest to the map.
+
+    Where the field folds, no inverse is found.
     """
 
     field: Dense
@@ -109,9 +114,9 @@ class Inverse(Transform):
         return at.clamp(torch.zeros_like(last), last)
 
     def _within(self, goal: Tensor) -> Tensor:
-        """Where in the grid the map meets `goal` `(B, d, N)`, in voxels, if it does.
+        """Return points of the grid, in voxels, that the map takes to `goal` `(B, d, N)`; any point where none does.
 
-        For as long as it is sought the map goes on beyond the grid as the bulk does, so that nothing is met there.
+        For the search, the map goes on beyond the grid as the bulk does, so that no solution lies there.
         """
         linear, shift = (part.to(goal) for part in self.bulk)
         back = torch.linalg.pinv(linear, rtol=1e-3)
@@ -127,7 +132,7 @@ class Inverse(Transform):
 
 
 def inverted(transform: Transform) -> Transform:
-    """The map back, exact at each point where there is one; `transform.inverse()` is quicker, and rougher."""
+    """Return the inverse, exact at each point where there is one; `transform.inverse()` is faster and less exact."""
     if transform.inverse_is_exact:
         return transform.inverse()
     if isinstance(transform, Composite):
@@ -138,7 +143,10 @@ def inverted(transform: Transform) -> Transform:
 
 
 def _settled(off: Callable[[Tensor], Tensor], found: Tensor, tolerance: float) -> Tensor:
-    """Where `off` is shorter than `tolerance`, by steps against it; points are `(B, d, N)`."""
+    """Step points `(B, d, N)` against `off` until it is shorter than `tolerance`, or for `ITERATIONS` steps.
+
+    The steps of a point are halved where `off` hardly shrinks.
+    """
     step, last = torch.ones_like(found[:, :1]), torch.full_like(found[:, :1], torch.inf)
     for _ in range(ITERATIONS):
         away = off(found)

@@ -1,4 +1,4 @@
-"""Places that can be found again: corners in images, and the centres of labels."""
+"""Keypoints: corners in images, and the centres of labels."""
 
 import torch
 import torch.nn.functional as F
@@ -14,20 +14,20 @@ SIGMA, APART = 1.4, 9.0  # mean edges of a voxel
 def keypoints(
     image: Image, most: int | None = None, apart: float | None = None, sigma: float | None = None, least: float = 1e-4
 ) -> Points:
-    """Corners, junctions and blobs of an image: where the Förstner operator, `distinctiveness`, is largest around.
+    """Detect corners, junctions and blobs of an image: the local maxima of the Förstner operator, `distinctiveness`.
 
     σ of 1.4 voxels and windows of 9 are those of Heinrich, Handels & Simpson, "Estimating large lung motion in COPD
-    patients by symmetric regularised correspondence fields", MICCAI 2015, as the lung keypoints of the same group have
-    them; lengths are in mm here, and `least` is ours. Nothing depends on how the image is stored or scaled.
+    patients by symmetric regularised correspondence fields", MICCAI 2015, as in the lung keypoints of the same group;
+    lengths are in mm here, and `least` is ours. Nothing depends on how the image is stored or scaled.
 
     Args:
-        image: one image; its channels add up. Its mask, less one voxel at its rim, is where keypoints are; what is
-            around the mask takes part, so that its rim makes none.
-        most: so many at most, the most distinct ones.
-        apart: edge of the window, along the image's axes, in which there is no other so distinct, mm; None: 9 mean
+        image: one image; its channels add up. Keypoints lie in its mask, less one voxel at the rim; what is around the
+            mask takes part, so that the rim itself makes none.
+        most: the greatest number of keypoints; the most distinct are kept.
+        apart: edge in mm, along the image's axes, of the window in which no other voxel is as distinct; None: 9 mean
             edges of a voxel.
-        sigma: of the neighbourhood that makes a place distinct, mm; None: 1.4 mean edges.
-        least: share of the largest distinctiveness found, below which a place is not distinct at all.
+        sigma: width in mm of the neighbourhood that makes a place distinct; None: 1.4 mean edges.
+        least: share of the largest distinctiveness found, below which a place is no keypoint.
 
     Returns:
         `(1, N, d)` in RAS mm, float64, centres of voxels, the most distinct first; none in the outermost voxels.
@@ -56,7 +56,7 @@ def keypoints(
 
 
 def centroids(labels: Labels) -> Points:
-    """The centre of each label but 0, the mean of its voxels' centres.
+    """Return the centre of each label but 0, the mean of its voxels' centres.
 
     Returns:
         `(1, N, d)` in RAS mm, float64, in the order of the labels, which are the column `label`.
@@ -79,7 +79,7 @@ def _refuse_several(thing: Image | Labels) -> None:
 
 
 def _dilated(values: Tensor, reach: list[int]) -> Tensor:
-    """The largest value `(1, 1, *spatial)` within so many voxels along each axis."""
+    """Return the largest value `(1, 1, *spatial)` within `reach` voxels along each axis."""
     pool = F.max_pool2d if len(reach) == 2 else F.max_pool3d
     for axis, far in enumerate(reach):
         n = min(far, values.shape[2 + axis] - 1)

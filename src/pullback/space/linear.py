@@ -1,4 +1,4 @@
-"""Linear maps near a known one, with parameters that are alike: each moves the image's edge by about a millimetre."""
+"""Linear maps near a known one, with parameters of one scale: a unit of each moves the image's edge by about 1 mm."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from pullback.space.transform import Affine, Linear
 
 @dataclass(frozen=True, eq=False)
 class Motion(Linear):
-    """φ(x) = start(c + exp(Σ tₖ Gₖ)(x − c)).
+    """The linear map φ(x) = start(c + exp(Σ tₖ Gₖ)(x − c)).
 
-    Rotations by the exponential map from `start` on know no gimbal, and one step size suits them and translations
-    alike, for each generator moves points at the grid's radius by 1 mm per unit.
+    Rotations by the exponential map have no gimbal lock. Each generator moves points at the grid's radius by 1 mm per
+    unit, so that one step size suits rotations and translations alike.
 
     Attributes:
-        start: what it is near to.
-        centre: `(d,)` mm, what rotations and scalings leave in place.
+        start: the known map.
+        centre: `(d,)` mm, fixed by rotations and scalings.
         generators: `(K, d+1, d+1)` float64.
         coefficients: `(K,)`, or `(B, K)` for a batch of poses: what a solver changes; 0 gives `start`.
     """
@@ -35,12 +35,12 @@ class Motion(Linear):
 
     @classmethod
     def rigid(cls, start: Affine, grid: Grid) -> "Motion":
-        """Rotations about the middle of `grid` and translations."""
+        """Return rotations about the middle of `grid`, and translations."""
         return cls._of(start, grid, _rotations(grid.ndim))
 
     @classmethod
     def affine(cls, start: Affine, grid: Grid) -> "Motion":
-        """Rotations, scalings and shears about the middle of `grid`, and translations."""
+        """Return rotations, scalings and shears about the middle of `grid`, and translations."""
         return cls._of(start, grid, [*_rotations(grid.ndim), *_stretches(grid.ndim)])
 
     @classmethod
@@ -80,7 +80,7 @@ def _rotations(ndim: int) -> list[Tensor]:
 
 
 def _stretches(ndim: int) -> list[Tensor]:
-    """Symmetric matrices: with the rotations they span all linear maps."""
+    """Return the symmetric matrices of a basis: with the rotations they span all linear maps."""
     stretches = []
     for a, b in itertools.combinations_with_replacement(range(ndim), 2):
         stretch = torch.zeros(ndim, ndim, dtype=torch.float64)

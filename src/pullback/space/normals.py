@@ -1,4 +1,4 @@
-"""Which way surfaces face."""
+"""Normals of surfaces."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from pullback.space.points import Points
 
 
 def normals(points: Points, faces: Tensor) -> Tensor:
-    """Normals of a surface at its vertices, where these lie: the mean of the faces about each, by their area.
+    """Compute the normals of a surface at its vertices: the area-weighted mean normal of the faces about each.
 
     Args:
         points: the vertices, `(B, N, d)` in mm.

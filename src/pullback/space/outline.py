@@ -1,4 +1,4 @@
-"""Surfaces of structures as points."""
+"""Surfaces of labelled structures as points."""
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +11,16 @@ SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the mov
 
 
 def outline(labels: Labels, most: int, each: bool = False) -> Points:
-    """Centres of voxels at the surface of all that is not 0: those with a neighbour beyond a face that is 0.
+    """Return centres of voxels at the surface of all labels but 0: those with a face neighbour that is 0.
 
     Args:
-        labels: of a batch the first.
-        most: so many at most, drawn by chance, the same ones each time.
-        each: at the surface of each label, where a neighbour is of another.
+        labels: a batch, of which the first is taken.
+        most: the greatest number of points, drawn at random, always the same ones.
+        each: take the surface of each label by itself: voxels with a neighbour of another label.
 
     Returns:
-        `(1, N, d)` in RAS mm, float64; beyond the image all is 0. The column `label` says whose surface it is, where
-        each has its own.
+        `(1, N, d)` in RAS mm, float64; beyond the image all is 0. With `each`, the column `label` says whose surface it
+            is.
     """
     values = labels.data[0, 0] if each else labels.data[0, 0] != 0
     around = F.pad(values, [1] * (2 * values.ndim))

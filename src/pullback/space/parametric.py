@@ -1,4 +1,4 @@
-"""What a solver may move."""
+"""Parameters that a solver may change, of one thing or several."""
 
 from collections.abc import Sequence
 from typing import Protocol, Self, TypeVar
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class Parametric(Protocol):
-    """Something with parameters: a transform, a template image, a group of them."""
+    """A thing with parameters: a transform, a template image, a group of them."""
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """What may change."""
+        """The parameters that may change."""
         ...
 
     def with_params(self, *params: Tensor) -> Self:
-        """The same with other parameters."""
+        """Return the same thing with other parameters."""
         ...
 
 
@@ -23,12 +23,12 @@ Part = TypeVar("Part", bound=Parametric)
 
 
 def params_of(parts: Sequence[Parametric]) -> tuple[Tensor, ...]:
-    """Those of all parts, in their order."""
+    """Return the parameters of all parts, in their order."""
     return tuple(param for part in parts for param in part.params)
 
 
 def with_params_of(parts: Sequence[Part], params: Sequence[Tensor]) -> tuple[Part, ...]:
-    """The same parts with other parameters, which come in the order of `params_of`."""
+    """Return the parts with other parameters, which come in the order of `params_of`."""
     left, moved = list(params), []
     for part in parts:
         count = len(part.params)

@@ -61,7 +61,7 @@ class Points:
         return name if isinstance(name, tuple) else ()
 
     def __getitem__(self, which: slice | Sequence[int] | Tensor) -> Self:
-        """Some of the points of each cloud, with their columns: a slice, indices, or `(N,)` of True and False.
+        """Select points of each cloud, with their columns, by a slice, indices, or a mask `(N,)`.
 
         Raises:
             TypeError: one number, or other than these.
@@ -89,11 +89,11 @@ class Points:
 
     @property
     def batch(self) -> int:
-        """How many clouds it holds."""
+        """Number of clouds in the batch."""
         return len(self.data)
 
     def nth(self, n: int) -> Self:
-        """The n-th cloud of the batch, with its columns; of a batch of one itself, whatever n."""
+        """Return the n-th cloud of the batch, with its columns; a batch of one returns itself, whatever n."""
         if self.batch == 1:
             return self
         columns = {

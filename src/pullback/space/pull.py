@@ -1,4 +1,4 @@
-"""Images are pulled, points are pushed."""
+"""Warping: images are pulled, points are pushed."""
 
 from dataclasses import replace
 from typing import overload
@@ -20,17 +20,17 @@ def pull(
 @overload
 def pull(image: Labels, transform: Transform, onto: Grid | Image | Labels, mode: str = ...) -> Labels: ...
 def pull(image, transform, onto, mode="linear", outside=None):
-    """The image of `transform`: at each x of `onto`, the value of `image` at `transform(x)`.
+    """Return the image seen through `transform`: at each x of `onto`, the value of `image` at `transform(x)`.
 
-    Where there is none: 0, for labels too; or `outside`; or, of an image whose border goes below 0, as the air about a
-    CT does, the least value there.
+    Beyond the image its value is `outside`. By default that is 0, also for labels; or, where the border of an image
+    goes below 0, as the air about a CT does, the least value there.
 
     Args:
         image: an `Image` (interpolated by `mode`: `"linear"`, `"cubic"` or `"nearest"`; its mask travels with it, and
             voxels from beyond the image leave it) or `Labels` (always nearest, dtype kept).
         transform: takes points of `onto` to points of `image`.
         onto: the grid of the answer, or something that lies on it.
-        outside: of an image, the value beyond it.
+        outside: the value beyond an `Image`.
 
     Raises:
         ValueError: image and grid of different dimensions.
@@ -48,7 +48,7 @@ def pull(image, transform, onto, mode="linear", outside=None):
 
 
 def _least_at_border(image: Image) -> Tensor:
-    """Of each channel, where the mask shows it, `(B, C, 1, …)`; 0 where that is more."""
+    """Return the least border value of each channel within the mask, `(B, C, 1, …)`; 0 where that is above 0."""
     axes = range(2, image.data.ndim)
     sides = []
     for axis in axes:
@@ -60,7 +60,7 @@ def _least_at_border(image: Image) -> Tensor:
 
 
 def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
-    """Voxel coordinates of `image` for each voxel of `grid`. On one shared grid nothing leaves voxels."""
+    """Return the voxel coordinates in `image` of each voxel of `grid`. On one shared grid all stays in voxels."""
     like = image.data
     if not like.is_floating_point():
         like = torch.empty(0, dtype=transform.params[0].dtype, device=like.device)
@@ -73,5 +73,5 @@ def _where(image: Image | Labels, transform: Transform, grid: Grid) -> Tensor:
 
 
 def push(points: Points, transform: Transform) -> Points:
-    """Points of the fixed world to where they lie in the moving world, with their columns as they are."""
+    """Move points of the fixed world to where they lie in the moving world; their columns stay as they are."""
     return replace(points, data=transform(points.data))

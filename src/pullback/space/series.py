@@ -1,4 +1,4 @@
-"""Many frames of one place."""
+"""Series: frames of one place, with their times."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Series:
 
     @classmethod
     def of(cls, image: Image, times: Tensor, unit: str = "s") -> Self:
-        """The images `(T, C, …)` of a batch as frames."""
+        """Return a series whose frames are the images `(T, C, …)` of a batch."""
         count, mask = len(image.data), image.mask
         masks = [None] * count if mask is None else mask.expand(count, *mask.shape[1:]).split(1)
         frames = [replace(image, data=data, mask=seen) for data, seen in zip(image.data.split(1), masks, strict=True)]
@@ -56,11 +56,11 @@ class Series:
 
     @property
     def image(self) -> Image:
-        """All frames at once, `(T, C, …)`."""
+        """All frames as one batch, `(T, C, …)`."""
         frames = tuple(self.frames)
         masks = [frame.mask for frame in frames if frame.mask is not None]
         return Image(torch.cat([frame.data for frame in frames]), self.grid, torch.cat(masks) if masks else None)
 
     def to(self, device: torch.device) -> Self:
-        """All frames, read, on `device`."""
+        """Return the series with all frames read and on `device`."""
         return replace(self, frames=tuple(frame.to(device) for frame in self.frames))

@@ -1,4 +1,4 @@
-"""What a notebook shows."""
+"""Short representations, as a notebook shows them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ FEW = 16
 
 
 def short_repr(thing: Any) -> str:
-    """A dataclass in a few words: large tensors by their shape, and nothing that is not there."""
+    """Return a dataclass in a few words: large tensors by their shape, and no empty fields."""
     members = ((field.name, getattr(thing, field.name)) for field in dataclasses.fields(thing))
     shown = [f"{name}={_shown(value)}" for name, value in members if value is not None and not _is_empty(value)]
     return f"{type(thing).__name__}({', '.join(shown)})"

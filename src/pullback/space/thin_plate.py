@@ -1,4 +1,4 @@
-"""A map known at scattered points."""
+"""Thin-plate splines as transforms: maps known at scattered points."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ from pullback.space.transform import Transform
 
 @dataclass(frozen=True, eq=False)
 class ThinPlate(Transform):
-    """φ(x) = x + s(x), s the thin-plate spline of displacements that are known at some points (Bookstein 1989).
+    """The transform φ(x) = x + s(x), with s the thin-plate spline of displacements at some points (Bookstein 1989).
 
     Attributes:
         points: `(N, d)` in RAS mm.
@@ -28,7 +28,7 @@ class ThinPlate(Transform):
 
     @classmethod
     def between(cls, fixed: Points, moving: Points, smoothing: float = 0.0) -> "ThinPlate":
-        """The smoothest map that takes each fixed point to the moving point of the same number: landmarks.
+        """Return the smoothest map that takes each fixed point to the moving point of the same number.
 
         Args:
             fixed, moving: `(1, N, d)`, matched; more than d of them, not all in one plane (2-D: line).
@@ -48,7 +48,7 @@ class ThinPlate(Transform):
 
     @classmethod
     def of(cls, displacement: Spline) -> "ThinPlate":
-        """A displacement in mm as a map."""
+        """Return a displacement in mm as a map."""
         return cls(displacement.points, displacement.weights)
 
     @cached_property
@@ -79,6 +79,6 @@ class ThinPlate(Transform):
         return where + moved.to(where)
 
     def inverse(self) -> "ThinPlate":
-        """The spline that takes the points back: exact at them, and near the inverse elsewhere."""
+        """Return the spline that takes the points back: exact at the points, and near the inverse elsewhere."""
         moved = self.points + self.spline(self.points)
         return ThinPlate.of(spline(moved, self.points - moved))

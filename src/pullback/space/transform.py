@@ -1,4 +1,4 @@
-"""Maps of world points, fixed → moving."""
+"""Transforms: maps of world points, fixed → moving."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ class Transform(ABC):
     @property
     @abstractmethod
     def ndim(self) -> int:
-        """In how many dimensions it moves points."""
+        """Number of dimensions."""
 
     @property
     @abstractmethod
     def batch(self) -> int:
-        """How many pairs it is of; one serves any number."""
+        """Number of pairs it belongs to; one serves any number."""
 
     @property
     def parts(self) -> tuple["Transform", ...]:
-        """Maps that make it up, the outermost first, linear ones next to each other as one; else itself alone."""
+        """Maps that it is composed of, the outermost first, adjacent linear ones as one; else itself alone."""
         return (self,)
 
     @property
@@ -39,7 +39,7 @@ class Transform(ABC):
 
     @property
     def as_affine(self) -> "Affine | None":
-        """The same map as one matrix, where it is linear; None where it deforms."""
+        """The map as one matrix, where it is linear; None where it deforms."""
         return None
 
     @property
@@ -50,31 +50,31 @@ class Transform(ABC):
     @property
     @abstractmethod
     def params(self) -> tuple[Tensor, ...]:
-        """What a solver may change."""
+        """The parameters that a solver may change."""
 
     @abstractmethod
     def with_params(self, *params: Tensor) -> Self:
-        """The same kind of transform with other parameters."""
+        """Return the same kind of transform with other parameters."""
 
     def to(self, device: torch.device) -> Self:
-        """The same map, all that it is made of on `device`."""
+        """Return the transform with all its tensors on `device`."""
         here = all(p.device == device for p in self.params)
         return self if here else self.with_params(*(p.to(device) for p in self.params))
 
     @abstractmethod
     def at(self, where: Tensor) -> Tensor:
-        """World coordinates `(B, d, …)` in RAS mm to world coordinates, channel first."""
+        """Map world coordinates `(B, d, …)` in RAS mm, channel first."""
 
     @abstractmethod
     def inverse(self) -> "Transform":
-        """The map back, moving → fixed."""
+        """Return the inverse, moving → fixed."""
 
     @abstractmethod
     def nth(self, n: int) -> "Transform":
-        """The map of the n-th pair of the batch; of a batch of one itself, whatever n."""
+        """Return the map of the n-th pair of the batch; a batch of one returns itself, whatever n."""
 
     def stack(self, others: Sequence["Transform"]) -> "Transform":
-        """One batch of this map and others of the same kind, on the same grids.
+        """Return one batch of this map and others of the same kind, on the same grids.
 
         Raises:
             ValueError: maps of this kind, or of different kinds, make no batch.
@@ -83,7 +83,7 @@ class Transform(ABC):
         raise ValueError(f"a batch is of transforms of one kind on one grid, got {kinds}")
 
     def followed(self, where: Tensor, margin: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Where it leads world coordinates `(B, d, N)`, and whether each stays on all grids on the way, `(B, N)` bool.
+        """Map world coordinates `(B, d, N)`, and say whether each stays on all grids on the way, `(B, N)` bool.
 
         Args:
             margin: voxels beyond a grid's outermost voxel centres that still count as on it.
@@ -92,40 +92,40 @@ class Transform(ABC):
         return there, torch.ones(len(there), where.shape[2], dtype=torch.bool, device=where.device)
 
     def field_on(self, grid: Grid, displacement: bool = False) -> Tensor:
-        """What regularity is asked of, `(B, d, *spatial)`: the field it is made of, else its displacement on `grid`.
+        """Return the field whose regularity is measured, `(B, d, *spatial)`: its own, else its displacement on `grid`.
 
         Args:
-            displacement: of what is made of another field, as a velocity, the displacement that this amounts to.
+            displacement: take the displacement, also of a transform whose field is a velocity or spline coefficients.
         """
         return self.displacement(grid)
 
     def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
-        """The velocities of its course, `(T, B, d, *spatial)` in voxels per unit of time, and the grid they lie on.
+        """Return its velocities, `(T, B, d, *spatial)` in voxels per unit of time, and the grid they lie on.
 
-        What is no flow goes at an even pace: its displacement on `grid`, or on its own.
+        A transform that is no flow moves at an even pace: its velocity is its displacement, on `grid` or on its own.
         """
         return self.displacement(grid)[None], grid
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Points `(B, N, d)` or `(N, d)` in RAS mm to where they lie in the moving world."""
+        """Map points `(B, N, d)` or `(N, d)` in RAS mm to the moving world."""
         batched = points if points.ndim == 3 else points[None]
         moved = self.at(batched.mT).mT
         return moved if points.ndim == 3 or moved.shape[0] > 1 else moved[0]
 
     def displacement(self, grid: Grid) -> Tensor:
-        """This map on `grid`: `(B, d, *grid.shape)` in voxels of `grid`, φ(x) = x + u(x)."""
+        """Return the displacement u on `grid`, φ(x) = x + u(x): `(B, d, *grid.shape)` in voxels of `grid`."""
         where = grid.voxels(self.params[0])[None]
         return grid.to_voxels(self.at(grid.to_world(where))) - where
 
     def __matmul__(self, inner: "Transform") -> "Transform":
-        """`(φ @ ψ)(x) = φ(ψ(x))`; composed, so that an image is resampled once."""
+        """Return the composition `(φ @ ψ)(x) = φ(ψ(x))`, by which an image is resampled once."""
         if self.as_affine is not None and inner.as_affine is not None:
             return Affine(self.as_affine.matrix.to(inner.as_affine.matrix) @ inner.as_affine.matrix)
         return Composite(self, inner)
 
 
 class Linear(Transform):
-    """A transform that is one `matrix` `(d+1, d+1)`, or `(B, d+1, d+1)`, homogeneous: RAS mm to RAS mm."""
+    """A transform by one homogeneous `matrix` `(d+1, d+1)` or `(B, d+1, d+1)`, RAS mm to RAS mm."""
 
     matrix: Tensor
 
@@ -162,7 +162,7 @@ class Linear(Transform):
 
 @dataclass(frozen=True, eq=False)
 class Affine(Linear):
-    """`matrix` `(d+1, d+1)`, or `(B, d+1, d+1)`, homogeneous: RAS mm to RAS mm."""
+    """A linear transform that is its `matrix`, homogeneous `(d+1, d+1)` or `(B, d+1, d+1)`, RAS mm to RAS mm."""
 
     matrix: Tensor
 
@@ -174,7 +174,7 @@ class Affine(Linear):
 
     @classmethod
     def about(cls, linear: Tensor, centre: Tensor, to: Tensor | None = None) -> "Affine":
-        """x → linear · (x − centre) + to, `(d, d)` and `(d,)`; the centre stays where it is unless `to` is given."""
+        """Return x → linear · (x − centre) + to, `(d, d)` and `(d,)`; without `to` the centre stays where it is."""
         matrix = torch.eye(len(centre) + 1, dtype=torch.float64)
         matrix[:-1, :-1] = linear
         matrix[:-1, -1] = (centre if to is None else to) - linear @ centre
@@ -182,7 +182,7 @@ class Affine(Linear):
 
     @property
     def params(self) -> tuple[Tensor, ...]:
-        """The rows above the last, `(…, d, d+1)`: the last is 0 … 0 1 in every affine, and no solver may move it."""
+        """The rows above the last, `(…, d, d+1)`: the last is 0 … 0 1 in every affine, and no solver may change it."""
         return (self.matrix[..., :-1, :],)
 
     def with_params(self, *params: Tensor) -> "Affine":
@@ -194,7 +194,7 @@ class Affine(Linear):
 
 @dataclass(frozen=True, eq=False)
 class Composite(Transform):
-    """`outer ∘ inner`.
+    """The composition `outer ∘ inner`.
 
     Raises:
         ValueError: maps of other dimensions, or of batches that differ.
@@ -274,7 +274,7 @@ class Composite(Transform):
 
 
 def split(transform: Transform) -> tuple[Affine, Transform | None]:
-    """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in a linear map, None where it is one."""
+    """Split `φ = A ∘ ψ`; A is the identity where φ does not end in a linear map, ψ None where φ is linear."""
     first, *rest = transform.parts
     if first.as_affine is None:
         return Affine.identity(transform.ndim), transform

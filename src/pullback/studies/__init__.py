@@ -1,15 +1,15 @@
-"""The evaluations of papers as data: each module here defines `study`."""
+"""The evaluations of papers as data: each module here defines `study`, but for those that begin with `_`."""
 
 import importlib
 import pkgutil
 
 from pullback.errors import InputError, did_you_mean
-from pullback.study.study import Study
+from pullback.study.table import Study
 
 
 def names() -> list[str]:
     """The studies that come with the package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def find(name: str) -> Study:

@@ -6,9 +6,12 @@ from functools import partial
 
 from pullback.recipes import find
 from pullback.studies import ofg
-from pullback.study.figures import by_round, dots, settings
-from pullback.study.probes import by_rounds, reconfigured
-from pullback.study.study import Drawing, Experiment, Part, Study
+from pullback.studies._images import COLUMNS, DICE, FOLDING, METRICS, SDLOGJ, SECONDS, trained
+from pullback.study.analyses import by_rounds, reconfigured
+from pullback.study.arms import TrainedArm
+from pullback.study.figures import by_number, dots, settings
+from pullback.study.recipe import Recipe
+from pullback.study.table import Experiment, Figure, Study, Table
 from pullback.training import Cyclical
 
 SETS = ("phantom", "hippocampus", "brains", "abdomen")
@@ -20,6 +23,17 @@ AT_TEST: Mapping[str, Mapping[str, object]] = {
 }
 
 
+ROUNDS = Figure(partial(by_number, columns=(DICE, SDLOGJ), number="round", label="round"), by_rounds, ("arm", "round"))
+AT_TEST_TIME = Figure(
+    partial(settings, columns=(DICE, SDLOGJ)), partial(reconfigured, changes=AT_TEST, metrics=METRICS), ("setting",)
+)
+DOTS = Figure(partial(dots, columns=(DICE, FOLDING)))
+
+
+def _of(recipes: Mapping[str, Recipe], baseline: str = "") -> Experiment:
+    return trained({name: TrainedArm(recipe) for name, recipe in recipes.items()}, baseline)
+
+
 def _ablation(data: str) -> Experiment:
     whole = find("cyclical", "feature-registration", data)
     how = whole.procedure
@@ -29,18 +43,18 @@ def _ablation(data: str) -> Experiment:
         "without refinement": replace(how, refined=False),
         "without weighting": replace(how, easy=False),
     }
-    return Experiment({"cyclical": whole, **{name: replace(whole, procedure=one) for name, one in parts.items()}})
+    return _of({"cyclical": whole, **{name: replace(whole, procedure=one) for name, one in parts.items()}})
 
 
 def _metrics(data: str) -> Experiment:
     network = "feature-registration"
     ways = {"cyclical": "cyclical", "by MIND": f"{network}-mind", "by LNCC": f"{network}-lncc"}
-    return Experiment({name: find(way, network, data) for name, way in ways.items()})
+    return _of({name: find(way, network, data) for name, way in ways.items()})
 
 
 def _voxelmorph(data: str) -> Experiment:
     ways = {"unsupervised": "voxelmorph", "guided": "ofg", "cyclical": "cyclical"}
-    return Experiment({name: find(way, "voxelmorph", data) for name, way in ways.items()}, "guided")
+    return _of({name: find(way, "voxelmorph", data) for name, way in ways.items()}, "guided")
 
 
 def _everywhere(
@@ -51,37 +65,39 @@ def _everywhere(
 
 study = Study(
     about="Unsupervised 3D registration through optimization-guided cyclical self-training (Bigalke et al. 2023)",
-    parts={
-        "ablation": Part(
+    tables={
+        "ablation": Table(
             "Round by round, and without each of its parts",
             "Table 1, abdomen CT: Dice 51.1 %, and 48.8 without augmentation, 48.8 without refinement of the labels, "
             "50.1 without weighted sampling; 25.9 before. Dice rises from round to round, most in the first ones. "
             "Without refinement, which is what pairs are weighed by, all are drawn alike.",
             _everywhere("feature-registration", _ablation),
-            {"rounds": Drawing(by_round, by_rounds, ("arm", "round"))},
+            COLUMNS,
+            {"rounds": ROUNDS},
         ),
-        "at-test": Part(
+        "at-test": Table(
             "What is done at test time",
             "Table 1: Dice 38.6 % with one warp and no descent, 49.6 with descent; 41.1 and 51.1 with two warps.",
             _everywhere(
-                "feature-registration",
-                lambda data: Experiment({"cyclical": find("cyclical", "feature-registration", data)}),
+                "feature-registration", lambda data: _of({"cyclical": find("cyclical", "feature-registration", data)})
             ),
-            {"at-test": Drawing(settings, partial(reconfigured, changes=AT_TEST), ("setting",))},
-            ("dice", "folding %", "sdlogj", "seconds"),
+            (*COLUMNS, SECONDS),
+            {"at-test": AT_TEST_TIME},
         ),
-        "metrics": Part(
+        "metrics": Table(
             "Against the same network that learns by a metric",
             "Table 2: Dice 51.1 % (SDlogJ 0.146) against 47.7 (0.237) by MIND and 48.1 (0.299) by NCC.",
             _everywhere("feature-registration", _metrics),
-            {"metrics": Drawing(dots)},
+            COLUMNS,
+            {"metrics": DOTS},
         ),
-        "voxelmorph": Part(
+        "voxelmorph": Table(
             "Cyclical self-training and On-the-Fly Guidance of VoxelMorph",
             "Xin et al. 2024, table 3, LPBA40: guidance has 3.8 points of Dice more and half the folding. "
             "Here as many updates; restarts of the rate and, on its sets, augmentation belong to self-training.",
             _everywhere("voxelmorph", _voxelmorph, ofg.SETS),
-            {"voxelmorph": Drawing(dots)},
+            COLUMNS,
+            {"voxelmorph": DOTS},
         ),
     },
 )

@@ -1,25 +1,38 @@
 """What Pérez de Frutos et al. 2023 show of DDMR, part by part."""
 
 from dataclasses import replace
+from functools import partial
 
 from pullback.methods.pair.ddmr import Transferred
 from pullback.recipes import find
 from pullback.recipes.ddmr import DESIGNS, NETWORK, key_of
-from pullback.study.families import Family, Ranges
+from pullback.studies._images import DICE, FOLDING, SECONDS, UNTRAINED, trained
+from pullback.study.arms import Source, TrainedArm
+from pullback.study.contrasts import Contrasts, TukeyRange
 from pullback.study.figures import curves, weights
-from pullback.study.peers import ANTs
+from pullback.study.peers import ANTs, PeerArm
 from pullback.study.recipe import Recipe
 from pullback.study.statistics import mann_whitney
-from pullback.study.study import Drawing, Experiment, Part, Source, Study
+from pullback.study.table import Column, Experiment, Figure, Study, Table
 
 LARGE = ("phantom", "brains", "ixi")
 TRANSFERS = {"hippocampus": "brains", "comet": "ixi"}
 STEPS = {"one step": (), "two steps": ("encoder.",)}
-MEASURES = ("dice", "hd mm", "hd95 mm", "centroid mm", "ncc", "ssim", "folding %", "seconds")
+COLUMNS = (
+    DICE,
+    Column("HD", "mm", better="less"),
+    Column("HD95", "mm", better="less"),
+    Column("centroid", "mm", better="less"),
+    Column("NCC", better="more"),
+    Column("SSIM", better="more"),
+    FOLDING,
+    SECONDS,
+)
+FIGURES = {"training": Figure(partial(curves, columns=(DICE, FOLDING))), "weights": Figure(weights)}
 
 
-def _designs(data: str) -> Experiment:
-    return Experiment({design: find(key_of(design), NETWORK, data) for design in DESIGNS})
+def _arms(data: str) -> dict[str, TrainedArm]:
+    return {design: TrainedArm(find(key_of(design), NETWORK, data)) for design in DESIGNS}
 
 
 def _moved(recipe: Recipe, frozen: tuple[str, ...]) -> Recipe:
@@ -29,50 +42,50 @@ def _moved(recipe: Recipe, frozen: tuple[str, ...]) -> Recipe:
 
 
 def _transfer(data: str, source: str) -> Experiment:
-    scratch = _designs(data)
-    arms, sources = dict(scratch.arms), {}
+    scratch, large = _arms(data), _arms(source)
+    arms = dict(scratch)
     for design in DESIGNS:
         for steps, frozen in STEPS.items():
-            arms[f"{design}, {steps}"] = _moved(scratch.arms[design], frozen)
-            sources[f"{design}, {steps}"] = Source(design, "procedure.source", _designs(source), f"{source}/{NETWORK}")
-    peers = {kind: ANTs(kind) for kind in ("SyN", "SyNCC")}
-    return replace(Experiment(arms, sources=sources), registers={**scratch.registers, **peers})
+            moved = _moved(scratch[design].recipe, frozen)
+            arms[f"{design}, {steps}"] = TrainedArm(moved, Source(large[design], "procedure.source", source))
+    peers = {kind: PeerArm(ANTs(kind)) for kind in ("SyN", "SyNCC")}
+    return replace(trained(arms, beside={**UNTRAINED, **peers}), needs=(source,))
 
 
 study = Study(
     about="Learning deep abdominal CT registration through adaptive loss weighting and synthetic data generation "
     "(DDMR, Pérez de Frutos et al. 2023)",
-    parts={
-        "designs": Part(
+    tables={
+        "designs": Table(
             "Six designs of the loss, from scratch",
             "Table 2, IXI: Dice 0.03 and 0.02 by intensities alone, 0.61 guided by labels, 0.63 with weights that "
             "learn and 0.61 with the Hausdorff distance among them; 0.07 before. TRE of label centroids 29.5, 30.1, "
             "1.08, 1.07, 0.97, 1.06 mm; 11.5 before. Guidance p < 0.001, weighting p = 0.9 (Tukey).",
-            {f"{data}/{NETWORK}": _designs(data) for data in LARGE},
-            {"training": Drawing(curves), "weights": Drawing(weights)},
-            MEASURES,
-            [Ranges("between designs", list(DESIGNS))],
+            {f"{data}/{NETWORK}": trained(_arms(data)) for data in LARGE},
+            COLUMNS,
+            FIGURES,
+            [TukeyRange("between designs", list(DESIGNS))],
             "centroid mm",
         ),
-        "transfer": Part(
+        "transfer": Table(
             "The same on a small set: from scratch, and transferred from the large one in one step or two",
             "Tables 3 to 5, Oslo-CoMet: TRE from scratch, in one step and in two: BL-N 18.1, 24.1, 22.3 mm; SG-NSD "
             "8.9, 5.8, 5.2; UW-NSD 11.5, 4.1, 3.4; UW-NSDH 8.3, 4.0, 3.6; 11.9 before. Transfer is of use to UW-NSD "
             "(p = 0.001) and SG-NSD (p = 0.002), not BL-N (p = 0.86); guidance p < 0.001, weighting p = 0.009 "
             "(Mann-Whitney). SyN 13 times and SyNCC 421 times as slow.",
             {f"{data}/{NETWORK}": _transfer(data, source) for data, source in TRANSFERS.items()},
-            {"training": Drawing(curves), "weights": Drawing(weights)},
-            MEASURES,
+            COLUMNS,
+            FIGURES,
             [
-                Family(
+                Contrasts(
                     "benefit of transfer",
                     mann_whitney,
                     [(f"{design}, two steps", design) for design in ("BL-N", "SG-NSD", "UW-NSD")],
                     "less",
                 ),
-                Family("benefit of guidance", mann_whitney, [("SG-NSD, two steps", "BL-N, two steps")], "less"),
-                Family("benefit of weighting", mann_whitney, [("UW-NSD, two steps", "SG-NSD, two steps")], "less"),
-                Family(
+                Contrasts("benefit of guidance", mann_whitney, [("SG-NSD, two steps", "BL-N, two steps")], "less"),
+                Contrasts("benefit of weighting", mann_whitney, [("UW-NSD, two steps", "SG-NSD, two steps")], "less"),
+                Contrasts(
                     "against ANTs",
                     mann_whitney,
                     [(f"{design}, two steps", peer) for design in ("BL-N", "SG-NSD") for peer in ("SyN", "SyNCC")],

@@ -13,11 +13,13 @@ from pullback.recipes import find
 from pullback.recipes.ofg import fading
 from pullback.recipes.unsupervised import ENERGY, EPOCHS, NETWORKS
 from pullback.solvers import FieldAdam, summed_sgd
-from pullback.study.figures import boxes, contours, curves, distances, dots, fields, progress, refinement
-from pullback.study.peers import ANTs
-from pullback.study.probes import by_distance, descended, landscape, refined
+from pullback.studies._images import COLUMNS, DICE, FOLDING, METRICS, UNTRAINED, trained
+from pullback.study.analyses import by_distance, descended, landscape, refined
+from pullback.study.arms import Source, TrainedArm
+from pullback.study.figures import boxes, by_number, contours, curves, distances, dots, fields
+from pullback.study.peers import ANTs, PeerArm
 from pullback.study.run import Run
-from pullback.study.study import Drawing, Experiment, Part, Source, Study
+from pullback.study.table import Column, Experiment, Figure, Study, Table
 from pullback.training import Unsupervised
 
 SETS = ("phantom", "hippocampus", "brains", "slices", "ixi", "oasis", "lpba40", "abdomen")
@@ -39,26 +41,49 @@ TAUGHT: Ways = {
 }
 STEPS: Ways = {"1 step": _steps(1), **{f"{n} steps": _steps(n) for n in (3, 5, 15)}}
 SHORT = replace(_steps(3), energy=MSE() + 0.02 * Diffusion())
+TRAINING = Figure(partial(curves, columns=(DICE, FOLDING)))
+LABELS = Figure(partial(boxes, column=DICE))
+DOTS = Figure(partial(dots, columns=(DICE, FOLDING)))
+STARTS = Figure(
+    partial(by_number, columns=(DICE, Column("energy")), number="steps", label="steps", of="start"),
+    partial(descended, energy=ENERGY, solver=GUIDED.solver, metrics=METRICS),
+    ("start", "steps"),
+)
+REFINEMENT = Figure(
+    partial(by_number, columns=(DICE, FOLDING), number="steps", label="steps of refinement"),
+    partial(refined, energy=ENERGY, metrics=METRICS),
+    ("arm", "steps"),
+)
+DISTANCE = Figure(
+    partial(distances, column=DICE, start="before"),
+    partial(by_distance, number=DICE.number, start="before"),
+    ("pairs", "arm"),
+)
 CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", _steps(5))}
 
 
 def _experiment(
-    data: str, network: str, ways: Ways = MappingProxyType({}), reference: str = "unsupervised"
+    data: str, network: str, ways: Ways = MappingProxyType({}), baseline: str = "unsupervised"
 ) -> Experiment:
     """Unsupervised and guided, and whatever else, with one network on one set of images."""
     plain, guided = (find(method, network, data) for method in (network, "ofg"))
     more = {
         name: replace(guided, supervision=fading(supervision, guided.training)) for name, supervision in ways.items()
     }
-    taught = Source("unsupervised", "supervision.teacher.folder")
-    sources = {name: taught for name, way in ways.items() if isinstance(way, SelfTraining)}
-    return Experiment({"unsupervised": plain, "guided": guided, **more}, reference, sources)
+    teacher = TrainedArm(plain)
+    taught = Source(teacher, "supervision.teacher.folder")
+    arms = {"unsupervised": teacher, "guided": TrainedArm(guided)}
+    arms |= {
+        name: TrainedArm(one, taught if isinstance(ways[name], SelfTraining) else None) for name, one in more.items()
+    }
+    return trained(arms, baseline)
 
 
 def _with_syn(data: str, network: str) -> Experiment:
     """ANTs beside it, as in the paper's table."""
     experiment = _experiment(data, network)
-    return replace(experiment, registers={**experiment.registers, "SyN": ANTs("SyN")})
+    beside = {**UNTRAINED, "SyN": PeerArm(ANTs("SyN"))}
+    return replace(experiment, arms={**beside, **experiment.arms})
 
 
 def _each(
@@ -98,21 +123,17 @@ def _intensity(data: str, network: str) -> Experiment:
 
 study = Study(
     about="On-the-Fly Guidance Training for Medical Image Registration (Xin et al. 2024)",
-    parts={
-        "table1": Part(
+    tables={
+        "table1": Table(
             "Guided against unsupervised, three networks",
             "Table 1: Dice is better in eight of nine cells and equal in one (+0 to +2.3 points), and folding falls by "
             "32 to 92 %. Figure 3: validation Dice over the training. Figure 7: label by label. Figures 2, 8, 9: a "
             "pair whose fields are smoother.",
             _each(_with_syn),
-            {
-                "training": Drawing(curves),
-                "labels": Drawing(boxes),
-                "fields": Drawing(fields),
-                "distance": Drawing(distances, by_distance, ("pairs", "arm")),
-            },
+            COLUMNS,
+            {"training": TRAINING, "labels": LABELS, "fields": Figure(fields), "distance": DISTANCE},
         ),
-        "table2": Part(
+        "table2": Table(
             "Settings for CT: 3 steps on MSE with VoxelMorph, 5 steps on LNCC with TransMorph",
             "Table 2, abdomen CT: a small gain for VoxelMorph, a larger one for TransMorph.",
             {
@@ -120,59 +141,68 @@ study = Study(
                 for data in SETS
                 for network, (name, way) in CT.items()
             },
-            {"training": Drawing(curves)},
+            COLUMNS,
+            {"training": TRAINING},
         ),
-        "self-training": Part(
+        "self-training": Table(
             "Labels made on the fly, and labels of a network that was trained before",
             "Figure 3: self-training lags behind, refined labels help it, and guidance is best.",
-            _each(partial(_experiment, ways=TAUGHT, reference="guided")),
-            {"training": Drawing(curves), "labels": Drawing(boxes)},
+            _each(partial(_experiment, ways=TAUGHT, baseline="guided")),
+            COLUMNS,
+            {"training": TRAINING, "labels": LABELS},
         ),
-        "optimisers": Part(
+        "optimisers": Table(
             "How the label is made",
             "Tables 4 and 5: the full-resolution field by Adam is better than the downsampled one and than a network.",
             _each(_optimisers),
-            {"training": Drawing(curves), "optimisers": Drawing(dots)},
+            COLUMNS,
+            {"training": TRAINING, "optimisers": DOTS},
         ),
-        "steps": Part(
+        "steps": Table(
             "How many steps make the label",
             "Figure 5: 5 to 10 are best, more bring nothing. Guided is 10 steps.",
-            _each(partial(_experiment, ways=STEPS, reference="guided")),
-            {"steps": Drawing(dots)},
+            _each(partial(_experiment, ways=STEPS, baseline="guided")),
+            COLUMNS,
+            {"steps": DOTS},
         ),
-        "epsilon": Part(
+        "epsilon": Table(
             "The ε of the Adam that makes the label: how weak a slope may be and still count as much as a strong one",
             "This is not shown; guided has its authors' ε at their images' size. With ε × 10 flat tissue moves less "
             "in a label, and edges make up more of it.",
             _each(partial(_experiment, ways={"guided, ε × 10": DAMPED})),
-            {"training": Drawing(curves), "labels": Drawing(boxes)},
+            COLUMNS,
+            {"training": TRAINING, "labels": LABELS},
         ),
-        "intensity": Part(
+        "intensity": Table(
             "Less guidance: seldom, blended with the energy of the guess, or on some pairs only",
             "Figure 4: the less guidance, the lower Dice, in all three ways. An epoch is a 500th of the training, as "
             "there; on sets that learn by a few updates a 50th.",
             _each(_intensity),
-            {"intensity": Drawing(dots)},
+            COLUMNS,
+            {"intensity": DOTS},
         ),
-        "refinement": Part(
+        "refinement": Table(
             "What the networks' answers become by 10 and 50 steps of descent",
             "This is not shown; a network that learned from refined answers should be a better start for refinement.",
             _each(),
-            {"refinement": Drawing(refinement, partial(refined, energy=ENERGY), ("arm", "steps"))},
+            COLUMNS,
+            {"refinement": REFINEMENT},
         ),
-        "optimiser": Part(
+        "optimiser": Table(
             "The optimiser alone, from an untrained network and from random parameters",
             "Figure 6: Dice 0.426 to 0.544 from a network with random weights, and to 0.510 from random parameters.",
             _each(networks=("voxelmorph",)),
-            {"optimiser": Drawing(progress, partial(descended, energy=ENERGY), ("start", "steps"))},
+            COLUMNS,
+            {"optimiser": STARTS},
         ),
-        "landscape": Part(
+        "landscape": Table(
             "The loss around the weights",
             "Figure 10: smoother with guidance, for all three networks, and than with self-training, which it has of "
             "TransMorph. There each network is seen by the loss that it was trained with; here by one energy, LNCC and "
             "diffusion, so that they can be compared.",
             _each() | _each(partial(_experiment, ways={"self-training": PSEUDO}), ("transmorph",)),
-            {"landscape": Drawing(contours, partial(landscape, energy=ENERGY))},
+            COLUMNS,
+            {"landscape": Figure(contours, partial(landscape, energy=ENERGY))},
         ),
     },
 )

@@ -1,12 +1,12 @@
-"""Tables of several registers on the same pairs."""
+"""Tables of several registers on the same cases."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.markup import escape
@@ -22,49 +22,79 @@ COSTS = ("seconds", "peak MB")  # what is not a property of the alignment
 Rows = Sequence[Mapping[str, float | str]]
 
 
+def frame_of(results: Mapping[str, Rows]) -> pd.DataFrame:
+    """The rows of several registers as one frame: `register` and `case`, then all that the rows hold, NaN where a row
+    lacks it. A case is called as its `pair` or, of other examples, as the row's first value."""
+    lines = [
+        {"register": name, "case": str(row.get("pair", next(iter(row.values())))), **row}
+        for name, rows in results.items()
+        for row in rows
+    ]
+    return pd.DataFrame(lines, columns=None if lines else ["register", "case"])
+
+
+def numbers_in(frame: pd.DataFrame) -> list[str]:
+    """The numbers to show: all but those of single labels, in the order in which they first appear."""
+    return [str(name) for name in frame.select_dtypes("number").columns if "/" not in str(name)]
+
+
 def columns(results: Mapping[str, Rows]) -> list[str]:
-    """The numbers to show: all but those of single labels, in the order in which they first appear, seconds last."""
-    seen: dict[str, None] = {}
-    for rows in results.values():
-        for row in rows:
-            seen |= dict.fromkeys(k for k, v in row.items() if not isinstance(v, str) and "/" not in k)
-    return list(seen)
+    """As `numbers_in`, of rows."""
+    return numbers_in(frame_of(results))
 
 
 def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[dict[str, Any]]:
-    """One record per register and number: mean, sd and count over the pairs, and against `reference` the mean paired
-    difference, the ends of its 95 % interval, and the effect size, statistic and p of a two-sided Wilcoxon signed-rank
-    test (`statistics.paired`; p is None where the differences are all zero)."""
-    records = []
-    for name, rows in results.items():
-        for column in columns(results):
-            values = values_of(rows, column)
-            if not values:
+    """One record per register and number, as `described`, and against `reference` as `against` has it."""
+    frame, records = frame_of(results), []
+    cases = frame["case"].nunique()
+    for name in results:
+        for number in numbers_in(frame):
+            values = by_case(frame, name, number)
+            if not values.notna().any():
                 continue
-            numbers = np.array(list(values.values()))
-            record: dict[str, Any] = {
-                "register": name,
-                "measure": column,
-                "mean": float(numbers.mean()),
-                "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
-                "pairs": len(numbers),
-            }
-            if reference is not None and name != reference and column not in COSTS:
-                record |= _against(values, values_of(results[reference], column))
+            record: dict[str, Any] = {"register": name, "measure": number, **described(values, cases)}
+            if reference is not None and name != reference and number not in COSTS:
+                record |= against(values, by_case(frame, reference, number))
             records.append(record)
     return records
 
 
-def values_of(rows: Rows, column: str) -> dict[str, float]:
-    """A number of every pair that has it, by the pair's name; of other examples by what their first column says."""
-    return {str(row.get("pair", next(iter(row.values())))): float(row[column]) for row in rows if column in row}
+def by_case(frame: pd.DataFrame, register: str, number: str, unit: str = "") -> pd.Series:
+    """A number of a register by case, the mean over its rows; NaN where it is missing.
+
+    Args:
+        unit: the column by whose values cases are averaged; "" for none.
+    """
+    lines = frame[frame["register"] == register]
+    by = lines.groupby("case", sort=False)
+    values = by[number].mean()
+    return values if not unit else values.groupby(by[unit].first(), sort=False).mean()
 
 
-def _against(values: dict[str, float], other: dict[str, float]) -> dict[str, float | None]:
-    common = [pair for pair in values if pair in other and math.isfinite(values[pair] - other[pair])]
-    if not common:
+def described(values: pd.Series, cases: int) -> dict[str, Any]:
+    """Mean, deviation, median and greatest of the numbers that are known, how many they are, and how many of `cases`
+    lack one."""
+    known = values.dropna()
+    return {
+        "mean": float(known.mean()),
+        "sd": float(known.std()) if len(known) > 1 else None,
+        "median": float(known.median()),
+        "max": float(known.max()),
+        "cases": len(known),
+        "missing": cases - len(known),
+    }
+
+
+def against(values: pd.Series, other: pd.Series) -> dict[str, float | None]:
+    """The mean difference of cases that both know, the ends of its 95 % interval, and the effect size, statistic and p
+    of a two-sided Wilcoxon signed-rank test (`statistics.paired`; p is None where the differences are all zero); the
+    ratio of both means. Nothing where no case is known to both."""
+    both = pd.concat([values, other], axis=1, join="inner").replace([np.inf, -np.inf], np.nan).dropna()
+    if both.empty:
         return {}
-    return paired([values[pair] for pair in common], [other[pair] for pair in common], make_generator(0)).numbers
+    one, two = (both.iloc[:, n].to_numpy() for n in (0, 1))
+    ratio = float(values.mean() / other.mean()) if other.mean() else None
+    return {**paired(one, two, make_generator(0)).numbers, "ratio": ratio}
 
 
 def table(
@@ -74,11 +104,11 @@ def table(
 
     What is wider than the terminal becomes several tables, one below the other, so that no number is broken.
     """
-    shown = {(r["register"], r["measure"]): r for r in summary(results, reference)}
+    known = {(r["register"], r["measure"]): r for r in summary(results, reference)}
     parts: list[Table] = []
     left, measures = list(results), columns(results)
     while left:
-        trials = [_columns(shown, left[:n], measures, title) for n in range(1, len(left) + 1)]
+        trials = [_columns(known, left[:n], measures, title) for n in range(1, len(left) + 1)]
         parts.append(widest(trials, console))
         left, title = left[len(parts[-1].columns) - 1 :], None
     if reference is None or len(results) == 1:
@@ -91,14 +121,14 @@ def table(
 
 
 def _columns(
-    shown: Mapping[tuple[str, str], dict[str, Any]], names: Sequence[str], measures: Sequence[str], title: str | None
+    known: Mapping[tuple[str, str], dict[str, Any]], names: Sequence[str], measures: Sequence[str], title: str | None
 ) -> Table:
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     out.add_column("")
     for name in names:
         out.add_column(name, justify="right")
     for measure in measures:
-        out.add_row(measure, *(_cell(shown.get((name, measure))) for name in names))
+        out.add_row(measure, *(_cell(known.get((name, measure))) for name in names))
     return out
 
 
@@ -137,7 +167,7 @@ def printed(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> 
 def _table(title: str, rows: Sequence[Mapping[str, str]], numbers: Sequence[str], longest: int) -> Table:
     """Some columns of it; names longer than so many characters are folded."""
     heading = next(iter(rows[0]))
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(heading, overflow="fold", max_width=longest)
     for column in numbers:
         table.add_column(column, justify="right")
@@ -145,15 +175,17 @@ def _table(title: str, rows: Sequence[Mapping[str, str]], numbers: Sequence[str]
         table.add_row(f"[bold]{escape(name)}[/bold]")
         for line in group:
             _, row, *_ = line.values()
-            table.add_row(f"  {escape(row)}", *(line[column] for column in numbers))
+            table.add_row(f"  {escape(row)}", *(escape(line[column]) for column in numbers))
     return table
 
 
-def short(number: float, beside: float = 0.0) -> str:
-    """For a table: three decimals, or two digits where it is small or large; 0 where it is the rounding of numbers as
-    large as `beside`."""
+def short(number: float, beside: float = 0.0, digits: int | None = None) -> str:
+    """For a table: so many digits after the point, or three, or two digits in all where it is small or large; 0 where
+    it is the rounding of numbers as large as `beside`."""
     if abs(number) < max(1e-9, 1e-6 * abs(beside)):
         return "0"
+    if digits is not None:
+        return f"{number:.{digits}f}"
     return f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.2g}"
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Test
+from pullback.data import Test, subject_of
 from pullback.errors import InputError
 from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Affine, Image
@@ -24,7 +24,7 @@ def evaluate(
     console: Console | None = None,
 ) -> dict[str, list[Row]]:
     """Every network, or register, on every example of the test split: one row per example, by network, with the
-    process's peak memory.
+    process's peak memory and whose the example is, `subject`: of a pair, whose the fixed image is.
 
     Args:
         evaluates: how, as `Recipe.evaluates`; pairs by the standard metrics, or `partial(PairEvaluation, metrics=…)`.
@@ -39,9 +39,17 @@ def evaluate(
     for name, network in networks.items():
         forget_peak_memory(device)
         rows = track(evaluation.rows(network, device), name, len(evaluation), console=console, transient=True)
-        results[name] = [row | {"peak MB": round(peak_memory_mb(device), 1)} for row in rows]
+        known = zip(rows, subjects(test), strict=True)
+        results[name] = [
+            row | {"peak MB": round(peak_memory_mb(device), 1), "subject": subject} for row, subject in known
+        ]
         evaluation.score(mean_of(results[name]))  # or nothing was measured
     return results
+
+
+def subjects(test: Test) -> list[str]:
+    """Of each example whose it is; of a pair, whose the fixed image is."""
+    return [subject_of(fixed) for fixed, _ in test.pairs]
 
 
 @contextmanager

@@ -1,146 +1,155 @@
-"""The page of a study: what each part asks, what the paper says, the table and the figures."""
+"""The folder of a study: its tables, figures and page."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from html import escape
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from string import Template
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from pullback.records.atomic import atomic_write
-from pullback.records.csv_records import read_csv, write_csv
 from pullback.records.manifest import manifest, write_json
-from pullback.study import families
+from pullback.report.figures import write_figure
+from pullback.report.page import write_page
+from pullback.study import contrasts
+from pullback.study.arms import Unit
 from pullback.study.compare import printed
 from pullback.study.evaluate import left_out
-from pullback.study.figures import write_figure
-from pullback.study.study import Outcome, Part, Row, Study
-from pullback.study.tables import by_setting, contrasts, records, shown
+from pullback.study.result import Result
+from pullback.study.table import Study, Table
+from pullback.study.tables import by_setting, contrasts as tested, formatted, records
+from pullback.training import Row
 
 TESTS = "tests"
 
 
 def write_study(
-    study: Study, outcomes: Mapping[str, Sequence[Outcome]], out: Path, console: Console
+    study: Study, results: Mapping[str, Sequence[Result]], out: Path, console: Console
 ) -> dict[str, list[dict[str, str]]]:
-    """`<part>.csv` with every mean, spread and test; `<part>-tests.csv` where a part asks more; `<part>-<figure>.csv`
-    where a figure had to be measured; `figures/`; `study.json`, which names the folder of each run; and `index.html`.
-    What earlier calls left there of other parts, and of other experiments of these, stays in all of them. The tables
-    also on the console, and which tests were not possible, and why.
+    """Write `<table>.csv` with every mean, spread and test; `<table>-tests.csv` where a table asks more;
+    `<table>-<figure>.csv` where a figure had to be measured; `figures/`; `study.json`, which names the folder of each
+    arm; and `index.html`. What earlier calls left there of other tables, and of other experiments of these, stays in
+    all of them. Tables are also shown on the console, and it says which tests were not possible, and why.
 
     Returns:
         the tables as shown, by the names of their files.
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, listed in outcomes.items():
-        part, again = study.parts[name], [outcome.name for outcome in listed]
-        _keep([record for outcome in listed for record in records(outcome)], again, part, out / f"{name}.csv")
-        _keep(_tests(listed, part, console), again, part, _beside(out, name, TESTS))
-        for outcome in listed:
-            for kind, drawing in part.figures.items():
+    for name, listed in results.items():
+        table, again = study.tables[name], [result.name for result in listed]
+        _keep([record for result in listed for record in records(result, table)], again, table, out / f"{name}.csv")
+        _keep(_tests(listed, table, console), again, table, _beside(out, name, TESTS))
+        for result in listed:
+            for kind, figure in table.figures.items():
                 rows: Sequence[Row] = []
-                if drawing.measure is not None:
-                    rows = outcome.measured(kind, drawing.measure)
-                    told = [{"experiment": outcome.name, **row} for row in rows]
-                    _keep(told, [outcome.name], part, _beside(out, name, kind))
-                write_figure(drawing.draw(outcome, rows), _figure(out, name, outcome.name, kind))
-    tables = {}
-    for name in outcomes:
-        for stem, (title, lines) in _tables(name, study.parts[name], out).items():
-            tables[stem] = lines
+                if figure.measure is not None:
+                    rows = result.measured(kind, figure.measure)
+                    told = [{"experiment": result.name, **row} for row in rows]
+                    _keep(told, [result.name], table, _beside(out, name, kind))
+                write_figure(figure.draw(result, rows), _figure(out, name, result.name, kind))
+    shown = {}
+    for name in results:
+        for stem, (title, lines) in _tables(name, study.tables[name], out).items():
+            shown[stem] = lines
             console.print(printed(title, lines, console))
-    known = [name for name in study.parts if (out / f"{name}.csv").is_file()]
-    sections = "\n".join(_section(name, study.parts[name], out) for name in known)
-    template = Template((files("pullback.study") / "study.html").read_text(encoding="utf-8"))
-    with atomic_write(out / "index.html") as temporary:
-        temporary.write_text(template.substitute(title=escape(study.about), sections=sections), encoding="utf-8")
+    known = [name for name in study.tables if (out / f"{name}.csv").is_file()]
+    sections = [_section(name, study.tables[name], out) for name in known]
+    write_page(out / "index.html", "study", title=study.about, sections=sections)
     before = json.loads((out / "study.json").read_text())["runs"] if (out / "study.json").is_file() else {}
-    write_json(manifest() | {"study": study.about, "runs": before | _runs(outcomes, out)}, out / "study.json")
-    return tables
+    write_json(manifest() | {"study": study.about, "runs": before | _folders(results, out)}, out / "study.json")
+    return shown
 
 
-def _tests(listed: Sequence[Outcome], part: Part, console: Console) -> list[dict[str, Any]]:
-    """What the part asks; a family of which an outcome lacks the numbers is left out there, with a word."""
+def _tests(listed: Sequence[Result], table: Table, console: Console) -> list[dict[str, Any]]:
+    """What the table asks; a family of which a result lacks the numbers is left out there, with a word."""
     found = []
-    for outcome in listed:
-        for family in part.tests:
-            with left_out(f"{outcome.name}: left out of the tests", console):
-                found += contrasts(outcome, replace(part, tests=[family]))
+    for result in listed:
+        for family in table.tests:
+            with left_out(f"{result.name}: left out of the tests", console):
+                found += tested(result, replace(table, tests=[family]))
     return found
 
 
-def _keep(found: Sequence[Mapping[str, Any]], again: Collection[str], part: Part, path: Path) -> None:
-    """The rows of a table, in the place of older ones of the experiments that are told `again`; in the part's order."""
-    old = read_csv(path) if path.is_file() else []
-    rows = [*found, *(row for row in old if row["experiment"] not in again)]
-    if rows := [row for name in part.experiments for row in rows if row["experiment"] == name]:
-        write_csv(rows, path)
-    else:
+def _keep(found: Sequence[Mapping[str, Any]], again: Collection[str], table: Table, path: Path) -> None:
+    """The lines of a table, in the place of older ones of the experiments that are told `again`; in the table's
+    order."""
+    old = _read(path) if path.is_file() else pd.DataFrame({"experiment": []})
+    lines = pd.concat([pd.DataFrame(found or {"experiment": []}), old[~old["experiment"].isin(again)]])
+    order = {name: n for n, name in enumerate(table.experiments)}
+    lines = lines[lines["experiment"].isin(order)].sort_values("experiment", key=lambda e: e.map(order), kind="stable")
+    if lines.empty:
         path.unlink(missing_ok=True)
+        return
+    with atomic_write(path) as temporary:
+        lines.to_csv(temporary, index=False)
 
 
-def _tables(name: str, part: Part, out: Path) -> dict[str, tuple[str, list[dict[str, str]]]]:
-    """Of a part, all that is in the folder: title and lines, by the names of the files."""
-    found = {name: (part.title, shown(read_csv(out / f"{name}.csv"), part))}
+def _read(path: Path) -> pd.DataFrame:
+    """Numbers as numbers, and NaN where nothing stands; no word is read as that."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def _tables(name: str, table: Table, out: Path) -> dict[str, tuple[str, list[dict[str, str]]]]:
+    """Of a table, all that is in the folder: title and lines, by the names of the files."""
+    found = {name: (table.title, formatted(_read(out / f"{name}.csv"), table))}
     tests = _beside(out, name, TESTS)
     if tests.is_file():
-        found[tests.stem] = ("Tests", families.shown(read_csv(tests)))
-    for kind, drawing in part.figures.items():
+        found[tests.stem] = ("Tests", contrasts.formatted(_read(tests).to_dict("records")))
+    for kind, figure in table.figures.items():
         path = _beside(out, name, kind)
-        if drawing.by and path.is_file():
-            found[path.stem] = (kind.capitalize(), by_setting(read_csv(path), drawing.by, part.measures))
+        if figure.by and path.is_file():
+            found[path.stem] = (kind.capitalize(), by_setting(_read(path), figure.by, table.columns))
     return found
 
 
-def _beside(out: Path, part: str, kind: str) -> Path:
-    return out / f"{part}-{kind}.csv"
+def _beside(out: Path, table: str, kind: str) -> Path:
+    return out / f"{table}-{kind}.csv"
 
 
-def _figure(out: Path, part: str, experiment: str, kind: str) -> Path:
-    return out / "figures" / f"{part}-{experiment.replace('/', '-')}-{kind}.svg"
+def _figure(out: Path, table: str, experiment: str, kind: str) -> Path:
+    return out / "figures" / f"{table}-{experiment.replace('/', '-')}-{kind}.svg"
 
 
-def _section(name: str, part: Part, out: Path) -> str:
-    """Of a part, all that is in the folder."""
-    figures = []
-    for experiment in part.experiments:
-        for kind in part.figures:
-            path = _figure(out, name, experiment, kind)
-            if path.is_file():
-                caption, source = escape(f"{experiment.replace('/', ', ')}: {kind}"), path.relative_to(out).as_posix()
-                figures.append(
-                    f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-                )
-    (_, first), *others = _tables(name, part, out).values()
-    tables = _tabular(first) + "".join(f"<h3>{escape(title)}</h3>{_tabular(lines)}" for title, lines in others)
-    return (
-        f"<section><h2>{escape(part.title)}</h2><p class=soft>In the paper: {escape(part.claim)}</p>"
-        f"{tables}<div class=figures>{''.join(figures)}</div></section>"
-    )
+def _section(name: str, table: Table, out: Path) -> dict[str, Any]:
+    """Of a table, all that is in the folder, for the page."""
+    drawn = [(e, kind, _figure(out, name, e, kind)) for e in table.experiments for kind in table.figures]
+    return {
+        "title": table.title,
+        "claim": table.claim,
+        "tables": [{"title": title, **_grouped(lines)} for title, lines in _tables(name, table, out).values()],
+        "figures": [
+            {"caption": f"{experiment.replace('/', ', ')}: {kind}", "source": path.relative_to(out).as_posix()}
+            for experiment, kind, path in drawn
+            if path.is_file()
+        ],
+    }
 
 
-def _tabular(lines: Sequence[Mapping[str, str]]) -> str:
+def _grouped(lines: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """As `printed` has them on a terminal: the first column is a heading over the rows that share it."""
     heading, _, *numbers = lines[0]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (heading, *numbers))
-    body = ""
-    for name, group in groupby(lines, lambda line: line[heading]):
-        body += f'<tr><th scope="rowgroup" colspan="{len(numbers) + 1}">{escape(name)}</th></tr>'
-        for _, row, *cells in (map(escape, line.values()) for line in group):
-            body += f'<tr><th scope="row">{row}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    groups = [
+        (name, [[*line.values()][1:] for line in group]) for name, group in groupby(lines, lambda line: line[heading])
+    ]
+    return {"headings": [heading, *numbers], "groups": groups}
 
 
-def _runs(outcomes: Mapping[str, Sequence[Outcome]], out: Path) -> dict[str, Any]:
-    """Which folder holds which run."""
+def _folders(results: Mapping[str, Sequence[Result]], out: Path) -> dict[str, dict[str, str]]:
+    """Which folder holds which arm's rows, by seed and fold."""
     return {
-        f"{part}/{outcome.name}/{arm}": {seed: run.folder.relative_to(out).as_posix() for seed, run in runs.items()}
-        for part, listed in outcomes.items()
-        for outcome in listed
-        for arm, runs in outcome.runs.items()
+        f"{table}/{result.name}/{arm}": {
+            _called(unit, units): unit.folder.relative_to(out).as_posix() for unit in units
+        }
+        for table, listed in results.items()
+        for result in listed
+        for arm, units in result.units.items()
     }
+
+
+def _called(unit: Unit, among: Sequence[Unit]) -> str:
+    folds = {other.trial.fold for other in among}
+    seed = str(unit.trial.seed) if unit.seeded else ""
+    return f"{seed}, fold {unit.trial.fold}".lstrip(", ") if len(folds) > 1 else seed

@@ -1,45 +1,253 @@
-"""Other people's registrations, as registers beside ours."""
+"""Other people's tools beside ours, each asked in its standard way."""
 
-from dataclasses import dataclass
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from rich.console import Console
 
 from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError
-from pullback.files import write
+from pullback.files import read_image, read_transform, write
 from pullback.files.transforms.ants import read_ants
-from pullback.space import Image
+from pullback.records.manifest import forget_peak_memory, peak_memory_mb
+from pullback.space import Affine, Displacement, Image, Labels, Transform
+from pullback.study.arms import Trial, Unit, about_data
+from pullback.study.evaluate import subjects
+from pullback.study.recipe import as_data
+from pullback.training import Row
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class ANTs:
-    """`ants.registration` (Avants et al. 2008), all as ANTsPy has it; from and to files, as that reads and writes them.
+class Answer:
+    """What a tool found.
+
+    Attributes:
+        transform: fixed → moving, as `pullback.files` reads it.
+        seconds: of the registration alone, images in memory.
+        pulled: moves a file of labels onto the fixed grid by the tool's own hand, nearest, to an array of the grid's
+            shape; None where it has no hand of its own.
+    """
+
+    transform: Transform
+    seconds: float
+    pulled: Callable[[Path], np.ndarray] | None = None
+
+
+class Peer(ABC):
+    """A tool that registers two files."""
+
+    @abstractmethod
+    def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
+        """Register; the folder is for the tool's files.
+
+        Raises:
+            InputError: it is not installed.
+        """
+
+
+@dataclass(frozen=True)
+class PeerArm:
+    """A tool on the test pairs, each written to files for it, and measured as ours are, on the CPU.
+
+    Beside the numbers of the evaluation, a row has the tool's own `seconds` and `peak MB`. Where a tool can move
+    labels, the first number is told of those as well, as `own …`: it must be that of its transform.
+    """
+
+    peer: Peer
+
+    def unit(self, trial: Trial) -> Unit:
+        """Without rows where the tool is not installed or cannot take the images."""
+        about = [as_data(self.peer), about_data(trial.data), as_data(trial.evaluates)]
+        return trial.unit(self, about, seeded=False, may_lack=True)
+
+    def rows(self, unit: Unit, console: Console) -> Iterator[Row]:
+        """One row per pair."""
+        test = unit.trial.data.test
+        for pair, subject in zip(test, subjects(test), strict=True):
+            with TemporaryDirectory() as folder:
+                parts = {"fixed": pair.fixed, "moving": pair.moving, "labels": pair.moving_labels}
+                paths = {name: Path(folder) / f"{name}.nii.gz" for name in parts}
+                for name, part in parts.items():
+                    if part is not None:
+                        write(part, paths[name])
+                forget_peak_memory(CPU)
+                answer = self.peer(paths["fixed"], paths["moving"], Path(folder))
+                peak = round(peak_memory_mb(CPU), 1)
+                row = _measured(answer.transform, pair, unit.trial)
+                own = _by_own_hand(answer, pair, paths["labels"], unit.trial)
+            yield row | {"seconds": answer.seconds, "peak MB": peak, "subject": subject} | own
+
+
+def _by_own_hand(answer: Answer, pair: Pair, labels: Path, trial: Trial) -> Row:
+    """The first number of the labels as the tool moves them."""
+    if answer.pulled is None or pair.moving_labels is None or pair.fixed_labels is None:
+        return {}
+    moved = torch.from_numpy(answer.pulled(labels).copy())[None, None].to(torch.int32)
+    in_place = replace(pair, moving=pair.fixed, moving_labels=Labels(moved, pair.fixed.grid), truth=None)
+    row = _measured(Affine.identity(pair.fixed.grid.ndim), in_place, trial)
+    name = next(name for name, value in row.items() if not isinstance(value, str))
+    return {f"own {name}": row[name]}
+
+
+def _measured(transform: Transform, pair: Pair, trial: Trial) -> Row:
+    def known(fixed: Image, moving: Image) -> Alignment:
+        return Alignment(Pair(fixed, moving), transform)
+
+    return next(iter(trial.evaluates((pair,)).rows(known, CPU)))
+
+
+@dataclass(frozen=True)
+class ANTs(Peer):
+    """`ants.registration` (Avants et al. 2008), all as ANTsPy has it.
 
     It samples by chance and adds up by threads, so what it finds differs from run to run, over one pair by some points
     of Dice; antspyx 0.6 is the same each time only with one thread.
 
     Attributes:
-        kind: `"SyN"`, by mutual information, or `"SyNCC"`, by local cross-correlation, which takes minutes.
+        kind: `"SyN"`, affine and SyN by mutual information, or `"SyNCC"`, rigid and affine, then SyN by local
+            cross-correlation, which takes minutes.
     """
 
     kind: str = "SyN"
 
-    def __call__(self, fixed: Image, moving: Image) -> Alignment:
-        """Fixed → moving, both of one channel.
+    def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
+        """Both of one channel.
 
         Raises:
             InputError: antspyx is not installed.
         """
-        try:
-            ants = import_module("ants")
-        except ImportError as error:
-            raise InputError(f"{self.kind} needs antspyx: pip install 'pullback[peers]'") from error
-        with TemporaryDirectory() as folder:
-            paths = [Path(folder) / f"{side}.nii.gz" for side in ("fixed", "moving")]
-            for image, path in zip((fixed, moving), paths, strict=True):
-                write(image, path)
-            images = [ants.image_read(str(path)) for path in paths]
-            found = ants.registration(*images, self.kind, outprefix=f"{folder}/")["fwdtransforms"]
-            transform = read_ants(found)
-        return Alignment(Pair(fixed, moving), transform)
+        ants = _installed("ants", f"{self.kind} needs antspyx: pip install 'pullback[peers]'")
+        images = [ants.image_read(str(path)) for path in (fixed, moving)]
+        start = time.perf_counter()
+        found = ants.registration(*images, self.kind, outprefix=f"{folder}/")["fwdtransforms"]
+        seconds = time.perf_counter() - start
+
+        def pulled(labels: Path) -> np.ndarray:
+            image = ants.image_read(str(labels))
+            return ants.apply_transforms(images[0], image, found, interpolator="nearestNeighbor").numpy()
+
+        return Answer(read_ants(found), seconds, pulled)
+
+
+@dataclass(frozen=True)
+class Elastix(Peer):
+    """`itk.elastix_registration_method` (Klein et al. 2010) with its default parameter maps, four resolutions each."""
+
+    maps: tuple[str, ...] = ("rigid", "affine", "bspline")
+
+    def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
+        """Both of one channel.
+
+        Raises:
+            InputError: itk-elastix is not installed.
+        """
+        itk = _installed("itk", "elastix needs itk-elastix: pip install 'pullback[peers]'")
+        images = [itk.imread(str(path), itk.F) for path in (fixed, moving)]
+        maps = itk.ParameterObject.New()
+        for kind in self.maps:
+            maps.AddParameterMap(maps.GetDefaultParameterMap(kind))
+        start = time.perf_counter()
+        _, found = itk.elastix_registration_method(*images, parameter_object=maps)
+        seconds = time.perf_counter() - start
+        field = folder / "field.nii.gz"
+        itk.imwrite(itk.transformix_deformation_field(images[1], found, output_directory=str(folder)), str(field))
+
+        def pulled(labels: Path) -> np.ndarray:
+            found.SetParameter("ResampleInterpolator", "FinalNearestNeighborInterpolator")
+            return itk.array_from_image(itk.transformix_filter(itk.imread(str(labels), itk.F), found)).T
+
+        return Answer(read_transform(field), seconds, pulled)
+
+
+@dataclass(frozen=True)
+class FireANTs(Peer):
+    """FireANTs (Jena et al. 2024) on the CPU with the settings of its quickstart: affine, then greedy, both by local
+    cross-correlation; scales 4, 2, 1, window 5, Adam at 3e-3 and at 0.5.
+
+    It asks for another SimpleITK than this package, and runs with ours from a folder of its own:
+    `pip install --no-deps --target SITE fireants tqdm`, then `PYTHONPATH=SITE`.
+    """
+
+    def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
+        """Both of one channel.
+
+        Raises:
+            InputError: FireANTs is not installed.
+        """
+        needs = "FireANTs: pip install --no-deps --target SITE fireants tqdm, and PYTHONPATH=SITE"
+        io, affines, greedies = (
+            _installed(f"fireants.{name}", needs) for name in ("io", "registration.affine", "registration.greedy")
+        )
+
+        def batch(path: Path) -> Any:
+            return io.BatchedImages([io.Image(sitk.ReadImage(str(path), sitk.sitkFloat32), device="cpu")])
+
+        images = [batch(path) for path in (fixed, moving)]
+        common = {"fixed_images": images[0], "moving_images": images[1], "cc_kernel_size": 5, "progress_bar": False}
+        start = time.perf_counter()
+        affine = affines.AffineRegistration([4, 2, 1], [200, 100, 50], optimizer="Adam", optimizer_lr=3e-3, **common)
+        affine.optimize()
+        greedy = greedies.GreedyRegistration(
+            [4, 2, 1],
+            [200, 100, 25],
+            deformation_type="compositive",
+            smooth_grad_sigma=1,
+            optimizer="adam",
+            optimizer_lr=0.5,
+            init_affine=affine.get_affine_matrix().detach(),
+            **common,
+        )
+        greedy.optimize()
+        seconds = time.perf_counter() - start
+        field = folder / "field.nii.gz"
+        greedy.save_as_ants_transforms(str(field))
+
+        def pulled(labels: Path) -> np.ndarray:
+            image = batch(labels)
+            image.interpolate_mode = "nearest"
+            return greedy.evaluate(images[0], image)[0, 0].detach().numpy().T
+
+        return Answer(read_transform(field), seconds, pulled)
+
+
+@dataclass(frozen=True)
+class ConvexAdamPackage(Peer):
+    """`convex_adam_pt` of ConvexAdam's authors (Siebert et al. 2021), its defaults, in float32."""
+
+    def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
+        """Both on one grid.
+
+        Raises:
+            InputError: their package is not installed.
+        """
+        needs = "ConvexAdam's package: pip install --no-deps --target SITE convexAdam, and PYTHONPATH=SITE"
+        package = _installed("convexAdam.convex_adam_MIND", needs)
+        images = [read_image(path) for path in (fixed, moving)]
+        start = time.perf_counter()
+        field = package.convex_adam_pt(*(image.data[0, 0] for image in images), device=CPU, dtype=torch.float32)
+        seconds = time.perf_counter() - start
+        displacement = torch.from_numpy(field).float().movedim(-1, 0)[None]
+        return Answer(Displacement(displacement, images[0].grid), seconds)
+
+
+def _installed(module: str, needs: str) -> Any:
+    """The module.
+
+    Raises:
+        InputError: it `needs` what is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InputError(needs) from error

@@ -1,102 +1,132 @@
-"""Outcomes of a study as tables: over pairs and seeds, with paired tests."""
+"""Results of a study as tables: over cases and seeds, each column compared with the baseline as it says."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
 from typing import Any
 
-from pullback.study.compare import short, summary
-from pullback.study.families import compared
-from pullback.study.study import Outcome, Part, Planned, Row
-from pullback.training import mean_of
+import pandas as pd
+
+from pullback.study.compare import against, by_case, described, frame_of, numbers_in, short
+from pullback.study.contrasts import compared
+from pullback.study.result import Result, recipe_of
+from pullback.study.table import Column, Table
+from pullback.training import Row
+
+MANY = 10.0  # a ratio from which on it is told as a factor, not in %
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """One row per pair: the mean over the seeds."""
-    pairs: dict[str, list[Row]] = {}
-    for row in rows:
-        pairs.setdefault(str(row["pair"]), []).append(row)
-    return [{"pair": pair, **mean_of(seeds)} for pair, seeds in pairs.items()]
+    """One row per case: the numbers' means over the seeds, and what is told in words as in the first."""
+    lines = frame_of({"": rows}).drop(columns=["register", "seed"], errors="ignore")
+    by = lines.groupby("case", sort=False)
+    words = [name for name in lines if name not in lines.select_dtypes("number")]
+    means = pd.concat([by[[w for w in words if w != "case"]].first(), by.mean(numeric_only=True)], axis=1)
+    found = means.reset_index().to_dict("records")
+    return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in found]
 
 
-def records(outcome: Outcome) -> list[dict[str, Any]]:
-    """One record per arm and number: mean and sd over the pairs (of the means over seeds), sd of the seeds' means, and
-    against the reference the mean paired difference, the ends of its 95 % interval, and the effect size, statistic
-    and p of a two-sided Wilcoxon signed-rank test of pairs."""
-    averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
-    found = []
-    for record in summary(averaged, outcome.reference):
-        by_seed: dict[str, list[float]] = {}
-        for row in outcome.rows[record["register"]]:
-            if record["measure"] in row:
-                by_seed.setdefault(str(row["seed"]), []).append(float(row[record["measure"]]))
-        means = [fmean(values) for values in by_seed.values()]
-        spread = stdev(means) if len(means) > 1 else None
-        arm = record.pop("register")
-        runs = outcome.runs.get(arm)
-        made = {} if runs is None else _made(next(iter(runs.values())))
-        counts = {"seeds": len(means), "sd of seeds": spread}
-        found.append({"experiment": outcome.name, "arm": arm, **record, **counts, **made})
+def records(result: Result, table: Table) -> list[dict[str, Any]]:
+    """One record per arm and number: what `compare.described` says of the cases (of means over seeds), the deviation of
+    the seeds' means, and against the baseline what `compare.against` says."""
+    frame, found = frame_of(result.rows), []
+    cases = frame["case"].nunique()
+    for arm in result.rows:
+        for number in numbers_in(frame):
+            values = by_case(frame, arm, number)
+            if not values.notna().any():
+                continue
+            record = {"experiment": result.name, "arm": arm, "measure": number, **described(values, cases)}
+            if arm != result.baseline and result.baseline in result.rows:
+                both = (by_case(frame, each, number, table.unit) for each in (arm, result.baseline))
+                record |= against(*both)
+            means = frame[frame["register"] == arm].groupby("seed")[number].mean().dropna()
+            spread = float(means.std()) if len(means) > 1 else None
+            found.append(record | {"seeds": len(means), "sd of seeds": spread, **_made(result, arm)})
     return found
 
 
-def _made(planned: Planned) -> dict[str, Any]:
-    """How long a run learned, and by which folder it is found."""
-    return {"updates": planned.recipe.training.updates, "run": planned.folder.parent.name}
+def _made(result: Result, arm: str) -> dict[str, Any]:
+    """By which folder an arm's rows are found, and how long it learned."""
+    unit = result.units[arm][0]
+    learned = {"updates": recipe_of(unit).training.updates} if arm in result.runs else {}
+    folder = unit.folder.parent if unit.seeded else unit.folder
+    return {"seeded": int(unit.seeded), **learned, "run": folder.name}
 
 
-def contrasts(outcome: Outcome, part: Part) -> list[dict[str, Any]]:
-    """One record per contrast that the part asks for, of the means over seeds; of no family that lacks a register."""
-    averaged = {arm: over_seeds(rows) for arm, rows in outcome.rows.items()}
-    absent = outcome.experiment.registers.keys() - averaged.keys()
-    found = compared(averaged, part.tested, [family for family in part.tests if not absent & set(family.groups)])
-    return [{"experiment": outcome.name, **record} for record in found]
+def contrasts(result: Result, table: Table) -> list[dict[str, Any]]:
+    """One record per contrast that the table asks for, of the means over seeds; of none that lacks an arm's rows."""
+    averaged = {arm: over_seeds(rows) for arm, rows in result.rows.items()}
+    absent = {arm for arm, units in result.units.items() if arm not in averaged and all(u.may_lack for u in units)}
+    asked = [each for each in table.tests if not absent & set(each.groups)]
+    return [{"experiment": result.name, **each} for each in compared(averaged, table.tested, asked, unit=table.unit)]
 
 
-def shown(rows: Sequence[Row], part: Part) -> list[dict[str, str]]:
-    """The records of a part in words: a row per experiment and arm."""
+def formatted(rows: pd.DataFrame, table: Table) -> list[dict[str, str]]:
+    """The records of a table in words: a row per experiment and arm, the columns, and their comparisons."""
     lines = []
-    for name, experiment in part.experiments.items():
-        known = {(str(row["arm"]), str(row["measure"])): row for row in rows if row["experiment"] == name}
-        for arm in dict.fromkeys(arm for arm, _ in known):
-            made = next(row for (of, _), row in known.items() if of == arm)
-            line = {"data, network": name.replace("/", ", "), "": arm}
-            line |= {count: f"{made[count]:g}" if "updates" in made else "" for count in ("updates", "seeds")}
-            for measure in part.measures:
-                line[measure] = _mean(known[arm, measure]) if (arm, measure) in known else "·"
-            lines.append(line | _against(known, arm, experiment.compared_with))
+    for name, experiment in table.experiments.items():
+        mine = rows[rows["experiment"] == name]
+        for arm, of_arm in mine.groupby("arm", sort=False):
+            known = {str(record["measure"]): _known(record) for record in of_arm.to_dict("records")}
+            made = next(iter(known.values()))
+            line = {"experiment": name.replace("/", ", "), "": str(arm)}
+            if "updates" in rows:
+                line["updates"] = f"{made['updates']:g}" if "updates" in made else ""
+            line["seeds"] = f"{made['seeds']:g}" if made["seeded"] else ""
+            line |= {c.heading: _value(known[c.number], c) if c.number in known else "·" for c in table.columns}
+            compared_with = str(arm) != experiment.compared_with
+            for column in table.columns:
+                if column.against:
+                    there = compared_with and column.number in known
+                    line[f"Δ {column.name}"] = _comparison(known[column.number], column) if there else ""
+            lines.append(line)
     return lines
 
 
-def by_setting(rows: Sequence[Row], by: Sequence[str], measures: Sequence[str]) -> list[dict[str, str]]:
+def by_setting(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[Column]) -> list[dict[str, str]]:
     """What a figure was measured for, in words: a row per experiment and values of the columns `by`, the means over
     the seeds, and in brackets their deviation."""
-    grouped: dict[tuple[float | str, ...], list[Row]] = {}
-    for row in rows:
-        grouped.setdefault((row["experiment"], *(row[name] for name in by)), []).append(row)
     lines = []
-    for (experiment, *values), seeds in grouped.items():
+    for (experiment, *values), seeds in rows.groupby(["experiment", *by], sort=False, dropna=False):
         name = ", ".join(v if isinstance(v, str) else f"{key} {v:g}" for key, v in zip(by, values, strict=True))
-        line = {"data, network": str(experiment).replace("/", ", "), "": name}
-        for measure in measures:
-            each = [float(row[measure]) for row in seeds if measure in row]
-            spread = {"sd of seeds": stdev(each)} if len(each) > 1 else {}
-            line[measure] = _mean({"mean": fmean(each), **spread}) if each else "·"
+        line = {"experiment": str(experiment).replace("/", ", "), "": name}
+        for column in columns:
+            each = seeds[column.number].dropna() if column.number in seeds else pd.Series(dtype=float)
+            spread = {"sd of seeds": each.std()} if len(each) > 1 else {}
+            line[column.heading] = _mean({"mean": each.mean(), **spread}, column) if len(each) else "·"
         lines.append(line)
     return lines
 
 
-def _mean(record: Row) -> str:
-    """Mean ± sd over the pairs, and in brackets the sd of the seeds' means."""
-    pairs, seeds = record.get("sd"), record.get("sd of seeds")
-    text = short(float(record["mean"])) + ("" if pairs is None else f" ± {short(float(pairs), float(record['mean']))}")
-    return text + ("" if seeds is None else f" [{short(float(seeds), float(record['mean']))}]")
+def _known(record: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in record.items() if not pd.isna(value)}
 
 
-def _against(known: Mapping[tuple[str, str], Row], arm: str, reference: str) -> dict[str, str]:
-    """The difference of Dice with its p, and folding as a share of the reference's."""
-    dice = known.get((arm, "dice"), {})
-    difference, p = dice.get("difference"), dice.get("p")
-    gain = "" if difference is None else f"{difference:+.3f}" + ("" if p is None else f" (p {p:.1g})")
-    folds = [float(known[one, "folding %"]["mean"]) for one in (arm, reference) if (one, "folding %") in known]
-    here = arm not in (reference, "before") and len(folds) == 2 and folds[1] > 0
-    return {"Δ dice": gain, "Δ folding": f"{100 * (folds[0] / folds[1] - 1):+.0f} %" if here else ""}
+def _value(record: Mapping[str, Any], column: Column) -> str:
+    """What the column tells of an arm's cases; where some lack the number, of how many of them."""
+    if column.of == "mean":
+        text = _mean(record, column)
+    elif column.of == "rate":
+        text = f"{100 * record['mean']:.{column.digits or 0}f} %"
+    else:
+        text = short(record[column.of], digits=column.digits)
+    return text + (f" ({record['cases']:g} of {record['cases'] + record['missing']:g})" if record["missing"] else "")
+
+
+def _mean(record: Mapping[str, Any], column: Column) -> str:
+    """Mean ± sd over the cases, and in brackets the sd of the seeds' means."""
+    mean, digits = float(record["mean"]), column.digits
+    text = short(mean, digits=digits) + (f" ± {short(record['sd'], mean, digits)}" if "sd" in record else "")
+    return text + (f" [{short(record['sd of seeds'], mean, digits)}]" if "sd of seeds" in record else "")
+
+
+def _comparison(record: Mapping[str, Any], column: Column) -> str:
+    """The difference of the means with its p, or one mean as a share of the other."""
+    if column.against == "difference":
+        if "difference" not in record:
+            return ""
+        digits = 3 if column.digits is None else column.digits
+        return f"{record['difference']:+.{digits}f}" + (f" (p {record['p']:.1g})" if "p" in record else "")
+    ratio = record.get("ratio")
+    if ratio is None:
+        return ""
+    return f"× {ratio:.3g}" if ratio >= MANY else f"{100 * (ratio - 1):+.0f} %"

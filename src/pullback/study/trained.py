@@ -8,8 +8,7 @@ from torch import nn
 from pullback.alignment import Alignment, Pair
 from pullback.data import preprocessed
 from pullback.errors import InputError
-from pullback.numerics.smooth import antialiased
-from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull
+from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull, resample
 from pullback.stats import Stats
 from pullback.training import align
 
@@ -99,6 +98,4 @@ def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:
 
 def _laid(image: Image, begin: Transform, grid: Grid) -> Image:
     """The image on `grid`, whose axes are near R, A, S, smoothed first along those whose voxels grow."""
-    image = canonical(image)
-    smooth = antialiased(image.data, (grid.spacing / image.grid.spacing).tolist())
-    return pull(Image(smooth, image.grid, image.mask), begin, onto=grid)
+    return resample(canonical(image), grid, begin)

@@ -1,4 +1,4 @@
-"""One loop, and how networks learn in it."""
+"""The training loop, and the supervisions, evaluations and procedures that it runs."""
 
 from pullback.training.augment import IndependentAffines, InTurn, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights

@@ -1,4 +1,4 @@
-"""Examples seen otherwise than they are stored; pairs with a truth that follows."""
+"""Augmentation of examples; the truth of a pair follows its images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from pullback.space import Affine, Grid, pull
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Affine maps about the middle of a grid; each of their parts is drawn uniformly.
+    """A generator of affine maps about the middle of a grid; each of their parts is drawn uniformly.
 
     Attributes:
         degrees: largest rotation, about each axis in turn.
@@ -29,7 +29,7 @@ class RandomAffine:
     shift: float = 0.05
 
     def __call__(self, grid: Grid, generator: torch.Generator) -> Affine:
-        """RAS mm to RAS mm."""
+        """Draw a map, RAS mm to RAS mm."""
         d = grid.ndim
 
         def uniform(*shape: int) -> Tensor:
@@ -45,10 +45,10 @@ class RandomAffine:
 
 @dataclass(frozen=True)
 class IndependentAffines:
-    """Each image of a pair through a random affine map of its own; the truth follows.
+    """Augmentation by a random affine map for each image of a pair; the truth follows.
 
     Attributes:
-        affine: how the maps are drawn.
+        affine: the generator of the maps.
     """
 
     affine: RandomAffine = RandomAffine()
@@ -57,13 +57,13 @@ class IndependentAffines:
         return seen_through(pair, *self.maps(pair, generator))
 
     def maps(self, pair: Pair, generator: torch.Generator) -> tuple[Affine, Affine]:
-        """What the fixed and the moving image are to be pulled through."""
+        """Draw the maps through which the fixed and the moving image are pulled."""
         return self.affine(pair.fixed.grid, generator), self.affine(pair.moving.grid, generator)
 
 
 @dataclass(frozen=True)
 class InTurn:
-    """One augmentation after the other, each drawing where the last left off.
+    """A sequence of augmentations, each of which draws where the last one ended.
 
     Attributes:
         parts: `part(example, generator)` each.
@@ -78,10 +78,10 @@ class InTurn:
 
 
 def seen_through(pair: Pair, fixed: Affine, moving: Affine) -> Pair:
-    """The images pulled through affine maps of their own, each onto its own grid, and the truth between them.
+    """Pull the images through affine maps of their own, each onto its own grid, with the truth between them.
 
-    Where φ maps fixed to moving, what is seen at x of the new fixed image lies at moving⁻¹(φ(fixed(x))) of the new
-    moving one. Labels and points, which nothing learns from here, are left behind.
+    Where φ maps fixed to moving, the point x of the new fixed image lies at moving⁻¹(φ(fixed(x))) of the new
+    moving one. Labels and points are dropped: no supervision uses them here.
     """
     truth = pair.truth and moving.inverse() @ (pair.truth @ fixed)
     return replace(

@@ -1,4 +1,4 @@
-"""Weights and the state of a training, as safetensors: nothing here unpickles a file."""
+"""Weights and states of training, stored as safetensors, so that nothing is unpickled."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,24 +17,24 @@ from pullback.training.player import NETWORK
 
 
 def save_weights(network: nn.Module, path: Path, about: dict[str, object]) -> None:
-    """The parameters and buffers of `network`, and `about` as JSON in the file's header."""
+    """Write the parameters and buffers of `network`, with `about` as JSON in the file's header."""
     save_tensors({name: tensor.detach() for name, tensor in network.state_dict().items()}, path, about)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, object]:
-    """Put the weights of a file into `network`; returns what was saved about them."""
+    """Put the weights of a file into `network`, and return what was saved about them."""
     tensors, about = load_tensors(path)
     _into(network, tensors, path)
     return about
 
 
 def save_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: Path, about: dict[str, object]) -> None:
-    """Everything that the next update depends on, in one file, so that a kill leaves the old state or the new.
+    """Write everything that the next update depends on into one file, so that a kill leaves the old state or the new.
 
     Args:
-        learning: all that learns: the network, and the supervision where that has weights of its own.
-        optimisers: by player. Their tensors become `optimiser.<player>.<index>.<key>`; what else they count, in
-            Python's numbers, stands in the header.
+        learning: all modules that learn: the network, and the supervision where that has weights of its own.
+        optimisers: by player. Their tensors become `optimiser.<player>.<index>.<key>`; their plain numbers stand in the
+            header.
     """
     tensors = {name: tensor.detach() for name, tensor in learning.state_dict().items()}
     numbers: dict[str, Any] = {}
@@ -47,7 +47,7 @@ def save_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: P
 
 
 def load_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: Path) -> dict[str, Any]:
-    """Put back what `save_state` wrote; returns what was saved about it.
+    """Put back what `save_state` wrote, and return what was saved about it.
 
     Raises:
         InputError: it is of other weights, or of other players.
@@ -83,7 +83,7 @@ def _into(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, object]) -> None:
-    """Tensors by name, and `about` as JSON in the file's header; beside, then renamed."""
+    """Write tensors by name, with `about` as JSON in the file's header, atomically."""
     with atomic_write(path) as temporary, _complaining(path):
         save_file({k: t.contiguous().cpu() for k, t in tensors.items()}, temporary, {"pullback": json.dumps(about)})
 
@@ -97,7 +97,7 @@ def _complaining(path: Path) -> Iterator[None]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote.
+    """Read what `save_tensors` wrote.
 
     Raises:
         InputError: no such file, or one that is no safetensors file.

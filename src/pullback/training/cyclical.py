@@ -1,7 +1,7 @@
-"""Cyclical self-training: a network learns from labels that it made itself the round before.
+"""Cyclical self-training: a network learns from labels that it made itself in the round before.
 
 Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
-2023, section 2.2. What it says of images and of clouds alike; what a label is, a `Labelling` says.
+2023, section 2.2, for images and for clouds alike; a `Labelling` says what a label is.
 """
 
 import itertools
@@ -26,43 +26,43 @@ from pullback.training.procedure import Task
 
 
 class Several(Protocol):
-    """Examples of which some can be drawn once for all."""
+    """Examples of which several can be drawn once, for all rounds."""
 
     def several(self, count: int, generator: torch.Generator, /) -> Sequence[Any]:
-        """So many different ones, by chance, or all there are."""
+        """Draw `count` different examples, or all there are."""
         ...
 
     def load(self, item: Any, /) -> Any:
-        """One of these, as an `Example`."""
+        """Load one of these as an `Example`."""
         ...
 
 
 class Labelling(Protocol):
-    """What a label is of one kind of example."""
+    """The making and the use of labels for one kind of example."""
 
     def untrained(self, network: Any, examples: Any, seed: int, /) -> Any:
-        """The network whose features make the first labels, ready for that."""
+        """Return the network whose features make the first labels, ready to do so."""
         ...
 
     def label(self, network: Any, example: Any, how: "Cyclical", generator: torch.Generator, /) -> tuple[Tensor, float]:
-        """The label of an example on the CPU, and by how much refinement changed it."""
+        """Return the label of an example, on the CPU, and by how much refinement changed it."""
         ...
 
     def told(self, example: Any, label: Tensor, /) -> Any:
-        """The example that knows its label as its truth."""
+        """Return the example with its label as its truth."""
         ...
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Examples that know labels as their truth: drawn by weight, and then augmented.
+    """Examples with labels as their truth, drawn by weight and then augmented.
 
     Attributes:
         examples: where they are loaded from.
         items: which of them.
         labels: as `labelling` makes them.
-        weights: how often each is drawn.
-        labelling: what a label is.
+        weights: probability of each to be drawn.
+        labelling: how labels are made and used.
         augment: None leaves the examples as they are.
     """
 
@@ -81,14 +81,15 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Cyclical:
-    """The procedure: rounds of learning from labels of the network of the round before (section 2.2).
+    """The procedure of cyclical self-training: rounds of learning from labels by the network of the round before.
 
-    All rounds together have the updates of `Training`, a share each; its schedule begins anew with every round.
+    Section 2.2. All rounds together have the updates of `Training`, a share each; its schedule starts anew in every
+    round.
 
     Attributes:
-        labelling: what a label is.
-        rounds: how many.
-        pairs: how many training examples are labelled, drawn once, no two alike.
+        labelling: how labels are made and used.
+        rounds: number of rounds.
+        pairs: number of training examples that are labelled; they are drawn once, all different.
         augment: of the examples, in the labels' stream and in the learner's; None for neither.
         refined: whether labels are refined; without, none changes, and so all are drawn alike.
         easy: whether examples whose label changed little as it was refined are drawn more often.
@@ -102,10 +103,11 @@ class Cyclical:
     easy: bool = True
 
     def __call__(self, task: Task) -> nn.Module:
-        """In the task's folder: one per round, the labels of the one that goes on, and `rounds.csv`, of validation.
+        """Train a network in rounds, and return that of the round that did best in validation.
 
-        Round 0 is the untrained network whose labels are the first. The answer is the network of the round that did
-        best in validation, as `train` has it; without a folder or an evaluation that of the last.
+        Without a folder or an evaluation it is that of the last round. The task's folder gets one folder per round, the
+        labels of the current round, and `rounds.csv`, of validation. Round 0 is the untrained network that makes the
+        first labels.
 
         Raises:
             InputError: fewer updates than rounds.
@@ -125,10 +127,10 @@ class Cyclical:
         return network.cpu().eval()
 
     def after_each(self, task: Task) -> Iterator[tuple[dict[str, float], nn.Module]]:
-        """The row of validation and the network, untrained and after each round.
+        """Yield the row of validation and the network, untrained and after each round.
 
-        The first labels come from the features of one random network, which is round 0; what learns begins with other
-        weights, lest it learns to reproduce them (section 2.2), and in each later round goes on from those before: a
+        The first labels come from the features of one random network, which is round 0. The learner begins with other
+        weights, lest it learn to reproduce them (section 2.2), and in each later round continues from its weights: a
         warm restart.
 
         Raises:
@@ -155,7 +157,7 @@ class Cyclical:
     def _round(
         self, task: Task, items: Sequence[Any], number: int, teacher: nn.Module, network: nn.Module, done: bool
     ) -> nn.Module:
-        """What the network is after learning from labels of the teacher."""
+        """Return the network after a round of learning from the teacher's labels."""
         share, left = divmod(task.training.updates, self.rounds)
         seed, updates = task.training.seed, share + (number <= left)
         if done:  # nothing is left to draw
@@ -175,7 +177,7 @@ class Cyclical:
         kept: Path | None,
         console: Console | None,
     ) -> Labelled:
-        """The examples with labels of this network, or with those that were `kept` in a file; there they are put.
+        """Return the examples with labels of this network, or with those in the file `kept`, where new ones are put.
 
         Raises:
             Interrupted: it was asked to stop.
@@ -199,7 +201,7 @@ class Cyclical:
         return Labelled(examples, items, labels, weights, self.labelling, self.augment)
 
     def _row(self, network: nn.Module, number: int, task: Task) -> dict[str, float]:
-        """What validation says after the round of that number."""
+        """Return the row of validation after a round."""
         if task.evaluation is None:
             return {"round": number}
         means = mean_of(task.evaluation.rows(network.to(device_of()), device_of()))
@@ -209,7 +211,7 @@ class Cyclical:
 
 
 def easy_first(differences: Sequence[float]) -> Tensor:
-    """How often each pair is to be drawn, `(pairs,)`, sum 1: more often where the label changed less as it was refined.
+    """Return the probability of each pair to be drawn, `(pairs,)`, higher where refinement changed the label less.
 
     Pairs are ranked by `differences`, and the weights are a sigmoid of −5 (largest) to 5 (section 2.3.1).
     """
@@ -220,12 +222,12 @@ def easy_first(differences: Sequence[float]) -> Tensor:
 
 
 def _labels(out: Path, number: int) -> Path:
-    """What the round of this number learns from."""
+    """Return the file of the labels from which a round learns."""
     return out / f"labels-{number}.safetensors"
 
 
 def _finished(out: Path) -> list[dict[str, float]]:
-    """The rows of the untrained network and of the rounds that an earlier call finished."""
+    """Read the rows of the untrained network and of the rounds that an earlier call finished."""
     if not (out / "rounds.csv").is_file():
         return []
     rows = [{key: float(value) for key, value in row.items()} for row in read_csv(out / "rounds.csv")]

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device to compute on."""
 
 import torch
 
@@ -6,7 +6,7 @@ from pullback.errors import InputError
 
 
 def device_of(name: str = "auto") -> torch.device:
-    """The device called `name`; `"auto"` is the accelerator that torch sees, where it has float64, else the CPU.
+    """Return the device called `name`; `"auto"` is the accelerator that torch sees, where it has float64, else the CPU.
 
     Raises:
         InputError: there is no such device here.

@@ -1,4 +1,4 @@
-"""What is measured of a network on examples that it does not learn from."""
+"""Evaluation of a network on examples that it does not learn from."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,34 +16,35 @@ Row = dict[str, float | str]
 
 
 class Evaluation(Protocol):
-    """Measures a network on a split, example by example, and says which number is to grow."""
+    """A measurement of a network on a split, example by example, with a score that is to grow."""
 
     @property
     def aligns(self) -> str:
-        """What its networks align: `"pair"` (of images), `"points"`, `"pose"`, `"slice"`, `"labels"`."""
+        """The kind of example that its networks align: `"pair"` (of images), `"points"`, `"pose"`, `"slice"`,
+        `"labels"`."""
         ...
 
     def __len__(self) -> int:
-        """How many examples."""
+        """Return the number of examples."""
         ...
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The subjects of its examples, sorted."""
+        """The names of the subjects of its examples, sorted."""
         ...
 
     def rows(self, network: Any, device: torch.device, /) -> Iterator[Row]:
-        """One per example: first its name, as `pair` or whatever it is, then numbers."""
+        """Yield one row per example: first its name, as `pair` or another kind, then numbers."""
         ...
 
     def score(self, means: dict[str, float], /) -> float:
-        """Of the means of the rows' numbers, one number of which more is better."""
+        """Return one number, of which more is better, from the means of the rows' numbers."""
         ...
 
 
 @dataclass(frozen=True)
 class PairEvaluation:
-    """A register on the pairs of a split, by metrics.
+    """The evaluation of a register on the pairs of a split, by metrics.
 
     Attributes:
         pairs: the split.
@@ -62,11 +63,11 @@ class PairEvaluation:
         return self.pairs.names
 
     def rows(self, network: Any, device: torch.device) -> Iterator[Row]:
-        """As `measure` yields them."""
+        """Yield the rows of `measure`."""
         return measure(network, self.pairs, self.metrics, device)
 
     def score(self, means: dict[str, float]) -> float:
-        """As `measure.score`.
+        """Return the score by `measure.score`.
 
         Raises:
             InputError: none of the metrics answered.
@@ -76,14 +77,14 @@ class PairEvaluation:
 
 @dataclass(frozen=True)
 class ExampleEvaluation:
-    """A network on the examples of a split, by one function of both.
+    """The evaluation of a network on the examples of a split, by one function of both.
 
     Attributes:
         split: the examples.
         measure: `measure(network, example)` answers with numbers by name; the network does not train meanwhile.
         chooses: the number by which checkpoints are chosen.
         higher_is_better: of that number.
-        aligns: as of `Evaluation`.
+        aligns: as in `Evaluation`.
     """
 
     split: Validation | Test
@@ -100,13 +101,13 @@ class ExampleEvaluation:
         return self.split.names
 
     def rows(self, network: Any, device: torch.device) -> Iterator[Row]:
-        """One per example: its name, and the numbers."""
+        """Yield one row per example: its name, and the numbers."""
         for example in self.split:
             with evaluating(network):
                 yield {"example": example.name, **self.measure(network, example.to(device))}
 
     def score(self, means: dict[str, float]) -> float:
-        """The number that chooses, turned so that more is better; what is no number is worst.
+        """Return the number that chooses, with its sign such that more is better; NaN is worst.
 
         Raises:
             InputError: no example has it.

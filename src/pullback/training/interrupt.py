@@ -1,4 +1,4 @@
-"""Ctrl-C between two updates, or whatever else work is made of."""
+"""Interruption by Ctrl-C between two updates, or between other parts of a work."""
 
 import signal
 import sys
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def asked_to_stop(part: str = "update") -> Iterator[Callable[[], bool]]:
-    """Within it, the first Ctrl-C (or SIGTERM) only makes the yielded function true; the second interrupts at once.
+    """Yield a function that becomes true at the first Ctrl-C (or SIGTERM); the second one interrupts at once.
 
-    `part` is what is finished first, in a word.
+    `part` is the word for what is finished first.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -1,4 +1,4 @@
-"""What a training leaves on disk, and what of it goes on."""
+"""Logs and checkpoints that a training leaves on disk, and its state."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from pullback.training.schedule import Plateau
 
 @dataclass
 class State:
-    """How far a training has come."""
+    """The state of a training."""
 
     update: int = 0
     best: float | None = None
@@ -24,7 +24,7 @@ class State:
 
 @dataclass
 class Keeper:
-    """Logs and checkpoints of a run; with `out` None (no folder, or not the first process) there are none."""
+    """The logs and checkpoints of a run; with `out` None (no folder, or not the first process) there are none."""
 
     network: nn.Module
     learning: nn.Module
@@ -40,21 +40,21 @@ class Keeper:
         self.log = None if self.out is None else Log(self.out, self.now.update)
 
     def due(self, every: int) -> bool:
-        """Also after the last update."""
+        """Return whether a multiple of `every` updates is done, or all of them."""
         return self.now.update % every == 0 or self.now.update == self.updates
 
     def row(self, name: str, values: dict[str, float]) -> None:
-        """In the log of that name."""
+        """Write a row to the log of that name."""
         if self.log is not None:
             self.log.row(name, self.now.update, values)
 
     def state(self) -> None:
-        """All that going on needs."""
+        """Write everything that resuming needs."""
         if self.out is not None:
             save_state(self.learning, self.optimisers, self.out / "last.safetensors", vars(self.now))
 
     def validated(self, means: dict[str, float], score: Callable[[dict[str, float]], float]) -> None:
-        """Keep what is best from `choose_from` on; before, only tell."""
+        """Keep the best weights from `choose_from` on; before that, only log."""
         self.row("validation", means)
         if self.now.update < self.choose_from * self.updates:
             return
@@ -69,6 +69,6 @@ class Keeper:
             self.now.factor, self.now.waited = self.now.factor * self.plateau.factor, 0
 
     def close(self) -> None:
-        """The log."""
+        """Close the log."""
         if self.log is not None:
             self.log.close()

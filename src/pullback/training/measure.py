@@ -1,4 +1,4 @@
-"""A register over pairs."""
+"""Measurement of a register over pairs."""
 
 import math
 import time
@@ -15,14 +15,14 @@ from pullback.metrics import Metric, numbers_of
 
 
 def align(register: Register, pair: Pair) -> Alignment:
-    """The whole pair, labels and all, seen through what the register makes of its images; without gradient."""
+    """Align a whole pair, labels and all, by a register's answer to its images, without gradient."""
     with evaluating(register):
         return seen(pair, register(pair.fixed, pair.moving))
 
 
 @contextmanager
 def evaluating(network: Any) -> Iterator[None]:
-    """Within it a network does not train, and nothing wants gradients; afterwards it is as before."""
+    """Put a network into evaluation mode, without gradients, for the time of a `with`; afterwards it is as before."""
     training = isinstance(network, nn.Module) and network.training
     if training:
         network.eval()
@@ -37,7 +37,7 @@ def evaluating(network: Any) -> Iterator[None]:
 def measure(
     register: Register, pairs: Iterable[Pair], metrics: Sequence[Metric], device: torch.device
 ) -> Iterator[dict[str, float | str]]:
-    """One row per pair: its name, the metrics in their order, and the seconds that the register took."""
+    """Yield one row per pair: its name, the metrics in their order, and the seconds that the register took."""
     for pair in pairs:
         known = pair.to(device)
         start = time.perf_counter()
@@ -50,7 +50,7 @@ def measure(
 
 
 def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
-    """Column means of what `measure` yields; a number that is missing from a row is left out of its mean."""
+    """Return the column means of the rows of `measure`; a number missing from a row is left out of its mean."""
     columns: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():
@@ -60,12 +60,12 @@ def mean_of(rows: Iterable[dict[str, float | str]]) -> dict[str, float]:
 
 
 def in_words(means: dict[str, float]) -> str:
-    """The numbers for one line, but for those of single labels."""
+    """Return the numbers in one line, without those of single labels."""
     return ", ".join(f"{k} {v:.4g}" for k, v in means.items() if "/" not in k)
 
 
 def score(values: dict[str, float], metrics: Sequence[Metric]) -> float:
-    """The number of the first metric that answered, turned so that more is better; what is no number is worst.
+    """Return the number of the first metric that answered, with its sign such that more is better; NaN is worst.
 
     Raises:
         InputError: none of the metrics answered.

@@ -1,4 +1,4 @@
-"""The memory of a training on the CPU."""
+"""Memory of a training on the CPU."""
 
 import ctypes
 import sys
@@ -9,10 +9,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt, as malloc.h numbers them
 
 @cache
 def keep_freed_memory() -> None:
-    """Have the C library keep, from here on, the memory that this process frees; elsewhere than with glibc do nothing.
+    """Make the C library keep the memory that this process frees from here on; without glibc do nothing.
 
-    Every update takes and frees the same large blocks as the one before. Given back in between, they come as fresh
-    pages, which the system must first fill with zeros: a fifth of the time of an update of VoxelMorph.
+    Every update takes and frees the same large blocks as the one before. If they were given back in between, they would
+    come as fresh pages, which the system must first fill with zeros: a fifth of the time of an update of VoxelMorph.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

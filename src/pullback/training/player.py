@@ -1,4 +1,4 @@
-"""Whose weights learn by which optimiser."""
+"""Players: weights with an optimiser, and possibly losses, of their own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ Losses = Callable[[Any, Callable[..., Any], Any, float], dict[str, Tensor]]
 class Player:
     """Weights that learn by an optimiser of their own.
 
-    Without `losses` they learn from the supervision's, as the network does: weights of a sample each, slow layers. With
-    them the player has a turn of its own, after the network's and on the same examples, such as a discriminator; in
-    any other turn its weights rest, and in its own all others do. A recipe can name a function of a module.
+    Without `losses` they learn from the supervision's, as the network does: weights of single examples, or slow layers.
+    With losses the player has a turn of its own, after the network's and on the same examples, such as a discriminator;
+    in any other turn its weights are fixed, and in its own all others are. A recipe can name a function of a module.
 
     Attributes:
         name: an identifier, other than `network`; its losses are logged as `name/term`.
-        owns: how the names of its weights begin: `("supervision.discriminator.",)`, `("network.head.",)`.
-        losses: named, of which the sum is descended, as of a `Supervision`; None learns from those of all.
+        owns: prefixes of the names of its weights: `("supervision.discriminator.",)`, `("network.head.",)`.
+        losses: named, with the sum to be minimised, as in `Supervision`; None learns from the common losses.
         lr, optimiser: `optimiser(weights, lr=lr)` makes its optimiser.
-        schedule: as of `Training`; None for a constant rate.
-        every: it learns in the first update, and in every so many-th after.
-        clip: as of `Training`.
+        schedule: as in `Training`; None for a constant rate.
+        every: it learns in the first update, and then once in so many.
+        clip: as in `Training`.
 
     Raises:
         InputError: no such name, or a number that is not above 0.
@@ -58,14 +58,14 @@ class Player:
 
 
 def shares(learning: nn.Module, players: Sequence[Player], frozen: Sequence[str]) -> dict[str, list[nn.Parameter]]:
-    """The weights of each player by its name, the network's first, among which are those that are frozen.
+    """Return the weights of each player by its name, the network's first, which include the frozen ones.
 
     Args:
-        learning: all that learns, whose weights are called `network.…` and `supervision.…`.
-        frozen: how the names of weights begin that do not learn.
+        learning: all modules that learn, with weights called `network.…` and `supervision.…`.
+        frozen: prefixes of the names of weights that do not learn.
 
     Raises:
-        InputError: two players of one name, a beginning that no weight has, a weight that two own or that is frozen
+        InputError: two players of one name, a prefix that no weight has, a weight that two own or that is frozen
             and owned, or nothing that is left to the network.
     """
     names = [NETWORK, *(player.name for player in players)]
@@ -83,7 +83,7 @@ def shares(learning: nn.Module, players: Sequence[Player], frozen: Sequence[str]
 
 
 def _owners(names: Sequence[str], claims: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Whose each weight is that anybody claims, by how its name begins."""
+    """Return the owner of each weight that is claimed by a prefix of its name."""
     owners: dict[str, str] = {}
     known = ", ".join(sorted({".".join(name.split(".")[:2]) for name in names}))
     for who, beginnings in claims.items():

@@ -1,4 +1,4 @@
-"""How a network comes about as a whole."""
+"""Procedures: how a network is trained as a whole, once or in rounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from pullback.training.train import Training, train
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned, from what, and where it is kept.
+    """A task of training: untrained networks, examples, supervision, and a folder for the results.
 
     Attributes:
-        make: an untrained network, by number: another for each.
-        examples: what is learned from, as `Examples`; of a procedure that makes labels, as `Several`.
-        supervision: how it learns.
+        make: makes an untrained network for each number.
+        examples: the training examples, as `Examples`; for a procedure that makes labels, as `Several`.
+        supervision: gives the losses.
         training: the numbers of the loop.
-        evaluation: of the validation split: by its score the weights are chosen; None keeps the last.
+        evaluation: of the validation split, by whose score the weights are chosen; None keeps the last.
         out: a folder for the logs and the weights to use, `best.safetensors`; None keeps nothing.
-        resume: what an interrupted call left there is gone on with.
+        resume: continue from what an interrupted call left in the folder.
         console: where progress is shown.
     """
 
@@ -38,7 +38,7 @@ class Task:
     console: Console | None = None
 
     def trained(self, network: Any) -> nn.Module:
-        """The network after one training, its best weights in `out`."""
+        """Train a network once and return it, with its best weights in `out`."""
         begun = self.resume and self.out is not None and (self.out / "last.safetensors").is_file()
         return train(
             network,
@@ -52,19 +52,19 @@ class Task:
         )
 
     def part(self, name: str, training: Training) -> "Task":
-        """The same with other numbers, in a folder of its own within."""
+        """Return the task with other numbers, in a folder of its own within."""
         return replace(self, training=training, out=None if self.out is None else self.out / name)
 
 
 class Procedure(Protocol):
-    """From untrained networks to a trained one."""
+    """A function from a task to a trained network."""
 
     def __call__(self, task: Task) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
 class Once:
-    """One training, from the first weights to the best."""
+    """The procedure of one training, from the first weights to the best."""
 
     def __call__(self, task: Task) -> nn.Module:
         return task.trained(task.make(0))

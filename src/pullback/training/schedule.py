@@ -1,4 +1,4 @@
-"""Learning rates over a training: factors as functions of progress, 0 → 1, or of what validation says."""
+"""Learning rate schedules: factors as functions of progress, 0 → 1, or of the course of validation."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pullback.errors import InputError
 
 @dataclass(frozen=True)
 class Cosine:
-    """From 1 down to `floor` along half a cosine (Loshchilov & Hutter 2017, without restarts)."""
+    """A schedule from 1 down to `floor` along half a cosine (Loshchilov & Hutter 2017, without restarts)."""
 
     floor: float = 0.0
 
@@ -18,7 +18,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Poly:
-    """From 1 down to 0 along (1 − progress)ᵖ: nearly a line. 0.9 is what TransMorph's authors and OFG's train by."""
+    """A schedule from 1 down to 0 along (1 − progress)ᵖ, nearly a line; TransMorph's and OFG's authors use p = 0.9."""
 
     power: float = 0.9
 
@@ -28,7 +28,7 @@ class Poly:
 
 @dataclass(frozen=True)
 class Steps:
-    """From 1 down by `factor` at each progress of `at`: 40/60 and 52/60 are Bigalke et al.'s (MICCAI 2023) for clouds.
+    """A schedule that falls by `factor` at each progress of `at`; the defaults are those of Bigalke et al. for clouds.
 
     Raises:
         InputError: a factor or a progress that is not between 0 and 1.
@@ -47,7 +47,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Falls by `factor` whenever `patience` validations in a row were none better than the best before.
+    """A rule that lowers rates by `factor` whenever `patience` validations in a row did not beat the best before.
 
     Raises:
         InputError: a factor that is not between 0 and 1, or no patience.

@@ -1,4 +1,4 @@
-"""How networks learn: the plain ways. A published way lives in its method's module."""
+"""Plain supervisions. That of a published method is in the method's module."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ TINY = 1e-12  # voxels²: the root of 0 has no slope
 
 @dataclass(frozen=True)
 class Unsupervised:
-    """The energy of the guess is the loss. VoxelMorph (Balakrishnan et al. 2019, eq. 4) with its default energy."""
+    """The supervision by an energy of the guess, by default VoxelMorph's (Balakrishnan et al. 2019, eq. 4)."""
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
 
@@ -24,14 +24,14 @@ class Unsupervised:
 
 @dataclass(frozen=True)
 class KnownTransform:
-    """The loss is how far the guess leads points from where the pair's known truth leads them: the mean over voxels.
+    """The supervision by a pair's known truth: the mean distance between where it and the guess lead points.
 
-    In voxels of the fixed grid. Of voxels within the fixed image's mask, where it has one; 0 where that is
+    It is in voxels of the fixed grid, over voxels within the fixed image's mask, where it has one; 0 where that is
     empty.
     """
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
-        """The mean distance of both answers over the points of the fixed grid, as `tre`.
+        """Return the mean distance of both answers over the points of the fixed grid, as `tre`.
 
         Raises:
             ValueError: the pair does not know its truth.

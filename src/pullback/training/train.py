@@ -1,4 +1,4 @@
-"""One loop for every network and every supervision."""
+"""The training loop of all networks and all supervisions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -33,16 +33,16 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 
 class Examples(Protocol):
-    """What is learned from: a `Train` split, or examples that were labelled."""
+    """A source of training examples: a `Train` split, or labelled examples."""
 
     def draw(self, generator: torch.Generator) -> Any:
-        """An `Example`, by chance."""
+        """Draw an `Example`."""
         ...
 
 
 @dataclass(frozen=True)
 class Training:
-    """The numbers of the loop.
+    """The numbers of the training loop.
 
     Attributes:
         updates: steps of the optimiser on the network.
@@ -50,17 +50,17 @@ class Training:
         lr: its learning rate; the default is OFG's and VoxelMorph's.
         seed: of the initial weights (`seeded`) and of the examples that are drawn.
         optimiser: `optimiser(parameters, lr=lr)` makes it.
-        augment: what becomes of an example before it is learned from, such as `Synthesis()`; None leaves it.
+        augment: changes each example before it is learned from, such as `Synthesis()`; None leaves it.
         schedule: factor of the learning rate as a function of progress, such as `Cosine()`; None for a constant.
         plateau: when validation lowers the learning rates of all as well; None for never.
         clip: the longest gradient, of all the network's weights as one vector; longer ones are scaled; None for any.
-        frozen: how the names of weights begin that do not learn: `("network.encoder.",)`.
-        players: further optimisers, each of weights of its own; what is left is the network's.
+        frozen: prefixes of the names of weights that do not learn: `("network.encoder.",)`.
+        players: further optimisers, each of weights of its own; all other weights are the network's.
         choose_from: the share of the updates before which validation is logged and no checkpoint chosen.
         precision: of the network's convolutions, as Lightning Fabric names it: `"32-true"`, or `"bf16-mixed"` where the
             processor has bfloat16 arithmetic. Heads, fields, energies and weights are float32 in both.
         log_every, validate_every, save_every: in updates. Each also happens after the last update.
-        deterministic: avoid kernels whose result depends on timing; of those that torch has no other for, it warns.
+        deterministic: avoid kernels whose result depends on timing; torch warns of those that it has no other for.
 
     Raises:
         InputError: a number that is not above 0, no such share, or no such precision.
@@ -99,7 +99,7 @@ class Training:
 
     @property
     def first(self) -> Player:
-        """The network as a player, of all weights that no other owns."""
+        """The network as a player, with all weights that no other owns."""
         return Player(NETWORK, (), None, self.lr, self.optimiser, self.schedule, 1, self.clip)
 
 
@@ -114,7 +114,7 @@ def train(
     fabric: Fabric | None = None,
     console: Console | None = None,
 ) -> Network:
-    """Teach `network` by `supervision` on examples drawn from `examples`, `training.batch` per update and process.
+    """Train `network` by `supervision` on examples drawn from `examples`, `training.batch` per update and process.
 
     A supervision that is a module has weights of its own, which learn along.
 
@@ -123,12 +123,12 @@ def train(
     that resuming needs) and, with `evaluation`, `best.safetensors`, chosen by its score.
 
     Returns:
-        the network with its best weights where there was an evaluation and an `out`, else with its last, on the CPU and
+        The network with its best weights where there was an evaluation and an `out`, else with its last, on the CPU and
         no longer in training mode.
 
     Raises:
         InputError: the folder holds another run, or, with `resume`, none that fits or one that has done more updates;
-            or weights of `training.players` and `training.frozen` that are not there, or claimed twice.
+            or weights of `training.players` and `training.frozen` that do not exist, or are claimed twice.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved, where there is an `out`.
         FloatingPointError: when the loss is no longer finite.
     """
@@ -179,7 +179,7 @@ def train(
 
 
 def _hands(learning: Step, training: Training, fabric: Fabric) -> tuple[nn.Module, list[Hand]]:
-    """All that learns as Fabric wraps it, and the players at work, the network first."""
+    """Return all modules that learn as Fabric wraps them, and the players at work, the network first."""
     mine = shares(learning, training.players, training.frozen)
     if fabric.world_size > 1 and (training.players or training.frozen):
         raise InputError(f"players and frozen weights: in one process; there are {fabric.world_size}")
@@ -197,7 +197,7 @@ def _hands(learning: Step, training: Training, fabric: Fabric) -> tuple[nn.Modul
 def _updated(
     fabric: Fabric, step: nn.Module, hands: Sequence[Hand], examples: Examples, training: Training, state: State
 ) -> dict[str, float]:
-    """The update that is next, on its own examples and chance, whatever was done before."""
+    """Make the next update, on its own examples and random numbers, whatever was done before."""
     index = state.update * fabric.world_size + fabric.global_rank
     numbers = range(index * training.batch, (index + 1) * training.batch)
     batch = (_shown(examples, training, number, fabric.device) for number in numbers)
@@ -207,7 +207,7 @@ def _updated(
 
 
 def check_left(done: int, training: Training, folder: Path) -> None:
-    """That a run can be gone on with after `done` updates.
+    """Refuse to continue a run that has done more updates than there are in all.
 
     Raises:
         InputError: there are fewer in all.
@@ -220,21 +220,21 @@ def check_left(done: int, training: Training, folder: Path) -> None:
 
 
 def draw(examples: Examples, seed: int, index: int) -> Any:
-    """The `index`-th example of a training: a function of the seed and the index alone."""
+    """Draw the `index`-th example of a training, which depends on the seed and the index alone."""
     return examples.draw(make_generator(seed, index))
 
 
 def _shown(examples: Examples, training: Training, number: int, device: torch.device) -> Any:
-    """The example of that number as it is learned from: on the device, and augmented."""
+    """Draw the example of that number as it is learned from: on the device, and augmented."""
     example = draw(examples, training.seed, number).to(device)
     return example if training.augment is None else training.augment(example, make_generator(training.seed, 4, number))
 
 
 @contextmanager
 def seeded(seed: int, *index: int) -> Iterator[None]:
-    """Within it torch draws from `seed`, or from a stream of its own for each `index`; outside nothing has changed.
+    """Make torch draw from `seed`, or from another stream for each `index`, within a `with`; outside nothing changes.
 
-    For what draws from nowhere else: the initial weights of a network, its dropout.
+    It serves what takes no generator: the initial weights of a network, its dropout.
     """
     device = device_of()
     devices = [] if device.type == "cpu" else [torch.accelerator.current_device_index()]

@@ -1,4 +1,4 @@
-"""One update: whose turn it is, on what, and how far they go."""
+"""One update: the turns of the players, on their examples."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from pullback.training.player import Losses, Player
 
 
 class Step(nn.Module):
-    """Network and supervision as one forward, which is what Fabric wraps, on one device or on many.
+    """The network and the supervision as one forward pass, which Fabric wraps, on one device or on many.
 
     The example comes in a closure because Fabric takes apart the dataclasses it finds among the arguments. Reduced
     precision, where asked for, is the network's alone.
@@ -57,7 +57,7 @@ class Hand:
     optimiser: Optimizer
 
     def pace(self, progress: float, factor: float | None) -> None:
-        """The learning rate at this progress; `factor` is that of a plateau, None where there is none."""
+        """Set the learning rate for this progress; `factor` is that of a plateau, None where there is none."""
         if self.player.schedule is None and factor is None:
             return
         scheduled = 1.0 if self.player.schedule is None else self.player.schedule(progress)
@@ -65,7 +65,7 @@ class Hand:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * scheduled * (1.0 if factor is None else factor)
 
     def step(self) -> None:
-        """Along the gradient, no longer than the player's `clip`."""
+        """Step along the gradient, scaled to be no longer than the player's `clip`."""
         if self.player.clip is not None:
             shorten(self.weights, self.player.clip)
         self.optimiser.step()
@@ -81,13 +81,13 @@ def update(
     progress: float,
     factor: float | None,
 ) -> dict[str, float]:
-    """One step of all whose turn it is; the loss and the terms, means over the examples.
+    """Make one step of all players whose turn it is; return the loss and the terms, means over the examples.
 
     Args:
         hands: the network's first.
         examples: `count` of them.
         number: of the update, from 0.
-        factor: as of `Hand.pace`.
+        factor: as in `Hand.pace`.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -107,7 +107,7 @@ def update(
 def _turn(
     fabric: Fabric, step: nn.Module, hands: Sequence[Hand], examples: Iterable[Example], count: int, progress: float
 ) -> dict[str, float]:
-    """One step of players that learn from the same losses."""
+    """Make one step of players that learn from the same losses."""
     first = hands[0].player
     rows: list[dict[str, float | str]] = []
     with alone(step, {weight for hand in hands for weight in hand.weights}):
@@ -132,7 +132,7 @@ def _turn(
 
 @contextmanager
 def alone(learning: nn.Module, weights: set[nn.Parameter]) -> Iterator[None]:
-    """Within it only these weights want gradients."""
+    """Let only these weights have gradients, within a `with`."""
     before = {weight: weight.requires_grad for weight in learning.parameters()}
     for weight in before:
         weight.requires_grad_(weight in weights)
@@ -144,9 +144,9 @@ def alone(learning: nn.Module, weights: set[nn.Parameter]) -> Iterator[None]:
 
 
 def shorten(weights: Iterable[nn.Parameter], longest: float) -> None:
-    """Scale the gradients of all weights so that together, as one vector, they are no longer than that.
+    """Scale the gradients of all weights so that together, as one vector, they are no longer than `longest`.
 
-    Sparse ones too, which torch's own does not take.
+    Sparse gradients are scaled too, which torch's own function does not take.
     """
     gradients = []
     for weight in weights:

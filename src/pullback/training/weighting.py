@@ -1,4 +1,4 @@
-"""Losses that find their own weights."""
+"""Loss weighting by learned uncertainty."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,24 +14,26 @@ ROUNDED = -1e-4  # how far below 0 rounding takes a loss of equal images
 
 
 class UncertaintyWeighted(nn.Module):
-    """The energies of the guess, in a weighted sum whose weights learn along.
+    """The supervision by a weighted sum of energies of the guess, whose weights are learned.
 
-    Kendall et al. 2018: a loss Lᵢ of log variance sᵢ counts exp(−sᵢ) Lᵢ + sᵢ, at rest where its weight is 1 / Lᵢ. Pérez
-    de Frutos et al. 2023 (DDMR), eq. 1, ask that the weights ωᵢ of the losses add up to 1, and so do those of the
-    regularisers, λⱼ. So here ω is the softmax of −s, and to Σ ωᵢ Lᵢ is added −c Σ log ωᵢ, where c is the mean of the
-    ωᵢ Lᵢ, through which no gradient passes. At rest all ωᵢ Lᵢ are the same: weights are those of Kendall, ∝ 1 / Lᵢ,
-    brought to add up to 1. Without c they would hardly leave 1 / N, for −Σ log ω outweighs losses below 1.
+    1. Kendall et al. 2018: a loss Lᵢ with log variance sᵢ counts as exp(−sᵢ) Lᵢ + sᵢ; at the minimum its weight is 1 /
+       Lᵢ.
+    2. Pérez de Frutos et al. 2023 (DDMR), eq. 1, let the weights ωᵢ of the losses add up to 1, and those of the
+       regularisers, λⱼ, too. So here ω = softmax(−s).
+    3. The sum is Σ ωᵢ Lᵢ − c Σ log ωᵢ, with c the mean of the ωᵢ Lᵢ, a constant to the gradient. At the minimum all
+       ωᵢ Lᵢ are equal, so ω ∝ 1 / Lᵢ: Kendall's weights, scaled to add up to 1.
+    4. Without c they would hardly leave 1 / N, for −Σ log ω outweighs losses below 1.
 
-    The paper begins with equal weights, but for its one regulariser, with 0.005. If λ adds up to 1 one alone is 1 and
-    has nothing to learn; both cannot be. Here the regularisers share `regularity` among them by a softmax of their own,
-    so that a single one has all of it throughout, and no balance.
+    The paper starts from equal weights, but from 0.005 for its one regulariser. With λ adding up to 1 a single one
+    would be 1. Here the regularisers share `regularity` by a softmax of their own, so that a single one keeps all of
+    it.
 
-    Logged beside the losses are the weights, as `weight/…`; of two losses of one name the second has a number.
+    The weights are logged beside the losses, as `weight/…`; the second loss of one name has a number.
 
     Args:
-        losses: at least one, each of one term that is never below 0: InputError where it is, as of `MI`.
+        losses: at least one, each of one term that is never below 0: InputError where it is, as with `MI`.
         regularisers: any number, as the losses.
-        regularity: what the weights of the regularisers add up to.
+        regularity: the sum of the weights of the regularisers.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class UncertaintyWeighted(nn.Module):
         self.uncertainty = nn.ParameterList(torch.zeros(len(energies)) for energies, _ in self.groups)
 
     def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
-        """The weighted terms of the guess, their balance, and the weights to be logged.
+        """Return the weighted terms of the guess, their balance −c Σ log ω, and the weights to be logged.
 
         Raises:
             InputError: a loss is below 0.

@@ -1,4 +1,4 @@
-"""What there is to align by: a table of all methods, the page of one, and what to cite."""
+"""A catalogue of methods: a table of all, the page of one, and its papers."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +14,8 @@ from rich.table import Table
 
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper, find_method, methods
-from pullback.recipes import known, of_method
-from pullback.recipes.lookup import Key
+from pullback.recipes import known
+from pullback.recipes.lookup import Key, of_method
 from pullback.study.recipe import as_data
 from pullback.study.renamed import renamed
 
@@ -27,7 +27,7 @@ RECORDS = ("recipe.yaml", "run.json")
 
 @dataclass(frozen=True)
 class Row:
-    """A method in the table of all.
+    """A row of the table of all methods.
 
     Attributes:
         name: as commands take it.
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """All that is known of a method.
+    """The page of a method.
 
     Attributes:
         name: its name.
@@ -72,8 +72,8 @@ class Page:
             parts.append(_table(("--set", "default"), list(numbers.items())))
         if self.recipes:
             parts.append(Markdown("## Networks and data"))
-            parts.append(_table(("METHOD", "--network", "--on"), _by_network(self.recipes)))
-        cited = "\n".join(f"- {_reference(paper)}" for paper in self.method.papers)
+            parts.append(_table(("METHOD", "--network", "--on"), by_network(self.recipes)))
+        cited = "\n".join(f"- {reference(paper)}" for paper in self.method.papers)
         parts.append(Markdown(f"## Papers\n\n{cited}\n\n`pullback cite {self.name}` prints BibTeX."))
         return Group(*(each for part in parts for each in (part, "")))
 
@@ -110,7 +110,7 @@ def overview() -> list[Row]:
 def layout(rows: Sequence[Row]) -> Table:
     """Return the table of all methods as a terminal shows it."""
     cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
-    return _table(("method", "aligns", "learns", "paper", "pullback …"), cells)
+    return _table(("method", "aligns", "learns", "paper", "command"), cells)
 
 
 def page(name: str) -> Page:
@@ -126,7 +126,7 @@ def page(name: str) -> Page:
         settings[_commands(called, method)[0]] = dict(_numbers(as_data(method.register)))
     if recipes:
         parts = as_data(known()[recipes[0]])
-        settings[f"train {called}"] = dict(_numbers({part: parts[part] for part in LEARNS}))
+        settings[f"pullback train {name}"] = dict(_numbers({part: parts[part] for part in LEARNS}))
     return Page(called, method, text_of(called), settings, recipes)
 
 
@@ -163,7 +163,7 @@ def cited(what: str) -> list[Paper]:
 
 
 def _parts(tree: Any) -> Iterator[str]:
-    """Paths of all parts in a recipe file, by their names of today."""
+    """Return paths of all parts in a recipe file, by their names of today."""
     if isinstance(tree, dict):
         if next(iter(tree), None) in ("part", "partial", "name"):
             yield str(next(iter(renamed(tree).values())))
@@ -174,17 +174,18 @@ def _parts(tree: Any) -> Iterator[str]:
 
 
 def _commands(name: str, method: Method) -> tuple[str, ...]:
+    """Return command lines that run it."""
     commands = []
     if method.register is not None:
         command, usual = ("match", "graph-propagation") if method.aligns == ("points",) else ("register", "classical")
         commands.append(command if name == usual else f"{command} --method {name}")
     if of_method(known(), name):
         commands.append(f"train {name}")
-    return tuple(commands) or (f"methods {name}",)
+    return tuple(f"pullback {command}" for command in commands or [f"methods {name}"])
 
 
 def _numbers(data: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """What can be set in a value that `as_data` made, by dotted keys; what is not said is left out."""
+    """Yield the settings of a value that `as_data` made, by dotted keys, without those that are not set."""
     if isinstance(data, Mapping):
         members = {name: value for name, value in data.items() if name not in ("part", "partial")}
         if "name" in data:
@@ -200,8 +201,8 @@ def _numbers(data: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield from _numbers(value, f"{key}.{name}".lstrip("."))
 
 
-def _by_network(recipes: Sequence[Key]) -> list[tuple[str, str, str]]:
-    """Data by method and network."""
+def by_network(recipes: Sequence[Key]) -> list[tuple[str, str, str]]:
+    """Return rows of method, network and their data."""
     rows: dict[tuple[str, str], list[str]] = {}
     for key in recipes:
         rows.setdefault((key.method, key.network), []).append(key.data)
@@ -220,6 +221,6 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _reference(paper: Paper) -> str:
+def reference(paper: Paper) -> str:
     link = f" https://doi.org/{paper.doi}" if paper.doi else ""
     return f"{paper.brief}: {paper.title}. {paper.venue}.{link}"

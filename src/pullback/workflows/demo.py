@@ -1,4 +1,4 @@
-"""The main job from end to end, on the built-in cohort."""
+"""The demo: training, evaluation and a report from end to end, on the built-in cohort."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +8,31 @@ from torch import nn
 
 from pullback.alignment import Alignment, Register
 from pullback.errors import Interrupted
-from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.metrics import Metric, numbers_of
+from pullback.report.pictures import picture
+from pullback.report.registration import write_report
 from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine
 from pullback.study.compare import columns, summary, table, write_tables
-from pullback.study.evaluate import evaluate, left_out, unmoved
+from pullback.study.evaluate import evaluate, left_out
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
 from pullback.training import align
-from pullback.workflows.report import picture, write_report
+from pullback.workflows.baselines import BEFORE, SOLVERS
 
 
 def demo(
     unsupervised: Recipe, guided: Recipe, solved: InstanceOptimisation, out: Path, console: Console
 ) -> dict[str, list[dict[str, float | str]]]:
-    """Train both recipes, measure them on the test pairs beside doing nothing, solvers and the truth, write it up.
+    """Train both recipes, and measure them on the test pairs beside doing nothing, solvers and the truth.
+
+    The tables, a report and a picture of the first pair are written into `out`.
 
     Returns:
-        the rows of the table, by register.
+        The rows of the table, by register.
 
     Raises:
-        Interrupted: it was asked to stop, and goes on where it was when called again.
+        Interrupted: it was asked to stop, and continues from there when called again.
     """
     networks: dict[str, nn.Module] = {}
     for name, recipe in (("unsupervised", unsupervised), ("guided", guided)):
@@ -39,10 +42,11 @@ def demo(
         except Interrupted as error:
             raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
     test = guided.data.test
-    registers: dict[str, Register] = {"before": unmoved, **networks, "50 steps of Descend": solved}
+    registers: dict[str, Register] = {**BEFORE, **networks, "50 steps of Descend": solved}
     results = evaluate(registers, test, guided.evaluates, console=console)
-    with left_out("no row of ConvexAdam", console):
-        results |= evaluate({"ConvexAdam": ConvexAdam()}, test, guided.evaluates, console=console)
+    for name, solver in SOLVERS.items():
+        with left_out(f"no row of {name}", console):
+            results |= evaluate({name: solver}, test, guided.evaluates, console=console)
     results["true transform"] = _truth(test, guided.metrics)
     write_tables(results, "unsupervised", out)
     console.print(table(results, console, "unsupervised", f"{len(test)} unseen pairs"))

@@ -1,4 +1,4 @@
-"""A built-in cohort: brains that differ by known diffeomorphisms. Needs nothing but the installed package."""
+"""A built-in cohort of brains that differ by known diffeomorphisms. It needs nothing but the installed package."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,16 +19,16 @@ BOX = ((-76.0, 76.0), (-112.0, 80.0), (-76.0, 84.0))  # RAS mm around the templa
 
 @dataclass(frozen=True)
 class BrainPhantom:
-    """Subjects made from the MNI152 template of nilearn: deformed, with contrast, bias and noise of their own.
+    """A cohort made from nilearn's MNI152 template, with a deformation, contrast, bias and noise for each subject.
 
     Subject s is the template pulled through ψ_s = exp(v_s), v_s a random stationary velocity, so that between subjects
     the true transform is known: ψ_m⁻¹ ∘ ψ_f takes fixed to moving. Labels: 1 grey matter, 2 white matter, 3 the rest of
     the brain (mostly cerebrospinal fluid), the most probable of the template's tissue maps after the same pull. Images
-    are skull-stripped as the template is: outside the brain there is nothing, not even noise.
+    are skull-stripped as the template is: outside the brain they are 0, without noise.
 
     Attributes:
         spacing: of the isotropic grid, mm.
-        train_subjects, validation_subjects, test_subjects: how many of each.
+        train_subjects, validation_subjects, test_subjects: number of subjects in each split.
         motion: (smoothness, size) of the velocities' parts: Gaussian noise smoothed to that sigma in mm, of that
             standard deviation in mm.
         gamma: intensities are raised to a power drawn log-uniformly between 1/gamma and gamma.
@@ -73,7 +73,7 @@ class BrainPhantom:
 
 @dataclass(frozen=True)
 class PhantomCase:
-    """Subject `number` of a cohort."""
+    """A case that is subject `number` of a cohort."""
 
     cohort: BrainPhantom
     number: int
@@ -107,13 +107,13 @@ def _make(cohort: BrainPhantom, number: int) -> Subject:
 
 
 def _noise(shape: tuple[int, ...], sigma: float, generator: torch.Generator) -> Tensor:
-    """Smoothed Gaussian noise of unit standard deviation per channel; `sigma` in voxels."""
+    """Return smoothed Gaussian noise of unit standard deviation per channel; `sigma` in voxels."""
     smooth = gaussian(torch.randn(shape, generator=generator), sigma)
     return smooth / smooth.std(dim=tuple(range(2, smooth.ndim)), keepdim=True)
 
 
 def _stillness(grid: Grid, width: float) -> Tensor:
-    """0 at the border of the grid, rising to 1 within `width` voxels: what moves stays inside."""
+    """Return a weight of 0 at the border of the grid that rises to 1 within `width` voxels, to keep motion inside."""
     where = grid.voxels(torch.zeros(()))
     last = torch.tensor(grid.shape).view(-1, *[1] * grid.ndim) - 1
     depth = torch.minimum(where, last - where).amin(0)
@@ -122,7 +122,8 @@ def _stillness(grid: Grid, width: float) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _template(spacing: float) -> Image:
-    """Four channels on the cohort's grid: intensity, and the probabilities of grey, white and other."""
+    """Return the template on the cohort's grid: intensity, and the probabilities of grey and white matter and the
+    rest."""
     from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 
     shape = tuple(round((high - low) / spacing) for low, high in BOX)

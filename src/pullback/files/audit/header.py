@@ -1,9 +1,8 @@
-"""What a header and its voxels say before anything is run: what will go wrong, and how to mend it."""
+"""Examination of an image file: problems in its header and its voxels, and how to mend them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +10,7 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import load, spatial, stored_voxels
+from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, where_itk_differs
 from pullback.files.suffixes import PICTURES, ends
 
@@ -20,7 +19,7 @@ SMALL, LARGE = 0.01, 20.0  # mm: voxels beyond these are likely given in another
 
 
 class Severity(Enum):
-    """`ERROR`: the image cannot be used so; `WARNING`: the result may be wrong; `NOTE`: good to know."""
+    """The severity of a finding: with an `ERROR` the image cannot be used, with a `WARNING` the result may be wrong."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -29,15 +28,15 @@ class Severity(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found: `what`, a sentence with the file and the numbers, and `remedy`, what to do."""
+    """A finding: `what`, a sentence with the file and the numbers, and `remedy`, what to do."""
 
     severity: Severity
     what: str
     remedy: str
 
 
-def audit(path: str | Path) -> tuple[Finding, ...]:
-    """What is wrong or remarkable in one image file, the worst first.
+def audit(path: ImageSource) -> tuple[Finding, ...]:
+    """Return what is wrong or remarkable in one image file, the worst first.
 
     Raises:
         InputError: no such file, or none that opens as an image.
@@ -47,7 +46,7 @@ def audit(path: str | Path) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: [*Severity].index(finding.severity)))
 
 
-def _shape(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
+def _shape(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     shape, used = tuple(image.shape), spatial(image)
     if len(used) not in (2, 3):
         yield Finding(
@@ -67,9 +66,9 @@ def _shape(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
         )
 
 
-def _placement(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
-    """Where the header lays the voxels, and whether it says so once."""
-    if ends(path, PICTURES):
+def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
+    """Yield findings about where the header places the image."""
+    if ends(str(path), PICTURES):
         yield Finding(
             Severity.NOTE,
             f"{path} is a picture: it does not say how large a pixel is or where it lies; 1 mm is taken.",
@@ -97,7 +96,7 @@ def _placement(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
     yield from _disagreement(image, path, float(sizes.min()))
 
 
-def _orientation(cosines: np.ndarray, path: str | Path) -> Iterator[Finding]:
+def _orientation(cosines: np.ndarray, path: ImageSource) -> Iterator[Finding]:
     skew = np.abs(cosines.T @ cosines - np.eye(3)).max()
     if skew > SHEAR:
         yield Finding(
@@ -127,8 +126,8 @@ def _homogeneous(linear: np.ndarray) -> np.ndarray:
     return out
 
 
-def _disagreement(image: nib.Nifti1Pair, path: str | Path, voxel: float) -> Iterator[Finding]:
-    """Qform against sform, in mm at the corners; else what ITK makes of a header of which nothing else is said."""
+def _disagreement(image: nib.Nifti1Pair, path: ImageSource, voxel: float) -> Iterator[Finding]:
+    """Yield where qform and sform disagree, in mm at the corners, or where ITK places the image differently."""
     header = image.header
     if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
         try:
@@ -157,7 +156,7 @@ def _disagreement(image: nib.Nifti1Pair, path: str | Path, voxel: float) -> Iter
         yield Finding(Severity.WARNING, f"{path} lies elsewhere for other tools: {what}.", f"{remedy}.")
 
 
-def _units(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
+def _units(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     stored = _stored_header(image)
     unit = int(stored["xyzt_units"]) & 7
     if unit in UNITS:
@@ -199,8 +198,8 @@ def _units(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
         )
 
 
-def _voxels(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
-    """What the voxels hold, and how they are stored."""
+def _voxels(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
+    """Yield findings about the voxels and how they are stored."""
     stored = _stored_header(image)
     slope, shift = float(stored["scl_slope"]), float(stored["scl_inter"])
     if not np.isfinite(slope) or (slope != 0 and not np.isfinite(shift)):
@@ -244,7 +243,7 @@ def _voxels(image: nib.Nifti1Pair, path: str | Path) -> Iterator[Finding]:
 
 
 def _stored_header(image: nib.Nifti1Pair) -> nib.Nifti1Header:
-    """As it is in the file: nibabel mends some of it on reading. Other formats have none of their own."""
+    """Return the header as it is in the file, for nibabel mends some of it on reading; other formats have none."""
     where = image.file_map.get("header", image.file_map["image"]).filename
     if where is None:
         return image.header

@@ -1,19 +1,18 @@
-"""How two images lie to each other, by their headers alone."""
+"""Examination of two image files: how the images lie to each other, by their headers alone."""
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from pullback.files.audit.header import Finding, Severity, times
-from pullback.files.images.nifti import load, spatial
+from pullback.files.images.image_file import ImageSource, load, spatial
 from pullback.files.images.orientation import in_plane, thin_axis
 
 
-def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
-    """What is wrong or remarkable in how two image files lie to each other; of each alone `audit` tells.
+def audit_pair(fixed: ImageSource, moving: ImageSource) -> tuple[Finding, ...]:
+    """Return what is wrong or remarkable in how two images lie to each other; `audit` examines each alone.
 
     Raises:
         InputError: no such file, or none that opens as an image.
@@ -42,15 +41,15 @@ def audit_pair(fixed: str | Path, moving: str | Path) -> tuple[Finding, ...]:
 
 
 def _box(image: nib.Nifti1Pair) -> np.ndarray:
-    """The affine `(d+1, d+1)` that takes the unit cube to the field of view, voxels' edges included."""
+    """Return the affine `(d+1, d+1)` that takes the unit cube to the field of view, voxels' edges included."""
     shape = spatial(image)
     affine = in_plane(image.affine, thin_axis(image)) if len(shape) == 2 else image.affine
     d = len(shape)
     return affine @ nib.affines.from_matvec(np.diag(shape).astype(float), [-0.5] * d)
 
 
-def _planes(fixed: str | Path, moving: str | Path, images: list[nib.Nifti1Pair]) -> Iterator[Finding]:
-    """Of two slices: whether they could show the same."""
+def _planes(fixed: ImageSource, moving: ImageSource, images: list[nib.Nifti1Pair]) -> Iterator[Finding]:
+    """Yield a finding where two slices lie in planes too far apart in angle to show the same."""
     if len(spatial(images[0])) == 3:
         return
     normals = [np.cross(*np.delete(image.affine[:3, :3], thin_axis(image), axis=1).T) for image in images]
@@ -64,7 +63,7 @@ def _planes(fixed: str | Path, moving: str | Path, images: list[nib.Nifti1Pair])
         )
 
 
-def _extents(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> Iterator[Finding]:
+def _extents(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -> Iterator[Finding]:
     extents = [np.linalg.norm(box[:-1, :-1], axis=0) for box in boxes]
     ratio = np.linalg.norm(extents[1]) / np.linalg.norm(extents[0])
     if max(ratio, 1 / ratio) > 5:
@@ -76,8 +75,8 @@ def _extents(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> 
         )
 
 
-def _voxel_sizes(fixed: str | Path, moving: str | Path, *sizes: float) -> Iterator[Finding]:
-    """By the edge of a cube, or square, as large as a voxel."""
+def _voxel_sizes(fixed: ImageSource, moving: ImageSource, *sizes: float) -> Iterator[Finding]:
+    """Yield a finding where the voxels differ in size, measured as the edge of a cube or square of equal volume."""
     ratio = max(sizes) / min(sizes)
     if ratio > 3:
         yield Finding(
@@ -87,8 +86,8 @@ def _voxel_sizes(fixed: str | Path, moving: str | Path, *sizes: float) -> Iterat
         )
 
 
-def _overlap(fixed: str | Path, moving: str | Path, boxes: list[np.ndarray]) -> Iterator[Finding]:
-    """By 25 points along each edge of the fixed box."""
+def _overlap(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -> Iterator[Finding]:
+    """Yield findings about the overlap of both fields of view, by 25 points along each edge of the fixed one."""
     at = (np.arange(25) + 0.5) / 25
     d = len(boxes[0]) - 1
     points = np.array([[*p, 1] for p in itertools.product(*[at] * d)]).T

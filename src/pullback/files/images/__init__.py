@@ -1,1 +1,1 @@
-"""Images of every tool."""
+"""Images in the formats of all tools."""

@@ -1,4 +1,4 @@
-"""Several scalar files of one scene as the channels of one image."""
+"""Multi-channel images from scalar files of one scene."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,12 +7,15 @@ from pathlib import Path
 import torch
 
 from pullback.errors import InputError
+from pullback.files.images.image_file import ImageSource
 from pullback.files.images.nifti import read_image
 from pullback.space import Image
 
 
-def read_channels(paths: Sequence[str | Path], mask: str | Path | None = None) -> Image:
-    """Scalar images on one grid as `(1, C, *shape)` float32, channels in the order of `paths`; `mask` as for one image.
+def read_channels(paths: Sequence[ImageSource], mask: str | Path | None = None) -> Image:
+    """Read scalar images on one grid as the channels of one, `(1, C, *shape)` float32 in the order of `paths`.
+
+    `mask` is as in `read_image`.
 
     Raises:
         InputError: no files, one that is no image, or one on another grid than the first.

@@ -11,7 +11,10 @@ from pullback.files.suffixes import PICTURES, ends
 
 
 def read_itk(path: str | Path) -> nib.Nifti1Image:
-    """Spacing, direction and origin as ITK reads them, in RAS mm; vectors along a fifth axis; pictures at 1 mm a pixel.
+    """Read an image of ITK's formats or a picture as a NIfTI image in memory.
+
+    Spacing, direction and origin are as ITK reads them, in RAS mm; vectors lie along a fifth axis; pictures have 1 mm a
+    pixel.
 
     Raises:
         InputError: no such image.
@@ -38,7 +41,7 @@ def read_itk(path: str | Path) -> nib.Nifti1Image:
 
 
 def _vectors(values: np.ndarray, ndim: int) -> np.ndarray:
-    """Bytes of red, green and blue as NIfTI's colours, what else there is per voxel as `(X, Y, Z, 1, n)`."""
+    """Return bytes of red, green and blue as NIfTI's colours, other vectors per voxel as `(X, Y, Z, 1, n)`."""
     count = values.shape[-1]
     values = np.ascontiguousarray(values.transpose(*reversed(range(ndim)), ndim))
     if values.dtype == np.uint8 and count in (3, 4):
@@ -47,5 +50,5 @@ def _vectors(values: np.ndarray, ndim: int) -> np.ndarray:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last thing that ITK says, without where in its source it says it."""
+    """Return the last line of ITK's message, without the place in its source."""
     return str(error).strip().splitlines()[-1].strip().removeprefix("sitk::ERROR: ")

@@ -1,4 +1,4 @@
-"""Labels made one: a table of which become which."""
+"""Merging of labels by a table."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ MOST = 255  # what 8 bits hold
 
 @dataclass(frozen=True)
 class Merge:
-    """A map of labels.
+    """A function that merges labels by a table.
 
     Attributes:
-        table: what becomes of each label, 0 … 255; 0 is background.
-        names: of the labels that come out.
+        table: the new label of each old one, 0 … 255; 0 is background.
+        names: of the new labels.
         drop: labels that the table does not name become background; else they stay.
     """
 
@@ -34,10 +34,12 @@ class Merge:
 
 
 def read_merge(path: str | Path, drop: bool = False) -> Merge:
-    """A CSV of the columns `label`, `merged` and, if they are to have them, the merged ones' `name`; others are let be.
+    """Read a table of labels to merge: a CSV with columns `label`, `merged` and, optionally, the merged ones' `name`.
+
+    Other columns are ignored.
 
     Raises:
-        InputError: no such table; a row that has no whole numbers, a merged one beyond 0 … 255, a label or a name that
+        InputError: no such table; a row without whole numbers, a merged label beyond 0 … 255, a label or a name that
             was given otherwise before, or a background that would become a structure.
     """
     table: dict[int, int] = {}
@@ -58,7 +60,7 @@ def read_merge(path: str | Path, drop: bool = False) -> Merge:
 
 
 def _rows(path: str | Path) -> Iterator[tuple[int, tuple[int, int, str]]]:
-    """Label, merged label and name by the number of their line."""
+    """Yield the number of each line, with its label, merged label and name."""
     try:
         first, *lines = list(csv.reader(Path(path).read_text(encoding="utf-8-sig").splitlines())) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

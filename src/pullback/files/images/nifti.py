@@ -1,33 +1,27 @@
-"""NIfTI in and out."""
+"""NIfTI images, read and written."""
 
-import gzip
-import warnings
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.filebasedimages import FileBasedImage, ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.files.images.itk_image import read_itk
+from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, stored_grid
-from pullback.files.suffixes import FORMATS, NIFTI, ends, refuse_absent, refuse_batch, remedy
+from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.records.atomic import atomic_write
 from pullback.space import Displacement, Grid, Image, Labels
 
 MM, TIME = 2, 56  # NIfTI's code of millimetres, and the bits of its unit of time, which stays
 VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
 DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
-UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
 
 
-def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
-    """One scalar image, `(1, 1, *shape)` float32; non-zero voxels of `mask`, on the same grid, are where to look.
+def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
+    """Read one scalar image, `(1, 1, *shape)` float32, and its mask, the non-zero voxels of `mask` on the same grid.
 
     Other formats than NIfTI are read through ITK, by the name's ending (`FORMATS`). Warns where ITK and ANTs may place
     a NIfTI image elsewhere. A 2-D image lies in two dimensions: in world x and y where its plane is theirs, else
@@ -45,8 +39,8 @@ def read_image(path: str | Path, mask: str | Path | None = None) -> Image:
     return replace(image, mask=inside)
 
 
-def read_scalar(path: str | Path) -> Image:
-    """As `read_image`, a constant image too: to be moved, not aligned.
+def read_scalar(path: ImageSource) -> Image:
+    """Read one scalar image as `read_image` does, but also a constant one: such an image can be moved, not aligned.
 
     Raises:
         InputError: not one scalar volume or slice, nowhere in the world, or not finite.
@@ -58,8 +52,8 @@ def read_scalar(path: str | Path) -> Image:
     return Image(torch.from_numpy(values)[None, None], grid)
 
 
-def read_grid(path: str | Path) -> Grid:
-    """Where the voxels of an image are, whatever they hold; of several frames, where those of one are.
+def read_grid(path: ImageSource) -> Grid:
+    """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames.
 
     Raises:
         InputError: no image, too few voxels along an axis, or nowhere in the world.
@@ -67,16 +61,16 @@ def read_grid(path: str | Path) -> Grid:
     return grid_of(load(path), path)
 
 
-def grid_of(image: nib.Nifti1Pair, path: str | Path) -> Grid:
-    """As `read_grid`, of a file that is open."""
+def grid_of(image: nib.Nifti1Pair, path: ImageSource) -> Grid:
+    """Return the grid of an image file that is open, as `read_grid` does."""
     shape = spatial(image)[:3]
     if len(shape) == 3 and shape.count(1) == 1:  # several frames of a slice
         shape = tuple(n for n in shape if n > 1)
-    return stored_grid(image, _thick(shape, path), path)
+    return stored_grid(image, _thick(shape, path), str(path))
 
 
-def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") -> Labels:
-    """Integer labels, `(1, 1, *shape)`, on the grid `on` where one is given; placed as `read_image` places images.
+def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels") -> Labels:
+    """Read integer labels, `(1, 1, *shape)`, placed as `read_image` places images; `on` is the grid they must lie on.
 
     Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors call them `what`.
 
@@ -102,10 +96,10 @@ def read_labels(path: str | Path, on: Grid | None = None, what: str = "labels") 
 
 
 def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
-    """An image's first channel: float32, or the smallest integers that hold the labels.
+    """Write an image's first channel as float32, or labels as the smallest integers that hold them.
 
-    A slice is laid where the slice in the file `like` is, on whose grid it lies, and stored as that one; without, in
-    the plane of world x and y.
+    A slice is placed where the slice in the file `like` lies, on whose grid it must be, and stored as that one is;
+    without `like`, in the plane of world x and y.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, labels exceed 32 bits, or writing fails.
@@ -130,7 +124,7 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """A displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)`, or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS mm.
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, LPS mm.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
@@ -148,7 +142,7 @@ def write_field(transform: Displacement, path: str | Path) -> None:
 
 
 def read_field(path: str | Path) -> Displacement:
-    """A displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
+    """Read a displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
 
     Raises:
         InputError: another shape or intent, components that are not finite, or nowhere in the world.
@@ -172,8 +166,8 @@ def read_field(path: str | Path) -> Displacement:
     return Displacement(grid.from_mm(world[None]).float(), grid)
 
 
-def refuse_sheared(grid: Grid, path: str | Path) -> None:
-    """ITK keeps a grid as spacing and rotation: from a sheared sform it reads, without a word, a grid that is not.
+def refuse_sheared(grid: Grid, path: ImageSource) -> None:
+    """Refuse a grid with sheared axes, which ITK, with its spacing and rotation, would read as another grid.
 
     Raises:
         InputError: the axes of the grid are not orthogonal.
@@ -188,8 +182,8 @@ def refuse_sheared(grid: Grid, path: str | Path) -> None:
         )
 
 
-def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
-    """Refuse numbers that are NaN, infinite or beyond float32; `what` they are, in a word.
+def refuse_not_finite(values: np.ndarray, what: str, path: ImageSource) -> None:
+    """Refuse numbers that are NaN, infinite or beyond float32; `what` names them in the error.
 
     Raises:
         InputError: there are any.
@@ -200,7 +194,7 @@ def refuse_not_finite(values: np.ndarray, what: str, path: str | Path) -> None:
 
 
 def save(image: nib.Nifti1Image, path: str | Path) -> None:
-    """Write beside, then rename.
+    """Write a NIfTI image to a temporary file, then rename it.
 
     Raises:
         InputError: another ending than .nii or .nii.gz.
@@ -214,47 +208,8 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
         nib.save(image, temporary)
 
 
-def load(path: str | Path) -> nib.Nifti1Pair:
-    """The file as nibabel has it, its voxels not read yet.
-
-    Raises:
-        InputError: no such file, a folder, or none that nibabel reads as an image.
-    """
-    refuse_absent(path)
-    if ends(path, FORMATS):
-        return read_itk(path)
-    try:
-        image = _opened(path)
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not a readable NIfTI image ({error}); {remedy(path)}") from error
-    if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
-        return _from_analyze(image, path)
-    if not isinstance(image, nib.Nifti1Pair):
-        raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
-    return image
-
-
-def _opened(path: str | Path) -> FileBasedImage:
-    """As nibabel has it; and pairs whose voxels alone are compressed, .hdr beside .img.gz, as LONI distributes them."""
-    header = Path(str(path)[: -len(".img.gz")] + ".hdr")
-    if not (ends(path, ".img.gz") and header.is_file()):
-        return nib.load(path)
-    image = nib.load(header)
-    image.file_map["image"].filename = str(path)
-    return type(image).from_file_map(image.file_map)
-
-
-def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
-    """The format before NIfTI, of which the first sets of images still come: taken as SPM and ITK take it."""
-    warnings.warn(
-        "an Analyze header (.hdr, .img) does not say which side is left; x is taken to run from right to left",
-        stacklevel=2,
-    )
-    return nib.Nifti1Image(stored_voxels(image, path), image.affine)
-
-
-def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
-    """A 2-D or 3-D array, as `spatial` has its shape, and its grid."""
+def _scalar(path: ImageSource) -> tuple[np.ndarray, Grid]:
+    """Read a 2-D or 3-D array, with the shape of `spatial`, and its grid."""
     image = load(path)
     shape = spatial(image)
     if len(shape) not in (2, 3):
@@ -262,52 +217,19 @@ def _scalar(path: str | Path) -> tuple[np.ndarray, Grid]:
             f"{path}: a {len(shape)}-D image of shape {tuple(image.shape)}; one 2-D or 3-D volume is expected: "
             f"take one frame out of it first"
         )
-    grid = stored_grid(image, _thick(shape, path), path)
+    grid = stored_grid(image, _thick(shape, path), str(path))
     values = stored_voxels(image, path)
     return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
 
 
-def _thick(shape: tuple[int, ...], path: str | Path) -> tuple[int, ...]:
+def _thick(shape: tuple[int, ...], path: ImageSource) -> tuple[int, ...]:
     if len(shape) < 2 or min(shape) < 2:
         raise InputError(f"{path}: shape {shape}; at least two voxels along each axis are needed")
     return shape
 
 
-def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
-    """The stored shape without axes of length one at its end, and of a slice without the one it is thin along."""
-    shape = tuple(image.shape)
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) == 3 and shape.count(1) == 1:
-        return tuple(n for n in shape if n > 1)
-    return shape
-
-
-def stored_voxels(image: nib.AnalyzeImage, path: str | Path) -> np.ndarray:
-    """The voxels of a loaded file, one number each.
-
-    Raises:
-        InputError: colours, vectors or complex numbers, or a file that is cut short.
-    """
-    try:
-        if ends(path, ".nii.gz") and isinstance(image, nib.Nifti1Image):
-            # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
-            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
-        values = np.asanyarray(image.dataobj)
-    except UNREADABLE as error:
-        raise InputError(f"{path}: the header is fine but the voxels cannot be read ({error})") from error
-    if values.dtype.kind not in "iuf":
-        what, remedy = (
-            ("complex numbers", "save the magnitude")
-            if values.dtype.kind == "c"
-            else ("colours", "save it in grey, or each colour as a file of its own: channels")
-        )
-        raise InputError(f"{path}: voxels are {what}; one plain number per voxel is expected: {remedy}")
-    return values
-
-
 def affine3(affine: Tensor) -> np.ndarray:
-    """A 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
+    """Return a 4 × 4 affine; a 2-D one is laid in the plane of the first two world axes."""
     out = np.eye(4)
     keep = [*range(affine.shape[0] - 1), 3]
     out[np.ix_(keep, keep)] = affine.numpy()
@@ -319,7 +241,7 @@ def ras_lps(ndim: int) -> Tensor:
 
 
 def _differs(grid: Grid, on: Grid) -> str:
-    """What is not alike in two grids."""
+    """Say how two grids differ."""
     said = [] if grid.shape == on.shape else [f"shape {grid.shape} against {on.shape}"]
     if grid.ndim == on.ndim:
         if not torch.allclose(grid.spacing, on.spacing, rtol=1e-4):

@@ -1,4 +1,4 @@
-"""Where a NIfTI header lays its voxels: here, and for ITK."""
+"""Orientation and position of a NIfTI image by its header, here and in ITK."""
 
 import warnings
 from pathlib import Path
@@ -15,7 +15,7 @@ SHEAR = 1e-4  # cosine between axes, up to which they are orthogonal
 
 
 def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
-    """Where the voxels are: the sform, else the qform, as nibabel chooses; warns where other tools may differ.
+    """Return an image's grid by its sform, else its qform, as nibabel does; warn where other tools may differ.
 
     Raises:
         InputError: the affine cannot be inverted.
@@ -35,18 +35,17 @@ def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path)
 
 
 def thin_axis(image: nib.Nifti1Pair) -> int:
-    """Along which a slice is stored as one voxel: the third, unless it is another."""
+    """Return the axis along which a slice is stored as one voxel; the third where none is."""
     return next((axis for axis, n in enumerate(image.shape[:3]) if n == 1), 2)
 
 
 def in_plane(affine: np.ndarray, thin: int = 2) -> np.ndarray:
-    """The `(3, 3)` affine of a slice, whose spacing is the length of its edges in the world, in mm.
+    """Return the `(3, 3)` affine of a slice that is one voxel thick along the axis `thin` of `affine`, `(4, 4)`.
 
-    It is one voxel thick along the axis `thin` of `affine`, `(4, 4)`.
-
-    A slice along world x and y lies in them. Any other is given the orthonormal axes of its plane nearest to the two
-    world axes that the plane is least inclined to: x and z for a coronal slice, y and z for a sagittal one. They
-    depend on the plane alone, so that slices of one plane lie to each other as in the world.
+    The spacing is the length of the voxels' edges in the world, in mm. A slice along world x and y lies in them. Any
+    other is given the orthonormal axes of its plane nearest to the two world axes that the plane is least inclined to:
+    x and z for a coronal slice, y and z for a sagittal one. They depend on the plane alone, so that slices of one plane
+    lie to each other as in the world.
     """
     affine = np.delete(affine, thin, axis=1)
     columns = affine[:3, :2]
@@ -61,7 +60,7 @@ def in_plane(affine: np.ndarray, thin: int = 2) -> np.ndarray:
 
 
 def where_itk_differs(image: nib.Nifti1Pair) -> str:
-    """What ITK and ANTs see elsewhere, by more than half a voxel along an axis, and the remedy; empty: nothing."""
+    """Say how ITK and ANTs place an image elsewhere, and the remedy; empty where they agree to half a voxel."""
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     ours = "the sform" if sform > 0 else "the qform" if qform > 0 else "the image's middle at the world's origin"
     how, theirs = _as_itk(image)
@@ -80,7 +79,7 @@ def where_itk_differs(image: nib.Nifti1Pair) -> str:
 
 
 def _as_itk(image: nib.Nifti1Pair) -> tuple[str, np.ndarray]:
-    """How ITK 5 places an image, in words, and its `(4, 4)` affine in RAS mm; NaN where ITK cannot.
+    """Say how ITK 5 places an image, and return its `(4, 4)` affine in RAS mm; NaN where ITK cannot place it.
 
     The spacing is always pixdim's, in the header's unit. The directions are the sform's where there is no qform, or
     where its code is 1 and it is not sheared; else the qform's. Without either, voxel 0 is the origin.

@@ -1,4 +1,4 @@
-"""Arrays out of pickles, of which nothing but NumPy's own arrays is loaded."""
+"""NumPy arrays from pickles, by an unpickler that loads nothing else."""
 
 import io
 import pickle
@@ -25,7 +25,7 @@ BROKEN = (ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError,
 
 
 def read_arrays(path: str | Path) -> tuple[np.ndarray, ...]:
-    """Read the arrays of numbers that were pickled, one, or a tuple or a list of them.
+    """Read arrays of numbers from a pickle of one array, or of a tuple or list of them.
 
     Raises:
         InputError: no such file, or a pickle of anything else.
@@ -44,10 +44,10 @@ def read_arrays(path: str | Path) -> tuple[np.ndarray, ...]:
 
 
 class _Arrays(pickle.Unpickler):
-    """Loads what is made of allowed names alone."""
+    """An unpickler that loads only allowed names."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an allowed name stands for.
+        """Return the object of an allowed name.
 
         Raises:
             UnpicklingError: another name.
@@ -59,7 +59,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def _kind(thing: object) -> str:
-    """Return what a thing is where it is no array of numbers."""
+    """Return the kind of a thing that is no array of numbers, else an empty string."""
     if not isinstance(thing, np.ndarray):
         return type(thing).__name__
     return "" if thing.dtype.kind in "biuf" else f"arrays of {thing.dtype}"

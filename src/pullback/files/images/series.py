@@ -10,17 +10,8 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import (
-    TIME,
-    affine3,
-    grid_of,
-    load,
-    refuse_not_finite,
-    refuse_sheared,
-    save,
-    spatial,
-    stored_voxels,
-)
+from pullback.files.images.image_file import load, spatial, stored_voxels
+from pullback.files.images.nifti import TIME, affine3, grid_of, refuse_not_finite, refuse_sheared, save
 from pullback.space import Grid, Image, Series
 
 UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units
@@ -28,10 +19,10 @@ UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  #
 
 @dataclass(frozen=True, eq=False)
 class StoredFrames(Sequence[Image]):
-    """The frames of a file: each becomes an image, float32, when it is asked for.
+    """The frames of a file, each converted to a float32 image when asked for.
 
     Attributes:
-        data: `(*grid.shape, T)` as stored, and where the file is not compressed still there.
+        data: `(*grid.shape, T)` as stored; still on disk where the file is not compressed.
         grid: of each frame.
     """
 
@@ -53,12 +44,12 @@ class StoredFrames(Sequence[Image]):
 
 
 def is_series(path: str | Path) -> bool:
-    """Whether a file holds more than one frame."""
+    """Return whether a file holds more than one frame."""
     return len(spatial(load(path))) == 4
 
 
 def read_series(path: str | Path) -> Series:
-    """The frames of a file, placed as `read_image` places images; in 2-D too, where one axis in space has one voxel.
+    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel.
 
     Raises:
         InputError: not frames of one number a voxel, nowhere in the world, or not finite.
@@ -76,7 +67,7 @@ def read_series(path: str | Path) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """As float32, frame by frame, with its time step and its unit; frames in 2-D lie as `write_image` has it.
+    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices.
 
     Raises:
         InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly
@@ -97,7 +88,7 @@ def write_series(series: Series, path: str | Path, like: str | Path | None = Non
 
 
 def _values(series: Series, path: str | Path) -> np.ndarray:
-    """`(*grid.shape, T)` float32."""
+    """Return the frames as one array, `(*grid.shape, T)` float32."""
     if isinstance(series.frames, StoredFrames):
         return series.frames.data.astype(np.float32, copy=False)
     data = np.empty((*series.grid.shape, len(series)), np.float32)

@@ -1,1 +1,1 @@
-"""Points and surfaces of every tool."""
+"""Points and surfaces in the formats of all tools."""

@@ -1,4 +1,4 @@
-"""Points of the world in files: tables, markups and surfaces."""
+"""Points in files of any format: tables, markups and surfaces."""
 
 from pathlib import Path
 
@@ -9,10 +9,9 @@ from pullback.files.suffixes import GIFTI, MARKUPS, VTK, ends
 
 
 def read_points(path: str | Path, space: str | None = None) -> PointTable | Surface:
-    """The points of a `.csv` or `.fcsv` table or of `.mrk.json`, or the vertices of a GIFTI or VTK surface, by the
-    name's ending.
+    """Read points from `.csv`, `.fcsv` or `.mrk.json`, or the vertices of a GIFTI or VTK surface, by the name's ending.
 
-    Its `points` are in the world; `moved(points)` is the same file with its points elsewhere, for `write_points`.
+    Their `points` are in the world; `moved(points)` is the same file with its points elsewhere, for `write_points`.
 
     Args:
         space: `"ras"` or `"lps"`, for files that do not name theirs.
@@ -26,7 +25,7 @@ def read_points(path: str | Path, space: str | None = None) -> PointTable | Surf
 
 
 def write_points(thing: PointTable | Surface, path: str | Path) -> None:
-    """In the format and the space of the file that was read.
+    """Write points in the format and the space of the file that was read.
 
     Raises:
         InputError: the name ends otherwise, or writing fails.

@@ -1,4 +1,4 @@
-"""Control points of 3D Slicer's markups as JSON, `.mrk.json`: they move, everything else stays as it was read."""
+"""Control points of 3D Slicer's markups as JSON, `.mrk.json`: they move, all else stays as it was read."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ PLACED = ("Plane", "ROI")  # by a centre and axes too
 
 
 def read_markups(path: str | Path, space: str | None = None) -> PointTable:
-    """The control points that are set, of lists, lines and curves (Slicer's markups schema 1.0.3).
+    """Read the control points that are set, of lists, lines and curves (Slicer's markups schema 1.0.3).
 
     Raises:
         InputError: no such file, planes or boxes, no points, other units than mm, or a space that is not its one.
@@ -52,7 +52,7 @@ def read_markups(path: str | Path, space: str | None = None) -> PointTable:
 
 
 def write_markups(table: PointTable, path: str | Path) -> None:
-    """In the space of the file that was read; axes of points are not turned.
+    """Write markups in the space of the file that was read; the axes of points are not rotated.
 
     Raises:
         InputError: the name ends otherwise, or writing fails.
@@ -69,6 +69,6 @@ def write_markups(table: PointTable, path: str | Path) -> None:
 
 
 def _controls(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those whose position is defined."""
+    """Return the control points whose position is defined."""
     every = [control for markup in content["markups"] for control in markup.get("controlPoints", [])]
     return [control for control in every if control.get("positionStatus", "defined") == "defined"]

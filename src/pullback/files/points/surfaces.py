@@ -1,4 +1,4 @@
-"""Surfaces: GIFTI, and VTK's PolyData. Vertices move, everything else stays as it was read."""
+"""Surfaces in GIFTI and VTK's PolyData: vertices move, all else stays as it was read."""
 
 import copy
 import re
@@ -22,12 +22,12 @@ from pullback.space import Points, normals
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Vertices, and the mesh they were read from.
+    """The vertices of a surface, with the mesh they were read from.
 
     Attributes:
         points: `(1, N, 3)` RAS mm, float64.
-        faces: `(F, 3)` indices of its triangles, int64, larger polygons cut into some; none where it has none. Seen
-            from the side where its normals point, the corners run counterclockwise, in the world too.
+        faces: `(F, 3)` indices of its triangles, int64, larger polygons cut into triangles; empty where it has none.
+            Seen from the side where its normals point, the corners run counterclockwise, in the world too.
         source: the library's own mesh, which is never changed.
         to_file: `(4, 4)` float64, RAS mm to the file's coordinates.
         ending: of the file's name, which says the format.
@@ -43,11 +43,11 @@ class Surface:
 
     @property
     def normals(self) -> torch.Tensor:
-        """Of its vertices where they are, `(1, N, 3)`, as `space.normals` has them: unit length, or 0 without faces."""
+        """The normals at its vertices, `(1, N, 3)`, by `space.normals`: of unit length, or 0 without faces."""
         return normals(self.points, self.faces)
 
     def moved(self, points: Points) -> "Surface":
-        """The same mesh with its vertices elsewhere, in the same order.
+        """Return the mesh with its vertices elsewhere, in the same order.
 
         Raises:
             ValueError: another number of points, or of dimensions.
@@ -58,7 +58,7 @@ class Surface:
 
 
 def read_surface(path: str | Path, space: str | None = None) -> Surface:
-    """The vertices of a GIFTI surface or of VTK PolyData (`.vtk`, `.vtp`), in the world.
+    """Read the vertices of a GIFTI surface or of VTK PolyData (`.vtk`, `.vtp`), in the world.
 
     GIFTI says its space: where that is not named and a matrix to one that is named is given, the matrix is used. VTK
     says it where 3D Slicer wrote it (`SPACE=LPS`); for others pass `space`, `"ras"` or `"lps"`.
@@ -73,7 +73,7 @@ def read_surface(path: str | Path, space: str | None = None) -> Surface:
 
 
 def write_surface(surface: Surface, path: str | Path) -> None:
-    """In the format and the space of the file that was read, with its cells and arrays; normals are not turned.
+    """Write a surface in the format and space of the file that was read; its cells, arrays and normals stay as read.
 
     Raises:
         InputError: the name ends otherwise, or writing fails.
@@ -165,7 +165,7 @@ def _polydata(path: str | Path, space: str | None) -> Surface:
 
 
 def _triangles(mesh: Any) -> np.ndarray:
-    """Of the polygons and strips of a mesh, `(F, 3)`."""
+    """Return the triangles of a mesh's polygons and strips, `(F, 3)`."""
     cut = import_module("vtkmodules.vtkFiltersCore").vtkTriangleFilter()
     cut.SetInputData(mesh)
     cut.PassVertsOff()
@@ -190,7 +190,7 @@ def _save_polydata(surface: Surface, vertices: np.ndarray, temporary: Path, path
 
 
 def _vtk(path: str | Path, ending: str, what: str) -> Any:
-    """A reader or writer of VTK, for legacy or XML files."""
+    """Return a reader or writer of VTK, for legacy or XML files."""
     module, prefix = ("vtkIOLegacy", "vtk") if ending == ".vtk" else ("vtkIOXML", "vtkXML")
     try:
         return getattr(import_module(f"vtkmodules.{module}"), f"{prefix}PolyData{what}")()

@@ -1,4 +1,4 @@
-"""Landmarks as tables: CSV and 3D Slicer's `.fcsv`. In the world they are RAS; the file's own space is kept."""
+"""Tables of landmarks: CSV and 3D Slicer's `.fcsv`. Points are RAS; the file's own space is kept."""
 
 import csv
 import io
@@ -23,16 +23,16 @@ COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"  # col
 
 @dataclass(frozen=True, eq=False)
 class PointTable:
-    """Points, and the table they were read from: its other columns stay as they are when the points move.
+    """Points, with the table they were read from: its other columns stay as they are when the points move.
 
     Attributes:
-        points: `(1, N, d)` RAS mm, float64. Their column `name` is there where the file has names, of which some may be
+        points: `(1, N, d)` RAS mm, float64. They have a column `name` where the file has names, of which some may be
             empty, and `label` where a column of that title holds whole numbers alone.
         space: of the file's coordinates, `"ras"` or `"lps"`.
         head: lines above the rows, as they were: comments, then the names of the columns, if they are named. Of
             markups in JSON, all of it.
-        rows: N rows of text; none of markups in JSON.
-        columns: where in a row the d coordinates are.
+        rows: N rows of text; none for markups in JSON.
+        columns: positions of the d coordinates in a row.
     """
 
     points: Points
@@ -42,7 +42,7 @@ class PointTable:
     columns: tuple[int, ...]
 
     def moved(self, points: Points) -> "PointTable":
-        """The same table with its points elsewhere, in the same order.
+        """Return the table with its points elsewhere, in the same order.
 
         Raises:
             ValueError: another number of points, or of dimensions.
@@ -53,12 +53,12 @@ class PointTable:
 
 
 def read_table(path: str | Path, space: str | None = None) -> PointTable:
-    """A CSV whose columns are named R, A, S or L, P, S (2-D: the first two), Slicer's `.fcsv`, or named x, y, z.
+    """Read a CSV with columns named R, A, S or L, P, S or x, y, z (2-D: the first two), or Slicer's `.fcsv`.
 
     Points have names where a column is named label, name, n or id, or the first has no name and holds whole numbers.
 
     Args:
-        space: `"ras"` or `"lps"`, in which x, y, z are; ANTs' and ITK's are LPS. Files that name theirs need none.
+        space: `"ras"` or `"lps"`, the space of x, y, z; ANTs' and ITK's are LPS. Files that name theirs need none.
 
     Raises:
         InputError: no such table, a space that is not named or named twice differently, or coordinates that are no
@@ -89,9 +89,9 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
 
 
 def made_table(points: Points) -> PointTable:
-    """A table of points that come from no file: `label,name,R,A,S`, of which the first two where they are known.
+    """Make a table of points that come from no file: `R,A,S`, after `label` and `name` where these are known.
 
-    Of a batch the first.
+    Of a batch the first cloud is taken.
     """
     label, name, data = points.label, points.name, points.data[:1].detach().cpu().double()
     known = ([] if label is None else [[str(n) for n in label[0].tolist()]]) + ([list(name)] if name else [])
@@ -103,7 +103,7 @@ def made_table(points: Points) -> PointTable:
 
 
 def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, Column]:
-    """The columns of points that have such names, and such words as their labels."""
+    """Return the columns of points with these names, and with labels where all these words are whole numbers."""
     known: dict[str, Column] = {"name": names} if names else {}
     if labels and all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", label) for label in labels):
         known["label"] = torch.tensor([[int(label) for label in labels]])
@@ -111,19 +111,19 @@ def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, Co
 
 
 def stripped(names: Iterable[str]) -> tuple[str, ...]:
-    """The names of points, or none where all are empty."""
+    """Return names without spaces around them, or none where all are empty."""
     found = tuple(name.strip() for name in names)
     return found if any(found) else ()
 
 
 def _cells(titles: Sequence[str], title: str, rows: Sequence[Sequence[str]]) -> list[str]:
-    """A column of text, where there is one of the title; empty where a row ends before it."""
+    """Return a column of text by its title, empty where a row ends before it; nothing where there is no such column."""
     column = titles.index(title) if title in titles else -1
     return [] if column < 0 else [row[column] if column < len(row) else "" for row in rows]
 
 
 def _names(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Of the points, by the first column that holds any; numbers that are labels come after a column `name`."""
+    """Return the names of points, from the first column that holds any; a column `label` of numbers comes last."""
     named = "name" in titles and "label" in known_of_each((), _cells(titles, "label", rows))
     for title in (*(NAMES if not named else ("name", *NAMES)), ""):
         if not title and titles[0]:
@@ -135,7 +135,7 @@ def _names(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, .
 
 
 def agreed(named: str | None, space: str | None, path: str | Path) -> str | None:
-    """The space that a file names, or `space`; None where neither does.
+    """Return the space that a file names, or `space`; None where neither is known.
 
     Raises:
         InputError: another than RAS and LPS, or two that differ.
@@ -149,7 +149,7 @@ def agreed(named: str | None, space: str | None, path: str | Path) -> str | None
 
 
 def write_table(table: PointTable, path: str | Path) -> None:
-    """In the space of the file that was read, its other columns unchanged: Slicer's as `.fcsv`, others as `.csv`.
+    """Write a table in the space of the file that was read, its other columns unchanged, as `.fcsv` or `.csv`.
 
     Raises:
         InputError: the name ends otherwise, or writing fails.
@@ -171,7 +171,7 @@ def write_table(table: PointTable, path: str | Path) -> None:
 
 
 def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, list[str], tuple[int, ...]]:
-    """The header line of a CSV, the space that it names, its columns' names, and which are the coordinates."""
+    """Read a CSV's header line; return it, the space it names, its columns' names, and the places of coordinates."""
     first = text.split("\n", 1)[0].rstrip("\r")
     names = [name.strip().lower() for name in next(csv.reader([first]), [])]
     for letters in ("ras", "lps", "xyz", "ra", "lp", "xy"):
@@ -184,7 +184,7 @@ def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, li
 
 
 def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, list[str], tuple[int, ...]]:
-    """The comments of Slicer's markups, their space, their columns' names, and which are the coordinates."""
+    """Read Slicer's comments; return them, their space, their columns' names, and the places of coordinates."""
     lines = text.splitlines()
     head = tuple(lines[: next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))])
     said = {key.strip(" #").lower(): value.strip() for key, _, value in (line.partition("=") for line in head)}

@@ -1,1 +1,1 @@
-"""Transforms of every tool."""
+"""Transforms in the formats of all tools."""

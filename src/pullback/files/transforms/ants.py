@@ -1,4 +1,4 @@
-"""The pieces that ANTs leaves and takes: an affine, a warp, its inverse, and the composite of the first two."""
+"""Output files of ANTs: an affine, a warp, its inverse, and the composite of the first two."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -13,7 +13,7 @@ AFFINE, WARP, INVERSE, COMPOSITE = "0GenericAffine.mat", "1Warp.nii.gz", "1Inver
 
 
 def write_ants(transform: Transform, prefix: str | Path, fixed: Grid) -> tuple[Path, ...]:
-    """`φ = A ∘ ψ` as `<prefix>0GenericAffine.mat` (A), `1Warp` and `1InverseWarp.nii.gz` (ψ, ψ⁻¹), `Composite.h5` (φ).
+    """Write `φ = A ∘ ψ` as the files of ANTs: A, ψ, ψ⁻¹ and φ.
 
     Images come to the fixed grid by `-t 1Warp -t 0GenericAffine.mat`, and back by `-t [0GenericAffine.mat,1] -t
     1InverseWarp`. Where φ does not end in an affine, A is the identity; where φ is an affine, there are no warps. ψ is
@@ -36,7 +36,7 @@ def write_ants(transform: Transform, prefix: str | Path, fixed: Grid) -> tuple[P
 
 
 def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Transform:
-    """The transform that `antsApplyTransforms -t` makes of a list of files, in its order: points meet the first first.
+    """Read the transform that `antsApplyTransforms -t` makes of a list of files; points meet the first file first.
 
     Args:
         pieces: affines, warps and composites.
@@ -60,7 +60,7 @@ def read_ants(pieces: Sequence[str | Path], invert: Sequence[bool] = ()) -> Tran
 
 
 def read_prefix(prefix: str | Path) -> Transform:
-    """The forward transform of `<prefix>1Warp.nii.gz` and `<prefix>0GenericAffine.mat`, or of the one that is there.
+    """Read the forward transform by the prefix of ANTs' files: warp and affine, or the one of them that exists.
 
     Raises:
         InputError: neither is there, or they cannot be read.
@@ -69,7 +69,7 @@ def read_prefix(prefix: str | Path) -> Transform:
 
 
 def pieces_of(prefix: str | Path) -> tuple[Path, ...]:
-    """Those of the forward transform that are there, in the order of `read_ants`.
+    """Return the files of the forward transform that exist, in the order of `read_ants`.
 
     Raises:
         InputError: none is there.

@@ -1,10 +1,10 @@
-"""One name per family of transform files, to read any and write any."""
+"""Reading and writing of transform files of any kind."""
 
 from enum import Enum
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import load
+from pullback.files.images.image_file import load
 from pullback.files.suffixes import NIFTI, ends
 from pullback.files.transforms.ants import AFFINE, COMPOSITE, INVERSE, WARP, pieces_of, read_prefix, write_ants
 from pullback.files.transforms.fsl import read_fsl, write_fsl
@@ -24,7 +24,7 @@ MEANING = {
 
 
 class TransformKind(Enum):
-    """Who reads the file: ITK (and SimpleITK, ANTs, Slicer), ANTs' pieces by their prefix, FSL, Learn2Reg, X5."""
+    """The kind of a transform file: ITK (also ANTs and Slicer), ANTs' files by their prefix, FSL, Learn2Reg or X5."""
 
     ITK = "itk"
     ANTS = "ants"
@@ -36,9 +36,9 @@ class TransformKind(Enum):
 def read_any(
     path: str | Path, kind: TransformKind | None = None, fixed: Grid | None = None, moving: Grid | None = None
 ) -> Transform:
-    """The transform in a file of `kind`; None: as its name says, for NIfTI its shape, for ANTs what has this prefix.
+    """Read the transform in a file of `kind`; None tells it by the name, of NIfTI by the shape, of ANTs by the prefix.
 
-    `ANTS` takes the prefix of the pieces. `FSL` and `LEARN2REG` know the world only by both images' grids.
+    `ANTS` takes the prefix of the files. `FSL` and `LEARN2REG` know the world only by both images' grids.
 
     Raises:
         InputError: a name that fits several kinds, a grid that is missing, or not such a file.
@@ -61,9 +61,9 @@ def write_any(
     fixed: Grid | None = None,
     moving: Grid | None = None,
 ) -> tuple[Path, ...]:
-    """Writes a file of `kind` and returns the names written; None: as its name says, `.nii.gz` for ITK.
+    """Write a file of `kind` and return the names written; None tells it by the name, `.nii.gz` being ITK's.
 
-    What a file of ITK or X5 cannot hold as it is, is sampled on `fixed`, where that is given.
+    Where a file of ITK or X5 cannot hold the transform as it is, it is sampled on `fixed`, if that is given.
 
     Raises:
         InputError: a name that fits several kinds, a grid that is missing, or a file that cannot hold the transform.
@@ -84,7 +84,7 @@ def write_any(
 
 
 def files_read(path: str | Path, kind: TransformKind | None = None) -> tuple[Path, ...]:
-    """What `read_any` reads: the file, or those of ANTs' pieces that are there.
+    """Return the files that `read_any` reads: the file itself, or those of ANTs' files that exist.
 
     Raises:
         InputError: a name that fits several kinds, or no such pieces.
@@ -93,7 +93,7 @@ def files_read(path: str | Path, kind: TransformKind | None = None) -> tuple[Pat
 
 
 def files_written(path: str | Path, kind: TransformKind | None = None) -> tuple[Path, ...]:
-    """What `write_any` may write: the file, or each of ANTs' pieces.
+    """Return the files that `write_any` may write: the file itself, or each of ANTs' files.
 
     Raises:
         InputError: a name that fits several kinds.
@@ -103,7 +103,7 @@ def files_written(path: str | Path, kind: TransformKind | None = None) -> tuple[
 
 
 def meaning(path: str | Path, kind: TransformKind | None = None) -> str:
-    """In one sentence, what `write_any` means by this file: whose it is, in which units, and which way it goes.
+    """Say in one phrase what a file of `write_any` means: whose it is, in which units, and which way it goes.
 
     Raises:
         InputError: a name that fits several kinds.
@@ -117,7 +117,7 @@ def meaning(path: str | Path, kind: TransformKind | None = None) -> str:
 
 
 def _held(transform: Transform, path: str | Path) -> bool:
-    """Whether the file holds the transform without sampling it: NIfTI one field, the others affines and fields."""
+    """Return whether a file holds the transform without sampling: NIfTI one field, others affines and fields."""
     if ends(path, NIFTI):
         return is_field(transform)
     return holds(transform)

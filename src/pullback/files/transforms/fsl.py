@@ -1,4 +1,4 @@
-"""FSL: millimetres along the voxel axes from the first voxel, with x turned round where the header is right-handed.
+"""Transforms of FSL: mm along the voxel axes from the first voxel, with x reversed where the header is right-handed.
 
 FLIRT's matrices take the moving image to the fixed; the warps of FNIRT and `applywarp` are pull-backs on the fixed
 grid. See the FSL user guide, "What is the format of the matrix used by FLIRT", and fslpy's `fsl.transform.fnirt`.
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import affine3, load, refuse_not_finite, save, stored_voxels
+from pullback.files.images.image_file import load, stored_voxels
+from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.images.orientation import stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, homogeneous, landed_points
@@ -23,7 +24,7 @@ RELATIVE = 2006  # NIFTI_INTENT of an FNIRT displacement field
 
 
 def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
-    """An affine as FLIRT's `.mat` (moving → fixed); any transform as a relative warp `.nii.gz` on `fixed`.
+    """Write an affine as FLIRT's `.mat` (moving → fixed), or any transform as a relative warp `.nii.gz` on `fixed`.
 
     Raises:
         InputError: a batch, the name ends otherwise, a `.mat` of what is no affine, or writing fails.
@@ -44,7 +45,7 @@ def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid)
 
 
 def read_fsl(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
-    """What FLIRT (`.mat`), FNIRT (`--fout`) or `convertwarp --relout` wrote for images on these two grids.
+    """Read the output of FLIRT (`.mat`), FNIRT (`--fout`) or `convertwarp --relout` for images on these two grids.
 
     Raises:
         InputError: not one of them, a warp that is absolute, of coefficients or on another grid than `fixed`.
@@ -53,7 +54,7 @@ def read_fsl(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
 
 
 def _frame(grid: Grid) -> Tensor:
-    """Voxels to FSL's millimetres, `(d+1, d+1)`."""
+    """Return the matrix `(d+1, d+1)` that takes voxels to FSL's millimetres."""
     out = torch.diag(torch.cat([grid.spacing, torch.ones(1, dtype=torch.float64)]))
     if torch.linalg.det(grid.affine) > 0:
         out[0, 0] *= -1

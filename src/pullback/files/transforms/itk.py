@@ -1,4 +1,4 @@
-"""Transforms as ITK, ANTs and Slicer read them: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as NIfTI."""
+"""Transforms of ITK, ANTs and Slicer: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as NIfTI."""
 
 from functools import reduce, singledispatch
 from pathlib import Path
@@ -22,7 +22,7 @@ TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
 
 
 def write_transform(transform: Transform, path: str | Path, on: Grid | None = None) -> None:
-    """By the name's ending: a NIfTI field for a displacement or velocity, an ITK transform file for any transform.
+    """Write a transform by the name's ending: one field as a NIfTI field, any transform as an ITK transform file.
 
     Given `on`, the fixed image's grid, any transform is first sampled there: all of it for a NIfTI field, all but the
     affine that ends it for an ITK file.
@@ -56,7 +56,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
 
 
 def read_transform(path: str | Path) -> Transform:
-    """What `write_transform`, ITK or ANTs wrote: affine, displacement field or a composite of them.
+    """Read a transform of `write_transform`, ITK or ANTs: an affine, a displacement field, or a composite of them.
 
     Raises:
         InputError: no such file, or not a transform of these kinds.
@@ -74,7 +74,7 @@ def read_transform(path: str | Path) -> Transform:
 
 
 def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Dense | None]:
-    """`φ = A ∘ ψ` as A and ψ: the identity where φ does not end in an affine, None where it is one.
+    """Split `φ = A ∘ ψ` into A and ψ: A is the identity where φ does not end in an affine, ψ None where φ is one.
 
     ψ stays on its own grid where it is a displacement or a velocity; else it is sampled on `on`.
     """
@@ -83,17 +83,17 @@ def affine_and_field(transform: Transform, on: Grid) -> tuple[Affine, Dense | No
 
 
 def is_field(transform: Transform) -> TypeGuard[Dense]:
-    """Whether files hold it as the displacement on its own grid, which is linear between voxels."""
+    """Return whether files hold a transform as the displacement on its own grid, which is linear between voxels."""
     return isinstance(transform, STORED)
 
 
 def holds(transform: Transform) -> bool:
-    """Whether an ITK file holds it as it is: linear maps, fields and chains of them."""
+    """Return whether an ITK file holds a transform as it is: linear maps, fields and chains of them."""
     return all(to_itk.dispatch(type(part)) is not to_itk.dispatch(object) for part in transform.parts)
 
 
 def _forget_when(path: Path) -> None:
-    """The same content without the second of its writing: the same work gives the same bytes."""
+    """Copy an HDF5 file without its time of writing, so that the same work gives the same bytes."""
     with atomic_write(path) as temporary, h5py.File(path) as timed, h5py.File(temporary, "w") as plain:
 
         def copied(name: str, part: h5py.Dataset | h5py.Group) -> None:
@@ -104,9 +104,9 @@ def _forget_when(path: Path) -> None:
 
 
 def _refuse_cut(path: str | Path) -> None:
-    """HDF5 begins with how long the file is; of one that is shorter, ITK's reader would print pages on stderr.
+    """Refuse an HDF5 file that is shorter than it says, of which ITK's reader would print pages on stderr.
 
-    The place depends on the version of the superblock (HDF5 file format specification, II.A).
+    The place of the length depends on the version of the superblock (HDF5 file format specification, II.A).
     """
     content = Path(path).read_bytes()
     at = {0: 40, 1: 44, 2: 28, 3: 28}.get(content[8] if len(content) > 52 else -1)
@@ -118,7 +118,7 @@ def _refuse_cut(path: str | Path) -> None:
 
 
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
-    """ITK applies the transform added last first. In HDF5 all are composites: nitransforms reads nothing else."""
+    """Return a transform as ITK's, which applies the part added last first; HDF5 gets a composite, for nitransforms."""
     if str(path).endswith(".mat") and transform.as_affine is None:
         raise InputError(f"{path}: .mat holds an affine, and this transform deforms; write it as .h5")
     parts = [to_itk(part, path) for part in transform.parts]
@@ -127,7 +127,7 @@ def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
 
 @singledispatch
 def to_itk(part: Transform, path: str | Path) -> sitk.Transform:
-    """One part of a transform as ITK has it; a kind of transform registers its own form.
+    """Return one part of a transform as ITK's; each kind of transform registers its own form.
 
     Raises:
         InputError: ITK has no form for this kind, or its grid is sheared.
@@ -206,7 +206,7 @@ def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
 
 
 def _flip(ndim: int) -> np.ndarray:
-    """RAS to LPS and back."""
+    """Return the matrix that takes RAS to LPS and back."""
     return np.diag([-1.0, -1.0, 1.0, 1.0] if ndim == 3 else [-1.0, -1.0, 1.0])
 
 

@@ -1,4 +1,4 @@
-"""Learn2Reg submissions: `disp_FFFF_MMMM.nii.gz` or `.npz`, `(*fixed.shape, d)`.
+"""Displacements as submitted to Learn2Reg: `disp_FFFF_MMMM.nii.gz` or `.npz`, `(*fixed.shape, d)`.
 
 The evaluation (Hering et al. 2023) adds the displacement to the indices of the fixed image's voxels and looks up the
 moving image's voxels there: it takes fixed voxels to moving voxels, and the headers of both images have no part in it.
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import affine3, load, refuse_not_finite, save, stored_voxels
+from pullback.files.images.image_file import load, stored_voxels
+from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, landed_points
 from pullback.records.atomic import atomic_write
@@ -21,7 +22,7 @@ from pullback.space import Grid, Transform
 
 
 def write_learn2reg(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
-    """Sampled on `fixed`: by how many voxels index i, j, k of `moving` differs from that of `fixed`; float32.
+    """Write a transform sampled on `fixed`: the index i, j, k in `moving` less that in `fixed`, in voxels, float32.
 
     Raises:
         InputError: a batch, the name ends otherwise, or writing fails.
@@ -39,7 +40,7 @@ def write_learn2reg(transform: Transform, path: str | Path, fixed: Grid, moving:
 
 
 def read_learn2reg(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
-    """A submission for these two images.
+    """Read a submission for these two images.
 
     Raises:
         InputError: not one array `(*fixed.shape, d)` of finite numbers.

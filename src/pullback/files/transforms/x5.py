@@ -1,4 +1,4 @@
-"""X5, the HDF5 transforms of nitransforms: RAS mm, pull-backs; 3-D affines and displacement fields, and chains of them.
+"""Transforms in X5, the HDF5 files of nitransforms: RAS mm, 3-D affines and displacement fields, and chains of them.
 
 Needs nitransforms (`pip install nitransforms`), which reads and writes the file; what it cannot hold is refused.
 """
@@ -22,7 +22,7 @@ KINDS = ("space", "space", "space", "vector")
 
 
 def write_x5(transform: Transform, path: str | Path, on: Grid | None = None) -> None:
-    """Affines and fields as nodes, with the chain that applies the innermost first.
+    """Write affines and fields as nodes, with the chain that applies the innermost first.
 
     Given `on`, all but the affine that ends the transform is sampled there.
 
@@ -42,7 +42,7 @@ def write_x5(transform: Transform, path: str | Path, on: Grid | None = None) -> 
 
 
 def read_x5(path: str | Path) -> Transform:
-    """The first chain of a file, or its only transform.
+    """Read the first chain of a file, or its only transform.
 
     Raises:
         InputError: nitransforms is missing, no X5 file, several transforms without a chain, or other kinds of them.

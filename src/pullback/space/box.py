@@ -1,4 +1,4 @@
-"""Images with voxels as long as wide as high, whatever they were stored as."""
+"""The box in which an image lies, along orthonormal axes near its own."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.smooth import antialiased
 from pullback.space.grid import Grid
 from pullback.space.image import Image
-from pullback.space.pull import pull
-from pullback.space.transform import Affine
 
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Where an image's mask, or else its field of view, lies.
+    """Extent of an image's mask, or else of its field of view.
 
     Attributes:
         axes: orthonormal, one per column, the nearest to the image's own, `(d, d)`.
@@ -29,7 +26,7 @@ class Box:
 
     @classmethod
     def of(cls, image: Image) -> "Box":
-        """The box that holds what a mask shows.
+        """Return the box that holds what a mask shows.
 
         Raises:
             InputError: a mask is empty.
@@ -45,13 +42,15 @@ class Box:
 
     @property
     def edges(self) -> Tensor:
-        """Between the outermost voxel centres, mm, `(d,)`."""
+        """Length between the outermost voxel centres, mm, `(d,)`."""
         return self.high - self.low
 
     def lattice(self, shape: tuple[int, ...], spacing: Tensor) -> Grid:
-        """Voxels of `spacing` `(d,)` mm along its axes, middle on middle, or to half a voxel where it is larger.
+        """Return a grid with voxels of `spacing` `(d,)` mm along the box's axes.
 
-        There it begins whole voxels before the box, so that voxels which were as large lie on their own.
+        Its middle is that of the box. Where the grid is larger than the box, it begins a whole number of voxels before
+        it, so that voxels of the same size as the image's lie on the image's own; the middle is then right to half a
+        voxel.
         """
         d = len(shape)
         affine = torch.eye(d + 1, dtype=torch.float64)
@@ -62,18 +61,5 @@ class Box:
         return Grid(shape, affine)
 
     def filled(self, spacing: float) -> tuple[int, ...]:
-        """How many voxels of `spacing` mm lie in it along each axis, none of their centres beyond it."""
+        """Return how many voxels of `spacing` mm fit into the box along each axis, with no centre beyond it."""
         return tuple((self.edges / spacing + 1e-6).long().add(1).tolist())
-
-
-def isotropic(image: Image, spacing: float) -> Image:
-    """The image within its box, on orthonormal axes with voxels of `spacing` mm, smoothed first where voxels grow.
-
-    No voxel centre lies beyond the box. The answer has a mask, which says where the image was (they differ where axes
-    are sheared) and where it may be looked at.
-    """
-    box, d = Box.of(image), image.grid.ndim
-    grid = box.lattice(box.filled(spacing), torch.full((d,), spacing, dtype=torch.float64))
-    mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
-    smooth = antialiased(image.data, (spacing / image.grid.spacing).tolist())
-    return pull(Image(smooth, image.grid, mask), Affine.identity(d), onto=grid)

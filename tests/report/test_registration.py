@@ -12,9 +12,9 @@ import torch
 from PIL import Image as Picture
 
 from pullback.alignment import Alignment, Pair
+from pullback.report.pictures import FOLDED, cuts, picture
+from pullback.report.registration import write_report
 from pullback.space import Affine, Displacement, Grid, Image, Labels
-from pullback.study.pictures import FOLDED, cuts
-from pullback.workflows.report import picture, write_report
 
 NUMBERS = {"before": {"dice": 0.5, "dice/3": 0.25}, "after": {"dice": 0.75, "dice/3": 0.5, "folding %": 0.012}}
 STORED = [(order, flips) for order in itertools.permutations(range(3)) for flips in ((0, 0, 0), (1, 0, 1), (1, 1, 1))]

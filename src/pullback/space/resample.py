@@ -1,4 +1,4 @@
-"""One image on another grid of the same world."""
+"""Resampling of images on other grids, smoothed first where voxels grow."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,22 +6,66 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pullback.numerics.sample import sample
 from pullback.numerics.separable import apply_along, cubic_weights, linear_weights
 from pullback.numerics.smooth import antialiased
-from pullback.space.grid import Grid
+from pullback.space.box import Box
+from pullback.space.grid import Grid, transform_channels
 from pullback.space.image import Image, Labels
-from pullback.space.isotropic import Box
 from pullback.space.pull import pull
-from pullback.space.transform import Affine
+from pullback.space.transform import Affine, Transform
 
 STRAIGHT = 1e-3  # voxels by which axes may part over a grid and still be one
 SLIGHT = 1e-6  # a voxel's weight that is rounding, not its neighbourhood
 
 
+def smoothed(image: Image, spacing: Tensor) -> Image:
+    """Return the image with Gaussian smoothing along the axes whose voxels grow to `spacing` `(d,)` mm.
+
+    The Gaussian takes a voxel's own width at half height to the new one.
+    """
+    return replace(image, data=antialiased(image.data, (spacing / image.grid.spacing).tolist()))
+
+
+def resample(image: Image, grid: Grid, transform: Transform | None = None) -> Image:
+    """Pull the image onto a grid, through a transform or by the headers alone, smoothed first where voxels grow.
+
+    Voxel axes are taken to be near to each other, in their order.
+    """
+    return pull(smoothed(image, grid.spacing), transform or Affine.identity(grid.ndim), onto=grid)
+
+
+def resampled(image: Image, spacing: Sequence[float]) -> Image:
+    """Resample the image on its own axes, with voxels of `spacing` mm.
+
+    The last voxels may lie up to one beyond the image: they repeat its border. The mask comes along, by nearest voxels,
+    and ends where the image ends.
+    """
+    grid = image.grid.at_spacing(tuple(spacing))
+    if grid == image.grid:
+        return image
+    smooth = smoothed(image, torch.tensor(tuple(spacing), dtype=torch.float64)).data
+    where = transform_channels(torch.linalg.solve(image.grid.affine, grid.affine), grid.voxels(smooth)[None])
+    mask = None if image.mask is None else sample(image.mask, where, "nearest")
+    return replace(image, data=sample(smooth, where, padding="border"), grid=grid, mask=mask)
+
+
+def isotropic(image: Image, spacing: float) -> Image:
+    """Resample the image within its box, on orthonormal axes with voxels of `spacing` mm.
+
+    No voxel centre lies beyond the box. The answer has a mask, which says where the image was (they differ where axes
+    are sheared) and where it may be looked at.
+    """
+    box, d = Box.of(image), image.grid.ndim
+    mask = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
+    grid = box.lattice(box.filled(spacing), torch.full((d,), spacing, dtype=torch.float64))
+    return resample(replace(image, mask=mask), grid)
+
+
 def fitted(
     image: Image, spacing: float | None = None, shape: Sequence[int] | None = None, stretch: bool = False
 ) -> Grid:
-    """A grid about the image's field of view, middle on middle to half a voxel, on orthonormal axes near to its own.
+    """Return a grid about the image's field of view, on orthonormal axes near its own, centred to half a voxel.
 
     Args:
         image: whose mask plays no part.
@@ -43,7 +87,7 @@ def fitted(
 
 
 def resliced(image: Image, grid: Grid, finest: float = 0.0) -> Image:
-    """The image on a grid whose axes are near to its own, cubic between voxels and smoothed first where they grow.
+    """Resample the image on a grid whose axes are near its own, cubic between voxels, smoothed where they grow.
 
     Values stay within those of the image, which cubic splines overshoot, and where all voxels about a new one have the
     least value it has that too, so that an empty background stays empty; beyond the image the least value is repeated.
@@ -65,7 +109,10 @@ def resliced(image: Image, grid: Grid, finest: float = 0.0) -> Image:
 
 
 def _between(image: Image, grid: Grid, mode: str) -> Tensor:
-    """By headers: along one axis after the other where the axes of both are the same, which is many times as fast."""
+    """Interpolate an image at the voxels of `grid`, as the headers say.
+
+    Where both grids have the same axes it goes axis by axis, which is many times as fast.
+    """
     frames = torch.linalg.solve(image.grid.affine, grid.affine)
     steps, first = frames[:-1, :-1].diagonal(), frames[:-1, -1]
     astray = (frames[:-1, :-1] - steps.diag()).abs() @ torch.tensor(grid.shape, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Families of contrasts: the right groups, in the right order, corrected together, ready for a file and a terminal."""
+"""Contrasts: the right groups, in the right order, corrected together, ready for a file and a terminal."""
 
 import io
 import math
@@ -13,15 +13,15 @@ from statsmodels.stats.multitest import multipletests
 from pullback.errors import InputError
 from pullback.records.csv_records import read_csv, write_csv
 from pullback.study.compare import printed
-from pullback.study.families import Family, Ranges, compared, shown
+from pullback.study.contrasts import Contrasts, TukeyRange, compared, formatted
 from pullback.study.statistics import mann_whitney, paired
 
 DESIGNS = ("BL-N", "SG-NSD", "UW-NSD")
 FAMILIES = (
-    Ranges("contrasts between designs", DESIGNS),
-    Family("benefit of transfer", mann_whitney, [(f"{one}, two steps", one) for one in DESIGNS], side="less"),
-    Family("benefit of segmentations", mann_whitney, [("SG-NSD", "BL-N")], side="less"),
-    Family("the same images", paired, [("UW-NSD", "SG-NSD"), ("SG-NSD", "BL-N")]),
+    TukeyRange("contrasts between designs", DESIGNS),
+    Contrasts("benefit of transfer", mann_whitney, [(f"{one}, two steps", one) for one in DESIGNS], side="less"),
+    Contrasts("benefit of segmentations", mann_whitney, [("SG-NSD", "BL-N")], side="less"),
+    Contrasts("the same images", paired, [("UW-NSD", "SG-NSD"), ("SG-NSD", "BL-N")]),
 )
 
 
@@ -90,7 +90,7 @@ def test_records_survive_a_file(results, tmp_path):
 
 def test_in_words(results):
     records = compared(results, "tre mm", FAMILIES)
-    lines = shown(records)
+    lines = formatted(records)
     assert lines[3]["asked"] == "BL-N, two steps < BL-N"
     assert lines[0]["asked"] == "BL-N ≠ SG-NSD"
     assert lines[3]["n"] == "11"
@@ -105,11 +105,11 @@ def test_in_words(results):
 def test_what_is_equal_is_no_test_and_shown_as_none(results):
     records = compared(results, "dice", FAMILIES)
     assert {record["p"] for record in records} == {record["p corrected"] for record in records} == {None}
-    assert {line["p"] for line in shown(records)} == {"·"}
+    assert {line["p"] for line in formatted(records)} == {"·"}
 
 
 def test_what_cannot_be_compared_is_named(results):
-    two = Family("a question", paired, [("SG-NSD", "elsewhere")])
+    two = Contrasts("a question", paired, [("SG-NSD", "elsewhere")])
     with pytest.raises(InputError, match=r"a question, tre mm: no results of 'elsewhere'; there is 'BL-N'"):
         compared(results, "tre mm", [two])
     others = {**results, "elsewhere": [{"pair": "q", "tre mm": 1.0}]}
@@ -117,10 +117,10 @@ def test_what_cannot_be_compared_is_named(results):
         InputError, match=r"a question, tre mm: SG-NSD against elsewhere: .*no pair has a number in both"
     ):
         compared(others, "tre mm", [two])
-    with pytest.raises(InputError, match="'SG-NSD' has no such number; its rows have pair, tre mm, dice"):
+    with pytest.raises(InputError, match="'SG-NSD' has no 'hd mm'; its rows have pair, tre mm, dice"):
         compared(others, "hd mm", [two])
     twice = {**results, "elsewhere": results["SG-NSD"] * 2}
-    with pytest.raises(InputError, match="22 rows for 11 pairs; take the mean over seeds first"):
+    with pytest.raises(InputError, match="22 rows for 11 cases; take the mean over seeds first"):
         compared(twice, "tre mm", [two])
 
 

@@ -1,10 +1,10 @@
 """The questions that a study asks of its results, as data: contrasts that are corrected together.
 
-BENEFIT = Family("benefit of guidance", mann_whitney, [("guided", "unsupervised")], side="less")
-DESIGNS = Ranges("contrasts between designs", ["unsupervised", "guided", "self-training"])
+BENEFIT = Contrasts("benefit of guidance", mann_whitney, [("guided", "unsupervised")], side="less")
+DESIGNS = TukeyRange("contrasts between designs", ["unsupervised", "guided", "self-training"])
 records = compared(results, "tre mm", [DESIGNS, BENEFIT])
 write_csv(records, out / "tests.csv")
-console.print(printed("Contrasts", shown(records), console))
+console.print(printed("Contrasts", formatted(records), console))
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pullback.errors import InputError
 from pullback.numerics.random import make_generator
-from pullback.study.compare import Rows, values_of
+from pullback.study.compare import Rows, by_case, frame_of
 from pullback.study.statistics import Contrast, Side, Values, benjamini_hochberg, tukey
 
 SIGNS = {"less": "<", "greater": ">", "two-sided": "≠"}
@@ -32,7 +33,7 @@ class GroupTest(Protocol):
 
 
 @dataclass(frozen=True)
-class Family:
+class Contrasts:
     """Contrasts of two groups each, corrected together after Benjamini and Hochberg.
 
     Attributes:
@@ -70,7 +71,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Ranges:
+class TukeyRange:
     """Every two of several groups by Tukey's range test, whose p hold for all of them together as they are.
 
     Attributes:
@@ -90,22 +91,27 @@ class Ranges:
 
 
 def compared(
-    results: Mapping[str, Rows], measure: str, families: Sequence[Family | Ranges], seed: int = 0
+    results: Mapping[str, Rows],
+    measure: str,
+    families: Sequence[Contrasts | TukeyRange],
+    seed: int = 0,
+    unit: str = "",
 ) -> list[dict[str, Any]]:
     """One record per contrast: its family, test and groups, what it says, and p corrected within the family.
 
     Args:
-        results: by the name of the group: a row per image pair, as of `evaluate` or `tables.over_seeds`.
+        results: by the name of the group: a row per case, as of `evaluate` or `tables.over_seeds`.
         measure: the number that is compared.
         seed: of the intervals.
+        unit: the column of the rows by whose values cases are averaged first, such as `"subject"`; "" for none.
 
     Raises:
-        InputError: a group is not among the results, has no such number or two for one pair, or a test is not possible.
+        InputError: a group is not among the results, has no such number or two for one case, or a test is not possible.
     """
     records = []
     for family in families:
         try:
-            contrasts = family.contrasts(_groups(results, measure, family.groups), seed)
+            contrasts = family.contrasts(_groups(results, measure, family.groups, unit), seed)
         except InputError as error:
             raise InputError(f"{family.name}, {measure}: {error}") from error
         corrected = family.corrected([found.p for found in contrasts.values()])
@@ -116,24 +122,29 @@ def compared(
     return records
 
 
-def _groups(results: Mapping[str, Rows], measure: str, names: Sequence[str]) -> Groups:
-    """The numbers of these groups, each in the order of all image pairs together."""
+def _groups(results: Mapping[str, Rows], measure: str, names: Sequence[str], unit: str) -> Groups:
+    """The numbers of these groups, each in the order of all cases, or units, together.
+
+    Raises:
+        InputError: as of `compared`.
+    """
     values = {}
     for name in names:
         if name not in results:
             raise InputError(f"no results of {name!r}; there is {', '.join(map(repr, results))}")
-        values[name] = values_of(results[name], measure)
-        rows = sum(measure in row for row in results[name])
-        if not rows:
-            there = dict.fromkeys(column for row in results[name] for column in row)
-            raise InputError(f"{name!r} has no such number; its rows have {', '.join(there) or 'none'}")
-        if rows > len(values[name]):
-            raise InputError(f"{name!r} has {rows} rows for {len(values[name])} pairs; take the mean over seeds first")
-    pairs = dict.fromkeys(pair for known in values.values() for pair in known)
-    return {name: np.array([known.get(pair, np.nan) for pair in pairs]) for name, known in values.items()}
+        there = dict.fromkeys(column for row in results[name] for column in row)
+        for column in filter(None, (measure, unit)):
+            if column not in there:
+                raise InputError(f"{name!r} has no {column!r}; its rows have {', '.join(there) or 'nothing'}")
+        frame = frame_of({name: results[name]})
+        rows, cases = len(frame[measure].dropna()), frame["case"].nunique()
+        if rows > cases:
+            raise InputError(f"{name!r} has {rows} rows for {cases} cases; take the mean over seeds first")
+        values[name] = by_case(frame, name, measure, unit)
+    return {name: column.to_numpy() for name, column in pd.DataFrame(values).items()}
 
 
-def shown(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def formatted(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """What `compared` found, in words: a row per contrast; of an experiment, where the record names one."""
     lines = []
     for record in records:

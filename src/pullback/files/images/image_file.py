@@ -1,0 +1,130 @@
+"""Image files that are opened once: the header on opening, the voxels when first asked for, and both are kept."""
+
+import gzip
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import FileBasedImage, ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from pullback.errors import InputError
+from pullback.files.images.itk_image import read_itk
+from pullback.files.suffixes import FORMATS, ends, refuse_absent, remedy
+
+UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file that several readers share; wherever a path is taken, it is taken too.
+
+    Attributes:
+        path: where it lies.
+    """
+
+    path: str | Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def stored(self) -> nib.Nifti1Pair:
+        """The image as nibabel opens it, with its voxels not yet read.
+
+        Raises:
+            InputError: as of `load`.
+        """
+        return load(self.path)
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """The voxels, one number each.
+
+        Raises:
+            InputError: as of `stored_voxels`.
+        """
+        return stored_voxels(self.stored, self.path)
+
+
+ImageSource = str | Path | ImageFile
+
+
+def load(path: ImageSource) -> nib.Nifti1Pair:
+    """Open an image file by nibabel, without reading its voxels yet.
+
+    Raises:
+        InputError: no such file, a folder, or none that nibabel reads as an image.
+    """
+    if isinstance(path, ImageFile):
+        return path.stored
+    refuse_absent(path)
+    if ends(path, FORMATS):
+        return read_itk(path)
+    try:
+        image = _opened(path)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a readable NIfTI image ({error}); {remedy(path)}") from error
+    if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
+        return _from_analyze(image, path)
+    if not isinstance(image, nib.Nifti1Pair):
+        raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
+    return image
+
+
+def _opened(path: str | Path) -> FileBasedImage:
+    """Open a file by nibabel; also pairs of which only the voxels are compressed, .hdr beside .img.gz, as from LONI."""
+    header = Path(str(path)[: -len(".img.gz")] + ".hdr")
+    if not (ends(path, ".img.gz") and header.is_file()):
+        return nib.load(path)
+    image = nib.load(header)
+    image.file_map["image"].filename = str(path)
+    return type(image).from_file_map(image.file_map)
+
+
+def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
+    """Return an Analyze image, the format before NIfTI, as a NIfTI image, placed as in SPM and ITK."""
+    warnings.warn(
+        "an Analyze header (.hdr, .img) does not say which side is left; x is taken to run from right to left",
+        stacklevel=2,
+    )
+    return nib.Nifti1Image(stored_voxels(image, path), image.affine)
+
+
+def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
+    """Return the stored shape without axes of length one at its end, and of a slice without its thin axis."""
+    shape = tuple(image.shape)
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 3 and shape.count(1) == 1:
+        return tuple(n for n in shape if n > 1)
+    return shape
+
+
+def stored_voxels(image: nib.AnalyzeImage, path: ImageSource) -> np.ndarray:
+    """Return the voxels of an open file, one number each.
+
+    Raises:
+        InputError: colours, vectors or complex numbers, or a file that is cut short.
+    """
+    if isinstance(path, ImageFile):
+        return path.voxels
+    try:
+        if ends(path, ".nii.gz") and isinstance(image, nib.Nifti1Image):
+            # to the very end, where the checksum is: nibabel stops before it and takes damaged voxels for good
+            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
+        values = np.asanyarray(image.dataobj)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: the header is fine but the voxels cannot be read ({error})") from error
+    if values.dtype.kind not in "iuf":
+        what, remedy = (
+            ("complex numbers", "save the magnitude")
+            if values.dtype.kind == "c"
+            else ("colours", "save it in grey, or each colour as a file of its own: channels")
+        )
+        raise InputError(f"{path}: voxels are {what}; one plain number per voxel is expected: {remedy}")
+    return values

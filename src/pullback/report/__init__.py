@@ -1,0 +1,1 @@
+"""Pages, figures and pictures of results, for people."""
