@@ -73,7 +73,7 @@ class Problem:
             transform = answer.transform
             require(isinstance(transform, Transform), self, "an answer with a `transform`", type(transform).__name__)
             moved, plain = seen(self.pair, answer).moved, seen(self.pair, _Bare(transform)).moved
-        same = moved.grid == plain.grid and torch.equal(moved.data, plain.data)
+        same = moved.grid == plain.grid and torch.equal(moved.data.nan_to_num(), plain.data.nan_to_num())
         require(same, self, "`moved` as the moving image pulled through `transform`", "another image")
         return transform
 

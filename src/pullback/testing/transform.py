@@ -15,11 +15,17 @@ from pullback.space import Affine, Grid, Image, Points, Transform, inverted, pul
 from pullback.testing.contract import Untouched, check_finite, require
 
 EXACT = 1e-6
-"""mm, of what is the same computation in another order."""
+"""mm, of what is computed in another order."""
 
 
 def check_transform(
-    transform: Transform, grid: Grid, *, inverse: float = 0.1, files: Sequence[str] = (), learns: bool = True
+    transform: Transform,
+    grid: Grid,
+    *,
+    inverse: float = 0.1,
+    alone: float = EXACT,
+    files: Sequence[str] = (),
+    learns: bool = True,
 ) -> None:
     """Hold a transform against its contract.
 
@@ -32,6 +38,8 @@ def check_transform(
         grid: where it is looked at, inside all grids of its own.
         inverse: mm, at most, by which `inverse()` may lead past where a point came from; 1e-6 or less where it says
             that its inverse is exact.
+        alone: mm, at most, between one of a batch and the same by itself: more than rounding where points are sought
+            until all of them are found.
         files: endings under which it can be written, such as ".h5".
         learns: whether gradients reach its parameters.
 
@@ -49,7 +57,7 @@ def check_transform(
     _check_views(transform, grid, points, there, where)
     _check_composition(transform, grid, points, there, where)
     _check_inverse(transform, points, there, inverse, where)
-    _check_batch(transform, points, there, where)
+    _check_batch(transform, points, there, alone, where)
     _check_parameters(transform, points, there, learns, where)
     for ending in files:
         _check_file(transform.nth(0), points, there[:1], ending, where)
@@ -74,7 +82,7 @@ def _check_views(transform: Transform, grid: Grid, points: Tensor, there: Tensor
         _near(_points_of(transform, shown), transform(at), EXACT, where, promised)
     pushed = push(Points(points), transform)
     _near(pushed.data, there, EXACT, where, "pushed points where the map leads them")
-    image = Image(torch.randn(1, 1, *grid.shape, generator=make_generator(1), dtype=torch.float64), grid)
+    image = Image(torch.rand(1, 1, *grid.shape, generator=make_generator(1), dtype=torch.float64), grid)
     pulled = pull(image, transform, onto=grid).data
     expected = sample(image.data, grid.to_voxels(there.mT).unflatten(2, grid.shape))
     apart = float((pulled - expected).abs().max())
@@ -105,17 +113,18 @@ def _check_inverse(transform: Transform, points: Tensor, there: Tensor, within: 
     back = transform.inverse()
     home = points.expand_as(there)
     _near(back(there), home, within, where, "an inverse that leads back")
-    _near(inverted(transform)(there), home, max(within / 10, 2e-3), where, "`inverted` that leads back")
+    sought = max(within / 10, 2e-3) if transform.grids else within  # a field's is sought at each point
+    _near(inverted(transform)(there), home, sought, where, "`inverted` that leads back")
 
 
-def _check_batch(transform: Transform, points: Tensor, there: Tensor, where: str) -> None:
+def _check_batch(transform: Transform, points: Tensor, there: Tensor, alone: float, where: str) -> None:
     each = [transform.nth(n) for n in range(transform.batch)]
     for n, one in enumerate(each):
         require(one.batch == 1, where, f"`nth({n})` of one pair", f"one of {one.batch}")
-        _near(one(points.expand(1, *points.shape[1:])), there[n : n + 1], EXACT, where, f"`nth({n})` as in the batch")
+        _near(one(points.expand(1, *points.shape[1:])), there[n : n + 1], alone, where, f"`nth({n})` as in the batch")
     if transform.batch > 1:
         whole = each[0].stack(each[1:])
-        _near(whole(points), there, EXACT, where, "the same of a stack of each")
+        _near(whole(points), there, alone, where, "the same of a stack of each")
 
 
 def _check_parameters(transform: Transform, points: Tensor, there: Tensor, learns: bool, where: str) -> None:
