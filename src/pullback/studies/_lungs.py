@@ -12,10 +12,9 @@ from torch import Tensor
 from pullback.data import LungKeypoints, LungScans, Test, Validation, read_lung
 from pullback.errors import InputError
 from pullback.example import PointPair
-from pullback.methods.points.cyclical import untrained
-from pullback.methods.points.graph_propagation import RegisterClouds, overlay
+from pullback.methods.points.graph_propagation import RegisterClouds, overlay, untrained
 from pullback.metrics.learn2reg import sdlogj
-from pullback.recipes.cyclical import recipes
+from pullback.recipes import find
 from pullback.solvers import RobustPointMatching
 from pullback.study.arms import Arm, RegisterArm, TrainedArm
 from pullback.study.table import Column, Experiment
@@ -149,8 +148,9 @@ COLUMNS = (
 
 def lungs() -> Experiment:
     """The ways of learning on one model, over five folds by patient."""
-    trained = {words: TrainedArm(recipes[f"{way}_geometric_lungs"], uses=ByFeatures) for way, words in WAYS.items()}
-    cyclical = {"cyclical": TrainedArm(recipes["cyclical_geometric_lungs"], uses=ByFeatures)}
+    ways = {words: find(f"graph-propagation-{way}", on="lungs") for way, words in WAYS.items()}
+    ways["cyclical"] = find("cyclical", on="lungs")
+    trained = {words: TrainedArm(recipe, uses=ByFeatures) for words, recipe in ways.items()}
     folds = [{"data.fold": str(fold)} for fold in range(FOLDS)]
-    arms = {**BESIDE, **trained, **cyclical}
+    arms = {**BESIDE, **trained}
     return Experiment(arms, "cyclical", LungKeypoints(), (), partial(LungEvaluation), folds)
