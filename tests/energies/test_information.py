@@ -130,7 +130,7 @@ def test_no_image_tells_more_of_another_than_it_tells_itself(kind, shape):
     f, m, total = (entropy(p) for p in (joint.sum(1), joint.sum(0), joint.ravel()))
     plain = -(f + m - total) if kind is MI else 2 - (f + m) / total
     value, least = kind()(alignment), float(kind()(seen(fixed, fixed)))
-    assert plain < least - 0.01
+    assert plain < least - 0.005
     assert value.item() == pytest.approx(least, abs=1e-9)
     assert not torch.autograd.grad(value, spread)[0].any()
 

@@ -65,8 +65,9 @@ class Capped(Energy):
     @torch.no_grad()
     def _alone(self, fixed: Image, view: Tensor | None) -> Tensor:
         """The likeness of the fixed image to itself, seen through this mask as if it were the moving one."""
-        mask = fixed.mask if view is None or fixed.mask is None else fixed.mask & view
-        return self.likeness(fixed, fixed.data, replace(fixed, mask=view), view if mask is None else mask)
+        masks = [each for each in (fixed.mask, view) if each is not None]
+        mask = torch.stack(torch.broadcast_tensors(*masks)).all(0) if masks else None
+        return self.likeness(fixed, fixed.data, replace(fixed, mask=mask), mask)
 
 
 @dataclass(frozen=True, eq=False)

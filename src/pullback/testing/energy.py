@@ -128,14 +128,16 @@ def _check_hidden(energy: Energy, ndim: int, where: str) -> None:
     shape = SHAPES[ndim]
     grid = Grid.centred(shape)
     fixed, moving = (noise(1, 1, *shape, seed=seed).double() for seed in range(2))
-    mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
+    mask, other = (torch.zeros(1, 1, *shape, dtype=torch.bool) for _ in range(2))
     mask[:, :, 2:7, 3:8] = True
-    elsewhere = torch.where(mask, 0, 50 * noise(1, 1, *shape, seed=2).double())
+    other[:, :, 1:8, 2:] = True
+    wild = 50 * noise(1, 1, *shape, seed=2).double()
+    away, beside = (torch.where(seen, 0, wild) for seen in (mask, other))
     values, slopes = [], []
-    for f, m in ((fixed, moving), (fixed + elsewhere, moving), (fixed, moving + elsewhere)):
+    for f, m in ((fixed, moving), (fixed + away, moving), (fixed, moving + beside)):
         field = torch.zeros(1, ndim, *shape, dtype=torch.float64, requires_grad=True)
         # half a voxel of the moving image is looked at from the mask's edge: its own mask keeps that out of the sum
-        pair = Pair(Image(f, grid, mask), Image(m, grid, mask))
+        pair = Pair(Image(f, grid, mask), Image(m, grid, other))
         value = energy(Alignment(pair, Displacement(field, grid)))
         (slope,) = torch.autograd.grad(value, field)
         values.append(value.detach())
