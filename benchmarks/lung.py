@@ -33,7 +33,15 @@ from torch import Tensor, nn
 
 from pullback.data import LungCase, LungScans, Singles, lung_fold, read_lung
 from pullback.data.lung import FOLDS
-from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
+from pullback.methods.points.augment import (
+    Affines,
+    Chosen,
+    FromLandmarks,
+    NearTruth,
+    RandomField,
+    Rigid,
+    SyntheticClouds,
+)
 from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.graph_propagation import RegisterClouds, overlay, untrained
 from pullback.methods.points.supervision import ByMetric, PointDistance
@@ -48,8 +56,8 @@ PAPER = {"initial": 11.99, "rigid": 2.98, "field": 3.19, "metric": 6.79, "landma
 ROWS = ("initial", "overlaid", "settled", "random", "rigid", "field", "metric", "landmarks", "cyclical")
 
 LEARNED = {
-    "rigid": (PointDistance(), (Synthetic(Rigid()),)),
-    "field": (PointDistance(), (Synthetic(RandomField()),)),
+    "rigid": (PointDistance(), (SyntheticClouds(Rigid()),)),
+    "field": (PointDistance(), (SyntheticClouds(RandomField()),)),
     "metric": (ByMetric(), (Affines(),)),
     "landmarks": (PointDistance(), (FromLandmarks(), Affines(), NearTruth())),
     "cyclical": (PointDistance(), (NearTruth(),)),

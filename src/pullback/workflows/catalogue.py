@@ -26,7 +26,7 @@ RECORDS = ("recipe.yaml", "run.json")
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """A row of the table of all methods.
 
     Attributes:
@@ -92,10 +92,10 @@ class Page:
         }
 
 
-def overview() -> list[Row]:
+def overview() -> list[Entry]:
     """Return a row for each method, in alphabetical order."""
     return [
-        Row(
+        Entry(
             name,
             method.aligns,
             "no" if not method.trained else "yes" if method.register is None else "may",
@@ -107,7 +107,7 @@ def overview() -> list[Row]:
     ]
 
 
-def layout(rows: Sequence[Row]) -> Table:
+def layout(rows: Sequence[Entry]) -> Table:
     """Return the table of all methods as a terminal shows it."""
     cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
     return _table(("method", "aligns", "learns", "paper", "command"), cells)
