@@ -29,7 +29,7 @@ RECORDS = ("recipe.yaml", "run.json")
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """A row of the table of all methods.
 
     Attributes:
@@ -95,10 +95,10 @@ class Page:
         }
 
 
-def overview() -> list[Row]:
+def overview() -> list[Entry]:
     """Return a row for each method, in alphabetical order."""
     return [
-        Row(
+        Entry(
             name,
             method.aligns,
             "no" if not method.trained else "yes" if method.register is None else "may",
@@ -110,6 +110,7 @@ def overview() -> list[Row]:
     ]
 
 
+<<<<<<< HEAD
 def layout(rows: Sequence[Row], width: int) -> Table:
     """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
     table = Table(box=SIMPLE, pad_edge=False)
@@ -122,6 +123,12 @@ def layout(rows: Sequence[Row], width: int) -> Table:
         about = (_sentence(row.about),) if width >= WIDE else ()
         table.add_row(f"[bold]{row.name}[/bold]\n{row.paper}", row.learns, commands, "\n".join(row.aligns), *about)
     return table
+=======
+def layout(rows: Sequence[Entry]) -> Table:
+    """Return the table of all methods as a terminal shows it."""
+    cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
+    return _table(("method", "aligns", "learns", "paper", "command"), cells)
+>>>>>>> words
 
 
 def page(name: str) -> Page:

@@ -164,7 +164,7 @@ def _field_image(transform: Dense) -> sitk.Image:
     spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
     direction = lps[:-1, :-1] / spacing
     mm = grid.to_mm(transform.own_displacement[:1].detach().cpu().double())[0]
-    world = mm.permute(*range(ndim, -1, -1)) * ras_lps(ndim)
+    world = mm.permute(*range(ndim, -1, -1)) * ras_lps(ndim)  # (z, y, x, d), as ITK's arrays are
     image = sitk.GetImageFromArray(world.contiguous().numpy(), isVector=True)
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
@@ -200,7 +200,7 @@ def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
     lps[:-1, -1] = image.GetOrigin()
     world = sitk.GetArrayFromImage(image).astype(np.float64)
     refuse_not_finite(world, "components", path)
-    mm = (torch.from_numpy(world) * ras_lps(ndim)).permute(*range(ndim, -1, -1))
+    mm = (torch.from_numpy(world) * ras_lps(ndim)).permute(*range(ndim, -1, -1))  # (d, x, y, z)
     grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
     return Displacement(grid.from_mm(mm[None]).float(), grid)
 
