@@ -110,8 +110,7 @@ def overview() -> list[Entry]:
     ]
 
 
-<<<<<<< HEAD
-def layout(rows: Sequence[Row], width: int) -> Table:
+def layout(rows: Sequence[Entry], width: int) -> Table:
     """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
     table = Table(box=SIMPLE, pad_edge=False)
     for column in ("method", "learns", "pullback …"):
@@ -123,12 +122,6 @@ def layout(rows: Sequence[Row], width: int) -> Table:
         about = (_sentence(row.about),) if width >= WIDE else ()
         table.add_row(f"[bold]{row.name}[/bold]\n{row.paper}", row.learns, commands, "\n".join(row.aligns), *about)
     return table
-=======
-def layout(rows: Sequence[Entry]) -> Table:
-    """Return the table of all methods as a terminal shows it."""
-    cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
-    return _table(("method", "aligns", "learns", "paper", "command"), cells)
->>>>>>> words
 
 
 def page(name: str) -> Page:
