@@ -155,7 +155,7 @@ def test_the_readme_fits_a_screen():
 QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacing=2.0", "spacing=12.0"))
 
 
-@pytest.mark.parametrize("page", ["start", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many"])
+@pytest.mark.parametrize("page", ["start", "concepts", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many"])
 def test_the_python(scans, page):
     frames = tuple(case.load().image for case in BrainPhantom(spacing=12.0).train.cases[:3])
     for n, frame in enumerate(frames, 1):
