@@ -19,7 +19,7 @@ LEVEL, CONTRAST = 0.01, 0.03  # K₁ and K₂ of Wang et al.: shares of the fixe
 
 @dataclass(frozen=True)
 class SSIM(Energy):
-    """1 − the mean over voxels of the structural similarity of both images in a window about the voxel.
+    """The mean structural similarity of both images in a window about each voxel, taken off 1.
 
     Wang et al. 2004, eq. 13, with the range of the fixed image within its mask as dynamic range. Windows are cut off at
     the border and at masks (only voxels inside both count); the range of a flat image counts as 1. Expects images of

@@ -74,7 +74,7 @@ def scatter(values: Tensor, where: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class _Scatter(torch.autograd.Function):
-    """`scatter` with a backward by `sample`, of which only the inputs are kept.
+    """The adjoint of linear sampling, with a backward by `sample`; only the inputs are kept.
 
     1. With S(x) the matrix of linear interpolation at x, scatter(p, x) = S(x)ᵀ p.
     2. For a gradient g by the answer, ⟨g, S(x)ᵀ dp⟩ = ⟨S(x) g, dp⟩: the gradient by p is `sample(g, x)`.
