@@ -4,6 +4,7 @@ from pullback.space.batch import one_batch
 from pullback.space.box import Box
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic
+from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
@@ -29,6 +30,7 @@ __all__ = [
     "Dense",
     "Displacement",
     "Flow",
+    "FreeForm",
     "Geodesic",
     "Grid",
     "Image",

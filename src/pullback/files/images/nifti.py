@@ -13,11 +13,9 @@ from pullback.files.images.image_file import ImageSource, load, spatial, stored_
 from pullback.files.images.orientation import SHEAR, stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.records.atomic import atomic_write
-from pullback.space import Displacement, Grid, Image, Labels
+from pullback.space import Grid, Image, Labels
 
 MM, TIME = 2, 56  # NIfTI's code of millimetres, and the bits of its unit of time, which stays
-VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
-DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
 
 
 def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
@@ -123,6 +121,7 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
     save(nib.Nifti1Image(data, affine), path)
 
 
+<<<<<<< HEAD
 def write_field(transform: Displacement, path: str | Path) -> None:
     """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, float32, LPS mm, 1007.
 
@@ -166,6 +165,8 @@ def read_field(path: str | Path) -> Displacement:
     return Displacement(grid.from_mm(world[None]).float(), grid)
 
 
+=======
+>>>>>>> kinds
 def refuse_sheared(grid: Grid, path: ImageSource) -> None:
     """Refuse a grid with sheared axes, which ITK, with its spacing and rotation, would read as another grid.
 

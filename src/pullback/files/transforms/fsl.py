@@ -17,6 +17,7 @@ from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.images.orientation import stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, homogeneous, landed_points
+from pullback.files.transforms.kind import Evidence, Kind, both
 from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Grid, Transform
 
@@ -111,3 +112,34 @@ def _read_warp(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
     frames = moving.affine @ torch.linalg.inv(_frame(moving)) @ _frame(grid) @ torch.linalg.inv(grid.affine)
     field = torch.einsum("ab,b...->a...", torch.linalg.inv(_frame(grid)[:-1, :-1]), warp)
     return between(frames, field, grid, moving)
+
+
+def _looks(evidence: Evidence) -> bool:
+    header = evidence.header
+    if header is not None:
+        coefficients = 2006 <= header.intent <= 2009
+        unnamed = header.intent == 0 and not evidence.name.startswith("disp_")
+        return len(header.shape) == 4 and header.shape[3] == 3 and (coefficients or unnamed)
+    return evidence.numbers == (4, 4, 4, 4)
+
+
+def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: Grid | None) -> tuple[Path, ...]:
+    write_fsl(transform, path, *both(path, "fsl", fixed, moving))
+    return (Path(path),)
+
+
+def _meaning(path: str | Path) -> str:
+    if str(path).endswith(".mat"):
+        return "a matrix of FLIRT, FSL's mm: flirt -applyxfm brings images moving → fixed"
+    return "a relative warp of FSL on the fixed grid: applywarp brings images moving → fixed"
+
+
+KIND = Kind(
+    "fsl",
+    "FSL: FLIRT's .mat, warps of FNIRT in .nii.gz (X, Y, Z, 3); needs both images",
+    _looks,
+    lambda name: False,
+    lambda path, fixed, moving: read_fsl(path, *both(path, "fsl", fixed, moving)),
+    _write,
+    _meaning,
+)
