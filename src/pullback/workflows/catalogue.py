@@ -29,7 +29,7 @@ RECORDS = ("recipe.yaml", "run.json")
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """A row of the table of all methods.
 
     Attributes:
@@ -95,10 +95,10 @@ class Page:
         }
 
 
-def overview() -> list[Row]:
+def overview() -> list[Entry]:
     """Return a row for each method, in alphabetical order."""
     return [
-        Row(
+        Entry(
             name,
             method.aligns,
             "no" if not method.trained else "yes" if method.register is None else "may",
@@ -110,7 +110,7 @@ def overview() -> list[Row]:
     ]
 
 
-def layout(rows: Sequence[Row], width: int) -> Table:
+def layout(rows: Sequence[Entry], width: int) -> Table:
     """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
     table = Table(box=SIMPLE, pad_edge=False)
     for column in ("method", "learns", "pullback …"):
