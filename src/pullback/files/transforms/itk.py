@@ -227,23 +227,8 @@ def _(part: Dense, path: str | Path) -> sitk.Transform:
     return sitk.DisplacementFieldTransform(vector_image(part.grid, part.own_displacement))
 
 
-<<<<<<< HEAD
-def _field_image(transform: Dense) -> sitk.Image:
-    grid, ndim = transform.grid, transform.grid.ndim
-    lps = _flip(ndim) @ grid.affine.numpy()
-    spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
-    direction = lps[:-1, :-1] / spacing
-    mm = grid.to_mm(transform.own_displacement[:1].detach().cpu().double())[0]
-    world = mm.permute(*range(ndim, -1, -1)) * ras_lps(ndim)  # (z, y, x, d), as ITK's arrays are
-    image = sitk.GetImageFromArray(world.contiguous().numpy(), isVector=True)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection(direction.ravel().tolist())
-    image.SetOrigin(lps[:-1, -1].tolist())
-    return image
-=======
 def from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
     """Return a transform of ITK's: a linear one, a displacement field, B-splines, or a composite of them.
->>>>>>> kinds
 
     Raises:
         InputError: another, or an affine that cannot be inverted.
@@ -272,31 +257,9 @@ def from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
     )
 
 
-<<<<<<< HEAD
-def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
-    ndim = image.GetDimension()
-    lps = np.eye(ndim + 1)
-    lps[:-1, :-1] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
-    lps[:-1, -1] = image.GetOrigin()
-    world = sitk.GetArrayFromImage(image).astype(np.float64)
-    refuse_not_finite(world, "components", path)
-    mm = (torch.from_numpy(world) * ras_lps(ndim)).permute(*range(ndim, -1, -1))  # (d, x, y, z)
-    grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
-    return Displacement(grid.from_mm(mm[None]).float(), grid)
-
-
-def _flip(ndim: int) -> np.ndarray:
-    """Return the matrix that takes RAS to LPS and back."""
-    return np.diag([-1.0, -1.0, 1.0, 1.0] if ndim == 3 else [-1.0, -1.0, 1.0])
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
-=======
 def _from_splines(transform: sitk.BSplineTransform, path: str | Path) -> FreeForm:
     if transform.GetOrder() not in (1, 2, 3):
         raise InputError(f"{path}: B-splines of order {transform.GetOrder()}; orders 1, 2 and 3 are read")
     each = transform.GetCoefficientImages()
     vectors = from_vector_image(sitk.Compose(list(each)), path)
     return FreeForm(vectors.field.double(), vectors.grid, transform.GetOrder())
->>>>>>> kinds
