@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
-.PHONY: demo quick test nightly lint clean
+.PHONY: demo quick test nightly lint docs clean
 
 demo: $(READY)  ## train two networks on the built-in cohort and compare them
 	$(RUN)/pullback demo -o demo
@@ -24,8 +24,11 @@ lint: $(READY)  ## style, types, floors
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
+docs: $(READY)  ## the site of the documentation, in site/
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --quiet
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)

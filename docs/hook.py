@@ -37,7 +37,7 @@ LINK = re.compile(r"(\]\(|src=\")(?!https?:|#|mailto:)([^)#\"]+)")
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the page of each method below `methods` in the navigation."""
-    pages = ["methods/index.md", *({name: f"methods/{name}.md"} for name in methods())]
+    pages = [{"All methods": "methods/index.md"}, *({name: f"methods/{name}.md"} for name in methods())]
     config.nav = [{title: pages if item == "methods" else item} for title, item in _items(config.nav)]
     return config
 
@@ -79,7 +79,9 @@ def linked(markdown: str, uri: str) -> str:
 
     def link(found: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(home, found[2]))
-        if path.startswith(f"{PAGES}/"):
+        if path == PAGES:
+            path = "methods/index.md"
+        elif path.startswith(f"{PAGES}/"):
             path = path.replace(PAGES, "methods", 1)
         elif path in pages or path.startswith("docs/"):
             path = pages.get(path, path.removeprefix("docs/"))
@@ -92,15 +94,9 @@ def linked(markdown: str, uri: str) -> str:
 
 def table_of_methods() -> str:
     """Return the page that lists all methods."""
-    lines = [
-        "# Methods",
-        "",
-        "| method | aligns | learns | paper | command | what it is |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["# Methods", "", "| method | what it is | aligns | learns | paper |", "|---|---|---|---|---|"]
     for row in overview():
-        commands = "<br>".join(f"`pullback {command}`" for command in row.commands)
-        cells = (f"[{row.name}]({row.name}.md)", ", ".join(row.aligns), row.learns, row.paper, commands, row.about)
+        cells = (f"[{row.name}]({row.name}.md)", row.about, ", ".join(row.aligns), row.learns, row.paper)
         lines.append(f"| {' | '.join(cells)} |")
     told = "`pullback methods` prints this table, `pullback methods NAME` the page of one, `pullback cite NAME` BibTeX."
     return "\n".join([*lines, "", told, ""])
@@ -138,7 +134,7 @@ def front_door(stub: str) -> str:
                     f"| [`pb.{name}`][pullback.{node.module}.{name}] | {_first_sentence(getattr(pullback, name))} |"
                 )
     tables = [f"## {room}\n\n| name | what it is |\n|---|---|\n" + "\n".join(rows) for room, rows in rooms.items()]
-    about = "Names that `import pullback as pb` gives, each loaded when it is first used. They are grouped by where they live."
+    about = "Names of `import pullback as pb`, by where they live. Each is loaded when it is first used."
     return "\n\n".join(["# Front door", about, *tables, ""])
 
 

@@ -155,14 +155,18 @@ def test_the_readme_fits_a_screen():
 QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacing=2.0", "spacing=12.0"))
 
 
-@pytest.mark.parametrize("page", ["start", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many"])
+WITH_PYTHON = ("start", "concepts", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many")
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
 def test_the_python(scans, page):
     frames = tuple(case.load().image for case in BrainPhantom(spacing=12.0).train.cases[:3])
     for n, frame in enumerate(frames, 1):
         write(frame, scans / f"section_{n}.nii.gz")
     write_series(Series(frames, frames[0].grid, torch.arange(3.0)), scans / "bold.nii.gz")
     names: dict[str, object] = {}
-    for code in blocks(ROOT / "docs" / f"{page}.md", "python"):
+    for written in blocks(ROOT / "docs" / f"{page}.md", "python"):
+        code = written
         for long, short in QUICKER:
             code = code.replace(long, short)
         exec(code, names)

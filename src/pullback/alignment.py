@@ -165,7 +165,7 @@ class Alignment:
         if fixed is None or moving is None:
             return None
         values = torch.cat([labels.data.unique() for labels in (fixed, moving)]).unique()
-        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)
+        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)  # (1, labels, 1, …)
         one, two = ((labels.data == values).to(self.pair.moving.data.dtype) for labels in (fixed, moving))
         return one, pull(Image(two, moving.grid), self.transform, onto=self.pair.fixed).data
 

@@ -202,7 +202,7 @@ def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpl
     nodes = grid.between_ends(((controls - 1) * fineness + 1,) * d)
     coefficients = _plate(controls, fineness, d, values.device).to(values) @ values
     steps = coefficients @ torch.linalg.inv(nodes.affine[:-1, :-1]).mT.to(values)
-    return BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes)
+    return BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes)  # (nodes, d) to (1, d, …)
 
 
 def _vectors(count: int, ndim: int, longest: float, generator: torch.Generator) -> Tensor:
@@ -220,11 +220,11 @@ def _plate(controls: int, fineness: int, ndim: int, device: torch.device) -> Ten
     at = torch.arange((controls - 1) * fineness + 1, dtype=torch.float64)
     lattice, nodes = (torch.cartesian_prod(*[axis] * ndim) for axis in (at[::fineness], at))
     values = spline(lattice, torch.eye(len(lattice), dtype=torch.float64))(nodes).mT
-    values = values.reshape(1, len(lattice), *[len(at)] * ndim)
+    values = values.reshape(1, len(lattice), *[len(at)] * ndim)  # (1, controls^d, …), a spline per control
     to_coefficients = torch.linalg.inv(spline_weights(at, len(at)))
     for axis in range(ndim):
         values = apply_along(to_coefficients, values, axis)
-    return values.flatten(2)[0].mT.float().contiguous().to(device)
+    return values.flatten(2)[0].mT.float().contiguous().to(device)  # (nodes, controls^d)
 
 
 def _steepest(field: Tensor, grid: Grid) -> Tensor:

@@ -21,7 +21,7 @@ class MSE(Energy):
 
 @dataclass(frozen=True)
 class NCC(Energy):
-    """1 − the squared correlation of intensities over each image and its masks."""
+    """The squared correlation of intensities over each image and its masks, taken off 1."""
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return {"ncc": 1 - ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).square().mean()}

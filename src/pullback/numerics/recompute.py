@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
-def checkpointed(step: Callable[..., Answer], *state: Tensor) -> Answer:
+def checkpointed(step: Callable[..., T], *state: Tensor) -> T:
     """Return `step(*state)`, of which only `state` is kept for the gradient.
 
     The step is computed once more in the backward pass. The gradient is the same to the bit, and also reaches tensors

@@ -67,7 +67,7 @@ def of_vector(vector: Tensor) -> Tensor:
     x, y, z = vector.unbind(1)
     zero = torch.zeros_like(x)
     rows = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1)
-    return torch.linalg.matrix_exp(rows.view(-1, 3, 3))
+    return torch.linalg.matrix_exp(rows.view(-1, 3, 3))  # (N, 3, 3)
 
 
 def of_euler(angles: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ def sine_transform(inside: Tensor) -> Tensor:
         if axis == inside.ndim - 1:
             out = out @ matrix
         else:
+            # (axes before, n, axes after), so that the matrix meets n
             out = (matrix @ out.reshape(math.prod(shape[:axis]), shape[axis], -1)).reshape(shape)
     return out
 

@@ -94,7 +94,7 @@ def _moments(image: Image) -> tuple[Tensor, Tensor]:
     """Return the centre of mass `(d,)` in mm and the covariance `(d, d)` in mm² of the foreground."""
     weight = foreground(image).flatten()
     weight = weight / weight.sum()
-    where = image.grid.to_world(image.grid.voxels(weight)[None])[0].flatten(1)
+    where = image.grid.to_world(image.grid.voxels(weight)[None])[0].flatten(1)  # (d, N)
     centre = where @ weight
     spread = (where - centre[:, None]) * weight @ (where - centre[:, None]).T
     return centre.cpu(), spread.cpu()

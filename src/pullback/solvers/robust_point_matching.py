@@ -11,7 +11,7 @@ from pullback.numerics.graph import gather_rows, nearest
 from pullback.numerics.spline import Knots, Spline
 
 ALONE = 1e-3  # certainty of a point that is near no other: it stays where it is
-Clouds = tuple[Tensor, Tensor]
+_Surfaces = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RobustPointMatching:
             )
 
     def __call__(
-        self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: Clouds | None = None
+        self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: _Surfaces | None = None
     ) -> Spline:
         """Return the displacement in mm, a function of points in mm.
 

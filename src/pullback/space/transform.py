@@ -150,6 +150,7 @@ class Linear(Transform):
 
     def stack(self, others: Sequence[Transform]) -> Transform:
         every = [one.as_affine for one in (self, *others)]
+        # (B, d+1, d+1) each
         known = [one.matrix.reshape(-1, *one.matrix.shape[-2:]).to(self.matrix) for one in every if one is not None]
         return Affine(torch.cat(known)) if len(known) == len(every) else super().stack(others)
 

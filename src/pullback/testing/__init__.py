@@ -1,4 +1,4 @@
-"""Contracts as a product: whoever writes a register, an energy or a transform shows by a short test that it is one.
+"""Contracts as a product: a register, an energy or a transform is shown to be one by a short test.
 
     from pullback.testing import check_register, problems
 

@@ -1,4 +1,4 @@
-"""The contract of whatever changes an example by chance before a network sees it."""
+"""The contract of augmentations, which change an example at random before a network sees it."""
 
 from collections.abc import Callable
 from typing import TypeVar

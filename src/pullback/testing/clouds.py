@@ -84,7 +84,7 @@ def _problem(
     kept: float = 1.0,
     noise: float = 0.0,
 ) -> PointProblem:
-    """Two copies of a cloud, one of them where the truth leads it, in another order; of each some points are kept."""
+    """Return two copies of a cloud, one as the truth leads it and in another order, with some points of each kept."""
     chance = make_generator(5)
     points = (EXTENT * torch.rand(COUNT, 3, generator=chance, dtype=torch.float64) - EXTENT / 2) * SIDES
     order = torch.randperm(COUNT, generator=chance)
@@ -96,34 +96,34 @@ def _problem(
 
 
 def identity(_: int) -> PointProblem:
-    """A cloud and itself, in another order."""
+    """Return a cloud and itself, in another order."""
     return _problem("identity", lambda points: points, 0.5, "a twentieth of the points' distance from one another")
 
 
 def shift(_: int) -> PointProblem:
-    """A translation by 20 mm, which is more than the points are apart."""
+    """Return a translation by 20 mm, which is more than the points are apart."""
     far = torch.tensor([14.0, -12.0, 8.0], dtype=torch.float64)
     return _problem("shift", lambda points: points + far, 0.5, "as of the identity")
 
 
 def rotation(_: int) -> PointProblem:
-    """A rotation by 12° about an oblique axis."""
+    """Return a rotation by 12° about an oblique axis."""
     turn = turned(3, 12.0).matrix[:3, :3]
     return _problem("rotation", lambda points: points @ turn.mT, 2.0, "a fifth of the points' distance")
 
 
 def smooth(_: int) -> PointProblem:
-    """A smooth field of up to 8 mm along each axis."""
+    """Return a smooth field of up to 8 mm along each axis."""
     return _problem("smooth", _waved, 2.0, "a fifth of the points' distance, a quarter of the motion")
 
 
 def missing(_: int) -> PointProblem:
-    """The smooth field between two clouds that each lack a fifth of the points."""
+    """Return the smooth field between two clouds that each lack a fifth of the points."""
     return _problem("missing", _waved, 3.0, "a third of the points' distance: many have no partner", kept=0.8)
 
 
 def noise(_: int) -> PointProblem:
-    """The smooth field, and a deviation of each moving point by 1 mm along each axis."""
+    """Return the smooth field, and a deviation of each moving point by 1 mm along each axis."""
     return _problem("noise", _waved, 2.5, "the noise moves a point by 1.6 mm on average", noise=1.0)
 
 

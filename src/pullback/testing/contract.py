@@ -1,4 +1,4 @@
-"""Promises, and what says that one was broken."""
+"""Promises, and the error of one that was broken."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass

@@ -1,4 +1,4 @@
-"""Which classes of a package a test has seen."""
+"""Coverage of a package's classes by contracts."""
 
 import importlib
 import inspect

@@ -103,7 +103,8 @@ def _check_ready(energy: Energy, ndim: int, masks: tuple[bool, bool], where: str
 
 
 def _check_batches(energy: Energy, ndim: int, masked: bool, batches: tuple[int, int], where: str) -> None:
-    """Channels of unlike scale and offset: none may see another's range. Masks alike in size: voxels are averaged."""
+    """Check that channels of unlike scale and offset do not see each other's range; masks have equal numbers of
+    voxels."""
     shape = SHAPES[ndim]
     grid, size = Grid.centred(shape), [1] * ndim
     scale = torch.tensor([1.0, 7.0, 0.3], dtype=torch.float64).view(1, 3, *size)
@@ -124,7 +125,7 @@ def _check_batches(energy: Energy, ndim: int, masked: bool, batches: tuple[int, 
 
 
 def _check_hidden(energy: Energy, ndim: int, where: str) -> None:
-    """In float64: where the identity's voxels are rounded, a trace of 50 times the contrast seeps in."""
+    """Check that hidden voxels do not count, in float64: rounding at the identity would let a trace of them in."""
     shape = SHAPES[ndim]
     grid = Grid.centred(shape)
     fixed, moving = (noise(1, 1, *shape, seed=seed).double() for seed in range(2))
@@ -154,7 +155,8 @@ def _check_hidden(energy: Energy, ndim: int, where: str) -> None:
 
 
 def _check_derivative(energy: Energy, ndim: int, where: str) -> None:
-    """Against differences of values; the images are smooth, and no voxel is led near one, where interpolation bends."""
+    """Check the derivative against differences of values, on smooth images, away from voxels, where interpolation
+    bends."""
     shape = (7, 6) if ndim == 2 else (6, 5, 6)
     grid = Grid.centred(shape)
     fixed, moving = (Image(gaussian(noise(1, 1, *shape, seed=s).double(), 0.8), grid) for s in range(2))
@@ -198,7 +200,7 @@ def _check_blind(energy: Energy, ndim: int, change: str, where: str) -> None:
 
 
 def _scene_pair(ndim: int) -> Pair:
-    """Nothing of it lies beyond the moving image's grid, where 0 would be seen whatever the offset."""
+    """Return a pair with no part beyond the moving image's grid, where 0 would be seen whatever the offset."""
     shape = SHAPES[ndim]
     grid = Grid.centred(shape)
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)

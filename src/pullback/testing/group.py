@@ -1,4 +1,4 @@
-"""The contract of whatever aligns a group of images, and groups whose alignment is known."""
+"""The contract of registers of groups, and groups whose alignment is known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -66,22 +66,22 @@ def _bare(image: Image) -> Image:
 
 
 def star_identity(ndim: int) -> GroupProblem:
-    """A template and three images that are the same."""
+    """Return a template and three images that are the same."""
     return _problem("star_identity", ndim, True, 0.0)
 
 
 def star_shifts(ndim: int) -> GroupProblem:
-    """A template and three images shifted by one to two voxels."""
+    """Return a template and three images shifted by one to two voxels."""
     return _problem("star_shifts", ndim, True, 1.0)
 
 
 def chain_identity(ndim: int) -> GroupProblem:
-    """Four images that are the same, each compared with the next two."""
+    """Return four images that are the same, each compared with the next two."""
     return _problem("chain_identity", ndim, False, 0.0)
 
 
 def chain_shifts(ndim: int) -> GroupProblem:
-    """Four images shifted by one to two voxels, each compared with the next two."""
+    """Return four images shifted by one to two voxels, each compared with the next two."""
     return _problem("chain_shifts", ndim, False, 1.0)
 
 

@@ -181,32 +181,32 @@ HALF = 0.5 * EDGE
 
 
 def identity(ndim: int) -> Problem:
-    """Two images that are the same."""
+    """Return two images that are the same."""
     why = "half a voxel: mutual information prefers slightly steeper edges, and searches have steps of a voxel or so"
     return _problem("identity", _cubes(ndim), _cubes(ndim), Affine.identity(ndim), HALF, why)
 
 
 def shift(ndim: int) -> Problem:
-    """A translation by 2.5 voxels."""
+    """Return a translation by 2.5 voxels."""
     why = "half a voxel, a fifth of the shift: a field is held back by its regularity where the body is even"
     return _problem("shift", _cubes(ndim), _cubes(ndim), shifted(ndim), HALF, why)
 
 
 def rotation(ndim: int) -> Problem:
-    """A rotation by 12° in 2-D and by 18° in 3-D, which moves the body's edge by some 3 voxels."""
+    """Return a rotation by 12° in 2-D and by 18° in 3-D, which moves the body's edge by some 3 voxels."""
     why = "half a voxel, which is some 3° or 4°: what a search of rotations leaves before it is refined"
     return _problem("rotation", _cubes(ndim), _cubes(ndim), turned(ndim, 6.0 * ndim), HALF, why)
 
 
 def smooth(ndim: int) -> Problem:
-    """A smooth field that moves the middle by 2 voxels along each axis, and the border not at all."""
+    """Return a smooth field that moves the middle by 2 voxels along each axis, and the border not at all."""
     grid = _cubes(ndim)
     why = "half a voxel, a quarter of the motion: regularity holds a field back"
     return _problem("smooth", grid, grid, waved(grid), HALF, why)
 
 
 def contrast(ndim: int) -> Problem:
-    """The shift, with what is bright within the body dark in the moving image; the air is dark in both."""
+    """Return the shift, with what is bright within the body dark in the moving image; the air is dark in both."""
     known = shift(ndim)
     _, body = scene(ndim)(_world(known.pair.moving.grid, None))
     moving = replace(known.pair.moving, data=(1.2 * body - known.pair.moving.data).float())
@@ -216,7 +216,7 @@ def contrast(ndim: int) -> Problem:
 
 
 def mask(ndim: int) -> Problem:
-    """The shift, with a quarter of each image that the masks hide: noise ten times as bright as the body.
+    """Return the shift, with a quarter of each image that the masks hide: noise ten times as bright as the body.
 
     What is hidden lies on one side of the fixed image and on the other of the moving one. Distances are measured where
     the fixed mask shows the body.
@@ -235,7 +235,7 @@ def mask(ndim: int) -> Problem:
 
 
 def anisotropic(ndim: int) -> Problem:
-    """The shift, between grids of other voxels: thick along the last axis of the one, along the first of the other."""
+    """Return the shift between grids of thick voxels: along the last axis of the one, along the first of the other."""
     thick = [EDGE] * (ndim - 1) + [2 * EDGE]
     fixed, moving = (
         Grid.centred(tuple(round(n * EDGE / edge) for n, edge in zip(SHAPES[ndim], edges, strict=True)), tuple(edges))
@@ -246,7 +246,7 @@ def anisotropic(ndim: int) -> Problem:
 
 
 def thin(ndim: int) -> Problem:
-    """A slab of six voxels along the last axis, shifted along the others."""
+    """Return a slab of six voxels along the last axis, shifted along the others."""
     grid = Grid.centred((*SHAPES[ndim][:-1], 6), EDGE)
     matrix = shifted(ndim).matrix.clone()
     matrix[-2, -1] = 0
@@ -255,7 +255,7 @@ def thin(ndim: int) -> Problem:
 
 
 def batch(ndim: int) -> Problem:
-    """Two pairs at once, of other scenes and other shifts: each must come out as it does alone."""
+    """Return two pairs at once, of other scenes and other shifts: each must come out as it does alone."""
     first, second = (
         _problem("batch", _cubes(ndim), _cubes(ndim), shifted(ndim, size), HALF, "as of the shift", seed)
         for seed, size in ((0, 1.0), (1, -0.7))

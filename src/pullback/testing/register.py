@@ -1,4 +1,4 @@
-"""The contract of whatever aligns two images, or two clouds of points."""
+"""The contract of registers of two images, or of two clouds of points."""
 
 from collections.abc import Callable
 from typing import Any

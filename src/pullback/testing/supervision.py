@@ -1,4 +1,4 @@
-"""The contract of whatever teaches a network."""
+"""The contract of supervisions."""
 
 from collections.abc import Callable
 from copy import deepcopy

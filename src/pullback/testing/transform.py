@@ -70,7 +70,7 @@ def _near(one: Tensor, other: Tensor, within: float, where: str, promised: str) 
 
 
 def _points_of(transform: Transform, grid: Grid) -> Tensor:
-    """Where the voxels of a grid lie by its displacement there, `(B, N, d)` in mm."""
+    """Return the points to which the voxels of a grid are moved by the displacement there, `(B, N, d)` in mm."""
     shift = transform.displacement(grid)
     return grid.to_world(grid.voxels(shift)[None] + shift).flatten(2).mT
 

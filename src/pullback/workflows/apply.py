@@ -12,7 +12,7 @@ import torch
 from pullback.errors import InputError, refuse
 from pullback.files import (
     is_series,
-    read_ants,
+    read_chain,
     read_grid,
     read_labels,
     read_points,
@@ -48,7 +48,7 @@ def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
         InputError: none, one that cannot be read, or dimensions that differ.
     """
     pieces, marks = zip(*(_bracketed(name) for name in names), strict=True) if names else ((), ())
-    transform = read_ants(pieces, marks)
+    transform = read_chain(pieces, marks)
     return inverted(transform) if invert else transform
 
 

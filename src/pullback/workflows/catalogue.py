@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.table import Table
@@ -21,12 +22,14 @@ from pullback.study.renamed import renamed
 
 LEARNS = ("network", "supervision", "procedure", "training")
 """Parts of a recipe whose numbers a page lists."""
+WIDE = 110
+"""Columns from which a table has room for sentences."""
 RECORDS = ("recipe.yaml", "run.json")
 """Files of a run that name its parts."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Entry:
     """A row of the table of all methods.
 
     Attributes:
@@ -92,10 +95,10 @@ class Page:
         }
 
 
-def overview() -> list[Row]:
+def overview() -> list[Entry]:
     """Return a row for each method, in alphabetical order."""
     return [
-        Row(
+        Entry(
             name,
             method.aligns,
             "no" if not method.trained else "yes" if method.register is None else "may",
@@ -107,10 +110,18 @@ def overview() -> list[Row]:
     ]
 
 
-def layout(rows: Sequence[Row]) -> Table:
-    """Return the table of all methods as a terminal shows it."""
-    cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
-    return _table(("method", "aligns", "learns", "paper", "command"), cells)
+def layout(rows: Sequence[Entry], width: int) -> Table:
+    """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for column in ("method", "learns", "pullback …"):
+        table.add_column(column, no_wrap=True)
+    for column in ("aligns", "what it is")[: 2 if width >= WIDE else 1]:
+        table.add_column(column)
+    for row in rows:
+        commands = "\n".join(command.removeprefix("pullback ") for command in row.commands)
+        about = (_sentence(row.about),) if width >= WIDE else ()
+        table.add_row(f"[bold]{row.name}[/bold]\n{row.paper}", row.learns, commands, "\n".join(row.aligns), *about)
+    return table
 
 
 def page(name: str) -> Page:

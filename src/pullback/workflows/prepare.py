@@ -30,7 +30,7 @@ from pullback.workflows.preparation import Preparation
 
 SUBJECTS = "subjects.csv"
 FOLDERS = {"image": "imagesTr", "label": "labelsTr", "mask": "masksTr"}
-Row = dict[str, str]
+SubjectRow = dict[str, str]
 
 
 def prepare(preparation: Preparation, out: str | Path, console: Console | None = None) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _settings(preparation: Preparation) -> dict[str, Any]:
     return data | {key: value for key, value in tree.items() if key != "part"}
 
 
-def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Row]:
+def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, SubjectRow]:
     """Read the rows of earlier calls in the folder, by subject."""
     if not (out / RECORD).is_file():
         other = [*out.glob("*_dataset.json"), *out.glob(FOLDERS["image"])]
@@ -163,7 +163,7 @@ def _digest(case: FileCase) -> str:
     return known.hexdigest()[:16]
 
 
-def _number(rows: Mapping[str, Row], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
+def _number(rows: Mapping[str, SubjectRow], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
     """Return the file name of the next image, TASK_SUBJECT_IMAGE; numbers once given are kept."""
     given = {name: [int(n) for n in row["file"].split("_")[-2:]] for name, row in rows.items()}
     own = [given[other.name] for other in cases if subject_of(other) == subject_of(case) and other.name in given]
@@ -178,12 +178,12 @@ def _paths(case: FileCase, file: str) -> dict[str, str]:
     return {kind: f"./{FOLDERS[kind]}/{file}.nii.gz" for kind, path in kinds.items() if path is not None}
 
 
-def _is_made(case: FileCase, row: Row, digest: str, out: Path) -> bool:
+def _is_made(case: FileCase, row: SubjectRow, digest: str, out: Path) -> bool:
     """Return whether all files of a case exist, made from the same bytes."""
     return row["digest"] == digest and all((out / path).is_file() for path in _paths(case, row["file"]).values())
 
 
-def _make(case: FileCase, preparation: Preparation, out: Path, file: str) -> Row:
+def _make(case: FileCase, preparation: Preparation, out: Path, file: str) -> SubjectRow:
     """Write the files of a subject and return its row."""
     image = read_image(case.image, case.mask)
     labels = None if case.labels is None else read_labels(case.labels, on=image.grid)
@@ -234,7 +234,7 @@ def _refuse_sheared(grid: Grid, path: Path) -> None:
         raise InputError(f"{error}: --spacing does that") from error
 
 
-def _finish(preparation: Preparation, rows: dict[str, Row], splits: Mapping[str, str], out: Path) -> None:
+def _finish(preparation: Preparation, rows: dict[str, SubjectRow], splits: Mapping[str, str], out: Path) -> None:
     """Write the tables and the layout of all subjects."""
     data, names = preparation.data, preparation.merge.names if preparation.merge else {}
     for name, row in rows.items():

@@ -59,7 +59,7 @@ def read_series(path: str | Path) -> Series:
     if len(shape) != 4:
         raise InputError(f"{path}: shape {tuple(image.shape)}; frames of a 3-D image, 4-D in all, are expected")
     grid = grid_of(image, path)
-    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])
+    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])  # (…, T)
     refuse_not_finite(values, "voxels", path)
     first, step = float(image.header["toffset"]), float(image.header["pixdim"][4])
     times = first + step * torch.arange(shape[3], dtype=torch.float64)

@@ -13,7 +13,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files.suffixes import ends, refuse_absent
 from pullback.records.atomic import atomic_write
-from pullback.space import Column, Points
+from pullback.space import PointColumn, Points
 
 SIGNS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}  # of a file's coordinates in RAS
 SLICER = {"0": "ras", "1": "lps", "ras": "ras", "lps": "lps"}
@@ -102,9 +102,9 @@ def made_table(points: Points) -> PointTable:
     return PointTable(replace(points, data=data), "ras", (",".join((*titles, *axes)),), rows, columns)
 
 
-def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, Column]:
+def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, PointColumn]:
     """Return the columns of points with these names, and with labels where all these words are whole numbers."""
-    known: dict[str, Column] = {"name": names} if names else {}
+    known: dict[str, PointColumn] = {"name": names} if names else {}
     if labels and all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", label) for label in labels):
         known["label"] = torch.tensor([[int(label) for label in labels]])
     return known

@@ -110,8 +110,8 @@ class ViTVNet(nn.Module):
 
     def _attended(self, patches: Tensor) -> Tensor:
         positions = F.interpolate(self.positions, patches.shape[2:], mode=self.mode, align_corners=False)
-        tokens = self.dropout((patches + positions).flatten(2).mT)
-        return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])
+        tokens = self.dropout((patches + positions).flatten(2).mT)  # (B, tokens, hidden)
+        return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])  # (B, hidden, …)
 
 
 def _block(hidden: int, heads: int, mlp: int, dropout: float) -> nn.Module:

@@ -77,7 +77,7 @@ class RandomField:
 
 
 @dataclass(frozen=True)
-class Synthetic:
+class SyntheticClouds:
     """A generator of pairs made from one cloud, either in turn, by a known deformation.
 
     Each copy loses random points and is jittered, for the points of two scans are never all the same.

@@ -184,7 +184,7 @@ class Level:
         return matrix
 
     def _peaks(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        values, flat = maps.flatten(1).max(1)
+        values, flat = maps.flatten(1).max(1)  # (B,) each
         peaks = torch.stack(torch.unravel_index(flat.cpu(), maps.shape[1:]), 1)
         return values.double().cpu(), (peaks + torch.tensor(self.reference.shifts.first)).double()
 
