@@ -103,6 +103,7 @@ def test_labels_choose_the_weights_only_of_what_they_guide(key):
     assert set(recipe.metrics) == set(find("ddmr-sg-nd", "pooled-unet", "ixi").metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", distinct(), ids="-".join)
 def test_every_recipe_runs_two_steps(key):
     recipe = solid(find(*key))
