@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,10 @@ def test_the_readme_fits_a_screen():
 QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacing=2.0", "spacing=12.0"))
 
 
-@pytest.mark.parametrize("page", ["start", "concepts", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many"])
+TYPED = ("start", "concepts", *(f"how-to/{page}" for page in ("python", "guidance", "evaluate", "many")))
+
+
+@pytest.mark.parametrize("page", TYPED)
 def test_the_python(scans, page):
     frames = tuple(case.load().image for case in BrainPhantom(spacing=12.0).train.cases[:3])
     for n, frame in enumerate(frames, 1):
@@ -163,9 +167,7 @@ def test_the_python(scans, page):
     write_series(Series(frames, frames[0].grid, torch.arange(3.0)), scans / "bold.nii.gz")
     names: dict[str, object] = {}
     for code in blocks(ROOT / "docs" / f"{page}.md", "python"):
-        for long, short in QUICKER:
-            code = code.replace(long, short)
-        exec(code, names)
+        exec(reduce(lambda text, change: text.replace(*change), QUICKER, code), names)
 
 
 def test_what_pages_name_is_there():
@@ -178,9 +180,7 @@ def test_what_pages_name_is_there():
         if page.name not in MADE_THERE
     }
     linked = {
-        page.parent / path
-        for page in pages
-        for path in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        page.parent / path for page in pages for path in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     }
     assert named
     assert linked
