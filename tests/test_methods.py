@@ -209,10 +209,11 @@ def test_tables_and_pages_keep_within_the_terminal(columns):
     from pullback.workflows.catalogue import layout  # noqa: PLC0415
 
     console = Console(width=columns, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(layout(overview()))
+    console.print(layout(overview(), columns))
     table = console.export_text()
     for name in methods():
-        assert re.search(rf"│ {name} +│", table), name
+        assert re.search(rf"^ *{name} +(yes|no|may) ", table, re.MULTILINE), name
+        assert all(line.removeprefix("pullback ") in table for line in page(name).content()["commands"])
         console.print(page(name).layout())
     assert max(map(len, table.splitlines())) <= columns
 
@@ -297,7 +298,7 @@ def test_register_by_another_method(pullback, bumps, tmp_path):
     assert content["numbers"]["after"]["ncc"] > 0.95 > 0.9 > content["numbers"]["before"]["ncc"]
     code, out, _ = pullback("cite", tmp_path / "out")
     assert code == 0
-    assert parsed(out)[0][1] == "siebert2022fast"
+    assert {paper.key for paper in find_method("convex-adam")[1].papers} < {key for _, key, _ in parsed(out)}
 
 
 def test_register_from_a_file_or_a_name(pullback, bumps, tmp_path):

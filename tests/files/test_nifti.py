@@ -7,7 +7,8 @@ import SimpleITK as sitk
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.files.images.nifti import read_field, read_grid, read_image, read_labels, write_field, write_image
+from pullback.files.images.nifti import read_grid, read_image, read_labels, write_image
+from pullback.files.transforms.nifti_field import read_field, write_field
 from pullback.metrics.physical import Dice, HausdorffDistance
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Velocity, pull
 

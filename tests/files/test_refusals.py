@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import read_field, read_image, read_labels, write_field, write_image
+from pullback.files.images.nifti import read_image, read_labels, write_image
 from pullback.files.transforms.itk import write_transform
+from pullback.files.transforms.nifti_field import read_field, write_field
 from pullback.records.atomic import atomic_write
 from pullback.records.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Displacement, Grid, Image, Labels

@@ -57,11 +57,12 @@ def convert(
     given: Annotated[str, typer.Argument(metavar="IN", help="Transform file, or the prefix of ANTs' files.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="File to write, or such a prefix.")],
     source: Annotated[
-        str | None, typer.Option("--from", metavar="KIND", help="Kind of IN; default as its name says. See --to.")
+        str | None,
+        typer.Option("--from", metavar="KIND", help="Kind of IN, one of those above; default as the file says."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--to", metavar="KIND", help="itk, ants, fsl, learn2reg or x5; default as the name of OUT says."),
+        typer.Option("--to", metavar="KIND", help="One of those kinds; default as the name of OUT says."),
     ] = None,
     fixed: Annotated[Path | None, typer.Option(metavar="FILE", help="Fixed image; most kinds need its grid.")] = None,
     moving: Annotated[
@@ -69,11 +70,20 @@ def convert(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a transform as another tool reads it: ITK and ANTs, FSL, Learn2Reg, X5.
+    """Write a transform as another tool reads it. IN may be of any kind:
 
-    The name tells the kind: .h5, .tfm, .txt and .nii.gz (a displacement field
-    of 5 axes) are ITK's, disp_* and .npz Learn2Reg's, .x5 X5's; the prefix of
-    ANTs' files can be read. Other names need --from or --to.
+    itk         ITK, ANTs, Slicer, greedy: .h5 .tfm .txt .mat, fields in .nii.gz .mha .nrrd
+    ants        the prefix of ANTs' files
+    spm         SPM: y_*.nii, iy_*.nii
+    niftyreg    NiftyReg: deformations, displacements, control points (read), affines as text
+    freesurfer  FreeSurfer: .lta; .m3z (read)
+    elastix     elastix: TransformParameters.*.txt, also B-splines and chains
+    c3d         c3d_affine_tool, greedy, ITK-SNAP: affines as text
+    fsl         FSL: FLIRT's .mat and relative warps; needs --fixed and --moving
+    learn2reg   Learn2Reg: disp_*.nii.gz, .npz; needs --fixed and --moving
+    x5          nitransforms: .x5
+
+    IN is known by its name, header and first bytes, else it is asked for.
     """
     from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any
@@ -97,7 +107,7 @@ def _kind(option: str, name: str | None):
     from pullback.errors import InputError
     from pullback.files import TransformKind
 
-    named = {kind.value: kind for kind in TransformKind}
+    named = {kind.word: kind for kind in TransformKind}
     if name is not None and name not in named:
         raise InputError(f"{option} {name}: choose one of {', '.join(named)}")
     return None if name is None else named[name]

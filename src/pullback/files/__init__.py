@@ -12,8 +12,9 @@ from pullback.files.points.formats import read_points, write_points
 from pullback.files.points.surfaces import Surface
 from pullback.files.points.tables import PointTable
 from pullback.files.transforms.ants import read_ants, write_ants
-from pullback.files.transforms.convert import TransformKind, meaning, read_any, write_any
-from pullback.files.transforms.itk import read_transform, write_transform
+from pullback.files.transforms.convert import meaning, read_any, read_chain, read_transform, write_any
+from pullback.files.transforms.itk import write_transform
+from pullback.files.transforms.kinds import TransformKind
 from pullback.space import Image, Labels, Series, Transform
 
 
@@ -52,6 +53,7 @@ __all__ = [
     "meaning",
     "read_ants",
     "read_any",
+    "read_chain",
     "read_channels",
     "read_grid",
     "read_image",

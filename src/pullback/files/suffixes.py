@@ -5,8 +5,10 @@ from pathlib import Path
 from pullback.errors import InputError
 
 NIFTI = (".nii", ".nii.gz")
-PICTURES = (".png", ".jpg", ".jpeg")  # they know no world
-FORMATS = (".mha", ".mhd", ".nrrd", ".nhdr", *PICTURES)
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")  # they know no world
+ITK_IMAGES = (".mha", ".mhd", ".nrrd", ".nhdr")
+FORMATS = (*ITK_IMAGES, *PICTURES)
+BRAINS = (".mgz", ".mgh", ".mnc")  # of FreeSurfer and MINC, by nibabel
 GIFTI = (".gii",)
 VTK = (".vtk", ".vtp")
 MARKUPS = (".mrk.json",)

@@ -4,6 +4,7 @@ from pullback.space.batch import one_batch
 from pullback.space.box import Box
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic
+from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
@@ -12,7 +13,7 @@ from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
-from pullback.space.points import Column, Points
+from pullback.space.points import PointColumn, Points
 from pullback.space.pull import pull, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
@@ -25,11 +26,11 @@ __all__ = [
     "Affine",
     "BSpline",
     "Box",
-    "Column",
     "Composite",
     "Dense",
     "Displacement",
     "Flow",
+    "FreeForm",
     "Geodesic",
     "Grid",
     "Image",
@@ -38,6 +39,7 @@ __all__ = [
     "Linear",
     "Motion",
     "Parametric",
+    "PointColumn",
     "Points",
     "Series",
     "ThinPlate",

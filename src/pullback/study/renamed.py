@@ -37,6 +37,7 @@ CLASSES: Mapping[str, str] = MappingProxyType(
 PATHS: Mapping[str, str] = MappingProxyType(
     {
         "pullback.methods.pair.cyclical.Cyclical": "pullback.training.cyclical.Cyclical",
+        "pullback.methods.points.augment.Synthetic": "pullback.methods.points.augment.SyntheticClouds",
         "pullback.space.transform.BSpline": "pullback.space.fields.BSpline",
         "pullback.space.transform.Displacement": "pullback.space.fields.Displacement",
         "pullback.space.transform.Velocity": "pullback.space.fields.Velocity",

@@ -11,7 +11,7 @@ from pullback.study.result import Result, recipe_of
 from pullback.study.table import Column, Table
 from pullback.training import Row
 
-MANY = 10.0  # a ratio from which on it is told as a factor, not in %
+MANY, FEW = 10.0, 0.05  # ratios that are told as factors; those between in %
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
@@ -71,7 +71,9 @@ def formatted(rows: pd.DataFrame, table: Table) -> list[dict[str, str]]:
             line = {"experiment": name.replace("/", ", "), "": str(arm)}
             if "updates" in rows:
                 line["updates"] = f"{made['updates']:g}" if "updates" in made else ""
-            line["seeds"] = f"{made['seeds']:g}" if made["seeded"] else ""
+            line["cases"] = f"{max(record['cases'] for record in known.values()):g}"
+            if rows["seeded"].any():
+                line["seeds"] = f"{made['seeds']:g}" if made["seeded"] else ""
             line |= {c.heading: _value(known[c.number], c) if c.number in known else "·" for c in table.columns}
             compared_with = str(arm) != experiment.compared_with
             for column in table.columns:
@@ -129,4 +131,6 @@ def _comparison(record: Mapping[str, Any], column: Column) -> str:
     ratio = record.get("ratio")
     if ratio is None:
         return ""
+    if 0 < ratio < FEW:
+        return f"÷ {1 / ratio:.3g}"
     return f"× {ratio:.3g}" if ratio >= MANY else f"{100 * (ratio - 1):+.0f} %"

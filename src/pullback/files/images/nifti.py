@@ -13,11 +13,9 @@ from pullback.files.images.image_file import ImageSource, load, spatial, stored_
 from pullback.files.images.orientation import SHEAR, stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.records.atomic import atomic_write
-from pullback.space import Displacement, Grid, Image, Labels
+from pullback.space import Grid, Image, Labels
 
 MM, TIME = 2, 56  # NIfTI's code of millimetres, and the bits of its unit of time, which stays
-VECTOR = 1007  # NIFTI_INTENT_VECTOR: LPS mm, as ITK and ANTs write and read
-DISPVECT = 1006  # NIFTI_INTENT_DISPVECT: RAS mm
 
 
 def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
@@ -121,50 +119,6 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
         lent = load(like)
         data, affine = data.reshape(lent.shape[:3]), lent.affine
     save(nib.Nifti1Image(data, affine), path)
-
-
-def write_field(transform: Displacement, path: str | Path) -> None:
-    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS
-    mm.
-
-    Raises:
-        InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
-    """
-    grid = transform.grid
-    refuse_batch(transform.batch, path)
-    refuse_sheared(grid, path)
-    world = grid.to_mm(transform.field[:1].detach().cpu().double())[0]
-    world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)
-    data = world.movedim(0, -1).numpy().astype(np.float32)
-    data = data.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim)
-    image = nib.Nifti1Image(data, affine3(grid.affine))
-    image.header.set_intent(VECTOR)
-    save(image, path)
-
-
-def read_field(path: str | Path) -> Displacement:
-    """Read a displacement field of ITK or ANTs (intent 1007, LPS mm) or NIfTI (1006, RAS mm), on its own grid.
-
-    Raises:
-        InputError: another shape or intent, components that are not finite, or nowhere in the world.
-    """
-    image = load(path)
-    intent, stored = int(image.header["intent_code"]), tuple(image.shape)
-    known = len(stored) == 5 and (stored[3:] == (1, 3) or stored[2:] == (1, 1, 2))
-    if intent not in (VECTOR, DISPVECT) or not known:
-        raise InputError(
-            f"{path}: not a displacement field: shape {stored}, intent {intent}; expected (X, Y, Z, 1, 3) or "
-            f"(X, Y, 1, 1, 2) with intent 1007 (LPS mm, as ANTs and ITK write) or 1006 (RAS mm); other tools would "
-            f"misread this file in silence"
-        )
-    ndim = stored[4]
-    grid = stored_grid(image, stored[:ndim], path)
-    data = stored_voxels(image, path).astype(np.float64)
-    refuse_not_finite(data, "components", path)
-    world = torch.from_numpy(data.reshape(*grid.shape, ndim)).movedim(-1, 0)
-    if intent == VECTOR:
-        world = world * ras_lps(ndim).view(-1, *[1] * ndim)
-    return Displacement(grid.from_mm(world[None]).float(), grid)
 
 
 def refuse_sheared(grid: Grid, path: ImageSource) -> None:

@@ -49,8 +49,7 @@ def is_series(path: str | Path) -> bool:
 
 
 def read_series(path: str | Path) -> Series:
-    """Read the frames of a file, placed as `read_image` places images; 2-D ones where one axis in space has one
-    voxel.
+    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel.
 
     Raises:
         InputError: not frames of one number a voxel, nowhere in the world, or not finite.
@@ -60,7 +59,7 @@ def read_series(path: str | Path) -> Series:
     if len(shape) != 4:
         raise InputError(f"{path}: shape {tuple(image.shape)}; frames of a 3-D image, 4-D in all, are expected")
     grid = grid_of(image, path)
-    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])
+    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])  # (…, T)
     refuse_not_finite(values, "voxels", path)
     first, step = float(image.header["toffset"]), float(image.header["pixdim"][4])
     times = first + step * torch.arange(shape[3], dtype=torch.float64)
@@ -68,8 +67,7 @@ def read_series(path: str | Path) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """Write a series as float32 with its time step and unit; frames in 2-D are placed as `write_image` places
-    slices.
+    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices.
 
     Raises:
         InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly

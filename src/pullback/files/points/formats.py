@@ -9,8 +9,7 @@ from pullback.files.suffixes import GIFTI, MARKUPS, VTK, ends
 
 
 def read_points(path: str | Path, space: str | None = None) -> PointTable | Surface:
-    """Read points by the name's ending: a `.csv` or `.fcsv` table, `.mrk.json`, or the vertices of a GIFTI or VTK
-    surface.
+    """Read points from `.csv`, `.fcsv` or `.mrk.json`, or the vertices of a GIFTI or VTK surface, by the name's ending.
 
     Their `points` are in the world; `moved(points)` is the same file with its points elsewhere, for `write_points`.
 

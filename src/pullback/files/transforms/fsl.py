@@ -17,6 +17,7 @@ from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.images.orientation import stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, homogeneous, landed_points
+from pullback.files.transforms.kind import Evidence, Kind, both
 from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Grid, Transform
 
@@ -36,6 +37,7 @@ def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid)
         there = homogeneous(_frame(moving) @ torch.linalg.inv(moving.affine), landed_points(transform, fixed))
         relative = there - homogeneous(_frame(fixed), fixed.voxels(there))
         data = np.zeros((*fixed.shape, *[1] * (3 - fixed.ndim), 3), np.float32)
+        # (X, Y, Z, d), with Z = 1 for a slice
         data[..., : fixed.ndim] = relative.movedim(0, -1).reshape(*data.shape[:3], fixed.ndim).numpy()
         image = nib.Nifti1Image(data, affine3(fixed.affine))
         image.header.set_intent(RELATIVE)
@@ -103,10 +105,41 @@ def _read_warp(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
         raise InputError(f"{path}: the warp, {grid.shape}, lies on another grid than the fixed image, {fixed.shape}")
     data = stored_voxels(image, path).astype(np.float64)
     refuse_not_finite(data, "components", path)
-    warp = torch.from_numpy(data.reshape(*grid.shape, 3)[..., :d]).movedim(-1, 0)
+    warp = torch.from_numpy(data.reshape(*grid.shape, 3)[..., :d]).movedim(-1, 0)  # (d, …)
     absolute = warp - homogeneous(_frame(grid), grid.voxels(warp))
     if absolute.flatten(1).var(1).sum() < 0.25 * warp.flatten(1).var(1).sum():
         raise InputError(f"{path}: an absolute warp, by its values; make it relative with convertwarp --relout")
     frames = moving.affine @ torch.linalg.inv(_frame(moving)) @ _frame(grid) @ torch.linalg.inv(grid.affine)
     field = torch.einsum("ab,b...->a...", torch.linalg.inv(_frame(grid)[:-1, :-1]), warp)
     return between(frames, field, grid, moving)
+
+
+def _looks(evidence: Evidence) -> bool:
+    header = evidence.header
+    if header is not None:
+        coefficients = 2006 <= header.intent <= 2009
+        unnamed = header.intent == 0 and not evidence.name.startswith("disp_")
+        return len(header.shape) == 4 and header.shape[3] == 3 and (coefficients or unnamed)
+    return evidence.numbers == (4, 4, 4, 4)
+
+
+def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: Grid | None) -> tuple[Path, ...]:
+    write_fsl(transform, path, *both(path, "fsl", fixed, moving))
+    return (Path(path),)
+
+
+def _meaning(path: str | Path) -> str:
+    if str(path).endswith(".mat"):
+        return "a matrix of FLIRT, FSL's mm: flirt -applyxfm brings images moving → fixed"
+    return "a relative warp of FSL on the fixed grid: applywarp brings images moving → fixed"
+
+
+KIND = Kind(
+    "fsl",
+    "FSL: FLIRT's .mat, warps of FNIRT in .nii.gz (X, Y, Z, 3); needs both images",
+    _looks,
+    lambda name: False,
+    lambda path, fixed, moving: read_fsl(path, *both(path, "fsl", fixed, moving)),
+    _write,
+    _meaning,
+)

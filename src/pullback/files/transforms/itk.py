@@ -1,4 +1,4 @@
-"""Transforms of ITK, ANTs and Slicer: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as NIfTI."""
+"""Transforms of ITK, ANTs and Slicer: `.h5`, `.tfm`, `.txt`, `.mat`, and displacement fields as images."""
 
 from functools import reduce, singledispatch
 from pathlib import Path
@@ -10,10 +10,33 @@ import SimpleITK as sitk
 import torch
 
 from pullback.errors import InputError
-from pullback.files.images.nifti import ras_lps, read_field, refuse_not_finite, refuse_sheared, write_field
-from pullback.files.suffixes import NIFTI, ends, refuse_absent, refuse_batch
+from pullback.files.images.nifti import refuse_sheared
+from pullback.files.suffixes import ITK_IMAGES, NIFTI, ends, refuse_absent, refuse_batch
+from pullback.files.transforms.kind import Evidence, Kind
+from pullback.files.transforms.lps import (
+    FIELDS,
+    flip,
+    from_vector_image,
+    last_line,
+    read_image_field,
+    vector_image,
+    write_image_field,
+)
+from pullback.files.transforms.nifti_field import DISPVECT, VECTOR
 from pullback.records.atomic import atomic_write
-from pullback.space import Affine, Dense, Displacement, Flow, Geodesic, Grid, Linear, Transform, Velocity, split
+from pullback.space import (
+    Affine,
+    Dense,
+    Displacement,
+    Flow,
+    FreeForm,
+    Geodesic,
+    Grid,
+    Linear,
+    Transform,
+    Velocity,
+    split,
+)
 
 HDF5 = (".h5", ".hdf5")
 STORED = (Displacement, Velocity, Flow, Geodesic)  # files hold their displacement; it is linear between voxels
@@ -22,9 +45,9 @@ TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
 
 
 def write_transform(transform: Transform, path: str | Path, on: Grid | None = None) -> None:
-    """Write a transform by the name's ending: one field as a NIfTI field, any transform as an ITK transform file.
+    """Write a transform by the name's ending: one field as an image of vectors, any transform as an ITK transform file.
 
-    Given `on`, the fixed image's grid, any transform is first sampled there: all of it for a NIfTI field, all but the
+    Given `on`, the fixed image's grid, any transform is first sampled there: all of it for an image, all but the
     affine that ends it for an ITK file.
 
     Raises:
@@ -32,14 +55,14 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
             that is sheared, or writing fails.
     """
     refuse_batch(transform.batch, path)
-    if ends(path, NIFTI):
+    if ends(path, FIELDS):
         field = transform if on is None else Displacement(transform.displacement(on), on)
         if not is_field(field):
             raise InputError(
                 f"{path}: this {type(field).__name__} is no single field; write it as .h5, or name the grid (the fixed "
                 f"image) on which to sample it: --fixed, or `like` of pb.write"
             )
-        write_field(Displacement(field.own_displacement, field.grid), path)
+        write_image_field(Displacement(field.own_displacement, field.grid), path)
     elif str(path).endswith(TRANSFORMS):
         if on is not None:
             affine, rest = affine_and_field(transform, on)
@@ -48,28 +71,29 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
             try:
                 sitk.WriteTransform(_to_itk(transform, path), str(temporary))
             except RuntimeError as error:
-                raise InputError(f"{path}: ITK cannot write this: {_last_line(error)}") from error
+                raise InputError(f"{path}: ITK cannot write this: {last_line(error)}") from error
             if str(path).endswith(HDF5):
                 _forget_when(temporary)
     else:
-        raise InputError(f"{path}: transforms are written as {', '.join(NIFTI + TRANSFORMS)}")
+        raise InputError(f"{path}: transforms are written as {', '.join(FIELDS + TRANSFORMS)}")
 
 
-def read_transform(path: str | Path) -> Transform:
-    """Read a transform of `write_transform`, ITK or ANTs: an affine, a displacement field, or a composite of them.
+def read_itk_transform(path: str | Path) -> Transform:
+    """Read a transform of `write_transform`, ITK or ANTs: an affine, a displacement field, B-splines, or a composite
+    of them.
 
     Raises:
         InputError: no such file, or not a transform of these kinds.
     """
-    if ends(path, NIFTI):
-        return read_field(path)
+    if ends(path, FIELDS):
+        return read_image_field(path)
     refuse_absent(path)
     if ends(path, HDF5):
         _refuse_cut(path)
     try:
-        return _from_itk(sitk.ReadTransform(str(path)), path)
+        return from_itk(sitk.ReadTransform(str(path)), path)
     except RuntimeError as error:
-        kinds = ", ".join(NIFTI + TRANSFORMS)
+        kinds = ", ".join(FIELDS + TRANSFORMS)
         raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
 
 
@@ -90,6 +114,44 @@ def is_field(transform: Transform) -> TypeGuard[Dense]:
 def holds(transform: Transform) -> bool:
     """Return whether an ITK file holds a transform as it is: linear maps, fields and chains of them."""
     return all(to_itk.dispatch(type(part)) is not to_itk.dispatch(object) for part in transform.parts)
+
+
+def _looks(evidence: Evidence) -> bool:
+    header, name = evidence.header, evidence.name
+    if header is not None:
+        spm = header.description.startswith(("Deformation", "Velocity", "Flow"))
+        return header.is_vectors and header.intent in (VECTOR, DISPVECT) and not header.name and not spm
+    if ends(name, HDF5):
+        return evidence.hdf5 != "X5"
+    if ends(name, ".mat"):
+        return any(word in evidence.start[20:100] for word in (b"_double_", b"_float_")) or "genericaffine" in name
+    return evidence.text.startswith("#Insight Transform File") or ends(name, (".tfm", *ITK_IMAGES))
+
+
+def _meaning(path: str | Path) -> str:
+    if ends(path, NIFTI):
+        return "a displacement field, intent 1007, LPS mm: takes points fixed → moving, brings images moving → fixed"
+    return "an ITK transform, LPS mm: takes points fixed → moving, brings images moving → fixed"
+
+
+def _write_any(
+    transform: Transform, path: str | Path, fixed: Grid | None = None, moving: Grid | None = None
+) -> tuple[Path, ...]:
+    """Write a transform as it is where the file holds it, else sampled on `fixed`."""
+    held = is_field(transform) if ends(path, FIELDS) else holds(transform)
+    write_transform(transform, path, on=None if held else fixed)
+    return (Path(path),)
+
+
+KIND = Kind(
+    "itk",
+    "ITK, ANTs, Slicer, greedy: .h5 .tfm .txt .mat, fields in .nii.gz .mha .nrrd",
+    _looks,
+    lambda name: ends(name, (*HDF5, ".tfm", ".txt", "genericaffine.mat", *FIELDS)),
+    lambda path, fixed, moving: read_itk_transform(path),
+    _write_any,
+    _meaning,
+)
 
 
 def _forget_when(path: Path) -> None:
@@ -118,8 +180,7 @@ def _refuse_cut(path: str | Path) -> None:
 
 
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
-    """Return a transform as ITK's, which applies the part added last first; in HDF5 always a composite, for
-    nitransforms."""
+    """Return a transform as ITK's, which applies the part added last first; HDF5 gets a composite, for nitransforms."""
     if str(path).endswith(".mat") and transform.as_affine is None:
         raise InputError(f"{path}: .mat holds an affine, and this transform deforms; write it as .h5")
     parts = [to_itk(part, path) for part in transform.parts]
@@ -143,11 +204,18 @@ def to_itk(part: Transform, path: str | Path) -> sitk.Transform:
 def _(part: Linear, path: str | Path) -> sitk.Transform:
     ras = part.matrix.detach().double().cpu().numpy()
     matrix = ras[0] if ras.ndim == 3 else ras
-    matrix = _flip(len(matrix) - 1) @ matrix @ _flip(len(matrix) - 1)
+    matrix = flip(len(matrix) - 1) @ matrix @ flip(len(matrix) - 1)
     out = sitk.AffineTransform(len(matrix) - 1)
     out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
     out.SetTranslation(matrix[:-1, -1].tolist())
     return out
+
+
+@to_itk.register
+def _(part: FreeForm, path: str | Path) -> sitk.Transform:
+    refuse_sheared(part.grid, path)
+    vectors = vector_image(part.grid, part.field)
+    return sitk.BSplineTransform([sitk.VectorIndexSelectionCast(vectors, n) for n in range(part.ndim)], part.degree)
 
 
 @to_itk.register(Displacement)
@@ -156,33 +224,26 @@ def _(part: Linear, path: str | Path) -> sitk.Transform:
 @to_itk.register(Geodesic)
 def _(part: Dense, path: str | Path) -> sitk.Transform:
     refuse_sheared(part.grid, path)
-    return sitk.DisplacementFieldTransform(_field_image(part))
+    return sitk.DisplacementFieldTransform(vector_image(part.grid, part.own_displacement))
 
 
-def _field_image(transform: Dense) -> sitk.Image:
-    grid, ndim = transform.grid, transform.grid.ndim
-    lps = _flip(ndim) @ grid.affine.numpy()
-    spacing = np.linalg.norm(lps[:-1, :-1], axis=0)
-    direction = lps[:-1, :-1] / spacing
-    mm = grid.to_mm(transform.own_displacement[:1].detach().cpu().double())[0]
-    world = mm.permute(*range(ndim, -1, -1)) * ras_lps(ndim)
-    image = sitk.GetImageFromArray(world.contiguous().numpy(), isVector=True)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection(direction.ravel().tolist())
-    image.SetOrigin(lps[:-1, -1].tolist())
-    return image
+def from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
+    """Return a transform of ITK's: a linear one, a displacement field, B-splines, or a composite of them.
 
-
-def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
+    Raises:
+        InputError: another, or an affine that cannot be inverted.
+    """
     ndim = transform.GetDimension()
     if transform.GetTransformEnum() == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
         parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
         if not parts:
             return Affine.identity(ndim)
-        return reduce(lambda outer, inner: outer @ inner, (_from_itk(part, path) for part in parts))
+        return reduce(lambda outer, inner: outer @ inner, (from_itk(part, path) for part in parts))
     if transform.GetTransformEnum() == sitk.sitkDisplacementField:
-        return _from_field_image(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
+        return from_vector_image(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), path)
+    if transform.GetTransformEnum() == sitk.sitkBSplineTransform:
+        return _from_splines(sitk.BSplineTransform(transform), path)
     if transform.IsLinear():
         origin = np.array(transform.TransformPoint([0.0] * ndim))
         columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
@@ -190,26 +251,15 @@ def _from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
         matrix[:-1, :-1], matrix[:-1, -1] = np.stack(columns, 1), origin
         if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < FLAT:
             raise InputError(f"{path}: the affine cannot be inverted, it flattens the image; estimate it anew")
-        return Affine(torch.from_numpy(_flip(ndim) @ matrix @ _flip(ndim)))
-    raise InputError(f"{path}: a {transform.GetName()} is not read; affine, displacement field and composites are")
+        return Affine(torch.from_numpy(flip(ndim) @ matrix @ flip(ndim)))
+    raise InputError(
+        f"{path}: a {transform.GetName()} is not read; affines, displacement fields, B-splines and composites are"
+    )
 
 
-def _from_field_image(image: sitk.Image, path: str | Path) -> Displacement:
-    ndim = image.GetDimension()
-    lps = np.eye(ndim + 1)
-    lps[:-1, :-1] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
-    lps[:-1, -1] = image.GetOrigin()
-    world = sitk.GetArrayFromImage(image).astype(np.float64)
-    refuse_not_finite(world, "components", path)
-    mm = (torch.from_numpy(world) * ras_lps(ndim)).permute(*range(ndim, -1, -1))
-    grid = Grid(tuple(image.GetSize()), torch.from_numpy(_flip(ndim) @ lps))
-    return Displacement(grid.from_mm(mm[None]).float(), grid)
-
-
-def _flip(ndim: int) -> np.ndarray:
-    """Return the matrix that takes RAS to LPS and back."""
-    return np.diag([-1.0, -1.0, 1.0, 1.0] if ndim == 3 else [-1.0, -1.0, 1.0])
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].strip()
+def _from_splines(transform: sitk.BSplineTransform, path: str | Path) -> FreeForm:
+    if transform.GetOrder() not in (1, 2, 3):
+        raise InputError(f"{path}: B-splines of order {transform.GetOrder()}; orders 1, 2 and 3 are read")
+    each = transform.GetCoefficientImages()
+    vectors = from_vector_image(sitk.Compose(list(each)), path)
+    return FreeForm(vectors.field.double(), vectors.grid, transform.GetOrder())

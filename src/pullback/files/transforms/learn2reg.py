@@ -17,6 +17,7 @@ from pullback.files.images.image_file import load, stored_voxels
 from pullback.files.images.nifti import affine3, refuse_not_finite, save
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, landed_points
+from pullback.files.transforms.kind import Evidence, Kind, both
 from pullback.records.atomic import atomic_write
 from pullback.space import Grid, Transform
 
@@ -66,3 +67,31 @@ def _zipped(path: str | Path) -> np.ndarray:
     if len(arrays) != 1 or not isinstance(arrays[0], np.ndarray) or arrays[0].dtype.kind != "f":
         raise InputError(f"{path}: {len(arrays)} arrays; one of floating point is expected")
     return arrays[0]
+
+
+def _looks(evidence: Evidence) -> bool:
+    header = evidence.header
+    if header is not None:
+        ndim = len(header.shape) - 1
+        return header.intent == 0 and ndim in (2, 3) and header.shape[-1] == ndim
+    return ends(evidence.name, ".npz")
+
+
+def _named(name: str) -> bool:
+    return ends(name, ".npz") or (name.startswith("disp_") and ends(name, NIFTI))
+
+
+def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: Grid | None) -> tuple[Path, ...]:
+    write_learn2reg(transform, path, *both(path, "learn2reg", fixed, moving))
+    return (Path(path),)
+
+
+KIND = Kind(
+    "learn2reg",
+    "Learn2Reg: disp_*.nii.gz (X, Y, Z, 3), .npz; needs both images",
+    _looks,
+    _named,
+    lambda path, fixed, moving: read_learn2reg(path, *both(path, "learn2reg", fixed, moving)),
+    _write,
+    lambda path: "a displacement of Learn2Reg: fixed voxels to moving voxels, in voxels along the array's axes",
+)

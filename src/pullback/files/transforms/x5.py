@@ -13,8 +13,9 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.images.nifti import refuse_not_finite
-from pullback.files.suffixes import refuse_batch
-from pullback.files.transforms.itk import STORED, affine_and_field
+from pullback.files.suffixes import ends, refuse_batch
+from pullback.files.transforms.itk import STORED, affine_and_field, holds
+from pullback.files.transforms.kind import Kind
 from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Displacement, Grid, Transform
 
@@ -103,3 +104,19 @@ def _part(node: Any, path: str | Path) -> Transform:
         f"{path}: a {node.type} transform ({node.subtype}, {node.representation}) of shape {node.transform.shape}; "
         f"affines and dense fields in three dimensions are read"
     )
+
+
+def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: Grid | None) -> tuple[Path, ...]:
+    write_x5(transform, path, on=None if holds(transform) else fixed)
+    return (Path(path),)
+
+
+KIND = Kind(
+    "x5",
+    "X5 of nitransforms: .x5",
+    lambda evidence: evidence.hdf5 == "X5" or ends(evidence.name, ".x5"),
+    lambda name: ends(name, ".x5"),
+    lambda path, fixed, moving: read_x5(path),
+    _write,
+    lambda path: "an X5 transform of nitransforms, RAS mm: takes points fixed → moving, brings images moving → fixed",
+)
