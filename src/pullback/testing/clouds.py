@@ -91,8 +91,8 @@ def _problem(
     left = round(kept * COUNT)
     fixed, moving = points[:left], truth(points)[order[:left]]
     moving = moving + noise * torch.randn(moving.shape, generator=chance, dtype=torch.float64)
-    clouds = (Points(each[None].float()) for each in (fixed, moving))
-    return PointProblem(name, PointPair(*clouds, truth=Points(truth(fixed)[None]), name=name), within, because)
+    one, two = (Points(each[None].float()) for each in (fixed, moving))
+    return PointProblem(name, PointPair(one, two, truth=Points(truth(fixed)[None]), name=name), within, because)
 
 
 def identity(_: int) -> PointProblem:

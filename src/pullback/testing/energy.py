@@ -91,7 +91,8 @@ def _slope(energy: Energy, pair: Pair, kind: type[Dense], start: Tensor) -> tupl
 def _check_ready(energy: Energy, ndim: int, masks: tuple[bool, bool], where: str) -> None:
     shape = SHAPES[ndim]
     grid, data, inside = Grid.centred(shape), noise(2, 1, *shape), noise(2, 1, *shape, seed=3) > -0.5
-    pair = Pair(*(Image(data[n : n + 1], grid, inside[n : n + 1] if masks[n] else None) for n in range(2)))
+    fixed, moving = (Image(data[n : n + 1], grid, inside[n : n + 1] if masks[n] else None) for n in range(2))
+    pair = Pair(fixed, moving)
     values, slopes = [], []
     for objective in ((0.5 * energy + 0.5 * energy).on(pair), lambda transform: energy(Alignment(pair, transform))):
         field = noise(1, ndim, *shape, seed=2).requires_grad_()
@@ -181,7 +182,8 @@ def _check_affine(energy: Energy, ndim: int, where: str) -> None:
     affine = torch.eye(ndim + 1, dtype=torch.float64)
     affine[:-1, :-1] = turn * torch.tensor([0.8, 1.3, 1.1], dtype=torch.float64)[:ndim]
     grid = Grid(shape, affine).about_origin(shape)
-    pair = Pair(*(Image(noise(1, 1, *shape, seed=s), grid) for s in range(2)))
+    fixed, moving = (Image(noise(1, 1, *shape, seed=s), grid) for s in range(2))
+    pair = Pair(fixed, moving)
     matrix = torch.eye(ndim + 1, dtype=torch.float64)
     matrix[:-1] += 0.05 * noise(ndim, ndim + 1, seed=2)
     matrix.requires_grad_()
@@ -204,7 +206,8 @@ def _scene_pair(ndim: int) -> Pair:
     shape = SHAPES[ndim]
     grid = Grid.centred(shape)
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
-    mask[(..., *[slice(2, -2)] * ndim)] = True
+    inner = (slice(None), slice(None), *[slice(2, -2)] * ndim)
+    mask[inner] = True
     fixed, moving = (0.5 + 0.2 * gaussian(noise(1, 1, *shape, seed=s), 1.0).double() for s in range(2))
     return Pair(Image(fixed, grid, mask), Image(moving, grid))
 

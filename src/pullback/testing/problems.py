@@ -59,8 +59,8 @@ class Problem:
 
     def double(self) -> "Problem":
         """Return the same problem in float64."""
-        images = (replace(image, data=image.data.double()) for image in self.pair.images)
-        return replace(self, pair=replace(self.pair, **dict(zip(("fixed", "moving"), images, strict=True))))
+        fixed, moving = (replace(image, data=image.data.double()) for image in self.pair.images)
+        return replace(self, pair=replace(self.pair, fixed=fixed, moving=moving))
 
     def ask(self, register: Callable[[Image, Image], Any]) -> Transform:
         """Return the transform with which a register answers, as it is used: networks do not train.
@@ -222,7 +222,7 @@ def mask(ndim: int) -> Problem:
     the fixed mask shows the body.
     """
     known = shift(ndim)
-    images = []
+    images: list[Image] = []
     quarter = SHAPES[ndim][0] // 4
     for image, side in zip(known.pair.images, (slice(quarter), slice(-quarter, None)), strict=True):
         hidden = torch.zeros_like(image.data, dtype=torch.bool)
