@@ -79,8 +79,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
 
 
 def read_itk_transform(path: str | Path) -> Transform:
-    """Read a transform of `write_transform`, ITK or ANTs: an affine, a displacement field, B-splines, or a composite
-    of them.
+    """Read a transform of `write_transform`, ITK or ANTs: affine, displacement field, B-splines, or a composite.
 
     Raises:
         InputError: no such file, or not a transform of these kinds.

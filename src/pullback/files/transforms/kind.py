@@ -20,7 +20,7 @@ Writer = Callable[[Transform, str | Path, Grid | None, Grid | None], tuple[Path,
 
 @dataclass(frozen=True)
 class Evidence:
-    """What names the kind of a file: its name, its first bytes, its header.
+    """The evidence of a file's kind: its name, its first bytes, its header.
 
     Attributes:
         path: where it lies; or the prefix of several files.
@@ -30,7 +30,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Its name without folders, in small letters."""
+        """The file's name without folders, in small letters."""
         return Path(self.path).name.lower()
 
     @cached_property
@@ -49,7 +49,7 @@ class Evidence:
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
-        """How many numbers stand in each line, where the text holds nothing else; else empty."""
+        """Numbers of numbers in each line, where the text holds nothing else; else empty."""
         try:
             return tuple(len([float(word) for word in line.split()]) for line in self.text.splitlines() if line.strip())
         except ValueError:
@@ -79,7 +79,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Header:
-    """What a NIfTI header says of the meaning of its voxels.
+    """The parts of a NIfTI header that say what its voxels mean.
 
     Attributes:
         shape: of the array as stored.

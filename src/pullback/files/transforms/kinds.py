@@ -36,12 +36,12 @@ class TransformKind(Enum):
 
     @property
     def kind(self) -> Kind:
-        """What is known of files of this kind."""
+        """The description of files of this kind."""
         return self.value
 
     @property
     def word(self) -> str:
-        """What `--from` and `--to` call it."""
+        """The word for it in `--from` and `--to`."""
         return self.value.word
 
 

@@ -27,7 +27,7 @@ NAME = "NREG_TRANS"
 
 
 class Stored(IntEnum):
-    """What the vectors of a file are."""
+    """The meaning of the vectors of a file."""
 
     DEFORMATION = 0
     DISPLACEMENT = 1
