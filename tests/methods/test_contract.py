@@ -29,7 +29,7 @@ from pullback.methods.points.augment import (
     NearTruth,
     RandomField,
     Rigid,
-    Synthetic,
+    SyntheticClouds,
 )
 from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.evaluation import LandmarkEvaluation
@@ -195,8 +195,8 @@ def test_supervision_of_points(supervision, chosen):
 
 AUGMENTATIONS = {
     "Affines": Affines(),
-    "Rigid": Synthetic(Rigid()),
-    "RandomField": Synthetic(RandomField()),
+    "Rigid": SyntheticClouds(Rigid()),
+    "RandomField": SyntheticClouds(RandomField()),
     "NearTruth": NearTruth(),
     "Chosen": Chosen(50),
 }
