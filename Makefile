@@ -4,13 +4,19 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo quick test nightly lint docs clean
 
 demo: $(READY)  ## train two networks on the built-in cohort and compare them
 	$(RUN)/pullback demo -o demo
 
-test: $(READY)  ## the whole test suite
+quick: $(READY)  ## the tests that are fast, in under two minutes on two cores
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real"
+
+test: $(READY)  ## the whole test suite, as CI runs it
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
+
+nightly: $(READY)  ## the laws on 200 random examples each
+	HYPOTHESIS_PROFILE=nightly OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m hypothesis
 
 lint: $(READY)  ## style, types, floors
 	$(RUN)/ruff check .

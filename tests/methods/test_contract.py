@@ -249,3 +249,16 @@ def test_every_class_is_checked_or_excused():
     parts = [Match, EveryKth, Portion, Rigid, RandomField, FromLandmarks, GraphPropagation]
     taught = [type(each) for each in (*supervisions(), PointDistance(), ByMetric(), *AUGMENTATIONS.values())]
     check_coverage(pullback.methods, {*registers, *parts, *taught, *checked_by_its_own_test()}, EXCUSED)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="there is no accelerator")
+@pytest.mark.parametrize("key", ["Classical", "ConvexAdam", "VoxelMorph"])
+def test_on_an_accelerator_as_on_the_processor(key):
+    device, (problem,) = torch.accelerator.current_accelerator(), problems("shift", ndim=3)
+    register = REGISTERS[key].make(3)
+    here = problem.ask(register)
+    if isinstance(register, torch.nn.Module):
+        register.to(device)
+    there = replace(problem, pair=problem.pair.to(device)).ask(register).to(torch.device("cpu"))
+    assert float(problem.apart(here, there).mean()) < problem.within / 2

@@ -105,6 +105,7 @@ def test_it_descends_where_gradients_are_off_and_leaves_them_off(waves):
     assert torch.equal(quiet.field, solver(MSE().on(pair), start)[0].field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["affine", "displacement", "velocity"])
 def test_a_shift_is_found(waves, kind):
     """Fixed(x) = moving(x + 1.5), looked at away from the border; to the solver all transforms are the same."""

@@ -89,6 +89,7 @@ def again(out):
     return run_study(chosen(study, PARTS, {}), {}, out, (0, 1), TINY, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_what_it_leaves(done):
     assert {p.name for p in done.iterdir()} >= {
         "index.html",
@@ -429,6 +430,7 @@ def test_the_seed_is_the_studys(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_path):
     """The large set's run comes first, once for both arms that need it; and the page has the tests that were asked."""
     large = find_recipe("voxelmorph", "voxelmorph", "phantom")
