@@ -118,6 +118,7 @@ def first(page: str, command: str, number: int = 0) -> list[str]:
     return [words for words in commands(ROOT / page) if words[1] == command][number]
 
 
+@pytest.mark.slow
 def test_the_commands(scans, monkeypatch):
     """One of each kind; those that made the figures take their hours."""
     learn2reg(scans / "hippocampus")

@@ -38,6 +38,9 @@ print(hook.on_config(type("Config", (), {"nav": [{"Methods": "methods"}]})).nav)
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
     """A copy of the package with the page's files, and two images to align."""
