@@ -32,6 +32,7 @@ LINEAR = {
 SPLINES = ("BSplineTransform", "RecursiveBSplineTransform")
 INITIAL = ("InitialTransformParameterFileName", "InitialTransformParametersFileName")  # since and before version 5.1
 NONE = "NoInitialTransform"
+BINARY = "UseBinaryFormatForTransformationParameters"  # in a file of their own
 REMEDY = "let elastix write its field, transformix -def all -tp FILE -out DIR, and give that"
 
 
@@ -159,7 +160,8 @@ def write_elastix(transform: Transform, path: str | Path, fixed: Grid | None) ->
 def _own(parameters: Parameters) -> Affine | FreeForm | Displacement:
     """Return the map of one file, without that it goes on from."""
     name, path = parameters.word("Transform"), parameters.path
-    if parameters.word("UseDirectionCosines", "true") != "true" or "binary" in "".join(parameters.words).lower():
+    binary = parameters.word(BINARY, "false") != "false"
+    if parameters.word("UseDirectionCosines", "true") != "true" or binary:
         raise InputError(f"{path}: without direction cosines, or with numbers in a file of their own; {REMEDY}")
     if name in SPLINES:
         return _splines(parameters)
@@ -277,7 +279,6 @@ def _reads(path: str | Path) -> tuple[Path, ...]:
 
 KIND = Kind(
     "elastix",
-    "elastix: TransformParameters.*.txt, linear ones and B-splines, with those they go on from",
     _looks,
     lambda name: name.startswith("transformparameters") and name.endswith(".txt"),
     lambda path, fixed, moving: read_elastix(path),

@@ -144,7 +144,6 @@ def _write_any(
 
 KIND = Kind(
     "itk",
-    "ITK, ANTs, Slicer, greedy: .h5 .tfm .txt .mat, fields in .nii.gz .mha .nrrd",
     _looks,
     lambda name: ends(name, (*HDF5, ".tfm", ".txt", "genericaffine.mat", *FIELDS)),
     lambda path, fixed, moving: read_itk_transform(path),

@@ -56,7 +56,7 @@ def read_field(path: str | Path) -> Displacement:
     if header.intent == VECTOR and are_places(world, grid):
         raise InputError(
             f"{path}: by their size these are places in the world, as SPM and NiftyReg write them, not displacements; "
-            f"say --from spm or --from niftyreg"
+            f"say which: pullback convert --from spm, or --from niftyreg"
         )
     if header.intent == VECTOR:
         world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)

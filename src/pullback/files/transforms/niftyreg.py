@@ -27,7 +27,7 @@ NAME = "NREG_TRANS"
 
 
 class Stored(IntEnum):
-    """The meaning of the vectors of a file."""
+    """Meaning of the vectors of a file."""
 
     DEFORMATION = 0
     DISPLACEMENT = 1
@@ -100,7 +100,6 @@ def _meaning(path: str | Path) -> str:
 
 KIND = Kind(
     "niftyreg",
-    "NiftyReg: deformations, displacements and control points in .nii.gz, affines as text",
     _looks,
     lambda name: False,
     lambda path, fixed, moving: read_niftyreg(path),
