@@ -4,13 +4,19 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo quick test nightly lint docs clean
 
 demo: $(READY)  ## train two networks on the built-in cohort and compare them
 	$(RUN)/pullback demo -o demo
 
-test: $(READY)  ## the whole test suite
+quick: $(READY)  ## the tests that are fast, in under two minutes on two cores
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real"
+
+test: $(READY)  ## the whole test suite, as CI runs it
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
+
+nightly: $(READY)  ## the laws on 200 random examples each
+	HYPOTHESIS_PROFILE=nightly OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m hypothesis
 
 lint: $(READY)  ## style, types, floors
 	$(RUN)/ruff check .
@@ -18,8 +24,11 @@ lint: $(READY)  ## style, types, floors
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
+docs: $(READY)  ## the site of the documentation, in site/
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --quiet
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)

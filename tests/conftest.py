@@ -1,6 +1,7 @@
 """Small worlds for the tests. What is random comes from a seed; what is smooth is a formula that tests may evaluate."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from torch import Tensor
 from pullback.space import Grid
 
 settings.register_profile("repeatable", max_examples=10, derandomize=True, deadline=None, database=None)
-settings.load_profile("repeatable")
+settings.register_profile("nightly", max_examples=200, deadline=None, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for the folder `shared` wants real data."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
 
 
 @pytest.hookimpl(tryfirst=True)

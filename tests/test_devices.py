@@ -44,7 +44,15 @@ from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
-from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
+from pullback.methods.points.augment import (
+    Affines,
+    Chosen,
+    FromLandmarks,
+    NearTruth,
+    RandomField,
+    Rigid,
+    SyntheticClouds,
+)
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.metrics import (
     STANDARD,
@@ -344,8 +352,8 @@ def test_it_works_elsewhere_as_it_does_here(pair, name):
 CLOUDS = {
     "labels": (PointDistance(), InTurn((Affines(), NearTruth(), Chosen(20)))),
     "landmarks": (PointDistance(), InTurn((FromLandmarks(), Chosen(20)))),
-    "fields": (PointDistance(), InTurn((Synthetic(RandomField()), Chosen(20)))),
-    "rigid": (PointDistance(), Synthetic(Rigid())),
+    "fields": (PointDistance(), InTurn((SyntheticClouds(RandomField()), Chosen(20)))),
+    "rigid": (PointDistance(), SyntheticClouds(Rigid())),
     "metric": (ByMetric(), Chosen(20)),
 }
 

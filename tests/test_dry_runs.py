@@ -67,7 +67,7 @@ from dataclasses import replace
 from torch import nn
 from torch.nn.functional import softplus
 from functools import partial
-from pullback import Diffusion, MSE, Player, VoxelMorph
+from pullback import Diffusion, MSE, Player
 from pullback.recipes import find
 
 class Adversarial(nn.Module):
@@ -141,7 +141,7 @@ def test_clouds_learn_in_rounds_and_match_by_what_they_learned(pullback, tmp_pat
     command = ("train", "cyclical", "--on", "lungs", "--data", data, *(w for s in quick for w in ("--set", s)))
     pullback(*command, "-o", "whole")
     pullback(*command, "-o", "killed", kill=3)
-    pullback(*command[:2], "-o", "killed", "--resume")
+    pullback(*command[:4], "-o", "killed", "--resume")
     assert_same(tmp_path / "whole", tmp_path / "killed")
     assert (tmp_path / "whole" / "rounds.csv").read_text().startswith("round,tre mm,seconds")
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["aligns"] == "points"
@@ -166,7 +166,7 @@ from functools import partial
 from torch import nn
 from pullback import Grid, Image, Recipe, Training
 from pullback.data import Singles, Subject, Test, Validation
-from pullback.numerics.random import generator
+from pullback.numerics.random import make_generator
 from pullback.training import ExampleEvaluation
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ class Plate:
     seen: int = 0
     name = property(lambda self: f"{self.number}-{self.seen}")
     def load(self):
-        flat = torch.rand(1, 1, 16, 16, generator=generator(1, self.number))
-        noise = torch.rand(2, 1, 16, 16, generator=generator(2, self.number, self.seen))
+        flat = torch.rand(1, 1, 16, 16, generator=make_generator(1, self.number))
+        noise = torch.rand(2, 1, 16, 16, generator=make_generator(2, self.number, self.seen))
         return Subject(Image(flat + 0.3 * noise, Grid.centred((16, 16))), about={"plate": self.number}, name=self.name)
 
 @dataclass(frozen=True)

@@ -155,8 +155,7 @@ class Alignment:
 
     @cached_property
     def soft_labels(self) -> tuple[Tensor, Tensor] | None:
-        """Indicator images of each label above background, of the fixed and of the moved labels: `(B, labels,
-        *spatial)` each.
+        """Indicator images of each label above background, fixed and moved: `(B, labels, *spatial)` each.
 
         Both lie on the fixed grid: the fixed ones are 0 or 1, the moved ones are interpolated linearly, so that
         gradients reach the transform. None where the pair lacks labels on either side; without channels where all is
@@ -166,7 +165,7 @@ class Alignment:
         if fixed is None or moving is None:
             return None
         values = torch.cat([labels.data.unique() for labels in (fixed, moving)]).unique()
-        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)
+        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)  # (1, labels, 1, …)
         one, two = ((labels.data == values).to(self.pair.moving.data.dtype) for labels in (fixed, moving))
         return one, pull(Image(two, moving.grid), self.transform, onto=self.pair.fixed).data
 

@@ -76,8 +76,7 @@ class Stats:
 
     @classmethod
     def of_all(cls, each: Sequence["Stats"]) -> "Stats":
-        """Return the statistics of the pairs of a batch, one after the other, with the least confidence and the worst
-        end."""
+        """Return the statistics of a batch's pairs, one after the other, with the least confidence and worst end."""
         first, *others = each
         starts = [one.start for one in each if one.start is not None]
         confidences = [one.confidence for one in each if one.confidence is not None]

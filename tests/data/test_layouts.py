@@ -27,8 +27,8 @@ def write(path, labels=False, seed=0, kind=nib.Nifti1Image, shape=SHAPE):
     nib.save(kind(data, np.diag([2.0, 2.0, 2.0, 1.0])), path)
 
 
-def rooted(name, folder):
-    return replace(find(*name).data, root=str(folder))
+def rooted(key, folder):
+    return replace(find(*key).data, root=str(folder))
 
 
 def pickled(path, seed, protocol=4):
@@ -141,7 +141,7 @@ def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
     listed = [{"fixed": f"./imagesTr/{a}", "moving": f"./imagesTr/{b}"} for a, b in ((cases[0], cases[1]),)]
     layout = {"training": entries, "registration_val": listed}
     (tmp_path / f"{task}_dataset.json").write_text(json.dumps(layout))
-    data = replace(rooted(f"ofg_transmorph_{name}", tmp_path), held_out=3)
+    data = replace(rooted(("ofg", "transmorph", name), tmp_path), held_out=3)
     names = [pair.name for pair in data.test]
     first, second = (case.split(".")[0] for case in cases[:2])
     assert names == [f"{first} ← {second}", f"{second} ← {first}"]

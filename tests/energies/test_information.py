@@ -119,6 +119,32 @@ def test_bounds(kind, shape, bins, mixed, seed):
     assert low < value < high
 
 
+@both
+@pytest.mark.parametrize("shape", [(40, 36), (18, 16, 17)])
+def test_no_image_tells_more_of_another_than_it_tells_itself(kind, shape):
+    """Of intensities that crowd the same with more contrast would tell more, by windows that blur less of them."""
+    spread = torch.from_numpy(gaussian_filter(np.random.default_rng(0).normal(size=shape), 1))[None, None]
+    fixed, spread = spread**3, spread.requires_grad_()
+    alignment = seen(fixed, spread)
+    joint = joint_histogram(alignment, 32)[0, 0].detach().clamp(min=0).numpy()
+    f, m, total = (entropy(p) for p in (joint.sum(1), joint.sum(0), joint.ravel()))
+    plain = -(f + m - total) if kind is MI else 2 - (f + m) / total
+    value, least = kind()(alignment), float(kind()(seen(fixed, fixed)))
+    assert plain < least - 0.005
+    assert value.item() == pytest.approx(least, abs=1e-9)
+    assert not torch.autograd.grad(value, spread)[0].any()
+
+
+@both
+def test_each_pair_of_a_batch_has_its_own_bound(kind):
+    """The first is itself, which nothing pulls at; the others pull as ever."""
+    fixed = noise(3, 1, 9, 8, seed=1)
+    moving = torch.cat([fixed[:1], noise(2, 1, 9, 8, seed=2)])
+    field = torch.zeros(3, 2, 9, 8, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(kind(8)(seen(fixed, moving, field=field)), field)
+    assert [bool(one.any()) for one in slope] == [False, True, True]
+
+
 def test_independent_images_share_next_to_nothing():
     """What is left is the bias of a count, at most (rows − 1) (columns − 1) / 2N."""
     fixed, moving = noise(1, 1, 500, 400, seed=1), noise(1, 1, 500, 400, seed=2)

@@ -1,32 +1,27 @@
 """Identical images stay where they are, whatever is in them and whichever register looks at them.
 
-Where the similarity is least at identical images, a field does not move at all: descent keeps the best that it has
-seen, and that is the start. Linear stages descend mutual information, which is least near identical images and not at
-them, for its Parzen windows prefer steeper edges; on bodies as small as these that is worth a fraction of a voxel.
+Every similarity is least at identical images, and nothing but rounding pulls there: a descent keeps the best that it
+has seen, which is the start, or finds that it began at the bottom.
 """
 
 import pytest
 import torch
 
 from pullback.data import normalised
-from pullback.energies import LNCC, Diffusion
+from pullback.energies import LNCC, MI, MSE, Diffusion
 from pullback.files import read_image
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.feature_registration import FeatureRegistration
 from pullback.methods.pose.cross_ngf import SMALL
 from pullback.methods.pose.initialise import Initialise
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Converged, DeformableStage, Descend, InstanceOptimisation, LinearStage
+from pullback.solvers import Converged, DeformableStage, Descend, FieldAdam, InstanceOptimisation, LinearStage, adam
 from pullback.space import Grid, Image, Motion, resampled
 from pullback.training import seeded
 from pullback.workflows.choices import ENERGIES, KINDS, PRESETS, classical
 
-LINEAR = 0.5
-"""Voxels that mutual information may move a small body, at most: 0.41 was seen."""
 STILL = 0.02
 """Voxels: what is left to rounding."""
-BENT_BY = {"mi", "nmi", "ngf"}
-"""Energies that are not least at identical images, by definition (`LEAVE_SOMETHING` in the energies' contract)."""
 
 
 def body(shape, texture, seed=0):
@@ -84,16 +79,17 @@ def seen(data: torch.Tensor) -> Image:
 
 FIELDS = {
     **{f"{name}, aligned": classical(name, aligned=True) for name in PRESETS},
-    **{f"--energy {name}": classical("fast", energy=name, aligned=True) for name in ENERGIES if name not in BENT_BY},
+    **{f"--energy {name}": classical("fast", energy=name, aligned=True) for name in ENERGIES},
     **{f"--transform {name}": classical("fast", name, aligned=True) for name in KINDS},
     "DeformableStage": DeformableStage(),
     "InstanceOptimisation": InstanceOptimisation(LNCC(5, noise=0.1) + 0.5 * Diffusion(), Descend(8, until=Converged())),
+    **{
+        f"Optimised, no stop, {similarity}": InstanceOptimisation(
+            similarity + 1.0 * Diffusion(), Descend(8, optimiser=optimiser)
+        )
+        for similarity, optimiser in [(LNCC(9), FieldAdam()), (LNCC(5, 0.1), adam), (MSE(), adam), (MI(), adam)]
+    },
 }
-
-
-def test_the_energies_that_bend_are_those_that_leave_something():
-    assert ENERGIES.keys() > BENT_BY
-    assert {"lncc", "mse", "ncc", "mind", "ssim"} == ENERGIES.keys() - BENT_BY
 
 
 @of_each_kind
@@ -106,9 +102,9 @@ def test_no_field_moves_what_is_the_same(register, data):
     ("preset", "kind"),
     [("fast", k) for k in KIND] + [(p, k) for p in ("balanced", "accurate") for k in ("2-D", "brain")],
 )
-def test_presets_move_what_is_the_same_by_a_fraction_of_a_voxel(preset, kind):
+def test_presets_leave_what_is_the_same(preset, kind):
     """All stages: they differ from one another in the field, which moves nothing here, and in their levels."""
-    assert moves(PRESETS[preset], seen(KIND[kind])) < LINEAR
+    assert moves(PRESETS[preset], seen(KIND[kind])) < STILL
 
 
 LINEARS = {
@@ -120,8 +116,8 @@ LINEARS = {
 
 @of_each_kind
 @pytest.mark.parametrize("register", LINEARS.values(), ids=LINEARS)
-def test_linear_maps_of_what_is_the_same_are_nearly_the_identity(register, data):
-    assert moves(register, seen(data)) < LINEAR
+def test_linear_maps_of_what_is_the_same_are_the_identity(register, data):
+    assert moves(register, seen(data)) < STILL
 
 
 def test_a_global_search_finds_what_is_the_same():
@@ -135,8 +131,8 @@ def test_features_find_what_is_the_same(data):
     image = seen(data)
     with seeded(3):
         network = FeatureRegistration(image.grid.ndim, widths=(8, 8, 8)).eval()
-    assert moves(ConvexAdam(), image) < LINEAR
-    assert moves(network, image) < LINEAR
+    assert moves(ConvexAdam(), image) < STILL
+    assert moves(network, image) < STILL
 
 
 @pytest.mark.parametrize(
@@ -153,7 +149,7 @@ def test_a_faint_texture_two_voxels_off_is_found_again(preset, shape):
     inside = fixed.data[0, 0] > 0.3
     off = found.norm(dim=1)[0][inside]
     assert float(off.mean()) < 0.3
-    assert float(off.max()) < LINEAR
+    assert float(off.max()) < 0.5
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -164,4 +160,4 @@ def test_real_anatomy_stays_too(shared, preset, kind):
     else:
         image = normalised(read_image(min((shared / "data" / "hippocampus" / "imagesTr").iterdir())))
     assert moves(classical(preset, aligned=True), image) < STILL
-    assert moves(PRESETS["fast"], image) < LINEAR
+    assert moves(PRESETS["fast"], image) < STILL

@@ -18,7 +18,7 @@ from pullback.methods.points.augment import (
     NearTruth,
     RandomField,
     Rigid,
-    Synthetic,
+    SyntheticClouds,
 )
 from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.evaluation import LandmarkEvaluation
@@ -192,8 +192,8 @@ def test_augmentation_carries_what_is_known_along():
 SEEN = {
     "labels": (LEARNS, InTurn((Affines(), NearTruth(), Chosen(30)))),
     "landmarks": (LEARNS, InTurn((FromLandmarks(), Affines(), NearTruth(), Chosen(30)))),
-    "rigid": (LEARNS, InTurn((Synthetic(Rigid()), Chosen(30)))),
-    "field": (LEARNS, InTurn((Synthetic(RandomField()), Chosen(30)))),
+    "rigid": (LEARNS, InTurn((SyntheticClouds(Rigid()), Chosen(30)))),
+    "field": (LEARNS, InTurn((SyntheticClouds(RandomField()), Chosen(30)))),
     "metric": (ByMetric(QUICK, neighbours=5), InTurn((Affines(), Chosen(30)))),
 }
 
@@ -223,7 +223,7 @@ def test_every_strategy_teaches(name):
     ("supervision", "augment"),
     [
         (PointDistance(STILL), InTurn((Affines(90.0, 0.1), NearTruth(RandomField(0.0)), Chosen(20)))),
-        (PointDistance(STILL), InTurn((Synthetic(lambda points, _: 1.2 * points, 1.0, 0.0), Chosen(20)))),
+        (PointDistance(STILL), InTurn((SyntheticClouds(lambda points, _: 1.2 * points, 1.0, 0.0), Chosen(20)))),
         (ByMetric(STILL, neighbours=5), Chosen(20)),
     ],
     ids=["labels", "synthetic", "metric"],

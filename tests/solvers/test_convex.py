@@ -87,6 +87,7 @@ def test_too_much_memory_is_refused_before_it_is_taken(learning, says):
         CoupledConvex(2, temperature=1.0)(fixed, fixed)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="no peak can be measured anew")
 @pytest.mark.parametrize(
     ("options", "learning"),

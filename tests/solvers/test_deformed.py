@@ -63,6 +63,7 @@ def end_point_error(found, truth, grid: Grid) -> float:
     return float(difference[core].norm(dim=1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_smooth_field_is_found(scene, ndim, name):
@@ -82,6 +83,7 @@ def test_a_smooth_field_is_found(scene, ndim, name):
     assert not answer.transform.inner.field.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_linear_start_is_kept_and_the_field_found_within_it(scene, ndim):
     linear = small_affine(ndim)
@@ -116,6 +118,7 @@ def test_a_linear_start_is_a_moving_image_that_lies_there(scene, ndim):
     torch.testing.assert_close(one.displacement(fixed.grid), (linear @ two).displacement(fixed.grid), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_field_as_a_start_is_refined(scene, ndim):
     """Half the way as a start; its kind, grid and linear part are kept, and its energy falls."""

@@ -105,6 +105,7 @@ def test_it_descends_where_gradients_are_off_and_leaves_them_off(waves):
     assert torch.equal(quiet.field, solver(MSE().on(pair), start)[0].field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["affine", "displacement", "velocity"])
 def test_a_shift_is_found(waves, kind):
     """Fixed(x) = moving(x + 1.5), looked at away from the border; to the solver all transforms are the same."""
@@ -215,6 +216,35 @@ def test_from_the_bottom_it_does_not_stray():
     start = start_at(1e-9, 0.0)
     answer, _ = Descend(steps=60, step_size=0.5, until=Converged())(Bowl(1.0, 2.0), start)
     assert float(Bowl(1.0, 2.0)(answer)) <= float(Bowl(1.0, 2.0)(start))
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("off", [0.0, 1e-8, -1e-5])
+def test_without_a_stop_a_start_at_the_bottom_is_the_answer(unit, off):
+    """Adam goes by full steps along any slope, rounding too; within a thousandth of the way nothing is to be gained."""
+    start = start_at(off, 0.0)
+    answer, stats = Descend(steps=6, step_size=0.5)(lambda t: unit * Bowl(1.0, 2.0)(t), start)
+    assert torch.equal(answer.matrix, start.matrix)
+    assert stats.steps == 6
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e6])
+def test_without_a_stop_a_step_too_long_for_the_bottom_is_taken_still(unit):
+    """A tenth of a step off, the first passes the bottom and ends higher: that is the optimiser's affair."""
+    bowl = Bowl(1.0)
+    answer, _ = Descend(steps=2, step_size=0.5)(lambda t: unit * bowl(t), start_at(0.05))
+    assert bowl.seen[1] > bowl.seen[0]
+    assert float(answer.matrix[0, 1]) != 0.05
+
+
+def test_a_small_place_that_differs_is_seen_among_much_that_does_not(waves):
+    """Ten voxels in a thousand; elsewhere only rounding pulls, and every step there is for the worse."""
+    pair = pair_of(waves, (40, 36))
+    data = pair.fixed.data.clone()
+    data[:, :, 20:22, 10:15] += 0.3
+    pair = Pair(Image(data.float(), pair.fixed.grid), Image(pair.fixed.data.float(), pair.fixed.grid))
+    answer, _ = Descend(steps=4)(MSE().on(pair), Displacement.identity(pair.fixed.grid, pair.fixed.data))
+    assert answer.field[:, :, 18:24, 8:17].abs().max() > 0.05
 
 
 def test_no_step_is_taken_after_the_stop():

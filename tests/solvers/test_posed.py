@@ -107,6 +107,7 @@ def test_a_third_of_the_moving_image_may_be_missing(scene, ndim, energy):
     assert apart(found, truth, one) < 1.25 * float(one.spacing.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_an_artefact_under_the_mask_has_no_say(scene, ndim, side):
@@ -140,6 +141,7 @@ def test_large_rotations_are_no_harder_than_small_ones(scene, ndim, degrees):
     assert apart(found, truth, one) < 0.5 * float(one.spacing.min()) < apart(start, truth, one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("kind", [Motion.rigid, Motion.affine], ids=["rigid", "affine"])
 def test_the_answer_is_no_worse_than_the_start(scene, ndim, kind):
@@ -155,6 +157,7 @@ def test_the_answer_is_no_worse_than_the_start(scene, ndim, kind):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_levels_find_what_one_resolution_misses(oblique, waves, ndim):
     """Half a wavelength away and more; to within a voxel at the corners."""

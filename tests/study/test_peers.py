@@ -1,16 +1,36 @@
-"""Other people's registrations as registers: what they found is what is measured."""
+"""Other people's registrations as arms: what they found is what is measured."""
+
+from dataclasses import dataclass
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pullback.alignment import Alignment
 from pullback.data import BrainPhantom
 from pullback.errors import InputError
-from pullback.files import write
+from pullback.files import read_image, read_labels, write
+from pullback.metrics import Dice
+from pullback.space import Affine
 from pullback.study import peers
-from pullback.study.peers import ANTs
+from pullback.study.peers import Answer, ANTs, Peer, PeerArm
+from pullback.study.plan import run_study
+from pullback.study.table import Experiment
 
-PAIR = next(iter(BrainPhantom(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2).test))
+DATA = BrainPhantom(spacing=6.0, train_subjects=2, validation_subjects=2, test_subjects=2)
+PAIR = next(iter(DATA.test))
+
+
+def missing(name):
+    raise ImportError(name)
+
+
+def written(pair, folder):
+    paths = [folder / f"{side}.nii.gz" for side in ("fixed", "moving")]
+    for image, path in zip((pair.fixed, pair.moving), paths, strict=True):
+        write(image, path)
+    return paths
 
 
 def test_what_ants_found_moves_images_and_labels_as_ants_does(monkeypatch, tmp_path):
@@ -25,25 +45,59 @@ def test_what_ants_found_moves_images_and_labels_as_ants_does(monkeypatch, tmp_p
 
         def registration(self, fixed, moving, *args, **kwargs):
             found = ants.registration(fixed, moving, *args, **kwargs)
-            files, labels = found["fwdtransforms"], ants.image_read(str(tmp_path / "labels.nii.gz"))
-            theirs["image"] = ants.apply_transforms(fixed, moving, files).numpy()
-            theirs["labels"] = ants.apply_transforms(fixed, labels, files, interpolator="nearestNeighbor").numpy()
+            theirs["image"] = ants.apply_transforms(fixed, moving, found["fwdtransforms"]).numpy()
             return found
 
     monkeypatch.setattr(peers, "import_module", lambda name: Spied())
-    found = ANTs()(PAIR.fixed, PAIR.moving)
+    found = ANTs()(*written(PAIR, tmp_path), tmp_path)
     ours = Alignment(PAIR, found.transform)
     off = np.abs(ours.moved.data[0, 0].numpy() - theirs["image"])
     assert off.mean() < 1e-4 * theirs["image"].max()
-    still = PAIR.moving_labels.data[0, 0].numpy()
-    differ, moved = ((x != theirs["labels"]).mean() for x in (ours.moved_labels.data[0, 0].numpy(), still))
+    labels, still = found.pulled(tmp_path / "labels.nii.gz"), PAIR.moving_labels.data[0, 0].numpy()
+    differ, moved = ((x != labels).mean() for x in (ours.moved_labels.data[0, 0].numpy(), still))
     assert differ < 1e-3 < 0.05 < moved
 
 
-def test_where_it_is_not_installed_it_says_what_to_install(monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
+def test_where_it_is_not_installed_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(peers, "import_module", missing)
     with pytest.raises(InputError, match=r"SyNCC needs antspyx: pip install 'pullback\[peers\]'"):
-        ANTs("SyNCC")(PAIR.fixed, PAIR.moving)
+        ANTs("SyNCC")(*written(PAIR, tmp_path), tmp_path)
+
+
+@dataclass(frozen=True)
+class Still(Peer):
+    """A tool that moves nothing, in a second by its own clock; by its own hand it shifts labels by some voxels."""
+
+    shift: int = 0
+
+    def __call__(self, fixed, moving, folder):
+        assert read_image(fixed).grid == PAIR.fixed.grid
+        assert folder.is_dir()
+
+        def pulled(labels):
+            return np.roll(read_labels(labels).data[0, 0].numpy(), self.shift, 0)
+
+        return Answer(Affine.identity(3), 1.0, pulled)
+
+
+def test_a_tool_is_measured_by_its_transform_its_own_clock_and_its_own_hand(tmp_path):
+    arms = {"honest": PeerArm(Still()), "other": PeerArm(Still(shift=3))}
+    experiments = {"table": {"phantom": Experiment(arms, "", DATA, (Dice(),))}}
+    (result,) = run_study(experiments, {}, tmp_path, (0, 1), {}, Console(file=StringIO()))["table"]
+    expected = [Dice()(Alignment(pair, Affine.identity(3)))["dice"] for pair in DATA.test]
+    for arm in arms:
+        assert [row["dice"] for row in result.rows[arm]] == pytest.approx(expected)
+        assert {row["seconds"] for row in result.rows[arm]} == {1.0}
+        assert {row["subject"] for row in result.rows[arm]} == set(DATA.test.names)
+    assert [row["own dice"] for row in result.rows["honest"]] == pytest.approx(expected)
+    assert all(row["own dice"] < row["dice"] - 0.05 for row in result.rows["other"])
+
+
+def test_a_tool_that_is_missing_has_no_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(peers, "import_module", missing)
+    console = Console(record=True, file=StringIO(), width=200)
+    arms = {"still": PeerArm(Still()), "SyN": PeerArm(ANTs())}
+    experiments = {"table": {"phantom": Experiment(arms, "", DATA, (Dice(),))}}
+    (result,) = run_study(experiments, {}, tmp_path, (0,), {}, console)["table"]
+    assert [*result.rows] == ["still"]
+    assert "SyN needs antspyx" in console.export_text()

@@ -89,6 +89,7 @@ def again(out):
     return run_study(chosen(study, PARTS, {}), {}, out, (0, 1), TINY, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_what_it_leaves(done):
     assert {p.name for p in done.iterdir()} >= {
         "index.html",
@@ -109,6 +110,7 @@ def test_what_it_leaves(done):
         assert (done / source).is_file()
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_is_made_once(done):
     runs = json.loads((done / "study.json").read_text())["runs"]
     assert runs["table1/phantom/voxelmorph/guided"] == runs["steps/phantom/voxelmorph/guided"]
@@ -117,6 +119,7 @@ def test_a_run_in_two_parts_is_made_once(done):
     assert all(any((done / folder).glob("test*.csv")) for folder in folders if "voxelmorph" in folder)
 
 
+@pytest.mark.slow
 def test_called_again_it_trains_nothing_and_goes_on_where_something_is_missing(done, results):
     unit = results["steps"][0].runs["5 steps"][1]
     folder = unit.folder
@@ -132,6 +135,7 @@ def test_called_again_it_trains_nothing_and_goes_on_where_something_is_missing(d
     }
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_runs_say(results):
     (result,) = results["table1"]
     dice = {
@@ -159,6 +163,7 @@ def test_the_log_of_a_run_in_two_halves_is_one(tmp_path):
     assert _logged(tmp_path / "first", "validation.csv", "dice") == ([2, 4], [0.1, 0.2])
 
 
+@pytest.mark.slow
 def test_the_student_was_taught_by_the_unsupervised_run_of_its_seed(results):
     (result,) = results["self-training"]
     for seed in (0, 1):
@@ -166,6 +171,7 @@ def test_the_student_was_taught_by_the_unsupervised_run_of_its_seed(results):
         assert teacher == str(result.runs["unsupervised"][seed].folder)
 
 
+@pytest.mark.slow
 def test_refinement_begins_with_the_networks_answer(results):
     (result,) = results["table1"]
     rows = refined(result, ENERGY, METRICS, (0, 3))
@@ -176,6 +182,7 @@ def test_refinement_begins_with_the_networks_answer(results):
             assert row["dice"] == pytest.approx(np.mean(tested), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_optimiser_lowers_the_energy_from_either_start(results):
     (result,) = results["table1"]
     rows = descended(result, ENERGY, Descend(10, 0.1), METRICS, steps=6, every=3, pairs=2)
@@ -185,6 +192,7 @@ def test_the_optimiser_lowers_the_energy_from_either_start(results):
         assert energies[0] > energies[1] > energies[2]
 
 
+@pytest.mark.slow
 def test_the_landscape_has_the_network_in_its_middle(results):
     (result,) = results["table1"]
     rows = result.measured("landscape", lambda one: landscape(one, ENERGY, size=3, pairs=1))
@@ -226,11 +234,13 @@ def test_every_table_has_its_arms():
                 assert len({str(arm) for arm in experiment.arms.values()}) == len(experiment.arms)
 
 
+@pytest.mark.slow
 def test_the_page_keeps_what_earlier_calls_made(done, results):
     write_study(find("ofg"), {"steps": results["steps"]}, done, Console(quiet=True))
     assert (done / "index.html").read_text().count("<h2>") == 3
 
 
+@pytest.mark.slow
 def test_a_table_keeps_what_earlier_calls_measured_of_other_images(done, tmp_path):
     """In the order of the part, not of the calls; what is measured again stands once."""
     out = shutil.copytree(done, tmp_path / "studies")
@@ -248,6 +258,7 @@ def test_a_table_keeps_what_earlier_calls_measured_of_other_images(done, tmp_pat
     assert set(runs) == {f"table/{each.name}/{arm}" for each in (one, other) for arm in one.units}
 
 
+@pytest.mark.slow
 def test_what_a_figure_was_measured_for_is_a_table_too(done, tmp_path):
     """Refinement by no steps is what the test pairs had; the seeds' deviation stands beside their mean."""
     out = shutil.copytree(done, tmp_path / "studies")
@@ -429,6 +440,7 @@ def test_the_seed_is_the_studys(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_an_arm_goes_on_from_the_run_of_another_experiment_and_is_tested(tmp_path):
     """The large set's run comes first, once for both arms that need it; and the page has the tests that were asked."""
     large = find_recipe("voxelmorph", "voxelmorph", "phantom")
@@ -511,6 +523,7 @@ def test_where_the_images_of_a_source_are_is_asked_for():
         chosen(study, ["transfer/hippocampus"], {"hippocampus": Path("anywhere")})
 
 
+@pytest.mark.slow
 def test_directions_have_the_length_of_each_filter_and_leave_biases(results):
     """Li et al. 2018: filter by filter, or scales that normalisations undo would show as a rough landscape."""
     network = network_of(results["table1"][0].runs["guided"][0])
@@ -524,6 +537,7 @@ def test_directions_have_the_length_of_each_filter_and_leave_biases(results):
     assert all(not one[name].any() for name in weights.keys() - set(filters))
 
 
+@pytest.mark.slow
 def test_what_lies_below_the_weights_is_drawn_below(results):
     (result,) = results["table1"]
     places = (-1.0, 0.0, 1.0)
@@ -534,6 +548,7 @@ def test_what_lies_below_the_weights_is_drawn_below(results):
     assert "0.500 at its weights" in axes.get_title()
 
 
+@pytest.mark.slow
 def test_progress_and_settings_are_drawn_as_they_were_measured(results):
     (result,) = results["table1"]
     rows = [{"start": s, "steps": n, "dice": n / 10, "energy": 1 - n / 10} for s in ("one", "two") for n in (0, 5)]
@@ -546,6 +561,7 @@ def test_progress_and_settings_are_drawn_as_they_were_measured(results):
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["1 warp", "2 warps"]
 
 
+@pytest.mark.slow
 def test_many_labels_stand_in_rows(results):
     """No label twice and none left out, and no row so long that it cannot be read."""
     (result,) = results["table1"]
@@ -565,6 +581,7 @@ def test_many_labels_stand_in_rows(results):
     assert len(shown) == len(set(shown))
 
 
+@pytest.mark.slow
 def test_an_arm_has_one_colour_on_a_page(results):
     (result,) = results["table1"]
 
@@ -578,6 +595,7 @@ def test_an_arm_has_one_colour_on_a_page(results):
     assert len(set(drawn.values())) == len(drawn)
 
 
+@pytest.mark.slow
 def test_what_an_arm_gains_is_told_by_how_far_apart_pairs_were(results):
     """Six pairs are three thirds of two: their means have the mean of all, and rise where nothing moved."""
     (result,) = results["table1"]

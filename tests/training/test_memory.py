@@ -22,6 +22,7 @@ print(given_back, faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
 def test_what_is_freed_is_kept_and_used_again():
     """The system's own count of pages that it had to bring."""

@@ -88,6 +88,7 @@ def test_affine_maps_keep_their_limits_and_come_from_their_generator():
     assert torch.equal(RandomAffine()(grid, make_generator(3)).matrix, RandomAffine()(grid, make_generator(3)).matrix)
 
 
+@pytest.mark.slow
 def test_the_truth_follows_what_the_images_went_through():
     """Pulled through the truth that came along, the new moving image is the new fixed one's partner as before."""
     pair = next(iter(BrainPhantom(spacing=6.0, test_subjects=2).test))

@@ -66,6 +66,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_promises(tmp_path):
     network = run(recipe(), tmp_path / "run")
     left = {p.name for p in (tmp_path / "run").iterdir()}
@@ -113,6 +114,7 @@ run(recipe(deterministic=True), {out!r})
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bitwise_the_same(tmp_path):
     """SIGKILL in the eighth update, between two checkpoints; the resumed run ends as the uninterrupted one."""
     run(recipe(deterministic=True), tmp_path / "whole")
@@ -156,6 +158,7 @@ def test_every_pair_is_augmented_by_a_generator_of_its_own():
     assert [name for name, _ in seen.drawn] == [draw(COHORT.train, 0, n).name for n in range(6)]
 
 
+@pytest.mark.slow
 def test_synthetic_pairs_are_the_same_after_a_pause(tmp_path):
     augment = Synthesis(translation=10.0)
     run(recipe(updates=4, augment=augment), tmp_path / "whole")
@@ -178,6 +181,7 @@ def test_what_is_told_of_a_synthetic_pair_is_learned():
     assert told(network, pair, 0.0)["tre"].item() < 0.5 * before
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     code = f"""
 import sys
@@ -391,6 +395,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "what"), [(9_000, "safetensors"), (60_000, "log|training.csv|run:")])
 def test_a_full_disk_ends_a_training_with_a_word(tmp_path, limit, what):
     """A real refusal by the system, of the checkpoint or of the growing logs; the old state stays whole."""

@@ -54,6 +54,7 @@ def test_weights_begin_equal_and_each_kind_adds_up_to_its_share():
     assert sum(weights(terms, ("diffusion", "bending"))) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 def test_weights_come_to_rest_at_one_over_the_loss_as_kendalls_do():
     """By plain descent on losses that nothing changes, each kind by itself; a single regulariser keeps its weight."""
     losses = [Constant(f"c{n}", value) for n, value in enumerate((0.1, 0.9, 0.5))]

@@ -117,6 +117,7 @@ def test_the_order_of_ants(case, ndim):
     torch.testing.assert_close(read_transforms([f"[{warp},0]", linear])(points), there)
 
 
+@pytest.mark.slow
 def test_ants_applies_the_same_list_alike(case):
     ants = pytest.importorskip("ants")
     folder, fixed, moving, transform = case(3)

@@ -79,6 +79,7 @@ def test_slides_have_landmarks_too(tmp_path):
     assert content["numbers"]["after"]["mm between matched points"] < 1e-3
 
 
+@pytest.mark.slow
 def test_clouds_without_partners_find_each_other(tmp_path):
     """Each lacks a tenth of the points, in another order: a regular motion much longer than the gaps between them."""
     whole = drawn(400, seed=1)
@@ -92,6 +93,7 @@ def test_clouds_without_partners_find_each_other(tmp_path):
     assert float((pushed - moved).norm(dim=1).mean()) < 0.1 * float((whole - moved).norm(dim=1).mean())
 
 
+@pytest.mark.slow
 def test_a_map_that_tears_is_not_believed(landmarks, tmp_path):
     """Clouds that have nothing in common, and one in another unit; the true partners are believed."""
     fixed, moving, points = landmarks
@@ -172,6 +174,7 @@ def off(path, points, motion):
     return float((itks(path, points.data[0] * torch.tensor([-1, -1, 1])) - there).norm(dim=1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 def test_images_make_their_own_clouds(scans, tmp_path, masked):
     folder, motion = scans
@@ -191,6 +194,7 @@ def test_images_make_their_own_clouds(scans, tmp_path, masked):
     assert moved.data.shape == points.data.shape
 
 
+@pytest.mark.slow
 def test_label_maps_are_matched_by_their_outlines(tmp_path, monkeypatch):
     """An ellipsoid with a kernel, larger and shifted."""
     monkeypatch.setattr(clouds, "OUTLINE", 150)
@@ -254,6 +258,7 @@ def named(path, points, names, title="label"):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["Label", "name", "n", "id", ""])
 def test_landmarks_of_one_name_belong_together(tmp_path, title):
     """In another order, and some without a partner; in a column without a title numbers are names."""
@@ -272,6 +277,7 @@ def test_landmarks_of_one_name_belong_together(tmp_path, title):
     assert len(read_points(tmp_path / "out" / "moving_in_fixed.csv").points.name) == 60
 
 
+@pytest.mark.slow
 def test_landmarks_of_slicer_belong_together_by_their_labels(tmp_path):
     points, names = drawn(20), [f"F-{n}" for n in range(20)]
     (tmp_path / "fixed.fcsv").write_text(
@@ -288,6 +294,7 @@ def test_landmarks_of_slicer_belong_together_by_their_labels(tmp_path):
     assert content["numbers"]["after"]["mm between matched points"] < 1e-3
 
 
+@pytest.mark.slow
 def test_points_that_one_file_does_not_name_belong_together_by_their_row(landmarks, tmp_path):
     _, moving, points = landmarks
     content = match_files(

@@ -42,12 +42,14 @@ def judged(pair: Pair, after, before=None):
     return verdict(Alignment(pair, before), Alignment(pair, after))
 
 
+@pytest.mark.slow
 def test_two_brains_that_lie_on_each_other_are_sound(brains):
     found = judged(brains, Affine.identity(3))
     assert found.passed
     assert found.score > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [(1, -1, -1), (-1, -1, 1), (-1, 1, -1)])
 def test_a_brain_turned_by_half_looks_failed(brains, turn):
     found = judged(brains, about_middle(brains.fixed, *turn))
@@ -56,6 +58,7 @@ def test_a_brain_turned_by_half_looks_failed(brains, turn):
     assert found.score < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smooth", [0.0, 4.0])
 def test_noise_looks_failed(brains, smooth):
     noise = torch.rand(brains.fixed.data.shape, generator=torch.Generator().manual_seed(1))
@@ -64,6 +67,7 @@ def test_noise_looks_failed(brains, smooth):
     assert not found.passed
 
 
+@pytest.mark.slow
 def test_noise_that_was_bent_into_likeness_still_looks_failed(shared):
     """A deformation can make anything alike: the linear part has to stand out by itself."""
     fixed = slices(shared, "r16slice.jpg", "r16slice.jpg").fixed
@@ -88,6 +92,7 @@ def test_a_slice_upside_down_looks_failed(shared):
     assert not judged(pair, about_middle(pair.fixed, -1, 1)).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_folding_and_leaving_and_harm_are_told(ndim, waves):
     shape = (48, 44, 40)[:ndim]
@@ -141,6 +146,7 @@ def test_where_the_images_never_meet_it_is_said(brains):
     assert found.numbers["share in view"] == 0
 
 
+@pytest.mark.slow
 def test_what_a_lesion_mask_hides_does_not_count(brains):
     """Noise where nobody looks changes nothing."""
     mask = torch.ones(1, 1, *brains.fixed.grid.shape, dtype=torch.bool)

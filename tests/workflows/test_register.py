@@ -75,6 +75,7 @@ def inner(array: np.ndarray, by: int = 3) -> np.ndarray:
     return array[by:-by, by:-by, by:-by]
 
 
+@pytest.mark.slow
 def test_what_is_written(world):
     left = "moved.nii.gz moved_labels.nii.gz fixed_to_moving.h5 moving_to_fixed.h5 run.json report.html"
     assert {p.name for p in (world / "out").iterdir()} == set(left.split())
@@ -153,6 +154,7 @@ def test_labels_are_moved_as_labels(world):
     assert set(np.unique(labels)) <= {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_centres_are_laid_on_each_other_when_asked(world, tmp_path):
     far = read_image(world / "moving.nii.gz")
     affine = far.grid.affine.clone()
@@ -200,6 +202,7 @@ def test_a_trained_network_does_not_see_how_the_array_is_stored(world):
     torch.testing.assert_close(one(points), two(points), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_trained_network_works_in_the_voxel_size_of_its_training(world):
     """Images of half the voxel size are aligned as their coarse versions are, not twice as little."""
     network = load_run(world / "run")[1].network
@@ -231,6 +234,7 @@ def test_a_folder_is_not_taken_for_a_network(tmp_path):
         Trained(str(tmp_path))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_network_is_refined_step_by_step(world, tmp_path):
     """What follows the network makes the moved image more like the fixed one, and keeps its answer's form."""
     network = load_run(world / "run")[1]
@@ -296,6 +300,7 @@ def voxels(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
+@pytest.mark.slow
 def test_itk_makes_our_moved_image_of_a_classical_answer(scene, tmp_path):
     content = register_files(*sides(scene), QUICK, tmp_path)
     assert content["numbers"]["after"]["ncc"] > content["numbers"]["before"]["ncc"] + 0.05
@@ -309,6 +314,7 @@ def test_itk_makes_our_moved_image_of_a_classical_answer(scene, tmp_path):
     np.testing.assert_allclose(theirs[core], ours[core], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_all_that_may_be_given_and_wanted(scene, tmp_path):
     ndim = len(nib.load(scene / "fixed0.nii.gz").shape)
     points = tmp_path / "points.csv"
@@ -343,6 +349,7 @@ def rows(path: Path) -> list[list[str]]:
     return [line.split(",") for line in path.read_text().splitlines()[1:]]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(scene, tmp_path):
     for name in ("one", "two"):
         register_files(*sides(scene), QUICK, tmp_path / name)
@@ -352,6 +359,7 @@ def test_the_same_seed_gives_the_same_bytes(scene, tmp_path):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_lesion_that_is_left_out_has_no_influence(scene, tmp_path):
     """Whatever the intensities there, the transform is the same to the bit; and it is another one with the lesion."""
     image = read_image(scene / "moving0.nii.gz")
@@ -381,6 +389,7 @@ def test_a_mask_and_a_lesion_that_cover_all_are_refused(scene, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_start_is_gone_on_with_and_rigid_stays_rigid(scene, tmp_path):
     rigid = replace(QUICK, deformable=None)
     register_files(*sides(scene), rigid, tmp_path / "rigid")
@@ -397,6 +406,7 @@ def test_a_start_is_gone_on_with_and_rigid_stays_rigid(scene, tmp_path):
         register_files(*sides(scene), rigid, tmp_path / "no", start=field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "ratio"), [(Displacement, 1), (BSpline, 3)])
 def test_every_kind_of_field_comes_home(scene, tmp_path, kind, ratio):
     deformable = replace(QUICK.deformable, kind=kind, draft=None, ratio=ratio)
@@ -480,6 +490,7 @@ class Plain:
         return Alignment(Pair(fixed, moving), Displacement.identity(fixed.grid, fixed.data), known, more)
 
 
+@pytest.mark.slow
 def test_a_plain_class_is_a_register_and_what_it_knows_is_written(scene, tmp_path):
     """Maps and further transforms lie in folders of their own, are told of, shown, and go when a later run has none."""
     content = register_files(*sides(scene), Plain(), tmp_path)

@@ -46,7 +46,7 @@ def pullback(
         bool, typer.Option("--version", help="Tell the version, and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Read the options that stand before a command."""
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
@@ -62,8 +62,11 @@ for group, commands in GROUPS.items():
 
 
 def main() -> None:
-    """The entry point: what a person can mend is one line on stderr and exit code 1; 130 after Ctrl-C and wherever a
-    training was asked to stop, 143 after SIGTERM else; nothing is half-written after any."""
+    """Run the command line.
+
+    The exit code is 1 after an error that a person can mend, told in one line on stderr; 130 after Ctrl-C and wherever
+    a training was asked to stop; and 143 after SIGTERM elsewhere. None of them leaves a half-written file.
+    """
     from pullback.errors import InputError, Interrupted
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

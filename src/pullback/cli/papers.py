@@ -37,7 +37,7 @@ def study(
     tables: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TABLE...]",
+            metavar="TABLE",
             help="Tables to make, as table1, table1/brains or table1/brains/voxelmorph; default all.",
         ),
     ] = None,
@@ -72,7 +72,7 @@ def study(
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Method whose page to show; default a table of all.")
+        str | None, typer.Argument(metavar="NAME", help="Method whose page to show; default a table of all.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -84,7 +84,8 @@ def methods(
     if name is None:
         rows = overview()
         if not as_json:
-            terminal(as_json).print(layout(rows))
+            console = terminal(as_json)
+            console.print(layout(rows, console.width))
         say(as_json, [asdict(row) for row in rows], "`pullback methods NAME` shows the page of one")
         return
     shown = page(name)

@@ -75,7 +75,9 @@ def train(
     ] = None,
     on: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Data set; default folder with --data, else the built-in phantom."),
+        typer.Option(
+            metavar="NAME", help="Data set; default folder if --data is given, else phantom, or the method's first."
+        ),
     ] = None,
     data: Data = None,
     setting: Change = None,

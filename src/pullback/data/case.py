@@ -58,6 +58,7 @@ class FileCase:
 
     Intensities are `preprocessed`. `shape`, counted along these axes, lays the middle of each image over the others'.
     `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs.
+    With `as_stored` axes stay as stored, and intensities are those of the file.
     """
 
     name: str
@@ -67,6 +68,7 @@ class FileCase:
     shape: tuple[int, ...] | None = None
     subject: str = ""
     about: tuple[tuple[str, float | str], ...] = ()
+    as_stored: bool = False
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -78,6 +80,9 @@ class FileCase:
 
     def _read(self) -> Subject:
         stored = read_image(self.image, self.mask)
+        if self.as_stored:
+            labels = None if self.labels is None else read_labels(self.labels, on=stored.grid)
+            return Subject(stored, labels, about=dict(self.about), name=self.name)
         image = preprocessed(canonical(stored))
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is not None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within, subject_of, with_atlas
-from pullback.data.pattern import SUBJECT, Pattern, Values, by_number, read_people, said, some
+from pullback.data.pattern import SUBJECT, CardValues, Pattern, by_number, read_people, said, some
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.numerics.random import drawn_number
@@ -84,10 +84,10 @@ class PairFolder:
         place, people = pattern.cards.index(SUBJECT), read_people(self._folder / "participants.tsv")
         subjects = [values[place] for values in images]
 
-        def order(values: Values) -> tuple[str, list[list[str | int]]]:
+        def order(values: CardValues) -> tuple[str, list[list[str | int]]]:
             return values[place], [by_number(value) for value in values]
 
-        def case(values: Values) -> FileCase:
+        def case(values: CardValues) -> FileCase:
             files = {kind: found.get(values) for kind, found in others.items()}
             whose, known = values[place], dict(zip(pattern.cards, values, strict=True))
             del known[SUBJECT]
@@ -118,7 +118,7 @@ class PairFolder:
             )
         return Path(self.root)
 
-    def _check_endings(self, images: Mapping[Values, Path]) -> None:
+    def _check_endings(self, images: Mapping[CardValues, Path]) -> None:
         """Refuse a pattern of images that also matches labels or masks."""
         other = {name: path for name, path in images.items() if NO_IMAGES.search(path.name)}
         if 0 < len(other) < len(images):
@@ -129,7 +129,7 @@ class PairFolder:
                 f"takes it, as it takes {image}: {narrow if '_' in image else 'put one kind into a folder of its own'}"
             )
 
-    def _others(self, kind: str, pattern: str | None, images: dict[Values, Path]) -> dict[Values, Path]:
+    def _others(self, kind: str, pattern: str | None, images: dict[CardValues, Path]) -> dict[CardValues, Path]:
         """Find the labels or masks of images, none of which may be an image too."""
         if not pattern:
             return {}

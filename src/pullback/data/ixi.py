@@ -53,11 +53,11 @@ class PickledCase:
 
 @dataclass(frozen=True)
 class PreparedIXI:
-    """A folder with `Train`, `Val` and `Test`, of one `.pkl` per subject, and `atlas.pkl`, the moving image of every
-    pair.
+    """A folder of the IXI images that move in pairs with one atlas: `Train`, `Val` and `Test`, and `atlas.pkl`.
 
-    Skull-stripped T1 of 160×192×224 voxels of 1 mm, aligned by affine maps, with FreeSurfer's labels
-    (Chen et al. 2022, TransMorph); 403, 58 and 115 subjects. The pickles are read as data (`read_arrays`).
+    Each subject is one `.pkl`; the atlas is the moving image of every pair. Skull-stripped T1 of 160×192×224 voxels of
+    1 mm, aligned by affine maps, with FreeSurfer's labels (Chen et al. 2022, TransMorph); 403, 58 and 115 subjects. The
+    pickles are read as data (`read_arrays`).
 
     Attributes:
         root: the folder, or "" until one is given.

@@ -86,8 +86,7 @@ class LungCase:
 
 @dataclass(frozen=True)
 class LungKeypoints:
-    """A dataset of keypoints of the lungs of nine patients, by folds: one is for test, the next for validation, the
-    others for training.
+    """A dataset of keypoints of nine patients' lungs, by folds: one for test, the next for validation, the rest learn.
 
     Attributes:
         root: the folder, or "" until one is given.

@@ -12,7 +12,7 @@ from pullback.records.csv_records import as_number
 
 SUBJECT = "subject"
 CARD = re.compile(r"\{([A-Za-z_]\w*)\}|\*")
-Values = tuple[str, ...]
+CardValues = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Pattern:
         named = tuple(dict.fromkeys(match[1] for match in CARD.finditer(self.text) if match[1]))
         return named or ((SUBJECT,) if "*" in self.text else ())
 
-    def files(self, root: Path, cards: tuple[str, ...] | None = None) -> dict[Values, Path]:
+    def files(self, root: Path, cards: tuple[str, ...] | None = None) -> dict[CardValues, Path]:
         """Return the files that match, by the values of the wild cards in the order of `cards`, its own by default.
 
         Raises:
@@ -57,7 +57,7 @@ class Pattern:
                 f"{self.text!r}: the wild cards of the images are {', '.join(cards or ())}; the same are expected, "
                 f"not {', '.join(self.cards)}"
             )
-        found: dict[Values, Path] = {}
+        found: dict[CardValues, Path] = {}
         text = str(PurePosixPath(self.text))
         expression = self._expression(text)
         anything = re.sub(r"\*+", "*", "*".join(glob.escape(part) for part in CARD.split(text)[::2]))
@@ -91,7 +91,7 @@ class Pattern:
         return re.compile("".join(parts))
 
 
-def said(values: Values) -> str:
+def said(values: CardValues) -> str:
     """Return the values of wild cards as the name of a case."""
     return "/".join(values)
 
@@ -108,8 +108,7 @@ def some(names: Iterable[str]) -> str:
 
 
 def read_people(path: Path) -> Mapping[str, tuple[tuple[str, float | str], ...]]:
-    """Read what BIDS' `participants.tsv` says of each subject, by the name without `sub-`; nothing where there is no
-    file.
+    """Read what BIDS' `participants.tsv` says of each subject, by the name without `sub-`; {} where there is no file.
 
     Numbers are numbers, and values of `n/a` are left out.
 

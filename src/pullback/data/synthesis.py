@@ -45,8 +45,7 @@ class ContrastChange:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A generator of synthetic pairs: at y, the moving image has an intensity of the fixed image at ψ(y), with ψ
-    random.
+    """A generator of synthetic pairs: at y, the moving image shows the fixed image at ψ(y), for a random ψ.
 
     ψ is a rotation about the image's centre and a translation, then a thin-plate spline through the random
     displacements of a lattice of control points over the image. Lengths of displacements and of the translation are
@@ -100,8 +99,7 @@ class Synthesis:
 
     @torch.no_grad()
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """Return a pair of the fixed image, its intensities scaled to 0 … 1, and a synthetic moving image on the same
-        grid.
+        """Return a pair of the fixed image, scaled to 0 … 1, and a synthetic moving image on the same grid.
 
         The given moving image is not used. Labels, mask and points follow; `truth` is the inverse of ψ, computed where
         it is asked for.
@@ -139,8 +137,7 @@ class Synthesis:
         return ContrastChange(self.gamma**power, self.brightness * shift)
 
     def _bent(self, grid: Grid, controls: Tensor) -> Displacement:
-        """Return the spline of displacements `(controls^d, d)` in mm, within the limits, and continued beyond the
-        grid."""
+        """Return the spline of displacements `(controls^d, d)` in mm, within the limits, continued beyond the grid."""
         field = thin_plate(controls, self.controls, grid, self.fineness).displacement(grid)
         mm = grid.to_mm(field)
         longest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
@@ -205,7 +202,7 @@ def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpl
     nodes = grid.between_ends(((controls - 1) * fineness + 1,) * d)
     coefficients = _plate(controls, fineness, d, values.device).to(values) @ values
     steps = coefficients @ torch.linalg.inv(nodes.affine[:-1, :-1]).mT.to(values)
-    return BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes)
+    return BSpline(steps.mT.reshape(1, d, *nodes.shape), nodes)  # (nodes, d) to (1, d, …)
 
 
 def _vectors(count: int, ndim: int, longest: float, generator: torch.Generator) -> Tensor:
@@ -216,24 +213,22 @@ def _vectors(count: int, ndim: int, longest: float, generator: torch.Generator) 
 
 @lru_cache(maxsize=2)
 def _plate(controls: int, fineness: int, ndim: int, device: torch.device) -> Tensor:
-    """Return the matrix from values at a lattice of control points to the B-spline coefficients of their thin-plate
-    spline.
+    """Return the matrix from values on a lattice to the B-spline coefficients of their thin-plate spline.
 
     It is `(((controls - 1) * fineness + 1)^ndim, controls^ndim)` float32; 50 MB for the defaults.
     """
     at = torch.arange((controls - 1) * fineness + 1, dtype=torch.float64)
     lattice, nodes = (torch.cartesian_prod(*[axis] * ndim) for axis in (at[::fineness], at))
     values = spline(lattice, torch.eye(len(lattice), dtype=torch.float64))(nodes).mT
-    values = values.reshape(1, len(lattice), *[len(at)] * ndim)
+    values = values.reshape(1, len(lattice), *[len(at)] * ndim)  # (1, controls^d, …), a spline per control
     to_coefficients = torch.linalg.inv(spline_weights(at, len(at)))
     for axis in range(ndim):
         values = apply_along(to_coefficients, values, axis)
-    return values.flatten(2)[0].mT.float().contiguous().to(device)
+    return values.flatten(2)[0].mT.float().contiguous().to(device)  # (nodes, controls^d)
 
 
 def _steepest(field: Tensor, grid: Grid) -> Tensor:
-    """Return the largest difference of displacements per mm between two points, for a field `(1, d, *grid.shape)` in
-    mm.
+    """Return the largest difference of displacements per mm between two points, of `(1, d, *grid.shape)` in mm.
 
     It is a bound: where voxels are linear between their corners, each derivative is a mean over a voxel's edges.
     """

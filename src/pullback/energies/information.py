@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullback.alignment import Alignment
-from pullback.energies.energy import Energy
+from pullback.energies.capped import Capped
 from pullback.energies.similarity import intensity_range
 from pullback.errors import InputError
 from pullback.space import Image
@@ -17,14 +17,17 @@ SPLINES = [[1 / 6, -1 / 2, 1 / 2, -1 / 6], [2 / 3, 0, -1, 1 / 2], [1 / 6, 1 / 2,
 
 
 @dataclass(frozen=True)
-class MI(Energy):
+class MI(Capped):
     """Minus the mutual information of both images over the masks, in nats: from −log(bins) up to 0, nothing shared.
 
     Mattes et al. 2003, after Viola & Wells 1997 and Thévenaz & Unser 2000. The range of each image within its own
     mask is cut into `bins` of one width. A fixed voxel falls into one of them; a moved one is spread over four by a
     cubic B-spline, its Parzen window. The bins are those of the moving image itself, so that they stay while the
     transform changes; what lies beyond counts at their end. The value does not see affine intensity, nor its sign.
-    Identical images stay above −log(bins), for windows blur. Only the moved image receives a gradient.
+    Only the moved image receives a gradient.
+
+    Windows blur, so identical images stay above −log(bins), and images of more contrast would lie lower. But by the
+    data-processing inequality none tells more of the fixed image than it tells itself: information is `Capped` there.
     """
 
     bins: int = 32
@@ -32,17 +35,21 @@ class MI(Energy):
     def __post_init__(self) -> None:
         _check(self, self.bins)
 
-    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        fixed, moved, joint = _entropies(alignment, self.bins)
-        return {"mi": -(fixed + moved - joint).mean().to(alignment.moved.data.dtype)}
+    def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
+        one, other, joint = _entropies(_joint_histogram(fixed, moved, moving, mask, self.bins))
+        return one + other - joint
+
+    def by(self, likeness: Tensor) -> dict[str, Tensor]:
+        return {"mi": -likeness}
 
 
 @dataclass(frozen=True)
-class NMI(Energy):
+class NMI(Capped):
     """2 − (H(F) + H(M)) / H(F, M), the entropies of the histogram of `MI`: from 0 to 1, nothing shared.
 
     Studholme et al. 1999: depends less than `MI` on how much of both images overlaps. Identical images would give 0
-    but for the Parzen window, whose own entropy (about 0.87 nats) is part of H(F, M): with 32 bins about 0.2 is left.
+    but for the Parzen window, whose own entropy (about 0.87 nats) is part of H(F, M): with 32 bins about 0.2 is left,
+    and as in `MI` nothing gives less.
     """
 
     bins: int = 32
@@ -50,10 +57,12 @@ class NMI(Energy):
     def __post_init__(self) -> None:
         _check(self, self.bins)
 
-    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        fixed, moved, joint = _entropies(alignment, self.bins)
-        shared = (fixed + moved - joint) / joint.clamp(min=torch.finfo(joint.dtype).tiny)
-        return {"nmi": 1 - shared.mean().to(alignment.moved.data.dtype)}
+    def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
+        one, other, joint = _entropies(_joint_histogram(fixed, moved, moving, mask, self.bins))
+        return (one + other - joint) / joint.clamp(min=torch.finfo(joint.dtype).tiny)
+
+    def by(self, likeness: Tensor) -> dict[str, Tensor]:
+        return {"nmi": 1 - likeness}
 
 
 def joint_histogram(alignment: Alignment, bins: int) -> Tensor:
@@ -61,20 +70,23 @@ def joint_histogram(alignment: Alignment, bins: int) -> Tensor:
 
     Rows are the fixed image's bins, columns the moving one's, whose window reaches one bin beyond either end.
     """
-    fixed, moving = alignment.pair.fixed, alignment.pair.moving
+    pair = alignment.pair
+    return _joint_histogram(pair.fixed, alignment.moved.data, pair.moving, alignment.mask, bins)
+
+
+def _joint_histogram(fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None, bins: int) -> Tensor:
     rows = _scaled(fixed.data, fixed, bins).clamp_(max=bins - 1).long()
-    columns = _scaled(alignment.moved.data, moving, bins - 1)
-    return _Histogram.apply(*torch.broadcast_tensors(rows, columns), alignment.mask, bins)
+    columns = _scaled(moved, moving, bins - 1)
+    return _Histogram.apply(*torch.broadcast_tensors(rows, columns), mask, bins)
 
 
-def _check(energy: Energy, bins: int) -> None:
+def _check(energy: Capped, bins: int) -> None:
     if bins < 4:
         raise InputError(f"{type(energy).__name__}: 4 bins at least, got {bins}; 32 are common")
 
 
-def _entropies(alignment: Alignment, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the fixed image, the moved one and both, in nats, `(B, C)` each."""
-    joint = joint_histogram(alignment, bins)
+def _entropies(joint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the fixed image, the moved one and both, in nats, `(B, C)` each, by their histogram."""
     joint = joint / joint.sum((2, 3), keepdim=True).clamp(min=1)
     return _entropy(joint.sum(3)), _entropy(joint.sum(2)), _entropy(joint.flatten(2))
 

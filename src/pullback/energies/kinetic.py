@@ -24,6 +24,6 @@ class Kinetic(Regularity):
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         fixed = alignment.pair.fixed
         velocities, grid = alignment.transform.motion_on(fixed.grid)
-        v = velocities.flatten(0, 1).to(fixed.data.device)
+        v = velocities.flatten(0, 1).to(fixed.data.device)  # (T·B, d, …)
         momentum = self.kernel.sharpen(v, grid.spacing.tolist())
         return {"kinetic": (v * momentum).sum(1).mean() / 2}

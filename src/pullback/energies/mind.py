@@ -78,8 +78,7 @@ class _Ready(Energy):
 def mind(
     values: Tensor, radius: int = 1, dilation: int = 2, mask: Tensor | None = None, context: bool = True
 ) -> Tensor:
-    """Return the self-similarity descriptors of `(B, C, *spatial)` images: `(B, 12 C, *spatial)` in 3-D, `(B, 4 C, …)`
-    in 2-D.
+    """Return descriptors of self-similarity: `(B, 12 C, *spatial)` of `(B, C, *spatial)` in 3-D, `(B, 4 C, …)` in 2-D.
 
     The neighbours of a voxel lie `dilation` voxels away along the axes. Each two of them that are not opposite to each
     other (12 in 3-D, 4 in 2-D) have a distance D: the mean squared difference of the patches about them, of edge length
@@ -94,16 +93,30 @@ def mind(
     batch, channels = max(values.shape[0], 1 if mask is None else mask.shape[0]), values.shape[1]
     values = values.expand(batch, *values.shape[1:])
     reach = [radius + dilation] * (2 * (values.ndim - 2))
-    padded = F.pad(values.flatten(0, 1)[:, None], reach, "replicate")
+    padded = F.pad(values.flatten(0, 1)[:, None], reach, "replicate")  # (B·C, 1, …)
     inside = None
     if mask is not None:
         each = mask if mask.shape[0] == 1 else mask.repeat_interleave(channels, 0)
         inside = F.pad(each.to(values.dtype), reach, "replicate")
+    # (B·C, K, …) to (B, C·K, …)
     return _Mind.apply(padded, radius, dilation, inside, context).reshape(batch, -1, *values.shape[2:])
 
 
 class _Mind(torch.autograd.Function):
-    """Keeps the image, the descriptor and one volume besides; distances are made anew on the way back."""
+    """The descriptor of padded images; its backward keeps the images, the descriptor and one volume besides.
+
+    The distances are computed anew in the backward pass.
+
+    1. D = Σ δ² / n over the n voxels of a patch that are compared, δ the difference of its two ends. q = D − min D
+       over the channels, s the mean q of the K channels that are known, or the floor, and e = exp(−q / s).
+    2. For a gradient g by e, that by q is −ge / s with s fixed, and that by s is Σ geq / s², which is 0 where s is the
+       floor. q / s is −log e.
+    3. As s is a mean, each q receives 1 / K of the gradient by s too.
+    4. As min D is taken off each q, it receives minus the sum of 2 and 3 over the channels. The channels that have the
+       least, e = 1, share it equally.
+    5. δ receives 2δ times the sum, over the patches that hold it, of the gradient by D / n. It is added to the one end
+       and taken off the other.
+    """
 
     @staticmethod
     def forward(ctx, padded, radius, dilation, inside, context):
@@ -135,27 +148,27 @@ class _Mind(torch.autograd.Function):
         padded, inside, out, spread, floor = ctx.saved_tensors
         radius, dilation, context = ctx.reach
         through_spread, through_least, known, alike = (torch.zeros_like(spread) for _ in range(4))
-        for g, e in zip(upstream.split(1, 1), out.split(1, 1), strict=True):  # e = exp(−q / s): q / s is −log e
+        for g, e in zip(upstream.split(1, 1), out.split(1, 1), strict=True):
             slope = g * e
             through_least.add_(slope)
             through_spread.sub_(slope.mul_(e.clamp(min=1e-30).log_()))
             known.add_(e > 0)
             alike.add_(e == 1)
-        through_spread.mul_(spread > floor)
-        through_least.sub_(through_spread).div_(alike.clamp_(min=1)).div_(spread)
-        through_spread.div_(known.clamp_(min=1)).div_(spread)
+        through_spread.mul_(spread > floor)  # 2
+        through_least.sub_(through_spread).div_(alike.clamp_(min=1)).div_(spread)  # 4
+        through_spread.div_(known.clamp_(min=1)).div_(spread)  # 3
         gradient = torch.zeros_like(padded)
         for pair in _pairs(list(out.shape[2:]), radius, dilation, context):
             difference, weight, count = _compared(padded, inside, pair, radius)
             slope = torch.zeros_like(difference)
             for channel, where in pair.channels:
                 g, e = (t[:, channel : channel + 1] for t in (upstream, out))
-                slope[where].sub_((g * e).div_(spread))
+                slope[where].sub_((g * e).div_(spread))  # 2
                 slope[where].addcmul_(through_spread, (e > 0).to(e.dtype))
                 slope[where].addcmul_(through_least, (e == 1).to(e.dtype))
             if count is not None:
                 slope = slope.div_(count.clamp_(min=1))
-            pull = box_sum(slope, 2 * radius + 1).mul_(difference).mul_(2)
+            pull = box_sum(slope, 2 * radius + 1).mul_(difference).mul_(2)  # 5
             pull = pull if weight is None else pull.mul_(weight)
             gradient[pair.one].add_(pull)
             gradient[pair.other].sub_(pull)
@@ -163,8 +176,7 @@ class _Mind(torch.autograd.Function):
 
 
 def _spread(distances: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the mean over channels, `(B, 1, *spatial)`, and the least it may be, `(B, 1, 1, …)`; 1 where all are
-    alike."""
+    """Return the mean over channels, `(B, 1, *spatial)`, 1 where all are alike, and its lower bound, `(B, 1, 1, …)`."""
     axes = tuple(range(2, distances.ndim))
     if inside is None:
         spread = distances.mean(1, keepdim=True)
@@ -214,10 +226,10 @@ def _pairs(shape: list[int], radius: int, dilation: int, context: bool) -> Itera
         yield _TwoPatches(one, other, ((2 * number, first), (2 * number + 1, second)))
 
 
-Steps = Iterator[tuple[list[int], tuple[list[int], list[int]]]]  # each with the two (y − x) / dilation that it serves
+_Steps = Iterator[tuple[list[int], tuple[list[int], list[int]]]]  # each with the two (y − x) / dilation that it serves
 
 
-def _context(d: int) -> Steps:
+def _context(d: int) -> _Steps:
     """Yield the steps of MIND-SSC: for axes a < b and a sign t, from e_a to t e_b.
 
     About a voxel x it leads between two of its neighbours; about another voxel it leads from −t e_b to −e_a.
@@ -230,7 +242,7 @@ def _context(d: int) -> Steps:
                 yield step, (one, _unit(d, b, -t))
 
 
-def _own(d: int) -> Steps:
+def _own(d: int) -> _Steps:
     """Yield the steps of MIND: for an axis a, from x to x + e_a, which for that neighbour leads from −e_a to itself."""
     for a in range(d):
         yield _unit(d, a, 1), ([0] * d, _unit(d, a, -1))
@@ -247,8 +259,7 @@ def _region(corner: list[int], size: list[int]) -> Region:
 def _compared(
     padded: Tensor, inside: Tensor | None, pair: _TwoPatches, radius: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the difference of both ends voxel by voxel, and with a mask the voxels within it at both, and their count
-    per patch."""
+    """Return the difference of both ends; with a mask also the voxels within it at both, and their count per patch."""
     difference = padded[pair.one] - padded[pair.other]
     if inside is None:
         return difference, None, None

@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.alignment import Alignment
-from pullback.energies.energy import Energy
-from pullback.energies.similarity import masked_mean
+from pullback.energies.capped import Capped
 from pullback.errors import InputError
 from pullback.space import Image
 
 
 @dataclass(frozen=True)
-class NGF(Energy):
+class NGF(Capped):
     """1 − the mean over voxels of ⟨n(F), n(M)⟩², where n(I) = ∇I / √(|∇I|² + ε²).
 
     Haber & Modersitzki 2006. Slopes are central differences, per mm, along the axes of the fixed grid, taken to be at
     right angles. ε is `epsilon` (their noise level η) times the mean |∇I| of each image on its own grid within its
     own mask: much weaker edges have no voice. The value does not see affine intensity, nor its sign. Where either
-    image is flat it is 1: identical images leave 1 − the mean of |n|⁴. A voxel counts where it and its neighbours
-    along the axes lie within the masks. Only the moved image receives a gradient.
+    image is flat it is 1. A voxel counts where it and its neighbours along the axes lie within the masks. Only the
+    moved image receives a gradient.
+
+    Identical images leave 1 − the mean of |n|⁴, for ε is under both norms; steeper moved edges would leave less, and so
+    the mean is `Capped` there.
 
     Raises:
         InputError: an epsilon that is not above 0.
@@ -33,11 +34,12 @@ class NGF(Energy):
         if self.epsilon <= 0:
             raise InputError(f"NGF: epsilon is a positive share of the mean slope, got {self.epsilon}; try 0.3")
 
-    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        fixed, moving = alignment.pair.fixed, alignment.pair.moving
+    def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
         edges = [_edge(image, self.epsilon) for image in (fixed, moving)]
-        steps = fixed.grid.spacing.tolist()
-        return {"ngf": 1 - _NGF.apply(fixed.data, alignment.moved.data, edges, steps, _deep(alignment.mask))}
+        return _NGF.apply(fixed.data, moved, edges, fixed.grid.spacing.tolist(), _deep(mask))
+
+    def by(self, likeness: Tensor) -> dict[str, Tensor]:
+        return {"ngf": 1 - likeness}
 
 
 def _edge(image: Image, epsilon: float) -> Tensor:
@@ -67,31 +69,42 @@ def _deep(mask: Tensor | None) -> Tensor | None:
 
 
 class _NGF(torch.autograd.Function):
-    """The mean ⟨n(F), n(M)⟩² and, made in the same sweep, its gradient: all that is kept."""
+    """The mean ⟨n(F), n(M)⟩² of each pair and channel, `(B, C)`, and in the same sweep its gradient: all that is kept.
+
+    With f = ∇F, m = ∇M, a = |f|² + ε², b = |m|² + ε² (each image's own), a voxel has s = ⟨f, m⟩² / ab, and
+
+    1. ∂s/∂m = 2 ⟨f, m⟩ / ab · f − 2 ⟨f, m⟩² / ab² · m = 2p (f − qm), with p = ⟨f, m⟩ / ab and q = ⟨f, m⟩ / b;
+    2. m = DM is linear, D `_slopes`: ∂s/∂M = Dᵀ ∂s/∂m, D's adjoint axis by axis;
+    3. of n voxels that are compared each counts 1/n, the others 0.
+    """
 
     @staticmethod
     def forward(ctx, fixed, moved, edges, steps, mask):
         f, m = _slopes(fixed, steps), _slopes(moved, steps)
-        along, f_norm, m_norm = _product(f, m), _product(f, f) + edges[0], _product(m, m) + edges[1]
-        part = along / f_norm / m_norm  # 2 part (∇F − along / m_norm ∇M) is the slope of the value by ∇M
-        alike = part * along
-        value = masked_mean(alike, mask)
+        along, a, b = _product(f, m), _product(f, f) + edges[0], _product(m, m) + edges[1]
+        q = along / b
+        p = q / a
+        axes = tuple(range(2, p.ndim))
+        share = 1 / p[0, 0].numel()
+        if mask is not None:
+            share = mask.to(p.dtype) / mask.sum(axes, keepdim=True).clamp(min=1)
+        value = (along * p * share).sum(axes)
         gradient = None
         if ctx.needs_input_grad[1]:
-            share = 2 / alike.numel() if mask is None else mask * (2 / mask.expand_as(alike).sum().clamp(min=1))
-            part, along = part.mul_(share), along.div_(m_norm)
-            gradient = torch.zeros_like(alike)
-            for axis, (a, b, step) in enumerate(zip(f, m, steps, strict=True)):
-                _add_adjoint(gradient, (a - along * b).mul_(part), 2 + axis, step)
-            gradient = gradient.sum_to_size(moved.shape)
+            p = p * (2 * share)
+            gradient = torch.zeros_like(p)
+            for axis, (f_along, m_along, step) in enumerate(zip(f, m, steps, strict=True), 2):
+                _add_adjoint(gradient, (f_along - q * m_along).mul_(p), axis, step)
         ctx.save_for_backward(gradient)
+        ctx.shape = moved.shape
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
         (gradient,) = ctx.saved_tensors
-        return None, upstream * gradient, None, None, None
+        each = upstream[(...,) + (None,) * (gradient.ndim - 2)]
+        return None, (each * gradient).sum_to_size(ctx.shape), None, None, None
 
 
 def _slopes(values: Tensor, steps: list[float]) -> list[Tensor]:

@@ -5,10 +5,10 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pullback.alignment import Alignment
 from pullback.energies.energy import Energy, Sum, Weighted, parts
+from pullback.numerics.autograd import value_with_gradient
 
 
 class Regularity(Energy):
@@ -28,7 +28,7 @@ class Diffusion(Regularity):
     displacement: bool = False
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        return {"diffusion": _Diffusion.apply(field_of(alignment, self.displacement))}
+        return {"diffusion": value_with_gradient(_roughness, field_of(alignment, self.displacement))}
 
 
 @dataclass(frozen=True)
@@ -70,28 +70,23 @@ def field_of(alignment: Alignment, displacement: bool = False) -> Tensor:
     return alignment.transform.field_on(fixed.grid, displacement).to(fixed.data.device)
 
 
-class _Diffusion(torch.autograd.Function):
-    """The value and, made beside it in the same sweep, the gradient: all that is kept."""
+def _roughness(wanted: tuple[bool], field: Tensor) -> tuple[Tensor, tuple[Tensor | None]]:
+    """Return the mean squared forward difference of `(B, d, *spatial)`, and its gradient where it is `wanted`.
 
-    @staticmethod
-    def forward(ctx, field):
-        value, gradient = field.new_zeros(()), torch.zeros_like(field) if ctx.needs_input_grad[0] else None
-        ndim = field.ndim - 2
-        for axis in range(2, field.ndim):
-            if field.shape[axis] < 2:
-                continue
-            step = field.diff(dim=axis)
-            value = value + step.square().mean() / ndim
-            if gradient is not None:
-                step.mul_(2 / (step.numel() * ndim))
-                n = field.shape[axis] - 1
-                gradient.narrow(axis, 1, n).add_(step)
-                gradient.narrow(axis, 0, n).sub_(step)
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream):
-        (gradient,) = ctx.saved_tensors
-        return upstream * gradient
+    1. E = Σₐ Σₓ δ² / dN over the axes a, with δ(x) = u(x + eₐ) − u(x) at N places.
+    2. ∂E/∂δ = 2δ / dN.
+    3. δ has a slope of 1 by u(x + eₐ) and of −1 by u(x): ∂E/∂δ is added to the one and taken off the other.
+    """
+    value, gradient = field.new_zeros(()), torch.zeros_like(field) if wanted[0] else None
+    ndim = field.ndim - 2
+    for axis in range(2, field.ndim):
+        if field.shape[axis] < 2:
+            continue
+        step = field.diff(dim=axis)
+        value = value + step.square().mean() / ndim  # 1
+        if gradient is not None:
+            step.mul_(2 / (step.numel() * ndim))  # 2
+            n = field.shape[axis] - 1
+            gradient.narrow(axis, 1, n).add_(step)  # 3
+            gradient.narrow(axis, 0, n).sub_(step)
+    return value, (gradient,)

@@ -21,15 +21,14 @@ class MSE(Energy):
 
 @dataclass(frozen=True)
 class NCC(Energy):
-    """1 − the squared correlation of intensities over each image and its masks."""
+    """The squared correlation of intensities over each image and its masks, taken off 1."""
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return {"ncc": 1 - ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).square().mean()}
 
 
 def ncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return the Pearson correlation per image and channel, `(B, C)`, of `(B, C, *spatial)`; 0 where an image is
-    constant."""
+    """Return the Pearson correlation of each image and channel, `(B, C)`; 0 where an image is constant."""
     weight = moved.new_ones(1, 1, *moved.shape[2:]) if mask is None else mask.to(moved.dtype)
     (i, i_norm), (j, j_norm) = (_centred(t, weight) for t in (fixed, moved))
     return (i * j).sum(tuple(range(2, moved.ndim))) / i_norm / j_norm

@@ -1,4 +1,4 @@
-"""What a module of a method says about itself, in its constant `METHOD`; and finding methods by name."""
+"""Descriptions of methods, in the constant `METHOD` of their modules, and finding methods by name."""
 
 import importlib
 import pkgutil
@@ -40,7 +40,7 @@ class Paper:
 
     @property
     def brief(self) -> str:
-        """Authors and year as a text cites them: "Xin et al. 2024"."""
+        """The authors and year as a text cites them: "Xin et al. 2024"."""
         names = [author.split(",")[0] for author in self.authors.split(" and ")]
         first = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
         return f"{first} {self.year}"

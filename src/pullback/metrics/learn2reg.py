@@ -42,7 +42,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class SDLogJ:
-    """The standard deviation of log(clip(det + 3, 1e-9, 1e9)), by central differences, without two voxels on each
+    """The standard deviation of log(clip(det + 3, 1e-9, 1e9)) by central differences, without two voxels on each
     side."""
 
     name: ClassVar[str] = "l2r sdlogj"
@@ -86,8 +86,7 @@ class HausdorffDistance:
 
 @dataclass(frozen=True)
 class LandmarkError:
-    """The mean distance of landmarks: the displacement by a cubic spline, distances in voxels times the moving
-    spacing."""
+    """The mean distance of landmarks, by a cubic spline of the displacement, in voxels × the moving spacing."""
 
     name: ClassVar[str] = "l2r tre mm"
     higher_is_better: ClassVar[bool] = False

@@ -27,8 +27,7 @@ class Metric(Protocol):
 
 
 def of_one(measure: Measure) -> Measure:
-    """Wrap the call of a metric to refuse a batch of several pairs with a ValueError: one number cannot describe them
-    all."""
+    """Wrap the call of a metric to refuse a batch of several pairs with a ValueError: no number describes them all."""
 
     @wraps(measure)
     def checked(self: Any, alignment: Alignment) -> dict[str, float]:

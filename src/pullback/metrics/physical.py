@@ -1,5 +1,4 @@
-"""Metrics in physical units: millimetres, plain log det, true foldings. `learn2reg` has the challenge's own
-definitions."""
+"""Metrics in physical units: millimetres, plain log det, true foldings. `learn2reg` has the challenge's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from pullback.metrics.metric import foreground, label_values, of_one, with_mean
 
 @dataclass(frozen=True)
 class Dice:
-    """The overlap 2|A∩B| / (|A|+|B|) of each label, and its mean over the pair's labels; a label that is lost counts as
-    0.
+    """The overlap 2|A∩B| / (|A|+|B|) of each label, and its mean over the pair's labels; of a lost label it is 0.
 
     Attributes:
         labels: those that count, of what the pair has; None takes all above background.
@@ -85,8 +83,7 @@ class HausdorffDistance:
 def hausdorff(
     fixed: torch.Tensor, moved: torch.Tensor, spacing: list[float], percents: Sequence[float]
 ) -> dict[float, dict[int, float]]:
-    """Return, by percentile, the surface distance of each label present in both `(1, 1, *spatial)`, in units of
-    `spacing`."""
+    """Return, by percentile, the surface distance of each label in both `(1, 1, *spatial)`, in units of `spacing`."""
     found: dict[float, dict[int, float]] = {percent: {} for percent in percents}
     a, b = fixed[0, 0].cpu().numpy(), moved[0, 0].cpu().numpy()
     for value in label_values(fixed):
@@ -123,8 +120,7 @@ class CentroidError:
 
 @dataclass(frozen=True)
 class Folding:
-    """The share of voxels in % whose Jacobian determinant is not positive: of the foreground, as OFG counts, and of
-    all."""
+    """The share of voxels, in %, with det ∇φ of 0 or less: of the foreground, as OFG counts, and of all."""
 
     name: ClassVar[str] = "folding %"
     higher_is_better: ClassVar[bool] = False

@@ -32,8 +32,7 @@ def convolve(layer: nn.Module, values: Tensor) -> Tensor:
 
 
 def channels_last(values: Tensor) -> Tensor:
-    """Return `(B, C, *spatial)` in the memory layout in which large convolutions are fastest on a CPU; elsewhere
-    unchanged.
+    """Return `(B, C, *spatial)` laid out in memory as large convolutions on a CPU are fastest; unchanged elsewhere.
 
     `convolve` answers in the same layout, and so do pooling, upsampling and batch normalisation. Instance normalisation
     does not; where it stands between convolutions the layout costs more than it saves.

@@ -61,5 +61,5 @@ class GraphFeatures(nn.Module):
 
 def standardised(values: Tensor) -> Tensor:
     """Standardise each channel of the last axis to mean 0 and variance 1 over all other axes."""
-    rows = values.reshape(-1, values.shape[-1])
+    rows = values.reshape(-1, values.shape[-1])  # (N·k, C), or (N, C)
     return nn.functional.batch_norm(rows, None, None, training=True).view_as(values)  # of this cloud alone

@@ -129,7 +129,6 @@ class EmbeddingHead(nn.Module):
 
 
 def in_cells(features: Tensor) -> Tensor:
-    """Return the means of features `(B, C, *spatial)` over `CELLS` cells along each axis, `(B, C·CELLSᵈ)`, for any
-    size."""
+    """Return means of features `(B, C, *spatial)` over `CELLS` cells along each axis, `(B, C·CELLSᵈ)`, for any size."""
     pool = F.adaptive_avg_pool2d if features.ndim == 4 else F.adaptive_avg_pool3d
     return pool(features, CELLS).flatten(1)

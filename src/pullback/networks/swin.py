@@ -77,8 +77,7 @@ class Swin(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """A block of attention within windows and an MLP of four times the width, each on normalised tokens and with a
-    residual.
+    """A block of attention within windows and an MLP of four times the width, with normalisation and residuals.
 
     Args:
         width: channels.
@@ -117,20 +116,21 @@ class SwinBlock(nn.Module):
         axes = tuple(range(1, len(shape) + 1))
         filled = torch.roll(_filled(tokens, window, 1), tuple(-s for s in shift), axes)
         parts = _windows(filled, window)  # (B, windows, tokens, width)
+        # three of (B, windows, heads, tokens, width / heads)
         query, key, value = self.look(parts).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         scores = self._nearness(window)
         apart = _apart(shape, filled.shape[1:-1], window, shift, tokens.device)
         if apart is not None:
             scores = scores + apart.to(scores)
         looked = F.scaled_dot_product_attention(query, key, value, scores.to(query.dtype))
-        out = self.gather(looked.transpose(2, 3).flatten(3))
+        out = self.gather(looked.transpose(2, 3).flatten(3))  # (B, windows, tokens, width)
         out = torch.roll(_joined(out, filled.shape[1:-1], window), shift, axes)
         return out[(slice(None), *(slice(n) for n in shape))]
 
     def _nearness(self, window: tuple[int, ...]) -> Tensor:
         """Return the bias of each pair of tokens in a window by their relative position: `(heads, tokens, tokens)`."""
         ranges = (torch.arange(n, device=self.position.device) for n in window)
-        where = torch.stack(torch.meshgrid(*ranges, indexing="ij")).flatten(1)
+        where = torch.stack(torch.meshgrid(*ranges, indexing="ij")).flatten(1)  # (d, tokens)
         apart = [at[:, None] - at[None, :] + w - 1 for at, w in zip(where, self.window, strict=True)]
         return self.position[(slice(None), *apart)]
 
@@ -153,8 +153,7 @@ class PatchMerging(nn.Module):
 
 
 def _filled(values: Tensor, multiple: int | Sequence[int], first: int) -> Tensor:
-    """Pad values with zeros at the end of each spatial axis, the first of which is `first`, to multiples of
-    `multiple`."""
+    """Pad values with zeros at the end of each spatial axis, from axis `first` on, to multiples of `multiple`."""
     ndim = values.ndim - 2
     sides = [multiple] * ndim if isinstance(multiple, int) else list(multiple)
     missing = [-n % side for n, side in zip(values.shape[first : first + ndim], sides, strict=True)]
@@ -170,8 +169,9 @@ def _windows(tokens: Tensor, window: Sequence[int]) -> Tensor:
     """Split tokens `(B, *spatial, C)` into windows, `(B, windows, tokens of one, C)`."""
     ndim = len(window)
     for axis, side in enumerate(window):
-        tokens = tokens.unflatten(1 + 2 * axis, (-1, side))
+        tokens = tokens.unflatten(1 + 2 * axis, (-1, side))  # in the end (B, n₁, w₁, n₂, w₂, …, C)
     counts, inside = range(1, 2 * ndim, 2), range(2, 2 * ndim + 1, 2)
+    # (B, n₁, n₂, …, w₁, w₂, …, C), then (B, n₁ n₂ …, w₁ w₂ …, C)
     return tokens.permute(0, *counts, *inside, 2 * ndim + 1).flatten(1 + ndim, 2 * ndim).flatten(1, ndim)
 
 
@@ -179,8 +179,9 @@ def _joined(parts: Tensor, shape: Sequence[int], window: Sequence[int]) -> Tenso
     """Join the windows of `_windows` to tokens `(B, *shape, C)`."""
     ndim = len(window)
     counts = [n // side for n, side in zip(shape, window, strict=True)]
-    parts = parts.unflatten(1, counts).unflatten(1 + ndim, tuple(window))
+    parts = parts.unflatten(1, counts).unflatten(1 + ndim, tuple(window))  # (B, n₁, n₂, …, w₁, w₂, …, C)
     order = [axis for n in range(ndim) for axis in (1 + n, 1 + ndim + n)]
+    # (B, n₁, w₁, n₂, w₂, …, C), then (B, n₁ w₁, n₂ w₂, …, C)
     return parts.permute(0, *order, 2 * ndim + 1).reshape(len(parts), *shape, parts.shape[-1])
 
 

@@ -14,8 +14,7 @@ def convolution(ndim: int, *args, **kwargs) -> nn.Conv2d | nn.Conv3d:
 
 
 class UNet(nn.Module):
-    """A U-Net of strided 3ᵈ convolutions down, convolutions and nearest upsampling with skips up, leaky ReLU 0.2 after
-    each.
+    """A U-Net: strided 3ᵈ convolutions down, convolutions and nearest upsampling with skips up, with leaky ReLU 0.2.
 
     Balakrishnan et al. 2018, fig. 3. With E encoder stages the decoder's first E convolutions run at
     1/2ᴱ … 1/2 of full size, each followed by upsampling and the skip of that size, except that the E-th is followed by

@@ -56,8 +56,10 @@ class Up(nn.Module):
         self.second = Convolved(ndim, after, after, finish)
 
     def forward(self, values: Tensor, skip: Tensor) -> Tensor:
-        """Return `(B, after, *2n)` from `(B, before, *n)` and the skip `(B, skip, *2n)`; n was filled up where a skip
-        has 2n − 1."""
+        """Return features `(B, after, *2n)` from those below, `(B, before, *n)`, and the skip, `(B, skip, *2n)`.
+
+        A skip may be of 2n − 1, where n was rounded up; so is the answer then.
+        """
         values = F.interpolate(values, scale_factor=2, mode=self.mode, align_corners=False)
         for axis, n in enumerate(skip.shape[2:], start=2):
             values = values.narrow(axis, 0, n)

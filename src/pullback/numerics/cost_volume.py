@@ -43,8 +43,7 @@ def box_mean(values: Tensor, window: int) -> Tensor:
 
 
 def pooled(values: Tensor, factor: int) -> Tensor:
-    """Return the means of blocks of `factor` voxels along each axis; an incomplete block at the end of an axis is
-    dropped."""
+    """Return the means of blocks of `factor` voxels along each axis, without an incomplete block at its end."""
     return (F.avg_pool2d if values.ndim == 4 else F.avg_pool3d)(values, factor)
 
 

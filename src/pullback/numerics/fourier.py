@@ -9,8 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shifts:
-    """The whole shifts at which two arrays overlap enough, and the zero padding that keeps them from wrapping onto
-    others.
+    """The whole shifts at which two arrays overlap enough, and the padding that keeps them from wrapping onto others.
 
     At shift χ, voxel x of `a` lies on voxel x + χ of `b`. Arrays of n and m voxels that overlap by at least o need
     n + m − o voxels: then only shifts with less overlap wrap onto each other.

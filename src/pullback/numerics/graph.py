@@ -29,13 +29,13 @@ def neighbours(points: Tensor, k: int) -> Tensor:
     index = nearest(points, points, k + 1)[1]
     own = index == torch.arange(len(points), device=index.device)[:, None]
     own[:, -1] |= ~own.any(1)  # points that coincide may hide the point itself
-    return index[~own].view(len(points), k)
+    return index[~own].view(len(points), k)  # (N, k): of k + 1 each loses one
 
 
 def pairs(index: Tensor) -> Tensor:
     """Return the edges between neighbours `(N, k)` as pairs of points `(E, 2)`: each once, the lower first, sorted."""
     one = torch.arange(len(index), device=index.device)[:, None].expand_as(index)
-    both = torch.stack([torch.minimum(one, index), torch.maximum(one, index)], -1).view(-1, 2)
+    both = torch.stack([torch.minimum(one, index), torch.maximum(one, index)], -1).view(-1, 2)  # (N·k, 2)
     return both.unique(dim=0)
 
 
@@ -52,4 +52,5 @@ def laplacian(values: Tensor, index: Tensor) -> Tensor:
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """Gather the rows of values `(N, …)` at indices `(M, k)`: `(M, k, …)`; gradients add up in a fixed order."""
+    # (M·k, …), then (M, k, …)
     return values.index_select(0, index.reshape(-1)).view(*index.shape, *values.shape[1:])

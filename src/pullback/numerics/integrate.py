@@ -85,8 +85,8 @@ def invert(displacement: Tensor, tolerance: float = 1e-3, iterations: int = 100)
     residual grows. Voxels whose residual does not exceed `tolerance` voxels are done, and the others go on. Where `u`
     folds there is no inverse and the residual stays: measure it with `compose`.
     """
-    grid = voxels(tuple(displacement.shape[2:]), displacement).flatten(1)[None]
-    inverse = -displacement.flatten(2)
+    grid = voxels(tuple(displacement.shape[2:]), displacement).flatten(1)[None]  # (1, d, N)
+    inverse = -displacement.flatten(2)  # (B, d, N)
     relaxation, last = 1.0, float("inf")
     left = torch.arange(grid.shape[2], device=grid.device)
     for _ in range(iterations):

@@ -97,8 +97,7 @@ class Sobolev(Kernel):
 
 @lru_cache(maxsize=8)
 def _gains(kernel: Sobolev, shape: tuple[int, ...], edges: tuple[float, ...], sign: int) -> np.ndarray:
-    """Return the gain of each sine mode under K (`sign` −1) or K⁻¹ (1), float64; kept, for a flow needs it at each
-    step."""
+    """Return the gain of each sine mode under K (`sign` −1) or K⁻¹ (1), float64; cached, for flows ask at each step."""
     return (kernel.gamma + kernel.alpha * eigenvalues(shape, edges).numpy()) ** (sign * kernel.power)
 
 

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
-def checkpointed(step: Callable[..., Answer], *state: Tensor) -> Answer:
-    """Return `step(*state)`; for the gradient only `state` is kept, and the step is computed once more in the backward
-    pass.
+def checkpointed(step: Callable[..., T], *state: Tensor) -> T:
+    """Return `step(*state)`, of which only `state` is kept for the gradient.
 
-    The gradient is the same to the bit, and also reaches tensors that `step` holds itself. The step must be repeatable:
-    it draws no random numbers. Where no gradients are recorded, it is called directly.
+    The step is computed once more in the backward pass. The gradient is the same to the bit, and also reaches tensors
+    that `step` holds itself. The step must be repeatable: it draws no random numbers. Where no gradients are recorded,
+    it is called directly.
     """
     if not torch.is_grad_enabled():
         return step(*state)

@@ -67,12 +67,14 @@ def of_vector(vector: Tensor) -> Tensor:
     x, y, z = vector.unbind(1)
     zero = torch.zeros_like(x)
     rows = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1)
-    return torch.linalg.matrix_exp(rows.view(-1, 3, 3))
+    return torch.linalg.matrix_exp(rows.view(-1, 3, 3))  # (N, 3, 3)
 
 
 def of_euler(angles: Tensor) -> Tensor:
-    """Return rotations about the fixed axes x, y and z, one after the other, by angles `(N, 3)` in radians, or of
-    angles `(N, 1)` in 2-D."""
+    """Return rotations about the fixed axes x, y and z, one after the other, by angles `(N, 3)` in radians.
+
+    Angles `(N, 1)` give rotations in 2-D.
+    """
     if angles.shape[1] == 1:
         return planar(angles[:, 0])
     x, y, z = (of_vector(angles[:, n : n + 1] * torch.eye(3).to(angles)[n]) for n in range(3))
@@ -80,8 +82,10 @@ def of_euler(angles: Tensor) -> Tensor:
 
 
 def of_six(numbers: Tensor) -> Tensor:
-    """Return rotations `(N, 3, 3)` from six numbers `(N, 6)`: the first two columns less those of the identity, which
-    are made orthonormal one after the other (Zhou et al. 2019)."""
+    """Return rotations `(N, 3, 3)` from six numbers `(N, 6)` (Zhou et al. 2019).
+
+    They are the first two columns less those of the identity, which are made orthonormal one after the other.
+    """
     first = numbers[:, :3] + numbers.new_tensor([1, 0, 0])
     second = numbers[:, 3:] + numbers.new_tensor([0, 1, 0])
     x = F.normalize(first, dim=1)

@@ -41,7 +41,7 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
     if padding not in ("zeros", "border"):
         raise ValueError(f'sample: padding is "zeros" or "border", not {padding!r}')
     batch = max(values.shape[0], where.shape[0])
-    flat = where.expand(batch, *where.shape[1:]).flatten(2)
+    flat = where.expand(batch, *where.shape[1:]).flatten(2)  # (B, d, N)
     values = values.expand(batch, *values.shape[1:])
     if not flat.numel():
         return values.new_zeros(batch, values.shape[1], *where.shape[2:])
@@ -74,7 +74,7 @@ def scatter(values: Tensor, where: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class _Scatter(torch.autograd.Function):
-    """`scatter` with a backward by `sample`, of which only the inputs are kept.
+    """The adjoint of linear sampling, with a backward by `sample`; only the inputs are kept.
 
     1. With S(x) the matrix of linear interpolation at x, scatter(p, x) = S(x)ᵀ p.
     2. For a gradient g by the answer, ⟨g, S(x)ᵀ dp⟩ = ⟨S(x) g, dp⟩: the gradient by p is `sample(g, x)`.
@@ -85,7 +85,7 @@ class _Scatter(torch.autograd.Function):
     def forward(ctx, values, where, shape):
         ctx.save_for_backward(values, where)
         batch = max(len(values), len(where))
-        flat, at = values.flatten(2), where.flatten(2)
+        flat, at = values.flatten(2), where.flatten(2)  # (B, C, N) and (B, d, N)
         laid = values.new_zeros(batch, values.shape[1], math.prod(shape))
         base, shares = torch.zeros_like(at[:, 0], dtype=torch.long), []
         for axis, n in enumerate(shape):
@@ -117,16 +117,17 @@ def _linear(values: Tensor, where: Tensor, padding: str) -> Tensor:
     sizes = values.shape[2:]
     size = torch.tensor(sizes, dtype=where.dtype, device=where.device).flip(0)
     # grid_sample wants x first: the one place where the order of the axes turns round
-    unit = where.flip(1).mT * (2 / (size - 1).clamp(min=1)) - 1
+    unit = where.flip(1).mT * (2 / (size - 1).clamp(min=1)) - 1  # (B, N, d)
     # on the CPU it runs one thread per batch: a lone volume is cut into as many batches as there are threads; into no
     # more than four where the values want a gradient, of which each batch holds its own
     threads = min(torch.get_num_threads(), 4) if values.requires_grad else torch.get_num_threads()
     parts = math.gcd(threads, count) if batch == 1 and where.device.type == "cpu" else 1
     values = values.expand(batch * parts, *values.shape[1:])
+    # (B·parts, N / parts, 1, …, d)
     unit = unit.reshape(batch * parts, count // parts, *[1] * (ndim - 1), ndim).to(values.dtype)
     out = F.grid_sample(values, unit, mode="bilinear", padding_mode=padding, align_corners=True)
-    out = out.reshape(batch, parts, -1, count // parts)
-    out = out.transpose(1, 2).reshape(batch, -1, count)
+    out = out.reshape(batch, parts, -1, count // parts)  # (B, parts, C, N / parts)
+    out = out.transpose(1, 2).reshape(batch, -1, count)  # (B, C, N)
     thin = [axis for axis, n in enumerate(sizes) if n == 1]  # along which grid_sample tells no places apart
     if thin and padding == "zeros":
         out = out * (1 - where[:, thin].abs()).clamp(min=0).prod(1, keepdim=True).to(out)
@@ -146,7 +147,7 @@ def _gather(values: Tensor, index: Tensor) -> Tensor:
     flat = torch.zeros_like(index[:, 0])
     for axis, n in enumerate(values.shape[2:]):
         flat = flat * n + index[:, axis].clamp(0, n - 1)
-    return values.flatten(2).gather(2, flat[:, None].expand(-1, values.shape[1], -1))
+    return values.flatten(2).gather(2, flat[:, None].expand(-1, values.shape[1], -1))  # (B, C, N)
 
 
 def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
@@ -156,7 +157,7 @@ def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
     for axis, n in enumerate(values.shape[2:]):
         coefficients = apply_along(_spline_filter(n).to(values), coefficients, axis)
         taps.append(_four(at[:, axis], n, math.prod(values.shape[3 + axis :]), values.dtype))
-    coefficients = coefficients.flatten(2)
+    coefficients = coefficients.flatten(2)  # (B, C, voxels)
     out = values.new_zeros(*values.shape[:2], where.shape[2])
     for neighbour in itertools.product(*taps):
         steps, weights = zip(*neighbour, strict=True)
@@ -168,8 +169,7 @@ def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
 
 
 def _four(at: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Return the four neighbours along an axis of `n` voxels, mirrored at its ends: parts of a flat index, and
-    weights."""
+    """Return four neighbours along an axis of `n` voxels, mirrored at its ends: parts of a flat index, and weights."""
     base = torch.floor(at)
     t = (at - base).to(dtype)
     weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)

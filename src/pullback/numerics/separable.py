@@ -35,7 +35,6 @@ def spline_weights(where: Tensor, n: int) -> Tensor:
 
 
 def cubic_weights(where: Tensor, n: int) -> Tensor:
-    """Return the matrix `(m, n)` of cubic interpolation between `n` values at `where` `(m,)`, as in `sample` with
-    `"cubic"`."""
+    """Return the matrix `(m, n)` of cubic interpolation between `n` values at `where` `(m,)`, as `sample` does."""
     own = spline_weights(torch.arange(n, dtype=where.dtype), n)
     return torch.linalg.solve(own, spline_weights(where, n), left=False)

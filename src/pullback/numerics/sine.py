@@ -9,11 +9,10 @@ from torch import Tensor
 
 
 def sine_transform(inside: Tensor) -> Tensor:
-    """Return the orthonormal sine transform (DST-I) along the spatial axes of `(B, C, *spatial)`; it is its own
-    inverse.
+    """Return the orthonormal sine transform (DST-I) of `(B, C, *spatial)` along its spatial axes.
 
-    `inside` are the voxels within a border of zeros. It multiplies by matrices: at the sizes of medical images this is
-    some five times as fast on a CPU as FFTs of odd continuations.
+    It is its own inverse. `inside` are the voxels within a border of zeros. It multiplies by matrices: at the sizes of
+    medical images this is some five times as fast on a CPU as FFTs of odd continuations.
     """
     out, shape = inside, inside.shape
     for axis in range(2, inside.ndim):
@@ -21,6 +20,7 @@ def sine_transform(inside: Tensor) -> Tensor:
         if axis == inside.ndim - 1:
             out = out @ matrix
         else:
+            # (axes before, n, axes after), so that the matrix meets n
             out = (matrix @ out.reshape(math.prod(shape[:axis]), shape[axis], -1)).reshape(shape)
     return out
 
@@ -40,11 +40,10 @@ def eigenvalues(shape: Sequence[int], edges: Sequence[float] | None = None) -> T
 
 
 def by_mode(values: Tensor, gains: Tensor) -> Tensor:
-    """Multiply the sine modes of `(B, C, *spatial)` by gains `(*(n − 2))`; values on the border are ignored and become
-    0.
+    """Multiply the sine modes of `(B, C, *spatial)` by gains `(*(n − 2))`.
 
-    Symmetric: ⟨by_mode(a), b⟩ = ⟨a, by_mode(b)⟩. With the gains −1 / `eigenvalues` it solves Poisson's equation, Δu =
-    values.
+    Values on the border are ignored, and become 0. Symmetric: ⟨by_mode(a), b⟩ = ⟨a, by_mode(b)⟩. With the gains
+    −1 / `eigenvalues` it solves Poisson's equation, Δu = values.
 
     Raises:
         ValueError: fewer than three voxels along an axis, which leave none within the border.
@@ -58,7 +57,7 @@ def by_mode(values: Tensor, gains: Tensor) -> Tensor:
 
 
 def sine_weights(where: Tensor, n: int) -> Tensor:
-    """Return the matrix `(m, n)` of interpolation by sines between `n` values at `where` `(m,)`: 0 at both ends and
+    """Return the matrix `(m, n)` of interpolation by sines of `n` values at `where` `(m,)`: 0 at both ends and
     beyond."""
     k = torch.arange(1, n - 1, dtype=where.dtype)
     within = where.clamp(0, n - 1)

@@ -75,8 +75,7 @@ def spline(points: Tensor, values: Tensor, smoothing: float | Tensor = 0.0) -> S
 
 
 def _kernel(where: Tensor, points: Tensor) -> Tensor:
-    """Return the kernel `(M, N)` of the distances between `(M, d)` and `(N, d)`; its sign is such that smoothing adds
-    to it."""
+    """Return the kernel `(M, N)` of distances between `(M, d)` and `(N, d)`, with the sign that smoothing adds to."""
     r = torch.cdist(where, points, compute_mode="donot_use_mm_for_euclid_dist")
     return r * torch.xlogy(r, r) if points.shape[1] == 2 else -r
 

@@ -64,8 +64,7 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True)
 class _Images:
-    """A set of images, how pairs are made of it, the network's widths, the numbers of training, and how many pairs each
-    subject of validation and test makes."""
+    """A set of images with the numbers that its recipes share: synthesis, widths, training, and pairs per subject."""
 
     images: DataSet
     synthesis: Synthesis
@@ -108,7 +107,7 @@ def _supervision(design: str) -> Unsupervised | partial[UncertaintyWeighted]:
 
 
 def _metrics(design: str) -> tuple[Metric, ...]:
-    """Of all designs the same; what chooses stands first."""
+    """Return the metrics, the same for all designs, with the one that chooses checkpoints first."""
     chooses = Dice() if "D" in design.split("-")[1] else Correlation()
     return (chooses, *(metric for metric in METRICS if metric != chooses))
 

@@ -16,7 +16,15 @@ from types import MappingProxyType
 from typing import Any
 
 from pullback.example import Supervision
-from pullback.methods.points.augment import Affines, Chosen, FromLandmarks, NearTruth, RandomField, Rigid, Synthetic
+from pullback.methods.points.augment import (
+    Affines,
+    Chosen,
+    FromLandmarks,
+    NearTruth,
+    RandomField,
+    Rigid,
+    SyntheticClouds,
+)
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.networks import GraphFeatures
@@ -30,8 +38,8 @@ TRAINING = Training(updates=600, batch=4, lr=1e-3, schedule=Steps(), validate_ev
 WAYS: Mapping[str, tuple[str, Supervision, tuple[Any, ...]]] = MappingProxyType(
     {
         "landmarks": ("by landmarks", PointDistance(), (FromLandmarks(), Affines(), NearTruth())),
-        "rigid": ("by rigid maps that are known", PointDistance(), (Synthetic(Rigid()),)),
-        "field": ("by random fields that are known", PointDistance(), (Synthetic(RandomField()),)),
+        "rigid": ("by rigid maps that are known", PointDistance(), (SyntheticClouds(Rigid()),)),
+        "field": ("by random fields that are known", PointDistance(), (SyntheticClouds(RandomField()),)),
         "metric": ("by a metric of the clouds", ByMetric(), (Affines(),)),
     }
 )

@@ -1,4 +1,4 @@
-"""How a recipe is found among those that come with the package: by method, network and data."""
+"""Look-up of recipes among those that come with the package: by method, network and data."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ FOLDER = "folder"  # the data set that is any folder of images
 
 
 class Key(NamedTuple):
-    """What a recipe is of: a method, or a variant of one; the network that it trains; the data that it learns from."""
+    """The key of a recipe: a method, or a variant of one; the network that it trains; the data that it learns from."""
 
     method: str
     network: str
@@ -31,7 +31,7 @@ def of_method(known: Iterable[Key], name: str) -> list[Key]:
 def resolve(
     known: Iterable[Key], method: str, network: str | None = None, data: str | None = None, read: bool = False
 ) -> Key:
-    """Return the one key that is meant.
+    """Return the key of the recipe that fits, by the defaults where parts of it are not given.
 
     Args:
         known: all keys, of each method the default network and data first.
@@ -57,7 +57,7 @@ def resolve(
 
 
 def _missing(own: list[Key], network: str | None, data: str | None) -> str:
-    """What there is of a method instead."""
+    """Say which networks and data a method has instead."""
     networks, sets = ({key.network: None for key in own}, {key.data: None for key in own})
     wanted = " ".join(filter(None, (network and f"--network {network}", data and f"--on {data}")))
     if network is not None and network not in networks:

@@ -14,8 +14,7 @@ TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{16}(\.\w+){0,2}", re.DOTALL)
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write to a temporary name next to `path`, which becomes `path` when all went well, and is removed when it did
-    not.
+    """Write to a temporary name next to `path`, which becomes `path` when all went well, and else is removed.
 
     The umask decides who may read the file, whatever the permissions with which its writer makes files.
 

@@ -32,8 +32,7 @@ def manifest() -> dict[str, object]:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory that this process has held, in MB: on `device` where that is an accelerator, else
-    resident.
+    """Return the most memory that this process has held, in MB, on `device` or, for a CPU, resident.
 
     It counts since the start of the process, or where the system can tell, since `forget_peak_memory`.
     """

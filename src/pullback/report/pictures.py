@@ -45,11 +45,11 @@ class Plane:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows."""
+        """The numbers of columns and rows."""
         return self.grid.shape[self.right], self.grid.shape[self.up]
 
     def flat(self, values: Tensor) -> np.ndarray:
-        """`(1, C, *grid.shape)` as it is seen: `(C, rows, columns)`."""
+        """Return values `(1, C, *grid.shape)` as they are seen, `(C, rows, columns)`."""
         through = [axis + 1 for axis in range(self.grid.ndim) if axis not in (self.right, self.up)]
         seen = values[0].permute(0, self.up + 1, self.right + 1, *through).flatten(2)
         return seen.flip(1).detach().cpu().numpy()
@@ -57,7 +57,7 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What a plane shows of an alignment, each `(rows, columns)`, the top left pixel first.
+    """A cut through an alignment along a plane: pictures `(rows, columns)`, the top left pixel first.
 
     Attributes:
         fixed, before, after: intensities in 0…1, 0 beyond the fixed grid; moving before registration is `before`.
@@ -78,7 +78,7 @@ class Cut:
 
 
 def cuts(alignment: Alignment, begin: Transform | None = None) -> list[Cut]:
-    """The first pair of the batch and its first channel: three planes through the middle of what is seen; one in 2D.
+    """Return cuts through the first pair of a batch and its first channel: three planes through its middle; one in 2D.
 
     `before` is the moving image seen through `begin`, or where its header puts it.
     """
@@ -92,7 +92,7 @@ def cuts(alignment: Alignment, begin: Transform | None = None) -> list[Cut]:
 
 
 def _planes(alignment: Alignment, whole: Grid) -> list[Plane]:
-    """Planes of the world through the centre of mass of the fixed labels, or else of the fixed foreground."""
+    """Return planes of the world through the centre of mass of the fixed labels, or else of the fixed foreground."""
     if whole.ndim == 2:
         return [Plane("Image", "", whole, 0, 1, ("−x", "x", "−y", "y"))]
     labels = alignment.pair.fixed_labels
@@ -113,7 +113,7 @@ def _slice(whole: Grid, centre: Tensor, name: str, right: int, up: int) -> Plane
 
 
 def viewing_grid(grid: Grid, lit: Tensor) -> Grid:
-    """Voxels along R, A, S, with one edge length, about the `lit` voxels of `grid`, `(*grid.shape)` bool.
+    """Return voxels along R, A, S, with one edge length, about the `lit` voxels of `grid`, `(*grid.shape)` bool.
 
     They are the voxels of `grid` wherever those lie so, whatever their stored order.
     """
@@ -127,21 +127,21 @@ def viewing_grid(grid: Grid, lit: Tensor) -> Grid:
 
 
 def _rim(lit: Tensor) -> Tensor:
-    """The first and last True voxels of each line along the first axis, `(N, d)`: no other lies further out."""
+    """Return the first and last True voxels of each line along the first axis, `(N, d)`; no other lies further out."""
     lines = lit.any(0)
     ends = (lit.byte().argmax(0), lit.shape[0] - 1 - lit.flip(0).byte().argmax(0))
     return torch.cat([torch.cat([end[lines][:, None], lines.nonzero()], 1) for end in ends])
 
 
 def _middle(inside: Tensor) -> Tensor:
-    """The centre of mass of `(*shape)` bool in voxels, `(d,)` float64; of everything where nothing is inside."""
+    """Return the centre of mass of `(*shape)` bool in voxels, `(d,)` float64; the middle where nothing is True."""
     inside = inside if bool(inside.any()) else ~inside
     along = [inside.sum([a for a in range(inside.ndim) if a != axis]).double() for axis in range(inside.ndim)]
     return torch.stack([(n * torch.arange(len(n))).sum() / n.sum() for n in along])
 
 
 def _first(alignment: Alignment) -> Alignment:
-    """The first channel of the first pair, its labels and its transform, without history, where numpy can see them."""
+    """Return the first channel of the first pair, with labels and transform, detached and readable by numpy."""
     here = torch.device("cpu")
     pair = alignment.pair.to(here)
     fixed, moving = (replace(i, data=i.data[:1, :1].detach().float()) for i in (pair.fixed, pair.moving))
@@ -151,14 +151,14 @@ def _first(alignment: Alignment) -> Alignment:
 
 
 def _stretched(image: Image) -> Image:
-    """The first channel from its least to its greatest value, as 0…1."""
+    """Scale the first channel from its least and greatest value to 0…1."""
     data = image.data[:1, :1].detach().float()
     extent = data.max() - data.min()
     return Image((data - data.min()) / extent.where(extent > 0, 1), image.grid)
 
 
 def _windowed(image: Image) -> Image:
-    """In its own percentile window, 0…1; a constant image is black."""
+    """Scale an image from its own percentiles to 0…1; a constant image becomes black."""
     if bool(image.data.min() == image.data.max()):
         return Image(torch.zeros_like(image.data), image.grid)
     return Image(normalised(image).data, image.grid)
@@ -188,33 +188,33 @@ def _cut(seen: Alignment, plane: Plane, begin: Transform, fixed: Image, moving: 
 
 
 def ramp(stops: Sequence[str], count: int = 251) -> np.ndarray:
-    """Colours between evenly spaced `stops` such as `"#0d0d10"`, `(count, 3)` uint8."""
+    """Return colours between evenly spaced `stops` such as `"#0d0d10"`, `(count, 3)` uint8."""
     known = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in stops])
     at = np.linspace(0, len(stops) - 1, count)
     return np.stack([np.interp(at, range(len(stops)), channel) for channel in known.T], 1).round().astype(np.uint8)
 
 
 def signed(values: np.ndarray, limit: float) -> np.ndarray:
-    """`values` from −limit to limit as indices 0…250 of a `ramp`, uint8."""
+    """Return `values` from −limit to limit as indices 0…250 of a `ramp`, uint8."""
     return np.rint(125 * (1 + np.clip(values / limit, -1, 1))).astype(np.uint8)
 
 
 def jacobian_picture(jacobian: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Palette indices, `(rows, columns)` uint8, and the palette: 251 is folded, 252 beyond the grid (black)."""
+    """Return palette indices, `(rows, columns)` uint8, and the palette: 251 is folded, 252 beyond the grid (black)."""
     log = np.log2(np.clip(np.nan_to_num(jacobian, nan=1.0), 2.0**-16, None))
     index = np.where(np.isnan(jacobian), 252, np.where(jacobian <= 0, 251, signed(log, limit)))
     return index.astype(np.uint8), np.concatenate([ramp(JACOBIAN), ramp([FOLDED], 1), ramp(["#000000"], 1)])
 
 
 def jacobian_limit(jacobian: Tensor) -> float:
-    """A round log₂ that 98 % of det ∇φ stay under, from 0.25 to 4."""
+    """Return a round log₂ that 98 % of det ∇φ stay under, from 0.25 to 4."""
     log = jacobian[jacobian > 0].double().log2().abs().flatten().sort().values
     reach = float(log[int(0.98 * (len(log) - 1))]) if len(log) else 1.0
     return next((limit for limit in (0.25, 0.5, 1.0, 2.0, 3.0) if reach <= limit), 4.0)
 
 
 def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> str:
-    """`(rows, columns)` uint8, grey or indices into `palette` `(n, 3)`, as the data URI of a PNG."""
+    """Encode `(rows, columns)` uint8, grey or indices into `palette` `(n, 3)`, as the data URI of a PNG."""
     from PIL import Image as Picture  # noqa: PLC0415 (slow to import; comes with matplotlib)
 
     picture = Picture.fromarray(np.ascontiguousarray(pixels))
@@ -226,24 +226,24 @@ def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> str:
 
 
 def grey(values: np.ndarray) -> np.ndarray:
-    """0…1 as uint8."""
+    """Return values 0…1 as uint8."""
     return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
 
 
 def borders(labels: np.ndarray) -> str:
-    """The outline of every label of `(rows, columns)` above 0, as an SVG path in pixels."""
+    """Trace the outline of every label above 0 of `(rows, columns)`, as an SVG path in pixels."""
     padded = np.pad(labels, 1)
     return "".join(_lines(padded == value, [0.5], shift=-0.5) for value in np.unique(labels) if value > 0)
 
 
 def grid_lines(cut: Cut, step: float) -> str:
-    """Where φ crosses the lines of a regular grid of `step` mm in the moving world, as an SVG path in pixels."""
+    """Trace the lines of a regular grid of `step` mm in the moving world, pulled by φ, as an SVG path in pixels."""
     both = zip(cut.reached, lattice(cut, step), strict=True)
     return "".join(_lines(np.ma.masked_invalid(along), heights, shift=0.5) for along, heights in both)
 
 
 def lattice(cut: Cut, step: float) -> list[list[float]]:
-    """The heights, in mm along `right` and along `up`, of the grid lines that `reached` crosses.
+    """Return the heights, in mm along `right` and along `up`, of the grid lines that `reached` crosses.
 
     Centred on the plane, so that a transform that moves nothing leaves an even margin.
     """
@@ -258,7 +258,7 @@ def lattice(cut: Cut, step: float) -> list[list[float]]:
 
 
 def grid_step(shown: Sequence[Cut]) -> float:
-    """A round number of mm, about an eighteenth of the longest side of the cuts."""
+    """Return a round number of mm, about an eighteenth of the longest side of the cuts."""
     wanted = max(float(cut.plane.grid.spacing[0]) * max(cut.plane.size) for cut in shown) / 18
     power = 10.0 ** math.floor(math.log10(wanted))
     return power * min((1, 2, 2.5, 5, 10), key=lambda n: abs(math.log(n * power / wanted)))
@@ -273,7 +273,7 @@ def _lines(values: np.ndarray, heights: Sequence[float], shift: float) -> str:
 
 
 def picture(alignment: Alignment, path: str | Path) -> None:
-    """One PNG for a README: fixed, moving, moved, the deformation, and how much volume changes."""
+    """Write one PNG for a README: fixed, moving, moved, the deformation, and the change of volume."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -301,7 +301,7 @@ def picture(alignment: Alignment, path: str | Path) -> None:
 
 
 def _draw(row: Sequence, cut: Cut, limit: float, step: float) -> None:
-    """Five square-pixel axes: fixed, before, after, the grid over the fixed image, log det ∇φ."""
+    """Draw five square-pixel axes: fixed, before, after, the grid over the fixed image, log det ∇φ."""
     index, palette = jacobian_picture(cut.jacobian, limit)
     for ax, values in zip(row, (cut.fixed, cut.before, cut.after, 0.7 * cut.fixed), strict=False):
         ax.imshow(values, cmap="gray", vmin=0, vmax=1, interpolation="bicubic")

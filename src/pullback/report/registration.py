@@ -1,4 +1,4 @@
-"""The page that a person looks at after a registration: one HTML file that needs nothing else."""
+"""The report of a registration: one HTML file that needs nothing else."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def _number(value: float | None) -> str:
 
 
 def _facts(shown: _Shown) -> dict[str, str]:
-    """The numbers that stand beside the pictures."""
+    """Return the numbers that stand beside the pictures."""
     det, folded = shown.jacobian, int((shown.jacobian <= 0).sum())
     return {
         "step": f"{pictures.grid_step(shown.cuts):g}\N{NO-BREAK SPACE}mm",
@@ -125,7 +125,7 @@ def _facts(shown: _Shown) -> dict[str, str]:
 
 
 def _drawn(cut: Cut, shown: _Shown) -> dict[str, Any]:
-    """What the page needs of a cut: its size and place, its pictures by name, and its lines as SVG paths."""
+    """Return the content of the page for a cut: size and place, pictures by name, and lines as SVG paths."""
     columns, rows = cut.plane.size
     edge = max(2, round(max(columns, rows) / 9))
     return {
@@ -161,12 +161,12 @@ def _pngs(cut: Cut, shown: _Shown) -> dict[str, str]:
 
 
 def _squares(columns: int, rows: int, edge: int) -> str:
-    """Every other square of a board, as a path in pixels."""
+    """Return every other square of a checkerboard, as a path in pixels."""
     corners = ((i, j) for j in range(0, rows, edge) for i in range((j // edge % 2) * edge, columns, 2 * edge))
     return "".join(f"M{i} {j}h{edge}v{edge}h-{edge}z" for i, j in corners)
 
 
 def _map(name: str, image: Image) -> dict[str, str]:
-    """A map that the register knows beside the transform: its name, and the values that are black and white."""
+    """Return the content of the page for a map: its name, and the values that are black and white."""
     low, high = (_number(float(end)) for end in (image.data[0, 0].min(), image.data[0, 0].max()))
     return {"name": name, "title": name.replace("_", " ").capitalize(), "low": low, "high": high}

@@ -59,7 +59,7 @@ class BeliefPropagation:
         """
         if len(fixed) < 2 or not len(moving):
             raise InputError(
-                f"Propagate: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
+                f"BeliefPropagation: two fixed points or more and a moving one, got {len(fixed)} and {len(moving)}"
             )
         index = nearest(fixed, moving, min(self.candidates, len(moving)))[1]
         displacements = moving[index] - fixed[:, None]
@@ -68,8 +68,7 @@ class BeliefPropagation:
         return torch.einsum("nk,nkd->nd", (-self.sharpness * beliefs).softmax(1), displacements)
 
     def beliefs(self, unary: Tensor, displacements: Tensor, edges: Tensor) -> Tensor:
-        """Return the cost of each choice together with the best choices of all other points, less a constant for each
-        point.
+        """Return the cost of each choice with the best choices of all other points, less a constant for each point.
 
         With a temperature, the softmin over the other points' choices takes the place of the best. Exact on trees,
         after as many iterations as the longest path has edges.

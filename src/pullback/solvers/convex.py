@@ -120,7 +120,7 @@ def _best(blocks: Iterator[tuple[Tensor, Tensor]], field: Tensor | None, couplin
     for costs, where in blocks:
         value, index = _coupled(costs, where, field, coupling).min(1)
         del costs  # before the next part is made
-        found = where[index].movedim(-1, 1)
+        found = where[index].movedim(-1, 1)  # (B, d, …)
         if least is None or chosen is None:
             least, chosen = value, found
             continue

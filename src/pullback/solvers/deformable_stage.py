@@ -103,8 +103,10 @@ def placed(image: Image, start: Linear) -> Image:
 
 
 def _split(start: Transform | None, fixed: Image) -> tuple[Linear, Dense | None]:
-    """Split a start into a linear map and the field before it, if any, which becomes one on the fixed grid if it is
-    none."""
+    """Split a start into a linear map and the field before it, if any.
+
+    A map before the linear one that is no field becomes one on the fixed grid.
+    """
     if start is None:
         return Affine.identity(fixed.grid.ndim), None
     if start.as_affine is not None:

@@ -16,6 +16,7 @@ from pullback.stats import Stats
 Moved = TypeVar("Moved", bound=Parametric)
 
 FULL = 160 * 192 * 224  # voxels of a brain at 1 mm, of which On-the-Fly Guidance is reported
+REST = 1e-3  # of the way: what lies nearer to the start is the start
 PATIENCE = 3  # windows that a descent may take to gain anything at all
 
 
@@ -78,7 +79,8 @@ class Descend:
         """What it found after the last step, or with `until` the best that it has seen, and how it went.
 
         `start` stays as it is, and nothing connects the answer to its history. With `until`, it stops as well where the
-        value is no longer finite.
+        value is no longer finite. Without, from a start that is the bottom already, but for rounding, it is the start:
+        Adam makes steps of full size of any slope.
         """
         params = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
@@ -86,6 +88,7 @@ class Descend:
         values: list[float] = []
         energies: list[Tensor] = []  # read in the end, so that no step waits for the device
         best: Sequence[Tensor] = params
+        slopes: Sequence[Tensor] = ()
         steps, stopped = self.steps, "steps"
         with torch.enable_grad():
             for step in range(self.steps):
@@ -101,15 +104,33 @@ class Descend:
                     if self.until(values):
                         steps, stopped = step, "converged"
                         break
-                for param, grad in zip(params, torch.autograd.grad(value, params), strict=True):
-                    param.grad = grad.contiguous()  # as the parameter is: fused Adam knows no strides
+                here = [g.contiguous() for g in torch.autograd.grad(value, params)]  # fused Adam knows no strides
+                slopes = slopes or here
+                for param, grad in zip(params, here, strict=True):
+                    param.grad = grad
                 share = 1 - (1 - self.last) * step / max(self.steps - 1, 1)
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * share
                 optimiser.step()
-        found = start.with_params(*(p.detach() for p in best))
+        if self.until is None and slopes:
+            best = _unless_at_rest(start.params, best, slopes, energies[-1] - energies[0])
         told = torch.stack(energies) if energies else torch.zeros(0)
-        return found, Stats(energies=told, steps=steps, stopped=stopped)
+        return start.with_params(*(p.detach() for p in best)), Stats(energies=told, steps=steps, stopped=stopped)
+
+
+def _unless_at_rest(
+    start: Sequence[Tensor], end: Sequence[Tensor], slopes: Sequence[Tensor], rise: Tensor
+) -> Sequence[Tensor]:
+    """The end of a descent, or its start where the value rose and the slopes there had promised next to nothing.
+
+    Let the promise be p, by the slopes over the whole way. By the parabola −p t + (p + rise) t² over the share t of it,
+    the bottom lies at p / 2 (p + rise): at less than `REST`, the slopes are rounding. No unit is in it, and the device
+    is not waited for.
+    """
+    ways = zip(start, end, slopes, strict=True)
+    promise = torch.stack([((a.detach() - b.detach()) * slope).sum() for a, b, slope in ways]).sum()
+    at_rest = promise < 2 * REST * (promise + rise)
+    return [torch.where(at_rest, a, b) for a, b in zip(start, end, strict=True)]
 
 
 @dataclass(frozen=True)

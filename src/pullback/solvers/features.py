@@ -33,8 +33,7 @@ class FeatureDescent:
     smoothing: int = 3
 
     def __call__(self, fixed: Tensor, moving: Tensor, field: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return a better displacement than `field`, `(B, d, *spatial)` in voxels, for features `(B, C, *spatial)` on
-        one grid.
+        """Improve a displacement `(B, d, *spatial)` in voxels, for features `(B, C, *spatial)` on one grid.
 
         A `weight` of each voxel's difference, `(B, 1, *spatial)`, says where the images are compared.
         """

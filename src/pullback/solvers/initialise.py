@@ -25,10 +25,9 @@ def centres(fixed: Image, moving: Image) -> Affine:
 
 
 def masses(fixed: Image, moving: Image) -> Affine:
-    """Return the shift that takes the fixed centre of mass to the moving one; mass is what stands out of the
-    background.
+    """Return the shift that takes the fixed centre of mass to the moving one.
 
-    `foreground` gives the weights. `InputError` where nothing stands out.
+    Mass is what stands out of the background, as in `foreground`. `InputError` where nothing does.
     """
     _check(fixed, moving)
     here, there = (_moments(image)[0] for image in (fixed, moving))
@@ -78,8 +77,7 @@ def foreground(image: Image) -> Tensor:
 
 
 def otsu(values: Tensor, bins: int = 256) -> float:
-    """Return the threshold that parts the values into two classes with the largest variance between them (Otsu
-    1979)."""
+    """Return the threshold between two classes of values with the largest variance between them (Otsu 1979)."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return low
@@ -96,7 +94,7 @@ def _moments(image: Image) -> tuple[Tensor, Tensor]:
     """Return the centre of mass `(d,)` in mm and the covariance `(d, d)` in mm² of the foreground."""
     weight = foreground(image).flatten()
     weight = weight / weight.sum()
-    where = image.grid.to_world(image.grid.voxels(weight)[None])[0].flatten(1)
+    where = image.grid.to_world(image.grid.voxels(weight)[None])[0].flatten(1)  # (d, N)
     centre = where @ weight
     spread = (where - centre[:, None]) * weight @ (where - centre[:, None]).T
     return centre.cpu(), spread.cpu()

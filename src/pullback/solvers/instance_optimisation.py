@@ -16,8 +16,7 @@ class InstanceOptimisation:
     solver: Descend
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Align two images from `start`, or from no motion by a displacement on the fixed grid; each pair of a batch by
-        itself."""
+        """Align two images from `start`, or from no motion, by a displacement; each pair of a batch by itself."""
         return one_by_one(self._one, fixed, moving, start)
 
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:

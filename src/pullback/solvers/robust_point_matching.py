@@ -11,13 +11,14 @@ from pullback.numerics.graph import gather_rows, nearest
 from pullback.numerics.spline import Knots, Spline
 
 ALONE = 1e-3  # certainty of a point that is near no other: it stays where it is
-Clouds = tuple[Tensor, Tensor]
+_Surfaces = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class RobustPointMatching:
-    """Robust point matching of a cloud that is near another already, by a spline (Chui & Rangarajan 2003). No features
-    needed.
+    """Robust point matching of a cloud that is near another already, by a spline (Chui & Rangarajan 2003).
+
+    It needs no features.
 
     1. Each fixed point is drawn to the mean of the moving points near it, by Gaussian weights. These compete with the
        weight of no partner, since many points of one scan have none in the other.
@@ -51,10 +52,12 @@ class RobustPointMatching:
 
     def __post_init__(self) -> None:
         if not self.widths or self.iterations < 1:
-            raise InputError(f"Settle: one width or more and one iteration, got {self.widths} and {self.iterations}")
+            raise InputError(
+                f"RobustPointMatching: one width or more and one iteration, got {self.widths} and {self.iterations}"
+            )
 
     def __call__(
-        self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: Clouds | None = None
+        self, fixed: Tensor, moving: Tensor, start: Callable[[Tensor], Tensor], surfaces: _Surfaces | None = None
     ) -> Spline:
         """Return the displacement in mm, a function of points in mm.
 
@@ -78,8 +81,7 @@ class RobustPointMatching:
         return found
 
     def _met(self, placed: Tensor, moving: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """Return the point `(N, 3)` to which the moving points near each draw it, and how certain it is of a partner,
-        `(N,)`."""
+        """Return the points `(N, 3)` to which the moving ones draw them, and how certain their partners are, `(N,)`."""
         distance, index = nearest(placed, moving, min(self.candidates, len(moving)))
         alone = torch.full_like(distance[:, :1], self.none * width)
         weight = (-torch.cat([distance, alone], 1).square() / (2 * width**2)).softmax(1)[:, :-1]

@@ -13,7 +13,7 @@ from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
-from pullback.space.points import Column, Points
+from pullback.space.points import PointColumn, Points
 from pullback.space.pull import pull, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
@@ -26,7 +26,6 @@ __all__ = [
     "Affine",
     "BSpline",
     "Box",
-    "Column",
     "Composite",
     "Dense",
     "Displacement",
@@ -40,6 +39,7 @@ __all__ = [
     "Linear",
     "Motion",
     "Parametric",
+    "PointColumn",
     "Points",
     "Series",
     "ThinPlate",

@@ -85,8 +85,7 @@ class Dense(Transform):
         """Return the inverse as a field on a grid; `pullback.space.inverted` is exact between voxels too."""
 
     def along(self, where: Sequence[Tensor]) -> Tensor:
-        """Return the displacement at all voxels whose coordinates along each axis are `where`: `between`, axis by
-        axis."""
+        """Return the displacement at all voxels with coordinates `where` along each axis: `between`, axis by axis."""
         return _tensor_product(linear_weights, where, self.own_displacement)
 
     def displacement(self, grid: Grid) -> Tensor:
@@ -147,22 +146,22 @@ class Displacement(Dense):
         return replace(self, field=params[0])
 
     def continued(self, margins: Sequence[int]) -> "Displacement":
-        """Return it on a grid with so many more voxels before and after each axis, where its border values are
-        repeated."""
+        """Return it on a grid with `margins` more voxels on both sides of each axis, its border values repeated."""
         around = [margin for margin in reversed(margins) for _ in range(2)]
         return Displacement(F.pad(self.field, around, mode="replicate"), self.grid.padded(tuple(margins)))
 
     def inverse(self) -> "Displacement":
-        """Return the inverse on the same grid, by fixed-point iteration and without gradient; exact only where φ does
-        not fold."""
+        """Return the inverse on the same grid, by fixed-point iteration, without gradient.
+
+        It is exact only where φ does not fold.
+        """
         with torch.no_grad():
             return Displacement(invert(self.field), self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class Velocity(Dense):
-    """The transform φ = exp(v): `field` is a stationary velocity v, integrated by `squarings` of scaling and
-    squaring."""
+    """The transform φ = exp(v): `field` is a stationary velocity v, integrated by scaling and `squarings`."""
 
     field: Tensor
     grid: Grid
@@ -225,8 +224,10 @@ class BSpline(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> "Displacement":
-        """Return the inverse by fixed-point iteration on a grid four times as fine, for splines bend between control
-        points."""
+        """Return the inverse by fixed-point iteration on a grid four times as fine.
+
+        A spline bends between its control points.
+        """
         fine = self.grid.at_spacing(tuple((self.grid.spacing / 4).tolist()))
         return Displacement(self.displacement(fine), fine).inverse()
 

@@ -74,6 +74,7 @@ class Flow(Dense):
         alike = [one for one in others if isinstance(one, Flow) and one.pieces == self.pieces]
         if len(alike) < len(others) or any(one.grid != self.grid for one in alike):
             raise ValueError("a batch is of flows of as many pieces on one grid")
+        # (N, B, d, …) to (N·B, d, …)
         return replace(self, field=torch.cat([self._each, *(one._each for one in alike)], 1).flatten(0, 1))
 
     @property
@@ -100,7 +101,7 @@ class Flow(Dense):
 
     def inverse(self) -> "Flow":
         """Return exp(−v_N) ∘ … ∘ exp(−v₁)."""
-        return replace(self, field=-self._each.flip(0).flatten(0, 1))
+        return replace(self, field=-self._each.flip(0).flatten(0, 1))  # (N·B, d, …)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +155,7 @@ class Geodesic(Dense):
     @cached_property
     def flow(self) -> Flow:
         """The geodesic as a flow, with one piece for each step."""
-        pieces = -self._shot[0].flatten(0, 1) / self.steps
+        pieces = -self._shot[0].flatten(0, 1) / self.steps  # (steps·B, d, …)
         return Flow(pieces, self.grid, self.steps, squarings=0, scheme=self.scheme, frugal=self.frugal)
 
     @property
@@ -183,7 +184,6 @@ class Geodesic(Dense):
         return self.field.new_tensor(per_axis).view(-1, *[1] * len(shape))
 
     def inverse(self) -> "Geodesic":
-        """Return the geodesic back, shot from the end; `flow.inverse()` goes back by the same steps and is more
-        exact."""
+        """Return the geodesic back, shot from the end; `flow.inverse()` retraces the same steps more exactly."""
         _, displacement = self._shot
         return replace(self, field=transported(-self.field, displacement, self.kernel, self.grid.spacing.tolist()))

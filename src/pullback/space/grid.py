@@ -142,13 +142,13 @@ class Grid:
 
 
 def _turned(matrix: Tensor, vectors: Tensor) -> Tensor:
-    return (matrix.to(vectors) @ vectors.flatten(2)).unflatten(2, vectors.shape[2:])
+    return (matrix.to(vectors) @ vectors.flatten(2)).unflatten(2, vectors.shape[2:])  # (B, d, N) to (B, d, …)
 
 
 def transform_channels(matrix: Tensor, where: Tensor) -> Tensor:
     """Apply a homogeneous matrix `(d+1, d+1)` or `(B, d+1, d+1)` to coordinates `(B, d, …)`."""
     matrix = matrix.to(where)
-    flat = where.flatten(2)
+    flat = where.flatten(2)  # (B, d, N)
     linear, shift = matrix[..., :-1, :-1], matrix[..., :-1, -1:]
     moved = linear @ flat + shift
     return moved.unflatten(2, where.shape[2:])

@@ -49,7 +49,7 @@ class Inverse(Transform):
         linear, shift = [], field.mean(tuple(axes), dtype=torch.float64)[..., None]
         for axis, n in zip(axes, shape, strict=True):
             off = torch.arange(n, dtype=torch.float64, device=field.device) - (n - 1) / 2
-            profile = field.movedim(axis, 2).flatten(3).mean(3, dtype=torch.float64)
+            profile = field.movedim(axis, 2).flatten(3).mean(3, dtype=torch.float64)  # (B, d, n)
             linear.append(profile @ off / off.square().sum().clamp(min=0.5))
         slopes, middle = torch.stack(linear, 2), shift.new_tensor(shape)[:, None] / 2 - 0.5
         return slopes + torch.eye(len(shape)).to(slopes), shift - slopes @ middle
@@ -92,7 +92,7 @@ class Inverse(Transform):
     @torch.no_grad()
     def at(self, where: Tensor) -> Tensor:
         grid = self.field.grid
-        goal = grid.to_voxels(where).double().flatten(2)
+        goal = grid.to_voxels(where).double().flatten(2)  # (B, d, N)
         found = grid.to_voxels(self.guess.at(where)).double().flatten(2)
         found = _settled(lambda at: self._off(at, goal), found, TOLERANCE)
         beyond = (found - self._clamped(found)).abs().amax(1, keepdim=True)
@@ -114,8 +114,7 @@ class Inverse(Transform):
         return at.clamp(torch.zeros_like(last), last)
 
     def _within(self, goal: Tensor) -> Tensor:
-        """Return the points of the grid that the map takes to `goal` `(B, d, N)`, in voxels; where there is none, any
-        point.
+        """Return points of the grid, in voxels, that the map takes to `goal` `(B, d, N)`; any point where none does.
 
         For the search, the map goes on beyond the grid as the bulk does, so that no solution lies there.
         """

@@ -8,8 +8,7 @@ from pullback.space.points import Points
 
 
 def normals(points: Points, faces: Tensor) -> Tensor:
-    """Compute the normals of a surface at its vertices: the mean of the normals of the faces about each, weighted by
-    area.
+    """Compute the normals of a surface at its vertices: the area-weighted mean normal of the faces about each.
 
     Args:
         points: the vertices, `(B, N, d)` in mm.
@@ -31,5 +30,6 @@ def normals(points: Points, faces: Tensor) -> Tensor:
         facing = torch.linalg.cross(along[:, :, 0], along[:, :, 1])
     else:
         facing = torch.stack([along[:, :, 0, 1], -along[:, :, 0, 0]], -1)
+    # each face's normal d times, `(B, F·d, d)`, once for each corner
     total = torch.zeros_like(data).index_add(1, faces.flatten().to(data.device), facing.repeat_interleave(d, 1))
     return F.normalize(total, dim=2)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from pullback.numerics.random import make_generator
 from pullback.space.image import Labels
-from pullback.space.points import Column, Points
+from pullback.space.points import PointColumn, Points
 
 SURFACE = (400, 4000)  # points of a fixed and of a moving surface: what the moving one needs to be without gaps
 
@@ -33,5 +33,5 @@ def outline(labels: Labels, most: int, each: bool = False) -> Points:
             within = within & (shifted == values)
     voxels = ((values != 0) & ~within).nonzero()
     chosen = voxels[torch.randperm(len(voxels), generator=make_generator(0)).to(voxels.device)[:most]]
-    known: dict[str, Column] = {"label": values[tuple(chosen.mT)].long()[None]} if each else {}
+    known: dict[str, PointColumn] = {"label": values[tuple(chosen.mT)].long()[None]} if each else {}
     return Points(labels.grid.to_world(chosen.double().mT[None]).mT, known)

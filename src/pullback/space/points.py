@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pullback.space.short_repr import short_repr
 
-Column = Tensor | tuple[str, ...]
+PointColumn = Tensor | tuple[str, ...]
 """What is known of each point: numbers `(B, N, …)`, or `(1, N, …)` for all of a batch; or N words."""
 
 
@@ -26,7 +26,7 @@ class Points:
     """
 
     data: Tensor
-    columns: Mapping[str, Column] = field(default_factory=dict)
+    columns: Mapping[str, PointColumn] = field(default_factory=dict)
 
     __repr__ = short_repr
 
@@ -73,7 +73,7 @@ class Points:
             which = which if len(which) else which.long()
         index = torch.arange(self.data.shape[1])[which]
 
-        def taken(column: Column) -> Column:
+        def taken(column: PointColumn) -> PointColumn:
             if isinstance(column, tuple):
                 return tuple(column[row] for row in index.tolist())
             return column[:, index.to(column.device)]

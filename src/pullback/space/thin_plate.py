@@ -75,6 +75,7 @@ class ThinPlate(Transform):
 
     def at(self, where: Tensor) -> Tensor:
         flat = where.movedim(1, -1)
+        # (points, d) to (B, …, d) to (B, d, …)
         moved = self.spline(flat.reshape(-1, flat.shape[-1]).to(self.points)).view(flat.shape).movedim(-1, 1)
         return where + moved.to(where)
 

@@ -29,8 +29,7 @@ class Transform(ABC):
 
     @property
     def parts(self) -> tuple["Transform", ...]:
-        """Maps that it is composed of, the outermost first, adjacent linear ones as one; itself alone where it is no
-        composite."""
+        """Maps that it is composed of, the outermost first, adjacent linear ones as one; else itself alone."""
         return (self,)
 
     @property
@@ -101,8 +100,7 @@ class Transform(ABC):
         return self.displacement(grid)
 
     def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
-        """Return the velocities of its course, `(T, B, d, *spatial)` in voxels per unit of time, and the grid they lie
-        on.
+        """Return its velocities, `(T, B, d, *spatial)` in voxels per unit of time, and the grid they lie on.
 
         A transform that is no flow moves at an even pace: its velocity is its displacement, on `grid` or on its own.
         """
@@ -152,6 +150,7 @@ class Linear(Transform):
 
     def stack(self, others: Sequence[Transform]) -> Transform:
         every = [one.as_affine for one in (self, *others)]
+        # (B, d+1, d+1) each
         known = [one.matrix.reshape(-1, *one.matrix.shape[-2:]).to(self.matrix) for one in every if one is not None]
         return Affine(torch.cat(known)) if len(known) == len(every) else super().stack(others)
 
@@ -276,8 +275,7 @@ class Composite(Transform):
 
 
 def split(transform: Transform) -> tuple[Affine, Transform | None]:
-    """Split `φ = A ∘ ψ` into A and ψ: A is the identity where φ does not end in a linear map, ψ None where φ is
-    linear."""
+    """Split `φ = A ∘ ψ`; A is the identity where φ does not end in a linear map, ψ None where φ is linear."""
     first, *rest = transform.parts
     if first.as_affine is None:
         return Affine.identity(transform.ndim), transform

@@ -8,16 +8,18 @@ from pullback.study.table import Study
 
 
 def names() -> list[str]:
-    """The studies that come with the package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """Return the names of the studies that come with the package."""
+    return sorted(
+        module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
+    )
 
 
 def find(name: str) -> Study:
-    """A study by its name.
+    """Return a study by its name.
 
     Raises:
         InputError: no such study.
     """
     if name not in names():
         raise InputError(f"no study {name!r}{did_you_mean(name, names())}; there is {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}").study
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").study

@@ -116,8 +116,11 @@ def planned(
 
 
 def _once(units: Iterable[Unit]) -> Iterable[Unit]:
-    """One unit per file."""
-    return {unit.path: unit for unit in units}.values()
+    """The first unit of each file."""
+    found: dict[Path, Unit] = {}
+    for unit in units:
+        found.setdefault(unit.path, unit)
+    return found.values()
 
 
 def _labelled(results: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> Iterable[tuple[Path, tuple[str, Unit]]]:

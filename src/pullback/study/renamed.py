@@ -1,4 +1,4 @@
-"""Names in recipe files of before: where each part is now, and what its members are called."""
+"""Names in earlier recipe files: the modules and members that they stand for today."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -37,6 +37,7 @@ CLASSES: Mapping[str, str] = MappingProxyType(
 PATHS: Mapping[str, str] = MappingProxyType(
     {
         "pullback.methods.pair.cyclical.Cyclical": "pullback.training.cyclical.Cyclical",
+        "pullback.methods.points.augment.Synthetic": "pullback.methods.points.augment.SyntheticClouds",
         "pullback.space.transform.BSpline": "pullback.space.fields.BSpline",
         "pullback.space.transform.Displacement": "pullback.space.fields.Displacement",
         "pullback.space.transform.Velocity": "pullback.space.fields.Velocity",

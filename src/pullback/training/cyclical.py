@@ -177,8 +177,7 @@ class Cyclical:
         kept: Path | None,
         console: Console | None,
     ) -> Labelled:
-        """Return the examples with labels by this network, or with those in the file `kept`; new ones are written
-        there.
+        """Return the examples with labels of this network, or with those in the file `kept`, where new ones are put.
 
         Raises:
             Interrupted: it was asked to stop.

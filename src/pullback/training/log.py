@@ -15,8 +15,10 @@ from pullback.records.atomic import atomic_write
 
 
 class Log:
-    """The logs of one run: `training.csv`, `validation.csv` and TensorBoard events. Rows past `start` are dropped
-    first."""
+    """The logs of one run: `training.csv`, `validation.csv` and TensorBoard events.
+
+    Rows past `start` are dropped first.
+    """
 
     def __init__(self, out: Path, start: int) -> None:
         self.out = out
@@ -31,8 +33,9 @@ class Log:
             self.events.write_event(Event(wall_time=time.time(), step=start + 1, session_log=session))
 
     def row(self, name: str, update: int, values: dict[str, float]) -> None:
-        """Write one line of `<name>.csv` and a point on each curve. A number seen for the first time opens a new
-        column.
+        """Write one line of `<name>.csv` and a point on each curve.
+
+        A number seen for the first time opens a new column.
 
         Raises:
             InputError: the row cannot be written, as on a full disk.

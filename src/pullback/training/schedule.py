@@ -28,8 +28,7 @@ class Poly:
 
 @dataclass(frozen=True)
 class Steps:
-    """A schedule that falls by `factor` at each progress of `at`; 40/60 and 52/60 are those of Bigalke et al. for
-    clouds.
+    """A schedule that falls by `factor` at each progress of `at`; the defaults are those of Bigalke et al. for clouds.
 
     Raises:
         InputError: a factor or a progress that is not between 0 and 1.

@@ -14,8 +14,7 @@ TINY = 1e-12  # voxels²: the root of 0 has no slope
 
 @dataclass(frozen=True)
 class Unsupervised:
-    """The supervision by the energy of the guess: VoxelMorph (Balakrishnan et al. 2019, eq. 4) with its default
-    energy."""
+    """The supervision by an energy of the guess, by default VoxelMorph's (Balakrishnan et al. 2019, eq. 4)."""
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
 
@@ -25,8 +24,7 @@ class Unsupervised:
 
 @dataclass(frozen=True)
 class KnownTransform:
-    """The supervision by a pair's known truth: the distance between where it and the guess lead points, a mean over
-    voxels.
+    """The supervision by a pair's known truth: the mean distance between where it and the guess lead points.
 
     It is in voxels of the fixed grid, over voxels within the fixed image's mask, where it has one; 0 where that is
     empty.

@@ -1,4 +1,4 @@
-"""One update: the turns of the players, on their examples."""
+"""An update: the turns of the players, on their examples."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,1 +1,1 @@
-"""What people do with files: two images or clouds aligned, a result told and shown, scans prepared, the demo."""
+"""Work with files: two images or clouds aligned, a result judged and shown, scans prepared, the demo."""

@@ -1,4 +1,4 @@
-"""Transforms of files, applied to files: images are pulled, points are pushed, and both are resampled once."""
+"""Application of transform files to files: images are pulled, points are pushed, each resampled once."""
 
 import math
 import re
@@ -32,14 +32,14 @@ FEW = 64  # whole numbers: an image with no more of them is likely one of labels
 
 @dataclass(frozen=True)
 class Applied:
-    """What was done, in words, and what may be wrong with it (empty: nothing)."""
+    """The account of an application: what was done, in words, and what may be wrong with it (empty: nothing)."""
 
     what: str
     doubt: str = ""
 
 
 def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
-    """Of files as `antsApplyTransforms -t` orders them: points of the reference meet the first one first.
+    """Read transform files in the order of `antsApplyTransforms -t`: points of the reference meet the first one first.
 
     Args:
         names: of transform files; `[NAME,1]` is the inverse of one.
@@ -65,18 +65,18 @@ def apply_files(
     read: Sequence[str] = (),
     inverse: bool = False,
 ) -> Applied:
-    """The image or the points of a file, moved and written.
+    """Move the image or the points of a file and write them.
 
-    An image is pulled onto the grid of `reference`, by `mode`, with `outside` or what `pull` takes beyond it; of a 4-D
-    one each frame; labels by nearest neighbours, as integers. Points and surfaces, known by the file's ending, are
+    An image is pulled onto the grid of `reference`, by `mode`, with `outside` or the default of `pull` beyond it; of a
+    4-D one each frame; labels by nearest neighbours, as integers. Points and surfaces, known by the file's ending, are
     pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto the fixed
-    grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse` whether it
-    is the inverse of them all, as `read_transforms` has both: like the other files that are read, they are not written
-    over, and what was done is told of them.
+    grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse` says
+    whether it is the inverse of them all, as in `read_transforms`: they are named in the account, and like all files
+    that are read they are not overwritten.
 
     Raises:
         InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
-            unknown mode, an argument that is of other kinds of files, or dimensions that differ.
+            unknown mode, an argument for another kind of file, or dimensions that differ.
     """
     refuse_overwrite([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
     if mode not in MODES:
@@ -114,7 +114,7 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
 
 
 def _way(read: Sequence[str], inverse: bool) -> str:
-    """What points meet, in order. Which image it leads to no file says."""
+    """Name the transforms that points meet, in order."""
     steps = [(path, turned != inverse) for path, turned in map(_bracketed, read)]
     named = [f"the inverse of {path}" if turned else path for path, turned in (steps[::-1] if inverse else steps)]
     return ", then ".join(named) or ("the inverse of the transform" if inverse else "the transform")
@@ -122,7 +122,7 @@ def _way(read: Sequence[str], inverse: bool) -> str:
 
 @torch.no_grad()
 def _beyond(points: Points, transform: Transform) -> int:
-    """How many points, on their way, are further than half a voxel outside the grid of a field."""
+    """Return the number of points that, on their way, are further than half a voxel outside the grid of a field."""
     _, inside = transform.followed(points.data.mT, margin=0.5)
     return int((~inside).sum())
 
@@ -157,13 +157,13 @@ def _pull(
 
 
 def _extremes(thing: Image | Labels | Series) -> tuple[float, float]:
-    """The least and the largest value."""
+    """Return the least and the largest value."""
     ends = [frame.data.aminmax() for frame in (thing if isinstance(thing, Series) else (thing,))]
     return min(float(end.min) for end in ends), max(float(end.max) for end in ends)
 
 
 def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> str:
-    """What is wrong with values between voxels, where an image holds few numbers and all of them whole; else nothing.
+    """Say what is wrong with interpolation, where an image holds few numbers and all of them whole; else return "".
 
     Of a large image a million voxels are looked at.
     """
@@ -198,7 +198,7 @@ def _moved(
 
 
 def _each(series: Series, transform: Transform, onto: Grid, mode: str, outside: float | None) -> Series:
-    """Every frame, by a transform that is evaluated once."""
+    """Pull every frame, by a transform that is evaluated once."""
     there = Displacement(transform.displacement(onto), onto)
     values = np.empty((*onto.shape, len(series)), np.float32)
     for n, frame in enumerate(series):
@@ -215,7 +215,7 @@ def _alike(path: str | Path, ndim: int, transform: Transform) -> None:
 
 
 def _bracketed(name: str) -> tuple[str, bool]:
-    """The file and whether it is inverted, of `NAME` or `[NAME,0]` or `[NAME,1]`."""
+    """Parse `NAME`, `[NAME,0]` or `[NAME,1]` into the file and whether it is inverted."""
     if not name.startswith("["):
         return name, False
     found = re.fullmatch(r"\[([^,]+?)\s*(?:,\s*([01])\s*)?\]", name)

@@ -1,4 +1,4 @@
-"""What stands beside networks where they are measured on pairs of images, and needs no training."""
+"""Registers without training, beside which networks are measured on pairs of images."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What there is to align by: a table of all methods, the page of one, and what to cite."""
+"""A catalogue of methods: a table of all, the page of one, and its papers."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.table import Table
@@ -21,13 +22,15 @@ from pullback.study.renamed import renamed
 
 LEARNS = ("network", "supervision", "procedure", "training")
 """Parts of a recipe whose numbers a page lists."""
+WIDE = 110
+"""Columns from which a table has room for sentences."""
 RECORDS = ("recipe.yaml", "run.json")
 """Files of a run that name its parts."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method in the table of all.
+class Entry:
+    """A row of the table of all methods.
 
     Attributes:
         name: as commands take it.
@@ -48,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """All that is known of a method.
+    """The page of a method.
 
     Attributes:
         name: its name.
@@ -72,8 +75,8 @@ class Page:
             parts.append(_table(("--set", "default"), list(numbers.items())))
         if self.recipes:
             parts.append(Markdown("## Networks and data"))
-            parts.append(_table(("METHOD", "--network", "--on"), _by_network(self.recipes)))
-        cited = "\n".join(f"- {_reference(paper)}" for paper in self.method.papers)
+            parts.append(_table(("METHOD", "--network", "--on"), by_network(self.recipes)))
+        cited = "\n".join(f"- {reference(paper)}" for paper in self.method.papers)
         parts.append(Markdown(f"## Papers\n\n{cited}\n\n`pullback cite {self.name}` prints BibTeX."))
         return Group(*(each for part in parts for each in (part, "")))
 
@@ -92,10 +95,10 @@ class Page:
         }
 
 
-def overview() -> list[Row]:
+def overview() -> list[Entry]:
     """Return a row for each method, in alphabetical order."""
     return [
-        Row(
+        Entry(
             name,
             method.aligns,
             "no" if not method.trained else "yes" if method.register is None else "may",
@@ -107,10 +110,18 @@ def overview() -> list[Row]:
     ]
 
 
-def layout(rows: Sequence[Row]) -> Table:
-    """Return the table of all methods as a terminal shows it."""
-    cells = [(row.name, ", ".join(row.aligns), row.learns, row.paper, "\n".join(row.commands)) for row in rows]
-    return _table(("method", "aligns", "learns", "paper", "command"), cells)
+def layout(rows: Sequence[Entry], width: int) -> Table:
+    """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for column in ("method", "learns", "pullback …"):
+        table.add_column(column, no_wrap=True)
+    for column in ("aligns", "what it is")[: 2 if width >= WIDE else 1]:
+        table.add_column(column)
+    for row in rows:
+        commands = "\n".join(command.removeprefix("pullback ") for command in row.commands)
+        about = (_sentence(row.about),) if width >= WIDE else ()
+        table.add_row(f"[bold]{row.name}[/bold]\n{row.paper}", row.learns, commands, "\n".join(row.aligns), *about)
+    return table
 
 
 def page(name: str) -> Page:
@@ -163,7 +174,7 @@ def cited(what: str) -> list[Paper]:
 
 
 def _parts(tree: Any) -> Iterator[str]:
-    """Paths of all parts in a recipe file, by their names of today."""
+    """Return paths of all parts in a recipe file, by their names of today."""
     if isinstance(tree, dict):
         if next(iter(tree), None) in ("part", "partial", "name"):
             yield str(next(iter(renamed(tree).values())))
@@ -174,7 +185,7 @@ def _parts(tree: Any) -> Iterator[str]:
 
 
 def _commands(name: str, method: Method) -> tuple[str, ...]:
-    """Command lines that run it."""
+    """Return command lines that run it."""
     commands = []
     if method.register is not None:
         command, usual = ("match", "graph-propagation") if method.aligns == ("points",) else ("register", "classical")
@@ -185,7 +196,7 @@ def _commands(name: str, method: Method) -> tuple[str, ...]:
 
 
 def _numbers(data: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """What can be set in a value that `as_data` made, by dotted keys; what is not said is left out."""
+    """Yield the settings of a value that `as_data` made, by dotted keys, without those that are not set."""
     if isinstance(data, Mapping):
         members = {name: value for name, value in data.items() if name not in ("part", "partial")}
         if "name" in data:
@@ -201,8 +212,8 @@ def _numbers(data: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield from _numbers(value, f"{key}.{name}".lstrip("."))
 
 
-def _by_network(recipes: Sequence[Key]) -> list[tuple[str, str, str]]:
-    """Data by method and network."""
+def by_network(recipes: Sequence[Key]) -> list[tuple[str, str, str]]:
+    """Return rows of method, network and their data."""
     rows: dict[tuple[str, str], list[str]] = {}
     for key in recipes:
         rows.setdefault((key.method, key.network), []).append(key.data)
@@ -221,6 +232,6 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _reference(paper: Paper) -> str:
+def reference(paper: Paper) -> str:
     link = f" https://doi.org/{paper.doi}" if paper.doi else ""
     return f"{paper.brief}: {paper.title}. {paper.venue}.{link}"

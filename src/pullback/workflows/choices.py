@@ -1,4 +1,4 @@
-"""What the names on the command line stand for."""
+"""Choices on the command line: presets, energies, kinds of fields and starts by name."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Classical] = MappingProxyType({"fast": FAST, "balanced": B
 
 
 def _stiff(similarity: Energy, weight: float) -> Energy:
-    """With the regularity of `fast`, `weight` times."""
+    """Return an energy with the regularity of `fast`, `weight` times."""
     return stiff(similarity, 0.4 * weight, 0.3 * weight)
 
 
@@ -72,17 +72,17 @@ def classical(
     seed: int = 0,
     aligned: bool = False,
 ) -> Classical:
-    """The classical register of these names.
+    """Return the classical register of these choices.
 
     Args:
         preset: one of `PRESETS`.
-        transform: how far to go: one of `LINEAR` or of `KINDS`.
-        energy: one of `ENERGIES`, of the deformable stage, or of the linear ones where they are all; None takes the
-            preset's.
+        transform: the last stage: one of `LINEAR` or of `KINDS`.
+        energy: one of `ENERGIES`, of the deformable stage, or of the linear ones where there are no others; None takes
+            the preset's.
         smoothness: multiplies the weight of the regularity.
         start: one of `STARTS`.
         seed: of the random rotations that the initialisation tries.
-        aligned: the headers align the images but for a deformation: that stage alone.
+        aligned: the headers align the images but for a deformation, so the deformable stage runs alone.
 
     Raises:
         InputError: a name that is not known, or a negative smoothness.
@@ -116,7 +116,7 @@ def learned(
     energy: str | None = None,
     smoothness: float = 1.0,
 ) -> Trained | Chain:
-    """The network, and where `refine` is given, so many steps from its displacement on: instance optimisation.
+    """Return a network as a register, with `refine` followed by so many steps of instance optimisation.
 
     Args:
         network: the register.
@@ -141,7 +141,7 @@ def learned(
 
 
 def whole_numbers(text: str, option: str) -> int | tuple[int, ...]:
-    """`128`, or `160,192,224`.
+    """Parse `128`, or `160,192,224`.
 
     Raises:
         InputError: something else.
@@ -154,7 +154,7 @@ def whole_numbers(text: str, option: str) -> int | tuple[int, ...]:
 
 
 def named(name: str, known: Mapping[str, T], option: str) -> T:
-    """What `name` stands for.
+    """Return the value of a choice by its name.
 
     Raises:
         InputError: it stands for nothing.
@@ -177,7 +177,7 @@ def _of_kind(register: DeformableStage, kind: Kind, smoothness: float) -> Deform
 
 
 def _similarity(energy: Energy) -> Energy:
-    """The energy without its regularity."""
+    """Return the energy without its regularity."""
     return Sum(tuple(part for part in parts(energy) if not is_regularity(part)))
 
 

@@ -1,4 +1,4 @@
-"""The clouds of a match: the points of a file, or of what is seen in an image."""
+"""Clouds to match: the points of a file, or keypoints and outlines of an image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ LEAST = 20
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Points, in the form in which they are written, and whence they come.
+    """A cloud of points, in the form in which it is written, with its origin.
 
     Attributes:
         thing: a table or a surface.
@@ -32,29 +32,30 @@ class Cloud:
 
     @property
     def points(self) -> Points:
-        """In the world, `(1, N, d)`."""
+        """The points in the world, `(1, N, d)`."""
         return self.thing.points
 
     @property
     def is_made(self) -> bool:
-        """Whether they were found in an image."""
+        """Whether the points were found in an image."""
         return self.kind in ("keypoints", "outline")
 
     def named(self, stem: str) -> str:
-        """A name that ends as its points are written."""
+        """Return a file name with the ending of the format in which its points are written."""
         return f"{stem}.csv" if self.is_made else pushed_name(stem, self.path)
 
 
 def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | None = None) -> Cloud:
-    """The points or vertices of a file, by its name's ending; of other files, which are images, the keypoints in the
-    mask, or of a label map its outline.
+    """Read the points of a file, or find the keypoints of an image within its mask, or the outline of labels.
+
+    Files of points are known by their name's ending; all others are images.
 
     Args:
-        space: as `read_points` has it.
+        space: as in `read_points`.
         mask: of an image, where to look.
 
     Raises:
-        InputError: a file that cannot be read, an image in 2-D, or one in which too little is to be seen.
+        InputError: a file that cannot be read, an image in 2-D, or one with too few keypoints.
     """
     if is_points(path):
         thing = read_points(path, space)
@@ -77,7 +78,7 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
 
 
 def is_label_map(image: Image) -> bool:
-    """Whether it holds whole numbers from 0 on, most of which are their neighbours' too, as those of structures are."""
+    """Return whether an image looks like labels: whole numbers from 0 on, most of which equal their neighbours."""
     data = image.data[0, 0]
     seen = (data != 0)[1:]
     if bool((data != data.round()).any()) or float(data.min()) != 0 or not bool(seen.any()):

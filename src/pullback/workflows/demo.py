@@ -1,4 +1,4 @@
-"""The main job from end to end, on the built-in cohort."""
+"""The demo: training, evaluation and a report from end to end, on the built-in cohort."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +24,15 @@ from pullback.workflows.baselines import BEFORE, SOLVERS
 def demo(
     unsupervised: Recipe, guided: Recipe, solved: InstanceOptimisation, out: Path, console: Console
 ) -> dict[str, list[dict[str, float | str]]]:
-    """Train both recipes, measure them on the test pairs beside doing nothing, solvers and the truth, write it up.
+    """Train both recipes, and measure them on the test pairs beside doing nothing, solvers and the truth.
+
+    The tables, a report and a picture of the first pair are written into `out`.
 
     Returns:
-        the rows of the table, by register.
+        The rows of the table, by register.
 
     Raises:
-        Interrupted: it was asked to stop, and goes on where it was when called again.
+        Interrupted: it was asked to stop, and continues from there when called again.
     """
     networks: dict[str, nn.Module] = {}
     for name, recipe in (("unsupervised", unsupervised), ("guided", guided)):

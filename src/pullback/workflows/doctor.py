@@ -1,4 +1,4 @@
-"""What will go wrong with two files, told before anything is run."""
+"""Examination of two files before a registration: what may go wrong, and how to mend it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE
 
 
 def examine(fixed: str | Path, moving: str | Path | None = None) -> tuple[Finding, ...]:
-    """What is remarkable in each file and in how they lie to each other, the worst first.
+    """Return what is remarkable in each file and in how their images lie to each other, the worst first.
 
     Raises:
         InputError: no such file, or none that opens as an image.
@@ -24,7 +24,7 @@ def examine(fixed: str | Path, moving: str | Path | None = None) -> tuple[Findin
 
 
 def layout(findings: Sequence[Finding]) -> Table:
-    """One row for each: how bad it is, what it is, and below it what to do."""
+    """Return a table with a row for each finding: its severity, what it is, and below it what to do."""
     rows = Table.grid(padding=(0, 2, 0, 0))
     rows.add_column(no_wrap=True)
     rows.add_column(overflow="fold")
@@ -35,7 +35,7 @@ def layout(findings: Sequence[Finding]) -> Table:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """In one sentence, what to expect of registering these files."""
+    """Say in one sentence what to expect of registering these files."""
     counts = {severity: sum(f.severity is severity for f in findings) for severity in Severity}
     said = [f"{n} {severity.value}{'s' * (n > 1)}" for severity, n in counts.items() if n]
     if counts[Severity.ERROR]:

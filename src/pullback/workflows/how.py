@@ -1,4 +1,4 @@
-"""How to align, as a command line says it, and the register that is meant."""
+"""Options that say how to align, as on the command line, and the register that they stand for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,16 +23,16 @@ CLASSICAL, CLOUDS = "classical", "graph-propagation"
 
 @dataclass(frozen=True)
 class How:
-    """How to align two images or clouds, in the words of the command line; None is what was not said.
+    """The options that say how to align two images or clouds; None is an option that was not given.
 
     Attributes:
-        method: name of a method that needs no training; None is the classical one, or of points `CLOUDS`.
+        method: name of a method that needs no training; None is the classical one, or for points `CLOUDS`.
         preset: one of `choices.PRESETS`, of the linear stages too where another method deforms.
         network: folder of a trained run, in place of a method.
         refine: steps of descent after the network.
         settings: values of the method by dotted keys, as `study.recipe.changed` takes them.
         start: one of `choices.STARTS`, or the file of a transform.
-        transform, energy, smoothness: of the classical method, as `choices.classical` has them.
+        transform, energy, smoothness: of the classical method, as in `choices.classical`.
         aligned: no linear stage comes first.
         seed: of random rotations.
     """
@@ -57,7 +57,7 @@ class How:
 
     @property
     def place(self) -> str:
-        """The name of the start; "auto" where a file says it.
+        """The name of the start; "auto" where it is a file.
 
         Raises:
             InputError: it is neither.
@@ -68,7 +68,7 @@ class How:
 
 
 def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: Sequence[str] = ()) -> Register | Refine:
-    """Return the register of two images that is meant.
+    """Return the register of two images that the options stand for.
 
     A method of pairs takes the place of the deformable stage: initialisation, rigid and affine stages run before it. A
     method of poses stands alone.
@@ -101,7 +101,7 @@ def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: S
 
 
 def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[GraphPropagation, nn.Module | None]:
-    """Return the register of two clouds that is meant, and the network whose features it uses.
+    """Return the register of two clouds that the options stand for, and the network whose features it uses.
 
     Raises:
         InputError: a name that is not known, a method of something else, or a run that does not align points.
@@ -114,7 +114,7 @@ def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[GraphPropagation, 
 
 
 def _untrained(name: str, kinds: Sequence[str], command: str) -> tuple[str, Any, tuple[str, ...]]:
-    """The method's name, its value, and what it aligns, which has to be one of `kinds`."""
+    """Return the method's name, its register, and what it aligns, which has to be one of `kinds`."""
     called, method = find_method(name)
     if not set(kinds) & set(method.aligns):
         raise InputError(

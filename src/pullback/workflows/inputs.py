@@ -1,4 +1,4 @@
-"""The files of two images and what is known of them, read and checked before any work."""
+"""Input files of two images, read and checked before any work."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from pullback.space import Image, Labels
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """What is known of one of the two images.
+    """The files of one of the two images.
 
     Attributes:
         images: its channels, one file each, on one grid.
@@ -30,7 +30,7 @@ class ImageFiles:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All of them."""
+        """All files of the image."""
         more = (self.mask, self.exclude, self.labels)
         return tuple(str(path) for path in (*self.images, *more) if path is not None)
 
@@ -44,7 +44,7 @@ class ImageFiles:
 
 
 def read_pair(fixed: ImageFiles, moving: ImageFiles) -> Pair:
-    """Images, masks and labels.
+    """Read the images, masks and labels of a pair.
 
     Raises:
         InputError: a file that cannot be read, on another grid than its image, or sheared, which transforms of ITK are
@@ -75,7 +75,7 @@ def _labels(files: ImageFiles, image: Image) -> Labels | None:
 
 
 def _image(files: ImageFiles) -> Image:
-    """The channels, masked by what is to be looked at and not left out."""
+    """Read the channels, with the mask less what is excluded."""
     image = read_channels(files.images, files.mask)
     if files.exclude is not None:
         kept = read_labels(files.exclude, on=image.grid, what="mask").data == 0
@@ -97,7 +97,7 @@ def _image(files: ImageFiles) -> Image:
 
 
 def headers(fixed: ImageFiles, moving: ImageFiles) -> list[dict[str, str]]:
-    """What the headers of both tell before the work, as data."""
+    """Return the findings about the headers of both images, as data."""
     found: list[Finding] = [finding for files in (fixed, moving) for path in files.images for finding in audit(path)]
     found += audit_pair(fixed.images[0], moving.images[0])
     return [{"severity": f.severity.value, "what": f.what, "remedy": f.remedy} for f in found]

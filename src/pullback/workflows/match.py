@@ -1,4 +1,4 @@
-"""Two clouds, of files of points or of images, brought onto each other, and the map between them for other tools."""
+"""Registration of two clouds, of files of points or found in images, with the transform for other tools."""
 
 import math
 import time
@@ -41,14 +41,14 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Partners:
-    """Which fixed and which moving points belong together, and whether their `names` say so, or their rows."""
+    """The indices of fixed and moving points that belong together, and whether their `names` say so, or their rows."""
 
     fixed: tuple[int, ...]
     moving: tuple[int, ...]
     names: bool
 
     def told(self, here: Cloud, there: Cloud) -> dict[str, Any]:
-        """For `run.json`."""
+        """Return the entries of `run.json` about them."""
         left = [thing.points.data.shape[1] - len(self.fixed) for thing in (here, there)]
         return {"matched by": "name" if self.names else "row", "pairs": len(self.fixed), "left out": left}
 
@@ -66,25 +66,26 @@ def match_files(
     space: str | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Find the map between two clouds and write into `out`: `fixed_to_moving.h5`, `moving_to_fixed.h5`, both clouds
-    where the other lies, and as they are where they were found in images, `clouds.png`, `run.json`, and more points of
-    the fixed world where they are given.
+    """Register two clouds and write the results into `out`.
+
+    These are `fixed_to_moving.h5`, `moving_to_fixed.h5`, each cloud in the world of the other, the clouds as found in
+    images, `clouds.png`, `run.json`, and more points of the fixed world where they are given.
 
     Args:
         fixed, moving: tables or surfaces of points, images or label maps, as `read_cloud` tells them apart.
         register: of points that are not matched.
-        network: whose features it uses; None leaves that to the register.
+        network: gives the features; None leaves that to the register.
         matched: landmarks: points of one name belong together, those without a partner are left out; where a file has
-            no names, points of one row. Else nothing is known of who is whose partner.
-        smoothing: of matched points, as `ThinPlate.between` has it.
-        masks: of the fixed and of the moving organ, whose surfaces then take part, and where keypoints of images are;
-            of both or of neither. Of two label maps the surfaces take part all the same.
+            no names, points of one row. Else partners are not known.
+        smoothing: of matched points, as in `ThinPlate.between`.
+        masks: of the fixed and of the moving organ, whose surfaces then take part, and in which keypoints of images
+            lie; of both or of neither. Of two label maps the surfaces always take part.
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
         about: more to keep in `run.json`, such as the run of the network.
 
     Returns:
-        what `run.json` holds; under `quality` whether the map can be believed.
+        The content of `run.json`; under `quality` whether the map can be believed.
 
     Raises:
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
@@ -133,7 +134,7 @@ def match_files(
 def _write(
     here: Cloud, there: Cloud, table: Cloud | None, found: ThinPlate, transform: Composite, folder: Path
 ) -> Points:
-    """Write transforms, clouds and their picture; returns the fixed points where they went."""
+    """Write transforms, clouds and their picture, and return the fixed points in the moving world."""
     inverse = transform.inverse()
     write_transform(transform, folder / "fixed_to_moving.h5")
     write_transform(inverse, folder / "moving_to_fixed.h5")
@@ -150,8 +151,9 @@ def _write(
 
 
 def gridded(transform: ThinPlate, grid: Grid) -> Composite:
-    """The map as other tools hold it: A ∘ ψ, A the affine map nearest to it at its points, ψ a displacement on `grid`,
-    which beyond the grid is none.
+    """Return a transform as other tools hold it, A ∘ ψ: A the affine nearest to it at its points, ψ a displacement.
+
+    ψ lies on `grid`; beyond it there is none.
 
     Raises:
         InputError: A has no inverse.
@@ -167,7 +169,7 @@ def gridded(transform: ThinPlate, grid: Grid) -> Composite:
 
 
 def summary(content: Mapping[str, Any], out: str | Path) -> str:
-    """What a person reads in the end, from what `match_files` returned."""
+    """Summarise the answer of `match_files` for a person."""
     before, after = content["numbers"]["before"], content["numbers"]["after"]
     lines = [f"{content['points'][0]} fixed and {content['points'][1]} moving points, {content['seconds']:.1f} seconds"]
     found = [
@@ -213,8 +215,10 @@ def _check(
 
 
 def _partners(here: Cloud, there: Cloud) -> Partners:
-    """By names, where both files have some; by rows where either has none, or both call several points alike, as
-    ANTs' tables do, whose labels are of structures."""
+    """Match points by names, where both files have some, else by rows.
+
+    Rows count too where both files name several points alike, as ANTs' tables do, whose labels are of structures.
+    """
     one, two = here.points.name, there.points.name
     doubled = [[name for name, times in Counter(names).items() if name and times > 1] for names in (one, two)]
     if not one or not two or all(doubled):
@@ -266,7 +270,7 @@ def _surfaces(masks: Sequence[str | Path | None]) -> tuple[Points, Points]:
 
 
 def _grid(fixed: Points, surfaces: tuple[Points, Points] | None) -> Grid:
-    """About the fixed points, their organ and a margin; fine enough for what can be between points."""
+    """Return a grid about the fixed points, their organ and a margin, fine enough for the gaps between points."""
     gap = gap_of(fixed.data[0])
     points = fixed.data[0] if surfaces is None else torch.cat([fixed.data[0], surfaces[0].data[0]])
     low, high = points.amin(0), points.amax(0)
@@ -279,7 +283,7 @@ def _grid(fixed: Points, surfaces: tuple[Points, Points] | None) -> Grid:
 
 
 def _volumes(written: Composite) -> Tensor:
-    """By how much each voxel of the written field changes its volume."""
+    """Return the factor by which each voxel of the written field changes its volume."""
     field = written.inner.displacement(*written.grids)
     return determinant(jacobian(field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
 
@@ -296,8 +300,11 @@ def _judged(volumes: Tensor) -> dict[str, Any]:
 def _numbers(
     fixed: Points, moved: Points, moving: Points, partners: Partners | None, written: Composite, volumes: Tensor
 ) -> dict[str, dict[str, float]]:
-    """Before and after: how far apart the clouds are, mm; how much folds of what is written, and the least and the most
-    of its volume change; and how far it is from what was found, mm."""
+    """Return numbers before and after, all distances in mm.
+
+    They are how far apart the clouds are; how much of the written field folds, and its least and largest change of
+    volume; and how far the written transform is from the one found.
+    """
     return {
         "before": _apart(fixed, moving, partners),
         "after": _apart(moved, moving, partners)
@@ -311,7 +318,7 @@ def _numbers(
 
 
 def _apart(points: Points, moving: Points, partners: Partners | None) -> dict[str, float]:
-    """How far the points are from their partners, or from what is nearest; mm."""
+    """Return the mean distance of the points to their partners, or to the nearest moving point, in mm."""
     if partners is not None:
         here, there = _chosen(points, moving, partners)
         return {"mm between matched points": float((here.data - there.data).norm(dim=2).mean())}
@@ -319,7 +326,7 @@ def _apart(points: Points, moving: Points, partners: Partners | None) -> dict[st
 
 
 def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:
-    """The fixed cloud over the moving one, before and after, seen along each axis."""
+    """Draw the fixed cloud over the moving one, before and after, seen along each axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
     from matplotlib.figure import Figure  # noqa: PLC0415
 

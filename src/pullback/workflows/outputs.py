@@ -1,4 +1,4 @@
-"""What a registration leaves in its folder: all of it, or nothing."""
+"""Output files of a registration: all of them are written, or none."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ MAPS, TRANSFORMS = "maps", "transforms"  # folders of what a register knows besi
 
 @dataclass(frozen=True)
 class ExtraOutputs:
-    """What to write besides what is always written.
+    """The optional outputs of a registration.
 
     Attributes:
         jacobian: det ∇φ on the fixed grid, as `jacobian.nii.gz`.
@@ -37,12 +37,12 @@ class ExtraOutputs:
 
 @contextmanager
 def transaction(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
-    """A folder whose files move to `out` when all went well; else nothing has changed there.
+    """Yield a folder whose files are moved to `out` when all went well; else `out` stays as it was.
 
-    What an earlier run left there goes. `given` are the files that the work reads: none of them may be lost so.
+    Files of an earlier run in `out` are removed. `given` are the files that the work reads: none of them may be lost.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: nothing can be written there, or a file that is read would be replaced.
     """
     refuse_overwrite([out / name for name in _written(out)], given)
     new = [path for path in (out, *out.parents) if not path.exists()]
@@ -75,7 +75,7 @@ def transaction(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
 
 
 def refuse_overwrite(written: Iterable[str | Path], given: Iterable[str | Path]) -> None:
-    """Nothing is written over what is read, not through links either.
+    """Refuse to write over files that are read, also through links.
 
     Raises:
         InputError: one of the files `written` is one of those `given`.
@@ -86,7 +86,7 @@ def refuse_overwrite(written: Iterable[str | Path], given: Iterable[str | Path])
 
 
 def _written(out: Path) -> set[str]:
-    """What an earlier run says it wrote there."""
+    """Return the files in `out` that an earlier run recorded as its own."""
     try:
         names = json.loads((out / RECORD).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -96,13 +96,13 @@ def _written(out: Path) -> set[str]:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether it is a name in a folder, or in one of the folders that are written there."""
+    """Return whether a name is that of a file in the folder, or in one of the folders that are written there."""
     *folders, last = Path(name).parts or ("",)
     return last not in ("", "..") and (not folders or folders in ([MAPS], [TRANSFORMS]))
 
 
 def names_in(folder: Path) -> list[str]:
-    """The files in it and below, sorted."""
+    """Return the files in a folder and below it, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
@@ -115,7 +115,7 @@ def write_all(
     points: str | Path | None,
     wanted: ExtraOutputs,
 ) -> list[str]:
-    """All but the report and the record, on the grid of the fixed image, the file `like`; returns the names."""
+    """Write all outputs but the report and the record, on the grid of the fixed image; return their names."""
     fixed = after.pair.fixed.grid
     for channel in range(after.moved.data.shape[1]):
         name = "moved.nii.gz" if channel == 0 else f"moved_channel_{channel + 1}.nii.gz"
@@ -141,13 +141,13 @@ def write_all(
 
 
 def pushed_name(stem: str, points: str | Path | None) -> str:
-    """The name of pushed points, ending as the file they come from."""
+    """Return the file name of pushed points, with the ending of the file that they come from."""
     long = (".surf.gii", ".mrk.json")
     return stem + next((ending for ending in long if ends(str(points), ending)), Path(str(points)).suffix)
 
 
 def about_known(after: Alignment) -> list[str]:
-    """What maps and further transforms are."""
+    """Describe the maps and further transforms that are written."""
     maps = [f"{MAPS}/{name}.nii.gz: {name.replace('_', ' ')}, on the fixed grid." for name in after.maps]
     more = [f"{TRANSFORMS}/{name}.h5: {name.replace('_', ' ')}, from the fixed image on." for name in after.transforms]
     return maps + more

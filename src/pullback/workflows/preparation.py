@@ -1,4 +1,4 @@
-"""What is done to each scan before networks learn from it."""
+"""Preparation of a scan before networks learn from it."""
 
 import math
 import re
@@ -17,18 +17,18 @@ LARGEST = 4.0  # GB of an image in single precision, 1000 voxels along each of t
 
 @dataclass(frozen=True)
 class Preparation:
-    """Steps, each of which may be left out, in this order; the voxels are interpolated once, at their end.
+    """The steps that prepare a scan, in this order. Each may be left out; voxels are interpolated once, at their end.
 
     1. The axes are stored in the order and direction nearest to R, A, S.
     2. Labels are merged.
     3. Image, labels and mask are cropped to the box of the labels, or of the mask.
     4. Voxels of one edge length on orthonormal axes; 5. on a grid of a given shape: images by cubic B-splines, within
-       their range and smoothed where voxels grow, labels and masks by nearest voxels. What is added about the
-       image has its least value.
-    6. Intensities run from 0 to 1, as `normalised` does.
+       their range and smoothed where voxels grow, labels and masks by nearest voxels. Voxels added around the image
+       have its least value.
+    6. Intensities run from 0 to 1, as in `normalised`.
 
     DDMR (Pérez de Frutos et al. 2023, Preprocessing) crops around the liver, resamples to 1 mm and resizes to 128³, in
-    two interpolations; whether by one factor or by three it does not say. One factor keeps proportions, so it is the
+    two interpolations; it does not say whether by one factor or by three. One factor keeps proportions, so it is the
     default; three (`stretch`) waste no voxel.
 
     Attributes:
@@ -37,15 +37,15 @@ class Preparation:
         crop: around `"labels"`, merged, or `"mask"`; None crops nothing.
         margin: about the box, mm, as far as the image reaches.
         spacing: of the voxels, mm; None leaves them, or lets the shape decide. With a shape it is the least: voxels are
-            larger where all would not fit.
-        shape: in voxels, one number for all axes or one for each. All that was not cropped lies within.
-        stretch: fill the shape, by another voxel size along each axis. A spacing is then what the image is smoothed to
-            where the voxels are finer.
-        normalise: whether intensities are.
-        task: what the data set is called, and its files begin with.
+            larger where the image would not fit otherwise.
+        shape: in voxels, one number for all axes or one for each. The whole image, as cropped, lies within.
+        stretch: fill the shape, by another voxel size along each axis. Where voxels are then finer than `spacing`, the
+            image is smoothed to it.
+        normalise: whether intensities are normalised.
+        task: name of the data set, with which its files begin.
 
     Raises:
-        InputError: steps that contradict each other, or numbers that are none of theirs.
+        InputError: steps that contradict each other, or numbers out of their range.
     """
 
     data: PairFolder
@@ -85,7 +85,7 @@ class Preparation:
         return self.crop == kind and not (self.data.labels if kind == "labels" else self.data.masks)
 
     def __call__(self, subject: Subject) -> Subject:
-        """A subject of whatever data, prepared; it is left as it is.
+        """Return a prepared subject; the given one stays as it is.
 
         Raises:
             InputError: nothing to crop around, nothing of it left, a shape of other axes, or too many voxels.
@@ -116,7 +116,7 @@ class Preparation:
 
 
 def _wanted(image: Image, labels: Labels | None, crop: str) -> torch.Tensor:
-    """Where what is cropped around is, `(B, 1, *shape)` bool."""
+    """Return the voxels that the crop goes around, `(B, 1, *shape)` bool."""
     if crop == "labels" and labels is not None:
         return labels.data != 0
     if crop == "mask" and image.mask is not None:
@@ -125,7 +125,7 @@ def _wanted(image: Image, labels: Labels | None, crop: str) -> torch.Tensor:
 
 
 def _refuse_large(sizes: Sequence[float]) -> None:
-    """Of a grid of about so many voxels along each axis."""
+    """Refuse a grid of about these numbers of voxels along the axes, if it is too large."""
     size = 4 * math.prod(sizes) / 1e9
     if size > LARGEST:
         raise InputError(

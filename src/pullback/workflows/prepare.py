@@ -1,4 +1,4 @@
-"""A folder of scans becomes one of prepared scans, in the Learn2Reg layout, subject by subject."""
+"""Preparation of a folder of scans into the Learn2Reg layout, subject by subject."""
 
 import hashlib
 import json
@@ -30,24 +30,24 @@ from pullback.workflows.preparation import Preparation
 
 SUBJECTS = "subjects.csv"
 FOLDERS = {"image": "imagesTr", "label": "labelsTr", "mask": "masksTr"}
-Row = dict[str, str]
+SubjectRow = dict[str, str]
 
 
 def prepare(preparation: Preparation, out: str | Path, console: Console | None = None) -> dict[str, Any]:
     """Prepare every subject into the folder `out`, which `Learn2Reg` reads with the splits of `preparation.data`.
 
     It gets `imagesTr/TASK_0001_0000.nii.gz` …, `labelsTr`, of 8 bits, and `masksTr` where there are some,
-    `TASK_dataset.json`, `subjects.csv` (who is which file and in which split), `labels.csv` (how many have which) and
-    `run.json`. Stopped or not, it goes on by the same call: what was made by the same settings from the same bytes
-    stays. New subjects get new numbers.
+    `TASK_dataset.json`, `subjects.csv` (the file and the split of each subject), `labels.csv` (how many subjects have
+    each label) and `run.json`. The same call continues a stopped one: files made by the same settings from the same
+    bytes stay. New subjects get new numbers.
 
     Returns:
-        what `run.json` holds.
+        The content of `run.json`.
 
     Raises:
-        InputError: files that cannot be read or prepared, labels that do not fit 8 bits, a folder that was prepared
-            otherwise, or from subjects that are gone.
-        Interrupted: it was asked to stop, and has finished the subject it was at.
+        InputError: files that cannot be read or prepared, labels that do not fit 8 bits, or a folder that was prepared
+            by other settings, or from subjects that are gone.
+        Interrupted: it was asked to stop, and has finished its current subject.
     """
     out, data = Path(out), preparation.data
     cases, splits = data.cases, _splits(data)
@@ -75,7 +75,7 @@ def prepare(preparation: Preparation, out: str | Path, console: Console | None =
 
 
 def summary(content: Mapping[str, Any], out: Path) -> str:
-    """What `prepare` answered, in words."""
+    """Summarise the answer of `prepare` for a person."""
     rows = read_texts(out / SUBJECTS)
     splits = [row["split"] for row in rows]
     counts = ", ".join(f"{splits.count(split)} {split}" for split in dict.fromkeys(splits))
@@ -89,20 +89,20 @@ def summary(content: Mapping[str, Any], out: Path) -> str:
 
 
 def _splits(data: PairFolder) -> dict[str, str]:
-    """The split of each image, by the name of its case; those of subjects that are in no pair are not in it."""
+    """Return the split of each image, by the name of its case, without subjects that are in no pair."""
     of = {name: split for split in ("train", "validation", "test") for name in getattr(data, split).names}
     return {case.name: of[subject_of(case)] for case in data.cases if subject_of(case) in of}
 
 
 def _settings(preparation: Preparation) -> dict[str, Any]:
-    """What makes the files and the splits what they are, flat; where the images are does not."""
+    """Return the settings that determine the files and the splits, flat, without the place of the images."""
     tree = json.loads(json.dumps(as_data(preparation)))
     data = {f"data.{key}": value for key, value in tree.pop("data").items() if key not in ("root", "part")}
     return data | {key: value for key, value in tree.items() if key != "part"}
 
 
-def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Row]:
-    """What earlier calls made there, by subject."""
+def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, SubjectRow]:
+    """Read the rows of earlier calls in the folder, by subject."""
     if not (out / RECORD).is_file():
         other = [*out.glob("*_dataset.json"), *out.glob(FOLDERS["image"])]
         if other:
@@ -132,7 +132,7 @@ def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Row
 
 @contextmanager
 def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
-    """Writes `run.json`, however it ends, unless nothing came of it; yields where to put the names of who was made."""
+    """Write `run.json`, however the work ends, unless nothing came of it; yield a list for names of subjects made."""
     begin = time.perf_counter()
     made: list[str] = []
 
@@ -156,15 +156,15 @@ def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
 
 
 def _digest(case: FileCase) -> str:
-    """Of the bytes of its files: copies of them, whenever made, are the same."""
+    """Return a digest of the bytes of a case's files, the same for copies of them."""
     known = hashlib.sha256()
     for path in (case.image, case.labels, case.mask):
         known.update(b"-" if path is None else hashlib.sha256(path.read_bytes()).digest())
     return known.hexdigest()[:16]
 
 
-def _number(rows: Mapping[str, Row], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
-    """The name of the files of the next image: TASK_SUBJECT_IMAGE; numbers that were given are kept, for good."""
+def _number(rows: Mapping[str, SubjectRow], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
+    """Return the file name of the next image, TASK_SUBJECT_IMAGE; numbers once given are kept."""
     given = {name: [int(n) for n in row["file"].split("_")[-2:]] for name, row in rows.items()}
     own = [given[other.name] for other in cases if subject_of(other) == subject_of(case) and other.name in given]
     if own:
@@ -173,18 +173,18 @@ def _number(rows: Mapping[str, Row], task: str, case: FileCase, cases: Sequence[
 
 
 def _paths(case: FileCase, file: str) -> dict[str, str]:
-    """Of its image, and its label and mask where it has them, within the folder."""
+    """Return the paths of a case's image, and of its label and mask where it has them, within the folder."""
     kinds = {"image": case.image, "label": case.labels, "mask": case.mask}
     return {kind: f"./{FOLDERS[kind]}/{file}.nii.gz" for kind, path in kinds.items() if path is not None}
 
 
-def _is_made(case: FileCase, row: Row, digest: str, out: Path) -> bool:
-    """Whether all of it is there, from the same files."""
+def _is_made(case: FileCase, row: SubjectRow, digest: str, out: Path) -> bool:
+    """Return whether all files of a case exist, made from the same bytes."""
     return row["digest"] == digest and all((out / path).is_file() for path in _paths(case, row["file"]).values())
 
 
-def _make(case: FileCase, preparation: Preparation, out: Path, file: str) -> Row:
-    """Writes the files of a subject, and tells of them."""
+def _make(case: FileCase, preparation: Preparation, out: Path, file: str) -> SubjectRow:
+    """Write the files of a subject and return its row."""
     image = read_image(case.image, case.mask)
     labels = None if case.labels is None else read_labels(case.labels, on=image.grid)
     about = {"labels": case.labels, "mask": case.mask}.get(preparation.crop or "") or case.image
@@ -234,8 +234,8 @@ def _refuse_sheared(grid: Grid, path: Path) -> None:
         raise InputError(f"{error}: --spacing does that") from error
 
 
-def _finish(preparation: Preparation, rows: dict[str, Row], splits: Mapping[str, str], out: Path) -> None:
-    """The tables and the layout of all of them."""
+def _finish(preparation: Preparation, rows: dict[str, SubjectRow], splits: Mapping[str, str], out: Path) -> None:
+    """Write the tables and the layout of all subjects."""
     data, names = preparation.data, preparation.merge.names if preparation.merge else {}
     for name, row in rows.items():
         row["split"] = splits.get(name, "held out")

@@ -1,4 +1,4 @@
-"""Whether a result looks failed, judged by the images alone and whatever their contrast."""
+"""Quality control: whether a result looks failed, judged by the images alone and whatever their contrast."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,12 +34,12 @@ RANDOM = 24  # rotations
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the images say of a result.
+    """The judgement of a result.
 
     Attributes:
-        score: 0 … 1, the worst of all that was looked at; below 0.5 the result looks failed.
+        score: 0 … 1, the worst of all criteria; below 0.5 the result looks failed.
         reasons: in words, why it looks failed; empty where it does not.
-        numbers: what was looked at, by name.
+        numbers: the criteria, by name.
     """
 
     score: float
@@ -52,11 +52,12 @@ class Verdict:
 
 
 def verdict(before: Alignment, after: Alignment) -> Verdict:
-    """Judges `after` by chance, by `before`, by its folding, by what it lost from view, and by labels, where the pair
-    has some on both sides; of one pair.
+    """Judge the alignment `after` of one pair by the images, whatever their contrast.
 
-    Chance is the normalised mutual information that random rotations about the middle of the foreground leave of the
-    linear part of the transform. A deformation can make anything alike: so the linear part has to stand out by itself.
+    The criteria are the similarity against chance and against `before`, folding, the view, and the overlap of labels
+    where the pair has them. Chance is the normalised mutual information that random rotations about the middle of the
+    foreground leave of the linear part of the transform. A deformation can make any images alike, so the linear part
+    has to stand out by itself.
     """
     pair, inside = _seen(after.pair)
     points = inside.grid.to_world(inside.data[0, 0].nonzero().T.double().cpu()[None])
@@ -98,7 +99,7 @@ def _judged(numbers: Mapping[str, float]) -> Verdict:
 
 
 def _seen(pair: Pair) -> tuple[Pair, Image]:
-    """Both images, coarse, with the foreground of the fixed one as its mask, which comes along as an image."""
+    """Return both images, coarse, with the fixed foreground as the fixed mask, and that foreground as an image."""
     images = Pair(normalised(pair.fixed), normalised(pair.moving))
     lit = (images.fixed.data > 0).any(1, keepdim=True)
     lit = lit if pair.fixed.mask is None else lit & pair.fixed.mask
@@ -115,7 +116,7 @@ def _similarity(pair: Pair, transform: Transform) -> float:
 
 
 def _linear(transform: Transform, points: Tensor) -> Affine:
-    """The affine map nearest to `transform` at `points` `(1, d, N)`."""
+    """Return the affine map nearest to `transform` at `points` `(1, d, N)`."""
     there = transform.at(points)[0].double()
     known = torch.cat([points[0], torch.ones_like(points[0, :1])])
     matrix = torch.eye(len(known), dtype=torch.float64)
@@ -124,14 +125,14 @@ def _linear(transform: Transform, points: Tensor) -> Affine:
 
 
 def _turns(points: Tensor) -> list[Affine]:
-    """Random rotations about the middle of `points` `(1, d, N)`."""
+    """Return random rotations about the middle of `points` `(1, d, N)`."""
     return [
         Affine.about(rotation, points[0].mean(-1)) for rotation in uniform(points.shape[1], RANDOM, make_generator(0))
     ]
 
 
 def _in_view(after: Alignment, lit: Tensor) -> float:
-    """The share of the smaller of fixed foreground and moving view that the transform brings together."""
+    """Return the share of the smaller of fixed foreground and moving view that the transform brings together."""
     moving = after.pair.moving
     everywhere = Image(torch.ones_like(moving.data[:, :1]), moving.grid)
     seen = pull(everywhere, after.transform, onto=after.pair.fixed).data > 0.5

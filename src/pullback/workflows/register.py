@@ -1,4 +1,4 @@
-"""Two files, aligned by any register, and everything a person wants of it in one folder."""
+"""Registration of two files by any register, with all results in one folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
@@ -47,25 +47,26 @@ def register_files(
     device: torch.device = torch.device("cpu"),
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Align two files and write into `out`: `moved.nii.gz`, `fixed_to_moving.h5`, `moving_to_fixed.h5`, `run.json`,
-    `report.html`; moved labels and pushed points where they are given; and what else is wanted.
+    """Align two files and write the results into `out`.
 
-    Nothing is written before all has succeeded; what an earlier run left there and this one does not make is removed.
+    These are `moved.nii.gz`, `fixed_to_moving.h5`, `moving_to_fixed.h5`, `run.json`, `report.html`; moved labels and
+    pushed points where they are given; and the outputs of `wanted`. Nothing is written before all has succeeded; files
+    of an earlier run that this one does not make are removed.
 
     Args:
         fixed: the image that stays.
         moving: the image that is brought onto it.
         register: any; a classical one also takes a start.
         out: the folder.
-        points: in the fixed world, pushed to the moving one; in the format they come in.
-        space: of those points, as `read_points` knows it, where the file does not say.
-        start: fixed → moving, where to go on from: a transform, or the file of one.
-        wanted: what else to write.
+        points: in the fixed world, pushed to the moving one, in the format of their file.
+        space: of those points, as in `read_points`, where the file does not say.
+        start: fixed → moving, to continue from: a transform, or the file of one.
+        wanted: optional outputs.
         device: where to compute.
         about: more to keep in `run.json`, such as the seed.
 
     Returns:
-        what `run.json` holds.
+        The content of `run.json`.
 
     Raises:
         InputError: a file that cannot be read, that does not fit the others, or a folder that cannot be written.
@@ -115,9 +116,9 @@ def register_files(
 
 
 def round_trip(there: Alignment, back: Transform) -> dict[str, dict[str, float]]:
-    """How far from home the fixed foreground lands after there and back: mean, 95 %, maximum; mm, and fixed voxels.
+    """Return how far from home the fixed foreground lands after there and back, in mm and in fixed voxels.
 
-    Points that leave the grid of a field on the way are not counted: nothing is known of the way from there.
+    Points that leave the grid of a field on the way are not counted: the way back from there is not known.
     """
     grid = there.pair.fixed.grid
     voxels = foreground(there)[0, 0].nonzero().T.double().cpu()[None]
@@ -129,7 +130,7 @@ def round_trip(there: Alignment, back: Transform) -> dict[str, dict[str, float]]
 
 
 def _spread(errors: Tensor) -> dict[str, float]:
-    """Of the lengths of vectors `(d, N)`; empty where there are none."""
+    """Return the mean, 95 % and maximum of the lengths of vectors `(d, N)`; empty where there are none."""
     lengths = errors.norm(dim=0).sort().values
     if not len(lengths):
         return {}
@@ -138,13 +139,15 @@ def _spread(errors: Tensor) -> dict[str, float]:
 
 
 def descents(stats: Stats) -> list[Stage]:
-    """The stages that took steps."""
+    """Return the stages that took steps of descent."""
     return [stage for stage in stats.stages if stage.stopped]
 
 
 def settings_of(register: object) -> Any:
-    """A register as data: all its parts and numbers; of a network, its class and how it is shown images; of a class
-    that is no dataclass, its name."""
+    """Return a register as data: all its parts and numbers.
+
+    For a network it is its class and how images are presented to it; for a class that is no dataclass, its name.
+    """
     if isinstance(register, Chain):
         return {"first": settings_of(register.first), "then": [settings_of(refine) for refine in register.then]}
     if isinstance(register, Trained):
@@ -161,7 +164,7 @@ def _check(
     start: Transform | None,
     wanted: ExtraOutputs,
 ) -> None:
-    """What would fail only after the work."""
+    """Refuse what would fail only after the work."""
     ndim = pair.fixed.grid.ndim
     for what, has in (
         ("points", None if table is None else table.points.data.shape[-1]),
@@ -178,14 +181,14 @@ def _check(
 
 @torch.no_grad()
 def _aligned(pair: Pair, register: Register | Refine, start: Transform | None) -> tuple[Alignment, Alignment]:
-    """The pair as it lay before, by the headers or where it was told to begin, and as it was found."""
+    """Return the alignment before, by the headers or the given start, and the one found."""
     after = timed(pair, register, start)
     given = after.stats.start if after.stats is not None and not after.stats.origin else None
     return Alignment(pair, given or Affine.identity(pair.fixed.grid.ndim)), after
 
 
 def _inverse(after: Alignment) -> Transform:
-    """Moving → fixed, as it is written: a field's inverse on its own grid."""
+    """Return the inverse, moving → fixed, as it is written: that of a field on its own grid."""
     affine, field = affine_and_field(after.transform, after.pair.fixed.grid)
     return affine.inverse() if field is None else (affine @ field).inverse()
 
@@ -194,7 +197,7 @@ def _inverse(after: Alignment) -> Transform:
 
 
 def summary(content: Mapping[str, Any], out: str | Path) -> str:
-    """What a person reads in the end, from what `register_files` returned."""
+    """Summarise the answer of `register_files` for a person."""
     before, after, judged = content["numbers"]["before"], content["numbers"]["after"], content["quality"]
     begun, trip = content["begun"], content["round trip voxels"]
     lines = [f"start: {begun['origin']}, {begun['confidence']:.1f} σ above chance"] if begun else []
@@ -219,7 +222,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
 
 
 def _begun(stats: Stats) -> dict[str, Any] | None:
-    """Where a chain began, where it sought that itself."""
+    """Return the start of a chain that sought it itself, else None."""
     return {"origin": stats.origin, "confidence": round(stats.confidence or 0.0, 2)} if stats.origin else None
 
 
@@ -254,7 +257,7 @@ def _report(
 
 
 def _stages(stats: Stats) -> list[dict[str, str]]:
-    """A row for each; steps where any stage descended."""
+    """Return a row for each stage, with steps where any stage descended."""
     rows = [{"stage": stage.name, "seconds": f"{stage.seconds:.1f}"} for stage in stats.stages]
     if not descents(stats):
         return rows

@@ -19,8 +19,7 @@ BOX = ((-76.0, 76.0), (-112.0, 80.0), (-76.0, 84.0))  # RAS mm around the templa
 
 @dataclass(frozen=True)
 class BrainPhantom:
-    """A cohort made from the MNI152 template of nilearn: each subject has a deformation, contrast, bias and noise of
-    its own.
+    """A cohort made from nilearn's MNI152 template, with a deformation, contrast, bias and noise for each subject.
 
     Subject s is the template pulled through ψ_s = exp(v_s), v_s a random stationary velocity, so that between subjects
     the true transform is known: ψ_m⁻¹ ∘ ψ_f takes fixed to moving. Labels: 1 grey matter, 2 white matter, 3 the rest of
@@ -114,8 +113,7 @@ def _noise(shape: tuple[int, ...], sigma: float, generator: torch.Generator) -> 
 
 
 def _stillness(grid: Grid, width: float) -> Tensor:
-    """Return a weight of 0 at the border of the grid that rises to 1 within `width` voxels, so that motion stays
-    inside."""
+    """Return a weight of 0 at the border of the grid that rises to 1 within `width` voxels, to keep motion inside."""
     where = grid.voxels(torch.zeros(()))
     last = torch.tensor(grid.shape).view(-1, *[1] * grid.ndim) - 1
     depth = torch.minimum(where, last - where).amin(0)
@@ -124,8 +122,7 @@ def _stillness(grid: Grid, width: float) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _template(spacing: float) -> Image:
-    """Return the template on the cohort's grid: intensity, and the probabilities of grey matter, white matter and the
-    rest."""
+    """Return the template on the cohort's grid: intensity, then the probabilities of grey, white and other tissue."""
     from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 
     shape = tuple(round((high - low) / spacing) for low, high in BOX)

@@ -127,8 +127,7 @@ def _homogeneous(linear: np.ndarray) -> np.ndarray:
 
 
 def _disagreement(image: nib.Nifti1Pair, path: ImageSource, voxel: float) -> Iterator[Finding]:
-    """Yield where qform and sform disagree, in mm at the corners, or where ITK places the image elsewhere than
-    nibabel."""
+    """Yield where qform and sform disagree, in mm at the corners, or where ITK places the image differently."""
     header = image.header
     if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
         try:
@@ -244,8 +243,7 @@ def _voxels(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
 
 
 def _stored_header(image: nib.Nifti1Pair) -> nib.Nifti1Header:
-    """Return the header as it is in the file, for nibabel mends some of it on reading; other formats have none of their
-    own."""
+    """Return the header as it is in the file, for nibabel mends some of it on reading; other formats have none."""
     where = image.file_map.get("header", image.file_map["image"]).filename
     if where is None:
         return image.header

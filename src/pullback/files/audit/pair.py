@@ -87,8 +87,7 @@ def _voxel_sizes(fixed: ImageSource, moving: ImageSource, *sizes: float) -> Iter
 
 
 def _overlap(fixed: ImageSource, moving: ImageSource, boxes: list[np.ndarray]) -> Iterator[Finding]:
-    """Yield findings about the overlap of both fields of view, sampled at 25 points along each edge of the fixed
-    one."""
+    """Yield findings about the overlap of both fields of view, by 25 points along each edge of the fixed one."""
     at = (np.arange(25) + 0.5) / 25
     d = len(boxes[0]) - 1
     points = np.array([[*p, 1] for p in itertools.product(*[at] * d)]).T

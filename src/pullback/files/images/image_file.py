@@ -1,4 +1,4 @@
-"""Files of images, opened once: a header at once, voxels when they are first asked for, and then kept."""
+"""Image files that are opened once: the header on opening, the voxels when first asked for, and both are kept."""
 
 import gzip
 import warnings
@@ -27,7 +27,7 @@ MM, MILLISECONDS = 2, 16  # NIfTI's codes of units
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image file, which several readers share: whoever takes a path takes this too.
+    """An image file that several readers share; wherever a path is taken, it is taken too.
 
     Attributes:
         path: where it lies.
@@ -40,7 +40,7 @@ class ImageFile:
 
     @cached_property
     def stored(self) -> nib.Nifti1Pair:
-        """Image as nibabel has it, its voxels not read yet.
+        """The image as nibabel opens it, with its voxels not yet read.
 
         Raises:
             InputError: as of `load`.
@@ -49,7 +49,7 @@ class ImageFile:
 
     @cached_property
     def voxels(self) -> np.ndarray:
-        """Voxels, one number each.
+        """The voxels, one number each.
 
         Raises:
             InputError: as of `stored_voxels`.
@@ -61,7 +61,7 @@ ImageSource = str | Path | ImageFile
 
 
 def load(path: ImageSource) -> nib.Nifti1Pair:
-    """Return the image as nibabel has it, its voxels not read yet.
+    """Open an image file by nibabel, without reading its voxels yet.
 
     Raises:
         InputError: no such file, a folder, or none that nibabel reads as an image.
@@ -85,7 +85,7 @@ def load(path: ImageSource) -> nib.Nifti1Pair:
 
 
 def _opened(path: str | Path) -> FileBasedImage:
-    """Open what nibabel reads, and pairs whose voxels alone are compressed: .hdr beside .img.gz, as of LONI."""
+    """Open a file by nibabel; also pairs of which only the voxels are compressed, .hdr beside .img.gz, as from LONI."""
     header = Path(str(path)[: -len(".img.gz")] + ".hdr")
     if not (ends(path, ".img.gz") and header.is_file()):
         return nib.load(path)
@@ -95,7 +95,7 @@ def _opened(path: str | Path) -> FileBasedImage:
 
 
 def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
-    """Take an image of the format before NIfTI, in which the first sets of images still come, as SPM and ITK do."""
+    """Return an Analyze image, the format before NIfTI, as a NIfTI image, placed as in SPM and ITK."""
     warnings.warn(
         "an Analyze header (.hdr, .img) does not say which side is left; x is taken to run from right to left",
         stacklevel=2,
@@ -125,7 +125,7 @@ def _from_brains(image: nib.MGHImage | nib.Minc1Image, path: str | Path) -> nib.
 
 
 def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
-    """Return the stored shape without axes of length one at its end, nor the one that a slice is thin along."""
+    """Return the stored shape without axes of length one at its end, and of a slice without its thin axis."""
     shape = tuple(image.shape)
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]

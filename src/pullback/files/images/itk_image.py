@@ -75,10 +75,10 @@ def _without_alpha(path: str | Path) -> np.ndarray | None:
 def _vectors(values: np.ndarray, ndim: int) -> np.ndarray:
     """Return bytes of red, green and blue as NIfTI's colours, other vectors per voxel as `(X, Y, Z, 1, n)`."""
     count = values.shape[-1]
-    values = np.ascontiguousarray(values.transpose(*reversed(range(ndim)), ndim))
+    values = np.ascontiguousarray(values.transpose(*reversed(range(ndim)), ndim))  # (X, Y, Z, n)
     if values.dtype == np.uint8 and count in (3, 4):
         return values.view([(letter, "u1") for letter in "RGBA"[:count]])[..., 0]
-    return values.reshape(*values.shape[:ndim], *[1] * (4 - ndim), count)
+    return values.reshape(*values.shape[:ndim], *[1] * (4 - ndim), count)  # (X, Y, Z, 1, n)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -15,8 +15,7 @@ SHEAR = 1e-4  # cosine between axes, up to which they are orthogonal
 
 
 def stored_grid(image: nib.Nifti1Pair, shape: tuple[int, ...], path: str | Path) -> Grid:
-    """Return the grid of an image by the sform, else the qform, as nibabel chooses; warn where other tools may
-    differ.
+    """Return an image's grid by its sform, else its qform, as nibabel does; warn where other tools may differ.
 
     Raises:
         InputError: the affine cannot be inverted.
@@ -61,8 +60,7 @@ def in_plane(affine: np.ndarray, thin: int = 2) -> np.ndarray:
 
 
 def where_itk_differs(image: nib.Nifti1Pair) -> str:
-    """Say how ITK and ANTs place an image elsewhere, and the remedy; empty where it is within half a voxel along each
-    axis."""
+    """Say how ITK and ANTs place an image elsewhere, and the remedy; empty where they agree to half a voxel."""
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     ours = "the sform" if sform > 0 else "the qform" if qform > 0 else "the image's middle at the world's origin"
     how, theirs = _as_itk(image)

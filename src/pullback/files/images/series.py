@@ -68,8 +68,7 @@ def read_series(path: str | Path, ndim: int | None = None) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """Write a series as float32 with its time step and unit; frames in 2-D are placed as `write_image` places
-    slices.
+    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices.
 
     Raises:
         InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly

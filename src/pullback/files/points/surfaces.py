@@ -77,8 +77,7 @@ def read_surface(path: str | Path, space: str | None = None) -> Surface:
 
 
 def write_surface(surface: Surface, path: str | Path) -> None:
-    """Write a surface in the format and space of the file that was read, with its cells and arrays; normals stay as
-    read.
+    """Write a surface in the format and space of the file that was read; its cells, arrays and normals stay as read.
 
     Raises:
         InputError: the name ends otherwise, or writing fails.

@@ -13,7 +13,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files.suffixes import ends, refuse_absent
 from pullback.records.atomic import atomic_write
-from pullback.space import Column, Points
+from pullback.space import PointColumn, Points
 
 SIGNS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}  # of a file's coordinates in RAS
 SLICER = {"0": "ras", "1": "lps", "ras": "ras", "lps": "lps"}
@@ -105,9 +105,9 @@ def made_table(points: Points) -> PointTable:
     return PointTable(replace(points, data=data), "ras", (",".join((*titles, *axes)),), rows, columns)
 
 
-def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, Column]:
+def known_of_each(names: tuple[str, ...], labels: Sequence[str]) -> dict[str, PointColumn]:
     """Return the columns of points with these names, and with labels where all these words are whole numbers."""
-    known: dict[str, Column] = {"name": names} if names else {}
+    known: dict[str, PointColumn] = {"name": names} if names else {}
     if labels and all(re.fullmatch(r"\s*[+-]?\d{1,18}\s*", label) for label in labels):
         known["label"] = torch.tensor([[int(label) for label in labels]])
     return known
@@ -126,8 +126,7 @@ def _cells(titles: Sequence[str], title: str, rows: Sequence[Sequence[str]]) -> 
 
 
 def _names(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Return the names of points, from the first column that holds any; a column `label` of numbers comes after
-    `name`."""
+    """Return the names of points, from the first column that holds any; a column `label` of numbers comes last."""
     named = "name" in titles and "label" in known_of_each((), _cells(titles, "label", rows))
     for title in (*(NAMES if not named else ("name", *NAMES)), ""):
         if not title and titles[0]:
@@ -153,8 +152,7 @@ def agreed(named: str | None, space: str | None, path: str | Path) -> str | None
 
 
 def write_table(table: PointTable, path: str | Path) -> None:
-    """Write a table in the space of the file that was read, its other columns unchanged: Slicer's as `.fcsv`, else
-    `.csv`.
+    """Write a table in the space of the file that was read, its other columns unchanged, as `.fcsv` or `.csv`.
 
     Raises:
         InputError: the name ends otherwise, or writing fails.
@@ -176,8 +174,7 @@ def write_table(table: PointTable, path: str | Path) -> None:
 
 
 def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, list[str], tuple[int, ...]]:
-    """Read the header line of a CSV: the line, the space that it names, its columns' names, and which are the
-    coordinates."""
+    """Read a CSV's header line; return it, the space it names, its columns' names, and the places of coordinates."""
     first = text.split("\n", 1)[0].rstrip("\r")
     names = [name.strip().lower() for name in next(csv.reader([first]), [])]
     for letters in ("ras", "lps", "xyz", "ra", "lp", "xy"):
@@ -190,8 +187,7 @@ def _named(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, li
 
 
 def _slicer(text: str, path: str | Path) -> tuple[tuple[str, ...], str | None, list[str], tuple[int, ...]]:
-    """Read the comments of Slicer's markups: the lines, their space, their columns' names, and which are the
-    coordinates."""
+    """Read Slicer's comments; return them, their space, their columns' names, and the places of coordinates."""
     lines = text.splitlines()
     head = tuple(lines[: next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))])
     said = {key.strip(" #").lower(): value.strip() for key, _, value in (line.partition("=") for line in head)}

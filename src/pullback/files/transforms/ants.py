@@ -14,8 +14,7 @@ AFFINE, WARP, INVERSE, COMPOSITE = "0GenericAffine.mat", "1Warp.nii.gz", "1Inver
 
 
 def write_ants(transform: Transform, prefix: str | Path, fixed: Grid) -> tuple[Path, ...]:
-    """Write `φ = A ∘ ψ` as ANTs does: `<prefix>0GenericAffine.mat` (A), `1Warp.nii.gz` (ψ), `1InverseWarp.nii.gz` (ψ⁻¹)
-    and `Composite.h5` (φ).
+    """Write `φ = A ∘ ψ` as the files of ANTs: A, ψ, ψ⁻¹ and φ.
 
     Images come to the fixed grid by `-t 1Warp -t 0GenericAffine.mat`, and back by `-t [0GenericAffine.mat,1] -t
     1InverseWarp`. Where φ does not end in an affine, A is the identity; where φ is an affine, there are no warps. ψ is
@@ -75,8 +74,7 @@ def chained(
 
 
 def read_prefix(prefix: str | Path) -> Transform:
-    """Read the forward transform `<prefix>1Warp.nii.gz` and `<prefix>0GenericAffine.mat`, or the one of them that
-    exists.
+    """Read the forward transform by the prefix of ANTs' files: warp and affine, or the one of them that exists.
 
     Raises:
         InputError: neither is there, or they cannot be read.

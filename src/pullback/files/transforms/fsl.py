@@ -38,6 +38,7 @@ def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid)
         there = homogeneous(_frame(moving) @ torch.linalg.inv(moving.affine), landed_points(transform, fixed))
         relative = there - homogeneous(_frame(fixed), fixed.voxels(there))
         data = np.zeros((*fixed.shape, *[1] * (3 - fixed.ndim), 3), np.float32)
+        # (X, Y, Z, d), with Z = 1 for a slice
         data[..., : fixed.ndim] = relative.movedim(0, -1).reshape(*data.shape[:3], fixed.ndim).numpy()
         image = nib.Nifti1Image(data, affine3(fixed.affine))
         image.header.set_intent(RELATIVE)
@@ -105,7 +106,7 @@ def _read_warp(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
         raise InputError(f"{path}: the warp, {grid.shape}, lies on another grid than the fixed image, {fixed.shape}")
     data = stored_voxels(image, path).astype(np.float64)
     refuse_not_finite(data, "components", path)
-    warp = torch.from_numpy(data.reshape(*grid.shape, 3)[..., :d]).movedim(-1, 0)
+    warp = torch.from_numpy(data.reshape(*grid.shape, 3)[..., :d]).movedim(-1, 0)  # (d, …)
     absolute = warp - homogeneous(_frame(grid), grid.voxels(warp))
     if absolute.flatten(1).var(1).sum() < 0.25 * warp.flatten(1).var(1).sum():
         raise InputError(f"{path}: an absolute warp, by its values; make it relative with convertwarp --relout")

@@ -79,8 +79,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
 
 
 def read_itk_transform(path: str | Path) -> Transform:
-    """Read a transform of `write_transform`, ITK or ANTs: an affine, a displacement field, B-splines, or a composite
-    of them.
+    """Read a transform of `write_transform`, ITK or ANTs: affine, displacement field, B-splines, or a composite.
 
     Raises:
         InputError: no such file, or not a transform of these kinds.
@@ -179,8 +178,7 @@ def _refuse_cut(path: str | Path) -> None:
 
 
 def _to_itk(transform: Transform, path: str | Path) -> sitk.Transform:
-    """Return a transform as ITK's, which applies the part added last first; in HDF5 always a composite, for
-    nitransforms."""
+    """Return a transform as ITK's, which applies the part added last first; HDF5 gets a composite, for nitransforms."""
     if str(path).endswith(".mat") and transform.as_affine is None:
         raise InputError(f"{path}: .mat holds an affine, and this transform deforms; write it as .h5")
     parts = [to_itk(part, path) for part in transform.parts]

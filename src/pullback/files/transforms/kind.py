@@ -30,7 +30,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Its name without folders, in small letters."""
+        """The file's name without folders, in small letters."""
         return Path(self.path).name.lower()
 
     @cached_property
@@ -49,7 +49,7 @@ class Evidence:
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
-        """How many numbers stand in each line, where the text holds nothing else; else empty."""
+        """Numbers of numbers in each line, where the text holds nothing else; else empty."""
         try:
             return tuple(len([float(word) for word in line.split()]) for line in self.text.splitlines() if line.strip())
         except ValueError:

@@ -21,8 +21,7 @@ MAPPING = ("Mapping", "NREG_TRANS")  # names of the intent in SPM and NiftyReg, 
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS
-    mm.
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, float32, LPS mm, 1007.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.

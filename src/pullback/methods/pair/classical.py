@@ -1,4 +1,4 @@
-"""Any two images: initialise → rigid → affine → deformable, with no training and no tuning.
+"""The classical chain for any two images: initialise → rigid → affine → deformable, with no training and no tuning.
 
 The stages are old acquaintances (Mattes et al. 2003; Avants et al. 2008; Arsigny et al. 2006; Balakrishnan et al.
 2019); how they are put together, and the numbers of the presets, are ours: found on brains of other people than those
@@ -21,10 +21,10 @@ from pullback.stats import Stats
 
 @dataclass(frozen=True)
 class Classical:
-    """The register of any two images: initialise → rigid → affine → deformable; each stage may be None or left out.
+    """A register of any two images: initialise → rigid → affine → deformable; each stage may be None or left out.
 
-    Intensities are brought to 0 … 1, and what the masks hide is replaced by what lies around (`shown`), so that it
-    has no influence on any stage.
+    Intensities are normalised to 0 … 1, and voxels that the masks hide are filled from around (`preprocessed`), so that
+    they have no influence on any stage.
 
     Attributes:
         initialise: finds a rough start; None begins where the headers put the images.
@@ -40,16 +40,16 @@ class Classical:
     deformable: Refine | None = DeformableStage()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving; of a batch each pair by itself. Its stats tell where it began, and each stage.
+        """Align two images, fixed → moving; each pair of a batch by itself. The stats hold the start and each stage.
 
         Args:
             fixed: the image that stays; `(B, C, *spatial)`.
-            moving: the image that is brought onto it, of any grid; as many dimensions and channels.
-            start: where to go on from. A linear one replaces the initialisation; with a field, such as a network's
-                answer, only the deformable stage follows, which refines it.
+            moving: the image that is brought onto it, of any grid, with the same number of dimensions and channels.
+            start: a transform to continue from. A linear one replaces the initialisation; with a field, such as a
+                network's answer, only the deformable stage follows, which refines it.
 
         Raises:
-            InputError: the start deforms, and there is no deformable stage to go on from it.
+            InputError: the start deforms, and there is no deformable stage to continue from it.
         """
         if start is not None and self.deformable is None and start.as_affine is None:
             raise InputError("rigid and affine stages go on from a linear transform, and this start has a field")
@@ -80,7 +80,10 @@ NEAR_AND_FAR = 0.5 * CONTRAST + 0.5 * LNCC(9, noise=0.05)
 
 
 def stiff(similarity: Energy, displacement: float, velocity: float) -> Energy:
-    """With regularity: the displacement stays smooth, and its velocity keeps it whole."""
+    """Return an energy with regularity of the displacement and of its velocity.
+
+    The first keeps it smooth, the second free of folds.
+    """
     return similarity + displacement * Diffusion(displacement=True) + velocity * Diffusion()
 
 
@@ -172,4 +175,5 @@ METHOD = Method(
         ),
     ),
     register=BALANCED,
+    solves=("identity", "shift", "rotation", "smooth", "mask", "anisotropic", "thin", "batch"),
 )

@@ -1,4 +1,4 @@
-"""ConvexAdam: discrete displacements between self-similar features, then descent.
+"""ConvexAdam: discrete optimisation between self-similar features, then gradient descent.
 
 Siebert, Hansen, Heinrich: Fast 3D registration with accurate optimisation and little learning for Learn2Reg 2021
 (2022); Siebert, Großbröhmer, Hansen, Heinrich: ConvexAdam, IEEE TMI 2024. It won Learn2Reg 2021 and learns nothing.
@@ -20,25 +20,25 @@ from pullback.space import Affine, Displacement, Image, Transform
 
 
 def self_similar(image: Image) -> Tensor:
-    """MIND-SSC of radius 1 and dilation 2, as the authors have it."""
+    """Return MIND-SSC of radius 1 and dilation 2, as the authors do."""
     return mind(image.data, 1, 2, image.mask)
 
 
 @dataclass(frozen=True)
 class ConvexAdam:
-    """A register of two images of one dimension that lie roughly on each other, of any intensities.
+    """A register of two images of one dimension that are roughly aligned, of any intensities.
 
-    The defaults are the authors'. Beside their package it does two things otherwise: means at the border are of what
-    is there, and both stages put their voxels in the same place. Masks are taken as they lie on each other before the
+    The defaults are the authors'. Two things differ from their package: means at the border are of what is there, and
+    both stages put their voxels in the same place. Masks are taken as they lie on each other before the
     search: features are of what lies in both, and differences count there; elsewhere the answer follows.
 
     Attributes:
         features: of an image, `(B, C, *spatial)` on its grid.
         spacing: of the discrete stage, in voxels.
         discrete: the search for whole steps of that spacing.
-        both_ways: makes its answer consistent with that of the reverse pair.
+        both_ways: make the answer consistent with that of the reverse pair.
         fine: spacing of the descent, in voxels.
-        descent: from there on.
+        descent: the second stage.
     """
 
     features: Callable[[Image], Tensor] = self_similar
@@ -49,7 +49,7 @@ class ConvexAdam:
     descent: FeatureDescent = FeatureDescent()
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving, from `start` or as the headers say; of a batch each pair by itself.
+        """Align two images, fixed → moving, from `start` or as the headers say; each pair of a batch by itself.
 
         Raises:
             InputError: the fixed image has fewer than two blocks of `spacing` voxels along an axis.
@@ -82,7 +82,7 @@ class ConvexAdam:
 
 
 def _blocks(features: Sequence[Tensor], mask: Tensor | None, factor: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Means of both images' features over blocks of voxels, of those within the mask, and what share of each is."""
+    """Return means of both images' features over blocks of voxels within the mask, and the share of each in it."""
     if mask is None:
         return pooled(features[0], factor), pooled(features[1], factor), None
     inside = mask.to(features[0])
@@ -114,4 +114,5 @@ METHOD = Method(
         ),
     ),
     register=ConvexAdam(),
+    solves=("identity", "shift", "contrast", "anisotropic", "batch"),
 )

@@ -1,4 +1,4 @@
-"""Cyclical self-training of networks that align images: what a label is.
+"""Cyclical self-training of networks that align images: their labels.
 
 Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
 2023, section 2.2; the rounds are `training.Cyclical`.
@@ -33,14 +33,14 @@ LOOKS = 8  # pairs that an untrained network sees before it labels any
 
 
 class WithRefinement(nn.Module):
-    """Any network whose labels are refined by descent: cyclical self-training for VoxelMorph and the like.
+    """A network whose labels are refined by descent, so that VoxelMorph and others can learn by cyclical self-training.
 
     It answers as the network does, in training and in evaluation; only labels are refined. The paper of On-the-Fly
-    Guidance (table 3) compares with such a one.
+    Guidance (table 3) compares with such a network.
 
     Args:
         network: makes it.
-        refine: goes on from its answer.
+        refine: refines its answer.
     """
 
     def __init__(self, network: Callable[[], nn.Module], refine: InstanceOptimisation) -> None:
@@ -52,11 +52,11 @@ class WithRefinement(nn.Module):
         return self.network(fixed, moving)
 
     def guess(self, fixed: Image, moving: Image) -> Registered:
-        """The network's answer."""
+        """Return the network's answer."""
         return self.network(fixed, moving)
 
     def refined(self, fixed: Image, moving: Image) -> Registered:
-        """After the descent."""
+        """Return the network's answer after the descent."""
         return self.refine(fixed, moving, self.network(fixed, moving).transform)
 
 
@@ -64,15 +64,15 @@ class WithRefinement(nn.Module):
 class FieldLabels:
     """Labels of pairs of images: displacements on the fixed grids, `(d, *spatial)` in voxels, half precision.
 
-    Whose network is a `FeatureRegistration`, a `WithRefinement`, or any that can give its `guess` and that `refined`.
+    The network is a `FeatureRegistration`, a `WithRefinement`, or any that can give its `guess` and that `refined`.
     """
 
     def untrained(self, network: nn.Module, examples: Examples, seed: int) -> nn.Module:
-        """As `accustomed`."""
+        """Return the network with the statistics of `accustomed`."""
         return accustomed(network, examples, seed)
 
     def label(self, network: Any, pair: Pair, how: Cyclical, generator: torch.Generator) -> tuple[Tensor, float]:
-        """The displacement of a pair, and the mean square by which refinement changed it, voxels²."""
+        """Return the displacement of a pair, and the mean square by which refinement changed it, voxels²."""
         grid, still = pair.fixed.grid, Affine.identity(pair.fixed.grid.ndim)
         maps = (still, still) if how.augment is None else how.augment.maps(pair, generator)
         seen = (pair if how.augment is None else seen_through(pair, *maps)).to(device_of())
@@ -83,23 +83,24 @@ class FieldLabels:
         return label[0].half().cpu(), float((found - guess).square().mean())
 
     def told(self, pair: Pair, label: Tensor) -> Pair:
-        """With the label, continued beyond the image, as its truth."""
+        """Return the pair with the label, continued beyond the image, as its truth."""
         return replace(pair, truth=_everywhere(Displacement(label[None].float(), pair.fixed.grid)))
 
 
 def _everywhere(label: Displacement) -> Displacement:
-    """Continued beyond the image, where its affine maps look: the label of one is not the label of the other.
+    """Continue a label beyond the image, by a quarter along each axis, where the affine maps of others look.
 
-    By a quarter along each axis; of slabs some eight times as wide as thick, turned maps look farther than that.
+    Rotations of slabs some eight times as wide as thick look farther than that.
     """
     return label.continued([math.ceil(n / 4) for n in label.grid.shape])
 
 
 def accustomed(network: Any, pairs: Examples, seed: int) -> Any:
-    """An untrained network whose batch normalisation, if it has any, has seen some of the pairs.
+    """Give an untrained network's batch normalisation, if it has any, the statistics of some pairs.
 
-    Else what it makes of an image would shrink from layer to layer, and with it what tells two voxels apart: labels of
-    random features, which the paper begins with, would be of none. A seed gives the same statistics also with dropout.
+    Otherwise activations would shrink from layer to layer, and with them the differences between voxels: the labels by
+    random features, with which the paper begins, would be worthless. A seed gives the same statistics also with
+    dropout.
     """
     device = device_of()
     with seeded(seed, 1):
@@ -108,7 +109,7 @@ def accustomed(network: Any, pairs: Examples, seed: int) -> Any:
 
 
 class _Guessing(nn.Module):
-    """The network's guess as a function of a pair."""
+    """A network's guess as a function of a pair."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()

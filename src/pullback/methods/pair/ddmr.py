@@ -28,20 +28,22 @@ WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
 class PooledUNet(nn.Module):
-    """A register: the paper's U-Net of blocks with maximum pooling, then a head of two convolutions and the field.
+    """A register by the paper's U-Net of blocks with maximum pooling, and a head of two convolutions and the field.
 
     A block down is a convolution, leaky ReLU and pooling by two; a block up is a convolution, leaky ReLU and nearest
-    upsampling by two, beside which what was pooled there is put. The paper does not say how leaky: 0.2, as
-    VoxelMorph's; nor what is put beside what, for which U-Net stands (Ronneberger et al. 2015); nor how weights begin:
-    as He et al. 2015 draw them for such a leak, by which each block hands on what it gets at full strength. By torch's
-    own a block hands on less than half, so that of six, which together see how far whole organs are apart, next to
-    nothing arrives. The six blocks of the paper have 85 million weights and pad images to multiples of 64 voxels.
+    upsampling by two, concatenated with what was pooled at that size. The six blocks of the paper have 85 million
+    weights and pad images to multiples of 64 voxels. Where the paper is silent:
+
+    - the leak is 0.2, as VoxelMorph's; - skips are concatenated as in U-Net (Ronneberger et al. 2015); - weights begin
+    as He et al. 2015 draw them for such a leak, so that each block keeps the strength of its input. By torch's own a
+    block passes on less than half, and after six blocks, which together see how far whole organs are apart, next to
+    nothing is left.
 
     Args:
         ndim: 2 or 3.
         widths: channels of the blocks, down and, reversed, up.
         head: channels of the convolutions before the last.
-        transform: what the field is of.
+        transform: the kind whose `field` is predicted.
         channels: of one image.
 
     Raises:
@@ -92,15 +94,16 @@ class PooledUNet(nn.Module):
 
 @dataclass(frozen=True)
 class Transferred:
-    """The procedure: weights of another run, of other images, learn on; all of them, or the decoder alone first.
+    """The procedure of transfer: weights of another run are trained on, all at once or the decoder alone first.
 
-    Head and channels are kept. The paper's two steps have no lengths: here each has half of the updates, so that one
-    step and two are as long, and pairs of its own.
+    Head and channels are kept. The paper gives no lengths of its two steps: here each has half of the updates, so that
+    one step and two are as long, and pairs of its own.
 
     Attributes:
-        source: the folder of the run that they come from.
-        frozen: how the names of weights begin that rest in the first half: `("encoder.",)`; none learns as a whole.
-        elsewhere: what names another run, which may move until this one is resumed.
+        source: the folder of the run that the weights come from.
+        frozen: prefixes of the names of weights that are fixed in the first half: `("encoder.",)`; none trains all at
+            once.
+        elsewhere: attributes that name another run, which may move until this one is resumed.
     """
 
     source: str = ""
@@ -108,10 +111,10 @@ class Transferred:
     elsewhere: ClassVar[tuple[str, ...]] = ("source",)
 
     def __call__(self, task: Task) -> nn.Module:
-        """With a first half, it is kept in the task's folder as `first`.
+        """Train a network on from the weights of `source`; a first half is kept in the task's folder as `first`.
 
         Raises:
-            InputError: no run is named to go on from, or no weight has such a name as those that rest.
+            InputError: no run is named to continue from, or no weight has a prefix of `frozen`.
         """
         if not self.source:
             raise InputError("no run is named to go on from; say which: --set procedure.source=RUN")

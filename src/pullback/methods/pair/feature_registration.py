@@ -1,4 +1,4 @@
-"""Features of both images, and an optimiser that finds the displacement between them.
+"""Registration by learned features of both images, and an optimiser that finds the displacement between them.
 
 Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
 2023, section 2.3.1. It learns in the rounds of `cyclical`, or as any other network does.
@@ -23,15 +23,15 @@ from pullback.space import Displacement, Image, Transform
 
 @dataclass(frozen=True)
 class Refinement:
-    """What is done for labels and at test time, and not while learning (section 2.3.1).
+    """The refinement of labels and of answers at test time, not used while learning (section 2.3.1).
 
     Attributes:
-        both_ways: the displacement is made consistent with that of the reverse pair.
-        warps: how often the moving image is moved by what was found and looked at again.
+        both_ways: make the displacement consistent with that of the reverse pair.
+        warps: how often the moving image is warped by the displacement so far and compared again.
         descent: on finer features at last; None does without. The paper gives no weight of its regularity. Squared
             differences of a random projection of normalised features are several times those of MIND, and with the 1.25
             of ConvexAdam fields fold; 3.5 was chosen on training pairs (hippocampus, brains) by untrained networks.
-        labels: the part of that weight with which labels are made. The paper does not speak of it; the authors' code
+        labels: share of that weight by which labels are made. The paper does not mention it; the authors' code
             (github.com/multimodallearning/reg-cyclical-self-train) has a tenth. With labels as regular as answers the
             rounds after the first only lose.
 
@@ -50,18 +50,20 @@ class Refinement:
 
     @property
     def of_labels(self) -> "Refinement":
-        """The same, as labels are made."""
+        """The refinement by which labels are made."""
         if self.descent is None:
             return self
         return replace(self, descent=replace(self.descent, regularity=self.labels * self.descent.regularity))
 
 
 class FeatureRegistration(nn.Module):
-    """A register: features of each image alone, the costs of discrete displacements, a differentiable optimiser.
+    """A register by features of each image alone, the costs of discrete displacements, and a differentiable optimiser.
 
-    In training it answers with what gradients pass through; in evaluation with that refined. The paper does not say how
-    the second 1ᵈ convolution, whose features only the refinement sees, is learned: no loss reaches it, so it keeps the
-    weights it was drawn with, and distances between its features are those of a random projection. Nor the scale of the
+    In training it gives the answer through which gradients pass; in evaluation that answer refined. The paper leaves
+    open:
+
+    - how the second 1ᵈ convolution, whose features only the refinement uses, is learned: no loss reaches it, so it
+    keeps its initial weights, and distances between its features are those of a random projection; - the scale of the
     costs: a temperature of 1 on the sum over 16 channels lets the features set it (the authors' code: features of five
     times the size, absolute differences, a temperature of a twentieth, couplings of 0.003, 0.03 and 0.3).
 
@@ -92,7 +94,7 @@ class FeatureRegistration(nn.Module):
         return self.guess(fixed, moving) if self.training else self._refined(fixed, moving, self.refinement)
 
     def guess(self, fixed: Image, moving: Image) -> Alignment:
-        """Not refined, whatever the mode."""
+        """Return the answer without refinement, whatever the mode."""
         one, two = together(fixed, moving).chunk(2, 1)
         features = self.network(torch.cat([one, two]))[0].chunk(2)
         with torch.autocast(one.device.type, enabled=False):  # bfloat16 would round the field
@@ -100,7 +102,7 @@ class FeatureRegistration(nn.Module):
         return Alignment(Pair(fixed, moving), Displacement(found, fixed.grid))
 
     def refined(self, fixed: Image, moving: Image) -> Alignment:
-        """Refined as labels are, whatever the mode; no gradient passes."""
+        """Return the answer refined as labels are, whatever the mode; no gradient passes."""
         return self._refined(fixed, moving, self.refinement.of_labels)
 
     @torch.no_grad()

@@ -24,28 +24,29 @@ from pullback.training import Unsupervised
 
 @dataclass(frozen=True)
 class Guided:
-    """The loss is the mean squared difference of the guess to a label that the guess itself becomes (eq. 2 to 4).
+    """The supervision by a label that the guess itself becomes: their mean squared difference (eq. 2 to 4).
 
-    The label starts from the detached guess and is a constant for the network. Compared is the `field` that the network
-    predicts: a displacement, or the velocity where it predicts one, in voxels.
+    The label starts from the detached guess and is a constant for the network. The compared `field` is the one that the
+    network predicts: a displacement, or the velocity where it predicts one, in voxels.
 
     Attributes:
-        energy: what the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code of
-            VoxelMorph that the paper builds on, each is a mean, so that the weight does not depend on the image's size.
+        energy: the energy that the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code
+            of VoxelMorph that the paper builds on, each is a mean, so that the weight does not depend on the image's
+            size.
         regularity: energy of the guess itself that is added to the loss. The default is the paper's "weight decay of
             0.02 … to reduce overfitting for small datasets, as suggested in VoxelMorph". VoxelMorph suggests no decay
             of the network's weights; it tunes the weight of the smoothness of the field, and finds 0.02 best. So it is
             read as 0.02 × `Diffusion` of the guess. `β * LNCC(9)` in it is the paper's blend α · guide + β · NCC.
-        solver: ten steps of Adam at 0.1 voxel, whose ε is the authors' at their images' size (see `FieldAdam`): on
+        solver: ten steps of Adam at 0.1 voxel, with the authors' ε at their images' size (see `FieldAdam`): on
             small images with ε = 1e-8 labels are smoother, and networks learn more slowly and less.
         decay: of the step, as a function of progress, such as `Poly()`: the paper calls 0.1 the initial one. None keeps
             it.
         weight: of the guide, the α of the blend.
-        coarser: descends on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
+        coarser: descend on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
             with about an eighth of the parameters in 3D. The label is that field, interpolated to full size.
 
     Raises:
-        InputError: a label that is the guess itself, or is fled from, or finer than the images.
+        InputError: no step, or steps of size 0; a weight below 0; or a `coarser` below 1.
     """
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
@@ -82,13 +83,13 @@ class Guided:
 
 
 class GuidedByNetworks(nn.Module):
-    """The label is made by networks in a row: the paper's network-based optimiser, "n cascaded VoxelMorphs".
+    """The supervision by a label that networks in a row make: the paper's "n cascaded VoxelMorphs".
 
-    Each sees the fixed image and the moving one as moved so far, and answers with what is left. The paper does not say
-    how they learn; here they learn along, by the energy of the label, of which nothing reaches the network that is
-    guided. So one update is one step of theirs. Where their label has more energy than the guess, the guess learns by
-    its own energy: were it to follow networks that know nothing yet, it would run away with them. Compared are
-    displacements, whatever kind of field is predicted.
+    Each sees the fixed image and the moving one as moved so far, and answers with the rest of the motion. The paper
+    does not say how they learn; here they learn at the same time, by the energy of the label, from which no gradient
+    reaches the guided network. So one update is one step of theirs. Where their label has more energy than the guess,
+    the guess learns by its own energy: otherwise it would follow untrained networks away. Displacements are compared,
+    whatever kind of field is predicted.
 
     Args:
         network: makes one of them.
@@ -125,7 +126,7 @@ class GuidedByNetworks(nn.Module):
 
 @dataclass(frozen=True)
 class Mixture:
-    """`guided` on some updates, `otherwise` on the rest: the paper's ablations of how often to optimise.
+    """The supervision by `guided` on some updates, by `otherwise` on the rest: the paper's ablations.
 
     Attributes:
         guided, otherwise: supervisions.
@@ -143,7 +144,7 @@ class Mixture:
     def __post_init__(self) -> None:
         for part in (self.guided, self.otherwise):
             if isinstance(part, nn.Module):
-                raise InputError(f"Sometimes: {type(part).__name__} has weights of its own, which learn by every pair")
+                raise InputError(f"Mixture: {type(part).__name__} has weights of its own, which learn by every pair")
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         return (self.guided if self.when(progress) else self.otherwise)(register, pair, progress)
@@ -151,7 +152,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class EveryKth:
-    """One epoch in `k`, the first included, of `epochs` in all; there should be several updates to each."""
+    """The choice of one epoch in `k`, the first included, of `epochs` in all; each should have several updates."""
 
     k: int
     epochs: int
@@ -162,7 +163,7 @@ class EveryKth:
 
 @dataclass(frozen=True)
 class Portion:
-    """By chance, of this probability; the same for a seed and a progress, and so for all pairs of a batch."""
+    """A random choice of this probability, the same for a seed and a progress, and so for all pairs of a batch."""
 
     probability: float
     seed: int = 0
@@ -173,12 +174,12 @@ class Portion:
 
 
 def decayed(solver: Descend, decay: Callable[[float], float] | None, progress: float) -> Descend:
-    """With steps that have fallen as far as this progress has it."""
+    """Return the solver with steps decayed to this progress."""
     return solver if decay is None else replace(solver, step_size=solver.step_size * decay(progress))
 
 
 def field_of(register: Register, pair: Pair) -> Dense:
-    """The field that a register answers with, or of a chain of maps the displacement that it amounts to.
+    """Return the field that a register answers with, or for a chain of maps their displacement.
 
     Raises:
         TypeError: it answered with a transform without a field.
@@ -190,7 +191,7 @@ def field_of(register: Register, pair: Pair) -> Dense:
 
 
 def squared(guess: Dense, label: Dense) -> Tensor:
-    """The mean squared difference of two fields of one kind and grid, in voxels².
+    """Return the mean squared difference of two fields of one kind and grid, in voxels².
 
     Raises:
         InputError: a displacement against a velocity, or another grid.

@@ -20,18 +20,18 @@ from pullback.solvers import Descend
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """The loss is the mean squared difference of the guess to the teacher's answer for the same pair.
+    """The supervision by a teacher's answer for the same pair: its mean squared difference to the guess.
 
     The paper does not say where the student starts: here from weights of its own, as in the other rows. Nor where the
-    labels are kept: here the teacher answers anew for each pair, which comes to the same.
+    labels are kept: here the teacher answers anew for each pair, which gives the same labels.
 
     Attributes:
         teacher: a register that does not learn, which predicts the same kind of field.
         solver: improves the teacher's answer first: optimised self-training; None takes it as it is.
-        energy: what that descends, as in `Guided`.
+        energy: the energy that it descends, as in `Guided`.
         regularity: energy of the guess that is added to the loss, as in `Guided`.
         decay: of the solver's step, as in `Guided`.
-        elsewhere: what names another run, which may move until this one is resumed.
+        elsewhere: attributes that name another run, which may move until this one is resumed.
     """
 
     teacher: Register
@@ -43,7 +43,7 @@ class SelfTraining:
 
     @property
     def paced(self) -> bool:
-        """As of `Guided`."""
+        """Whether the steps change with progress, as in `Guided`."""
         return self.solver is not None and self.decay is not None
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:

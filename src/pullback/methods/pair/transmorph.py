@@ -22,7 +22,7 @@ LARGE = {"embed": 128, "depths": (2, 2, 12, 2), "heads": (4, 4, 8, 16)}
 
 
 class TransMorph(nn.Module):
-    """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
+    """A register of fixed and moving images of one dimension by a Swin transformer.
 
     The defaults are the authors' (46.8 million parameters in 3D); `TransMorph(3, **SMALL)` and `**LARGE` are their
     variants. Images of any size but the smallest: see `Swin`. In 2D, where the paper has no windows, they are those of
@@ -64,7 +64,11 @@ class TransMorph(nn.Module):
         self.head = FieldHead(ndim, last, transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
-        """Raises InputError where the images are too small to be normalised at a sixteenth of their size, or pooled."""
+        """Align two images, fixed → moving.
+
+        Raises:
+            InputError: the images are too small to be normalised at a sixteenth of their size, or pooled.
+        """
         if max(fixed.grid.shape) <= 16 or min(fixed.grid.shape) < 3:
             raise InputError(
                 f"TransMorph sees images of 3 voxels or more along each axis and more than 16 along one, got "

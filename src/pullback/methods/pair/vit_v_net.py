@@ -30,11 +30,11 @@ STRIDE = 4 * PATCH
 
 
 class ViTVNet(nn.Module):
-    """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
+    """A register of fixed and moving images of one dimension by a vision transformer at the bottom of a V-Net.
 
     The defaults are the authors' (31.5 million parameters in 3D): two halvings, patches of 8 of what is left, 12
     blocks of attention. They learn one position per patch of 160×192×224 voxels; here those are interpolated to the
-    patches of whatever size comes, which is padded to multiples of 32.
+    patches of an image of any size, which is padded to multiples of 32.
 
     Args:
         ndim: 2 or 3.
@@ -87,7 +87,11 @@ class ViTVNet(nn.Module):
         self.head = FieldHead(ndim, decoder[-1], transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
-        """Raises InputError in training where the images make a single patch, which cannot be normalised."""
+        """Align two images, fixed → moving.
+
+        Raises:
+            InputError: in training, where the images make a single patch, which cannot be normalised.
+        """
         if self.training and max(fixed.grid.shape) <= STRIDE:
             raise InputError(f"ViTVNet learns from more than {STRIDE} voxels along some axis, got {fixed.grid.shape}")
         return self.head(padded(self._features, together(fixed, moving), STRIDE), fixed, moving)
@@ -106,12 +110,12 @@ class ViTVNet(nn.Module):
 
     def _attended(self, patches: Tensor) -> Tensor:
         positions = F.interpolate(self.positions, patches.shape[2:], mode=self.mode, align_corners=False)
-        tokens = self.dropout((patches + positions).flatten(2).mT)
-        return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])
+        tokens = self.dropout((patches + positions).flatten(2).mT)  # (B, tokens, hidden)
+        return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])  # (B, hidden, …)
 
 
 def _block(hidden: int, heads: int, mlp: int, dropout: float) -> nn.Module:
-    """A block of attention whose attention drops nothing."""
+    """Return a block of attention without dropout of attention weights."""
     block = nn.TransformerEncoderLayer(
         hidden, heads, mlp, dropout, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
     )

@@ -18,9 +18,9 @@ VOXELMORPH_2 = (32, 32, 32, 32, 32, 16, 16)
 
 
 class VoxelMorph(nn.Module):
-    """A register: forward takes fixed and moving images of one dimension and answers with their alignment.
+    """A register of fixed and moving images of one dimension by a U-Net.
 
-    Images of any size and of different grids: the moving image is first pulled onto the fixed grid as the headers say.
+    Images may have any size and different grids: the moving image is first pulled onto the fixed grid by the headers.
 
     Args:
         ndim: 2 or 3.

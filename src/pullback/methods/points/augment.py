@@ -1,6 +1,6 @@
-"""Pairs of clouds seen otherwise than they are stored, and what is known of them.
+"""Augmentation of pairs of clouds, and what their supervision needs to know.
 
-Of rigid and random-field deformations Bigalke et al. 2023 (section 3.2.2) give no numbers; those here are ours.
+Bigalke et al. 2023 (section 3.2.2) give no numbers for rigid and random-field deformations; those here are ours.
 """
 
 from dataclasses import dataclass, replace
@@ -17,38 +17,38 @@ from pullback.space import Points
 
 @dataclass(frozen=True)
 class Affines:
-    """Both clouds alike under a random linear map: turned about all three axes, stretched by one factor.
+    """Augmentation of both clouds by one random linear map: rotation about all three axes, and a common scale.
 
     The authors' augmentation for lungs (Bigalke et al., MICCAI 2022, has these numbers).
 
     Attributes:
-        degrees: up to which they turn about each axis.
-        stretch: the part by which they make longer or shorter.
+        degrees: largest rotation about each axis.
+        stretch: largest relative change of scale.
     """
 
     degrees: float = 10.0
     stretch: float = 0.1
 
     def __call__(self, pair: PointPair, generator: torch.Generator) -> PointPair:
-        """All that the pair knows, under one map."""
+        """Return the pair with all its points under one map."""
         linear = self.draw(generator)
         return pair.each(lambda points: points @ linear.to(points))
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """`(3, 3)`, float64: for rows of points from the right."""
+        """Draw a matrix `(3, 3)`, float64, which multiplies rows of points from the right."""
         turn = nearby(torch.eye(3, dtype=torch.float64)[None], 1, self.degrees, generator)[0]
         return (1 + self.stretch * (2 * torch.rand((), generator=generator, dtype=torch.float64) - 1)) * turn
 
 
 @dataclass(frozen=True)
 class Rigid:
-    """A cloud turned about all axes by up to `degrees`, and shifted by up to `shift` mm along each."""
+    """A random rotation of a cloud about all axes, up to `degrees`, and a shift along each, up to `shift` mm."""
 
     degrees: float = 10.0
     shift: float = 10.0
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """`(N, 3)` to where they go."""
+        """Move points `(N, 3)`."""
         turn = nearby(torch.eye(3, dtype=torch.float64)[None], 1, self.degrees, generator)[0].to(points)
         shift = self.shift * (2 * torch.rand(3, generator=generator) - 1)
         return (points - points.mean(0)) @ turn + points.mean(0) + shift.to(points)
@@ -56,12 +56,12 @@ class Rigid:
 
 @dataclass(frozen=True)
 class RandomField:
-    """A cloud moved by a smooth random field: normal vectors at some of its points, spread by Gaussians of `width` mm.
+    """A smooth random displacement of a cloud: normal vectors at some of its points, spread by Gaussians of `width` mm.
 
     Attributes:
         size: deviation of the displacement, in mm, along each axis.
         width: of the Gaussians, in mm.
-        centres: how many.
+        centres: number of Gaussians.
     """
 
     size: float = 8.0
@@ -69,7 +69,7 @@ class RandomField:
     centres: int = 60
 
     def __call__(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """`(N, 3)` to where they go."""
+        """Move points `(N, 3)`."""
         centres = points[some(len(points), self.centres, generator).to(points.device)]
         vectors = torch.randn(len(centres), 3, generator=generator).to(points)
         field = (-torch.cdist(points, centres).square() / (2 * self.width**2)).exp() @ vectors
@@ -77,14 +77,14 @@ class RandomField:
 
 
 @dataclass(frozen=True)
-class Synthetic:
-    """A pair made of one cloud, either in turn, by a deformation that is known.
+class SyntheticClouds:
+    """A generator of pairs made from one cloud, either in turn, by a known deformation.
 
-    Points are left out of each copy by chance and jittered, for the points of two scans are never all the same.
+    Each copy loses random points and is jittered, for the points of two scans are never all the same.
 
     Attributes:
         deformation: `Rigid` or `RandomField`.
-        kept: part of the points that each copy keeps.
+        kept: share of the points that each copy keeps.
         jitter: deviation in mm.
     """
 
@@ -93,7 +93,7 @@ class Synthetic:
     jitter: float = 1.0
 
     def __call__(self, pair: PointPair, generator: torch.Generator) -> PointPair:
-        """Two copies, and where the points of the fixed one are led; of surfaces and landmarks nothing is left."""
+        """Return two copies, with the true places of the fixed one's points; surfaces and landmarks are dropped."""
         whole = (pair.fixed if float(torch.rand((), generator=generator)) < 0.5 else pair.moving).data[0]
         moved = self.deformation(whole, generator)
         one, two = (some(len(whole), round(self.kept * len(whole)), generator).to(whole.device) for _ in range(2))
@@ -104,16 +104,16 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class NearTruth:
-    """The fixed points begin near where they belong, so that this is within reach of a solver's candidates.
+    """Starts of the fixed points near their true places, within reach of a solver's candidates.
 
     Attributes:
-        field: how far.
+        field: the random displacement from the truth.
     """
 
     field: RandomField = RandomField(6.0)
 
     def __call__(self, pair: PointPair, generator: torch.Generator) -> PointPair:
-        """The pair with a `start`.
+        """Return the pair with a `start`.
 
         Raises:
             InputError: its truth is not known.
@@ -125,10 +125,10 @@ class NearTruth:
 
 @dataclass(frozen=True)
 class FromLandmarks:
-    """What experts marked, told of every fixed point: the spline through the landmarks. Nothing is random."""
+    """The truth of every fixed point by the spline through experts' landmarks. Nothing is random."""
 
     def __call__(self, pair: PointPair, generator: torch.Generator) -> PointPair:
-        """The pair with a `truth`.
+        """Return the pair with a `truth`.
 
         Raises:
             InputError: it has no landmarks.
@@ -143,20 +143,20 @@ class FromLandmarks:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Some of the fixed points, drawn anew each time: those that a loss is of.
+    """A random choice of the fixed points at which a loss is computed, drawn anew each time.
 
     Attributes:
-        points: how many, where there are so many.
+        points: number of points, where there are so many.
     """
 
     points: int = 400
 
     def __call__(self, pair: PointPair, generator: torch.Generator) -> PointPair:
-        """The pair with some `chosen`."""
+        """Return the pair with some points `chosen`."""
         data = pair.fixed.data
         return replace(pair, chosen=some(data.shape[1], self.points, generator).to(data.device))
 
 
 def some(count: int, wanted: int, generator: torch.Generator) -> Tensor:
-    """So many of the numbers below `count`, or all, in random order, on the CPU."""
+    """Draw `wanted` of the numbers below `count`, or all, in random order, on the CPU."""
     return torch.randperm(count, generator=generator)[:wanted]

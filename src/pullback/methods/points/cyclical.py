@@ -1,7 +1,7 @@
-"""Cyclical self-training of features of clouds: what a label is.
+"""Cyclical self-training of features of clouds: their labels.
 
 Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimization-guided cyclical self-training, MICCAI
-2023, sections 2.2 and 2.3.2; the rounds are `training.Cyclical`, whose `augment` is here `Affines`, and `METHOD` stands
+2023, sections 2.2 and 2.3.2; the rounds are `training.Cyclical`, with `Affines` as its `augment`, and `METHOD` is
 in `pair.cyclical`.
 """
 
@@ -21,24 +21,24 @@ from pullback.training import Cyclical, device_of
 class PointLabels:
     """Labels of pairs of clouds: the displacement of every fixed point, `(N, 3)` in mm.
 
-    The streams differ as section 2.2 asks: each sees the clouds turned and stretched by other random affines, and the
-    labels alone are refined. What refines a label of clouds the paper does not say; here it is a second pass, from
-    where the first led, a smoothing spline after each, settling, on all points, and the mean over some affines.
+    The streams differ as section 2.2 asks: each sees the clouds under other random affines, and only the labels are
+    refined. The paper does not say how labels of clouds are refined; here by a second pass from the answer of the
+    first, a smoothing spline after each, robust point matching on all points, and the mean over some affines.
 
     Attributes:
         register: makes them.
-        views: affines by which each is made.
+        views: number of affines by which each is made.
     """
 
     register: RegisterClouds = RegisterClouds()
     views: int = 2
 
     def untrained(self, network: Any, examples: Any, seed: int) -> Any:
-        """As it is."""
+        """Return the network as it is."""
         return network
 
     def label(self, network: Any, pair: PointPair, how: Cyclical, generator: torch.Generator) -> tuple[Tensor, float]:
-        """The displacement of a pair, and by how many mm refinement changed it."""
+        """Return the displacement of a pair, and by how many mm refinement changed it."""
         first, last = [], []
         for _ in range(self.views):
             linear = torch.eye(3, dtype=torch.float64) if how.augment is None else how.augment.draw(generator)
@@ -53,5 +53,5 @@ class PointLabels:
         return found.float().cpu(), float((found - guess).norm(dim=1).mean())
 
     def told(self, pair: PointPair, label: Tensor) -> PointPair:
-        """With where the label leads the fixed points as its truth."""
+        """Return the pair with the places to which the label leads the fixed points as its truth."""
         return replace(pair, truth=Points(pair.fixed.data + label))

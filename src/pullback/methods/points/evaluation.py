@@ -1,4 +1,4 @@
-"""How near features of clouds bring landmarks to each other."""
+"""Evaluation of features of clouds by landmarks."""
 
 import math
 import time
@@ -16,11 +16,11 @@ from pullback.training import Row, evaluating
 
 @dataclass(frozen=True)
 class LandmarkEvaluation:
-    """The distance of the fixed landmarks to the moving ones, once they are led there by what features find.
+    """The evaluation of features by the distance between the fixed landmarks, once registered, and the moving ones.
 
     Attributes:
         pairs: a split of `PointPair`s.
-        register: by which the features are used.
+        register: uses the features.
     """
 
     pairs: Validation | Test
@@ -35,7 +35,7 @@ class LandmarkEvaluation:
         return self.pairs.names
 
     def rows(self, network: Any, device: torch.device) -> Iterator[Row]:
-        """One per pair: its name, `tre mm`, the mean over its landmarks, where it has some, and seconds."""
+        """Yield one row per pair: its name, `tre mm`, the mean over its landmarks, where it has some, and seconds."""
         for known in self.pairs:
             pair, start = known.to(device), time.perf_counter()
             with evaluating(network):
@@ -47,7 +47,7 @@ class LandmarkEvaluation:
             yield row | {"seconds": time.perf_counter() - start}
 
     def score(self, means: dict[str, float]) -> float:
-        """The less it is, the better.
+        """Return minus the mean distance.
 
         Raises:
             InputError: no pair has landmarks.

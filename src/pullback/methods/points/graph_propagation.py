@@ -1,4 +1,4 @@
-"""Two clouds aligned by what their points' neighbourhoods look like.
+"""Registration of two clouds by graph features of their points' neighbourhoods and belief propagation.
 
 Hansen & Heinrich: Deep learning based geometric registration for medical images: how accurate can we get without visual
 features?, IPMI 2021: features of a graph network, then sparse loopy belief propagation. All strategies of learning in
@@ -28,10 +28,10 @@ LEAST = 20  # points of a cloud
 
 @dataclass(frozen=True)
 class Match:
-    """Displacements of the fixed points, from features of a network.
+    """The displacements of the fixed points by features of a network.
 
-    Where the pair does not say where they start, the clouds are laid over each other first, by the mean and the spread
-    of each along each axis: the paper's clouds come aligned by their lung masks, these do not.
+    Where the pair has no start, the clouds are overlaid first, by the mean and the spread of each along each axis: the
+    paper's clouds come aligned by their lung masks, these do not.
 
     Attributes:
         solver: chooses among displacements.
@@ -40,10 +40,11 @@ class Match:
     solver: BeliefPropagation = BeliefPropagation()
 
     def __call__(self, network: Callable[..., Any], pair: PointPair) -> Tensor:
-        """The displacement of the chosen fixed points from where they are stored, `(n, 3)` in mm.
+        """Return the displacement of the chosen fixed points from where they are stored, `(n, 3)` in mm.
 
         Args:
-            network: points to features, `(N, 3)` in mm to `(N, C)`; it sees all points, those that start where they do.
+            network: takes points `(N, 3)` in mm to features `(N, C)`; it sees all points, the fixed ones at their
+                start.
         """
         fixed, moving = pair.fixed.data[0], pair.moving.data[0]
         placed = overlaid(fixed, moving) if pair.start is None else pair.start.data[0]
@@ -55,11 +56,12 @@ class Match:
 
 @dataclass(frozen=True)
 class RegisterClouds:
-    """Two clouds to a displacement of all space: what a trained network is used by, and what its labels are made by.
+    """A register of two clouds by features of a network, for evaluation and for labels; it answers with a spline.
 
-    The displacements found are smoothed by a spline, by which the fixed points are placed anew; then what is left is
-    looked for among fewer, nearer points; in the end the points settle where they are, without features, and the
-    organs' surfaces, where they are known, with them.
+    1. The displacements found are smoothed by a spline, which places the fixed points anew.
+    2. The rest of the displacement is searched for among fewer, nearer points.
+    3. In the end robust point matching, without features, moves the points onto each other, and the organs' surfaces,
+       where they are known, with them.
 
     Attributes:
         passes: one solver each.
@@ -73,12 +75,12 @@ class RegisterClouds:
     settle: RobustPointMatching | None = RobustPointMatching()
 
     def __call__(self, network: Callable[..., Any], pair: PointPair) -> Spline:
-        """The displacement in mm, a function of points `(N, 3)` in mm, float64."""
+        """Return the displacement in mm, a function of points `(N, 3)` in mm, float64."""
         return self.stages(network, pair)[-1]
 
     @torch.no_grad()
     def stages(self, network: Callable[..., Any], pair: PointPair) -> list[Spline]:
-        """After each pass, and after settling."""
+        """Return the displacement after each pass, and after robust point matching."""
         fixed, found = pair.fixed.data[0].double(), list[Spline]()
         seen = replace(pair, chosen=None)
         for solver in self.passes:
@@ -93,7 +95,7 @@ class RegisterClouds:
 
 
 def overlay(fixed: Tensor, moving: Tensor) -> Callable[[Tensor], Tensor]:
-    """The displacement of points `(…, 3)` that brings mean and spread of the fixed cloud to those of the moving one."""
+    """Return the displacement of points `(…, 3)` that gives the fixed cloud the mean and spread of the moving one."""
     stretch = moving.std(0) / fixed.std(0)
 
     def displacement(points: Tensor) -> Tensor:
@@ -103,25 +105,25 @@ def overlay(fixed: Tensor, moving: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def overlaid(fixed: Tensor, moving: Tensor) -> Tensor:
-    """The fixed points, moved and stretched along each axis to the mean and the spread of the moving ones."""
+    """Return the fixed points, moved and scaled along each axis to the mean and the spread of the moving ones."""
     return fixed + overlay(fixed, moving)(fixed)
 
 
 @dataclass(frozen=True)
 class GraphPropagation:
-    """Registration of two clouds of any size whose points are not matched.
+    """A register of two clouds of any size whose points are not matched.
 
-    Clouds that are larger or denser than the keypoints of lungs are seen in another unit, in which their points are as
-    far apart as those. Nothing is random: without a network the features are those of one drawn from a fixed seed.
+    Clouds that are larger or denser than the keypoints of lungs are scaled, so that their points are as far apart as
+    those. Nothing is random: without a network the features are those of one drawn from a fixed seed.
 
     Attributes:
-        register: how they are matched.
+        register: matches the clouds.
     """
 
     register: RegisterClouds = RegisterClouds()
 
     def __call__(self, pair: PointPair, network: nn.Module | None = None) -> ThinPlate:
-        """Return the map, fixed → moving.
+        """Return the transform, fixed → moving.
 
         Args:
             pair: clouds of at least 20 points in 3-D, in mm; of surfaces some 400 fixed and 4,000 moving points are
@@ -144,7 +146,7 @@ class GraphPropagation:
 
 
 def untrained(seed: int, number: int = 0) -> GraphFeatures:
-    """Return features of random weights, others for each number."""
+    """Return a feature network of random weights, other ones for each number."""
     with seeded(seed, number):
         return GraphFeatures()
 
@@ -193,4 +195,5 @@ METHOD = Method(
         "graph-propagation-metric",
     ),
     register=GraphPropagation(),
+    solves=("identity", "shift", "rotation", "smooth", "missing", "noise"),
 )

@@ -1,7 +1,7 @@
-"""What features of clouds are learned by: known places of points, or a metric of the clouds themselves.
+"""Supervisions of features of clouds: by known places of points, or by a metric of the clouds themselves.
 
-The strategies that section 3.2.2 of Bigalke et al. 2023 compares differ in these and in their augmentation, on the one
-model of `geometric`. The paper gives no weights of the metric; those here are ours.
+The strategies that section 3.2.2 of Bigalke et al. 2023 compares differ in these and in their augmentation, and share
+the model of `graph_propagation`. The paper gives no weights of the metric; those here are ours.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ QUICK = Match(BeliefPropagation(candidates=32, iterations=5))
 
 @dataclass(frozen=True)
 class PointDistance:
-    """The loss is how far the chosen fixed points are led from where they belong: the paper's TRE, eq. 2, in mm.
+    """The supervision by the distance of the chosen fixed points from their true places: the paper's TRE, eq. 2, in mm.
 
     Attributes:
         match: the optimiser while learning.
@@ -31,7 +31,7 @@ class PointDistance:
     match: Match = QUICK
 
     def __call__(self, network: Callable[..., Any], pair: PointPair, progress: float) -> dict[str, Tensor]:
-        """The mean distance, as `tre`.
+        """Return the mean distance, as `tre`.
 
         Raises:
             InputError: where the points belong is not known.
@@ -45,12 +45,14 @@ class PointDistance:
 
 @dataclass(frozen=True)
 class ByMetric:
-    """Chamfer distance, smoothness and the Laplacian of the clouds: PointPWC-Net's (Wu et al., ECCV 2020).
+    """The supervision by Chamfer distance, smoothness and Laplacian of the clouds: PointPWC-Net (Wu et al., ECCV 2020).
 
-    Squared distances of each moved fixed point to the nearest moving one and back; squared differences of neighbours'
-    displacements; and squared differences of the Laplacian coordinates of the moved cloud to those of the moving cloud,
-    interpolated there. Its weights are 1, 1 and 0.3. The displacements of the fixed points that take no part in the
-    update are those of the nearest that does.
+    1. Chamfer: squared distances of each moved fixed point to the nearest moving one, and back.
+    2. Smoothness: squared differences of neighbours' displacements.
+    3. Laplacian: squared differences of the Laplacian coordinates of the moved cloud and those of the moving cloud,
+       interpolated there.
+
+    The weights are 1, 1 and 0.3. Fixed points that are not chosen move as the nearest chosen one does.
 
     Attributes:
         match: the optimiser while learning.
@@ -64,7 +66,7 @@ class ByMetric:
     neighbours: int = 10
 
     def __call__(self, network: Callable[..., Any], pair: PointPair, progress: float) -> dict[str, Tensor]:
-        """The weighted terms, as `chamfer`, `smooth` and `laplacian`, in mm²."""
+        """Return the weighted terms, as `chamfer`, `smooth` and `laplacian`, in mm²."""
         fixed, moving = pair.fixed.data[0], pair.moving.data[0]
         chosen = torch.arange(len(fixed), device=fixed.device) if pair.chosen is None else pair.chosen
         placed = overlaid(fixed, moving)

@@ -32,13 +32,13 @@ APART = 30.0  # degrees between rotations that are no neighbours
 
 
 def separable_parts(image: Tensor, mask: Tensor) -> Tensor:
-    """What eq. 6 correlates: `(B, K, *spatial)`, K = 6 in 3-D and 3 in 2-D, and the mask as one part more.
+    """Return the parts that eq. 6 correlates, `(B, K, *spatial)`, K = 6 in 3-D and 3 in 2-D, and the mask as one more.
 
-    The squares of the components of the normalised gradient field (eq. 1) and their products in pairs, these times √2,
-    so that the sum over the parts of two images is the squared dot product of eq. 2. 0 outside the mask.
+    They are the squares of the components of the normalised gradient field (eq. 1) and their products in pairs, these
+    times √2, so that the sum over the parts of two images is the squared dot product of eq. 2. 0 outside the mask.
 
     Args:
-        image: `(B, 1, *spatial)`, intensities about 0 … 1; voxels as long as wide.
+        image: `(B, 1, *spatial)`, intensities about 0 … 1, isotropic voxels.
         mask: `(B, 1, *spatial)` bool.
     """
     slopes = [_slope(image, axis) for axis in range(2, image.ndim)]
@@ -50,7 +50,7 @@ def separable_parts(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _slope(image: Tensor, axis: int) -> Tensor:
-    """Central differences along one axis; at the border half the one-sided ones."""
+    """Return central differences along one axis; at the border half the one-sided ones."""
     n = image.shape[axis]
     ends = [image.narrow(axis, 0, 1), image, image.narrow(axis, n - 1, 1)]
     padded = torch.cat(ends, axis)
@@ -59,7 +59,7 @@ def _slope(image: Tensor, axis: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The fixed side of the map: what is computed once for all rotations of the moving image.
+    """The fixed side of the similarity map, computed once for all rotations of the moving image.
 
     Attributes:
         shifts: the shifts that can overlap enough.
@@ -73,11 +73,12 @@ class Reference:
 
     @classmethod
     def of(cls, image: Tensor, mask: Tensor, moving: Sequence[int], moving_count: int, overlap: float) -> "Reference":
-        """For a fixed image and mask `(1, 1, *spatial)`, moving arrays of shape `moving` and masks of `moving_count`.
+        """Return the reference of a fixed image and its mask, `(1, 1, *spatial)`.
 
-        The least overlap is the share `overlap` of the smaller mask's voxels. N(χ) is at most the overlap along one
-        axis times the shorter edges along the others, which bounds the shifts worth representing: with two equal boxes
-        and γ = 0.5 the padding is half an edge instead of a whole one, and the FFTs in 3-D are 2.4 times smaller.
+        The moving arrays have shape `moving`, their masks `moving_count` voxels. The least overlap is the share
+        `overlap` of the smaller mask's voxels. N(χ) is at most the overlap along one axis times the shorter edges along
+        the others, which bounds the shifts worth representing: with two equal boxes and γ = 0.5 the padding is half an
+        edge instead of a whole one, and the FFTs in 3-D are 2.4 times smaller.
         """
         least = max(overlap * min(int(mask.sum()), moving_count), 1.0)
         shorter = [min(n, m) for n, m in zip(image.shape[2:], moving, strict=True)]
@@ -86,7 +87,7 @@ class Reference:
         return cls(shifts, spectrum(separable_parts(image, mask)[0], shifts).conj().resolve_conj(), least)
 
     def similarities(self, image: Tensor, mask: Tensor) -> Tensor:
-        """CSNGF (eq. 5) with moving images `(B, 1, *spatial)`, `(B, *shifts.shape)`; −∞ where the overlap is less."""
+        """Return CSNGF (eq. 5), `(B, *shifts.shape)`, for `(B, 1, *spatial)`; −∞ where the overlap is too small."""
         spectra = spectrum(separable_parts(image, mask), self.shifts)
         sums = product(self.mirrored[:-1], spectra[:, :-1])
         counts = product(self.mirrored[-1:], spectra[:, -1:])
@@ -98,9 +99,9 @@ class Reference:
 def cross_similarity(
     fixed: Tensor, moving: Tensor, fixed_mask: Tensor, moving_mask: Tensor, overlap: float = 0.5
 ) -> tuple[Tensor, tuple[int, ...]]:
-    """The mean squared cosine between the gradients of two images at all whole shifts χ (CSNGF, eq. 5).
+    """Return the mean squared cosine between the gradients of two images at all whole shifts χ (CSNGF, eq. 5).
 
-    14 real FFTs and 2 inverse ones in 3-D (6 parts and a mask per image), 8 and 2 in 2-D.
+    It takes 14 real FFTs and 2 inverse ones in 3-D (6 parts and a mask per image), 8 and 2 in 2-D.
 
     Args:
         fixed: `(*spatial)`, intensities about 0 … 1.
@@ -119,10 +120,10 @@ def cross_similarity(
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One resolution of the search: the fixed image's spectra, and a lattice onto which the moving image is turned.
+    """A resolution of the search: the fixed image's spectra, and a lattice onto which the moving image is rotated.
 
     The lattice is a cube parallel to the fixed grid, its middle at the middle of the moving image, its edge the longest
-    edge of the moving image; what a rotation carries beyond it is not looked at.
+    edge of the moving image; parts that a rotation carries beyond it are ignored.
     """
 
     fixed: Grid
@@ -132,7 +133,7 @@ class Level:
 
     @classmethod
     def of(cls, fixed: Image, moving: Image, overlap: float) -> "Level":
-        """From two images of one isotropic spacing."""
+        """Return the level of two images of one isotropic spacing."""
         assert fixed.mask is not None
         assert moving.mask is not None
         shape = (max(moving.grid.shape),) * moving.grid.ndim
@@ -140,14 +141,14 @@ class Level:
         return cls(fixed.grid, moving, fixed.grid.about_origin(shape), reference)
 
     def best(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
-        """For rotations `(N, d, d)` the highest similarity over all shifts, `(N,)`, and its shift, `(N, d)` whole."""
+        """Return the highest similarity over all shifts, `(N,)`, and its shift, `(N, d)`, for rotations `(N, d, d)`."""
         size = max(1, AT_ONCE // math.prod(self.reference.shifts.padded))
         parts = [self._peaks(self.similarities(some)) for some in rotations.split(size)]
         values, shifts = (torch.cat(column) for column in zip(*parts, strict=True))
         return values, shifts
 
     def similarities(self, rotations: Tensor) -> Tensor:
-        """The maps of `(B, d, d)` rotations, `(B, *shifts.shape)`."""
+        """Return the maps of rotations `(B, d, d)`: `(B, *shifts.shape)`."""
         assert self.moving.mask is not None
         frames = torch.linalg.inv(self.moving.grid.affine) @ self._turn(rotations) @ self.lattice.affine
         where = transform_channels(frames, self.lattice.voxels(self.moving.data)[None])
@@ -155,13 +156,13 @@ class Level:
         return self.reference.similarities(turned, sample(self.moving.mask, where, "nearest"))
 
     def transform(self, rotation: Tensor, shift: Tensor) -> Affine:
-        """Fixed → moving in the world, from a rotation `(d, d)` and a shift in voxels `(d,)`."""
+        """Return the transform, fixed → moving in the world, of a rotation `(d, d)` and a shift in voxels `(d,)`."""
         index = torch.linalg.inv(self.fixed.affine)
         index[:-1, -1] += shift
         return Affine(self._turn(rotation[None])[0] @ self.lattice.affine @ index)
 
     def refined(self, rotation: Tensor, shift: Tensor) -> Tensor:
-        """The shift with the top of the parabola through the peak and its neighbours, along each axis, added."""
+        """Return the shift refined to the top of the parabola through the peak and its neighbours, along each axis."""
         values = self.similarities(rotation[None])[0]
         peak = (shift - torch.tensor(self.reference.shifts.first)).long().tolist()
         better = shift.clone()
@@ -175,7 +176,7 @@ class Level:
         return better
 
     def _turn(self, rotations: Tensor) -> Tensor:
-        """Points about the origin to points about the middle of the moving image, turned: `(B, d+1, d+1)`."""
+        """Return maps `(B, d+1, d+1)` from points about the origin to rotated ones about the moving image's middle."""
         d = self.fixed.ndim
         matrix = torch.eye(d + 1, dtype=torch.float64).repeat(len(rotations), 1, 1)
         matrix[:, :d, :d] = rotations
@@ -183,14 +184,14 @@ class Level:
         return matrix
 
     def _peaks(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        values, flat = maps.flatten(1).max(1)
+        values, flat = maps.flatten(1).max(1)  # (B,) each
         peaks = torch.stack(torch.unravel_index(flat.cpu(), maps.shape[1:]), 1)
         return values.double().cpu(), (peaks + torch.tensor(self.reference.shifts.first)).double()
 
 
 @dataclass(frozen=True)
 class CrossNGF:
-    """A register: the rigid motion of the highest mean squared cosine between gradients, over all rotations and shifts.
+    """A register by the rigid motion of the highest mean squared cosine between gradients, over rotations and shifts.
 
     From level to level the best rotations are kept and their neighbourhood is searched at random; at each rotation the
     best of all whole shifts is taken. Both images are first brought onto isotropic lattices of one spacing; the other
@@ -198,10 +199,10 @@ class CrossNGF:
 
     Attributes:
         blur: σ of the Gaussians, one per level.
-        downsampling: d, every how many voxels are kept.
+        downsampling: d; every d-th voxel is kept.
         rotations: a, how many are tried at each level, beside those kept from the level before.
         steps: u, the largest change of a kept rotation about each axis, degrees; one per change of level.
-        kept: p, how many of the best rotations go on; one per change of level.
+        kept: p, the number of best rotations that are kept; one per change of level.
         overlap: γ, the share of the smaller mask's voxels that must overlap.
         voxels: the most that the finest lattice has; the spacing is chosen so.
         seed: of the random rotations.
@@ -228,7 +229,7 @@ class CrossNGF:
             )
 
     def __call__(self, fixed: Image, moving: Image) -> Alignment:
-        """Fixed → moving, the best rigid motion of all that were tried; of a batch each pair by itself.
+        """Return the best rigid motion of all that were tried, fixed → moving; each pair of a batch by itself.
 
         Among the numbers of its stats are `similarity`, the mean squared cosine between gradients at the finest level,
         0 … 1 (1/d is to be expected between unrelated gradients), and `rival`, the same of the best rotation more than
@@ -270,7 +271,7 @@ def _rival(answer: Tensor, rotations: Tensor, values: Tensor, level: Level) -> f
 
 
 def lattices(fixed: Image, moving: Image, voxels: int) -> tuple[Image, Image]:
-    """Both images on isotropic lattices of one spacing: one channel, 0 … 1, with masks.
+    """Resample both images on isotropic lattices of one spacing: one channel, 0 … 1, with masks.
 
     The spacing is the coarser of both images' mean voxel edges; up to four times finer where the fixed image would have
     fewer than `SMALLEST` voxels along its longest edge; and coarser until neither the fixed lattice nor the cube about
@@ -294,7 +295,7 @@ def lattices(fixed: Image, moving: Image, voxels: int) -> tuple[Image, Image]:
 
 
 def coarser(image: Image, blur: float, factor: int) -> Image:
-    """Blurred by `blur` voxels, and every `factor`-th voxel of it, about the middle."""
+    """Return blur an image by `blur` voxels, and keep every `factor`-th voxel, centred."""
     grid = image.grid
     first = [(n - 1) % factor // 2 for n in grid.shape]
     kept = (slice(None), slice(None), *(slice(start, None, factor) for start in first))
@@ -331,4 +332,5 @@ METHOD = Method(
         ),
     ),
     register=CrossNGF(),
+    solves=("identity", "shift", "rotation", "anisotropic", "thin", "batch"),
 )

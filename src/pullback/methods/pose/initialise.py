@@ -1,4 +1,4 @@
-"""Where a registration begins: cheap guesses first, measured, and a global search where none is good."""
+"""The initialisation of a registration: cheap guesses first, measured, and a global search where none is good."""
 
 import contextlib
 from collections.abc import Callable
@@ -39,18 +39,19 @@ def from_masses(fixed: Image, moving: Image) -> list[Affine]:
 
 @dataclass(frozen=True)
 class Initialise:
-    """Tries cheap guesses, measures how far they stand out of chance, and searches globally where they do not.
+    """A register that tries cheap guesses, measures them against chance, and if they fail searches globally.
 
-    Each guess is improved by a short rigid descent of normalised mutual information at low resolution; chance is what
-    random rotations about the middle of the best guess reach without it. What a guess gains over chance counts by the
-    share of the smaller image that it explains: two edges that happen to meet in a corner are no alignment.
+    1. Each guess is improved by a short rigid descent of normalised mutual information at low resolution.
+    2. Chance is the similarity that random rotations about the middle of the best guess reach without it.
+    3. The gain of a guess over chance is weighted by the share of the smaller image that it explains: two edges that
+       happen to meet in a corner are no alignment.
 
     Attributes:
-        guesses: by name, in the order in which they are preferred where they are as good.
+        guesses: by name, in the order in which they are preferred among equals.
         search: the global search; None does without.
         sure: standard deviations above chance from which a guess is good enough.
-        tried: how many of the guesses, the best as they are, are improved; the first always is.
-        random: how many random rotations tell what chance is.
+        tried: number of guesses, the best as they are, that are improved; the first always is.
+        random: number of random rotations that measure chance.
         least: share of the smaller image that must lie within the other for a guess to count.
         level: the resolution of all this.
         solver: the short descent, in voxels of the level.
@@ -73,9 +74,9 @@ class Initialise:
     seed: int = 0
 
     def __call__(self, fixed: Image, moving: Image) -> Alignment:
-        """Fixed → moving, rigid; images of intensities 0 … 1, of any grids; of a batch each pair by itself.
+        """Return a rigid start, fixed → moving, for images with intensities 0 … 1; each pair of a batch by itself.
 
-        Its stats say the origin ("header", "centres", "masses", "moments" or "search") and the confidence: by how many
+        Its stats hold the origin ("header", "centres", "masses", "moments" or "search") and the confidence: how many
         standard deviations its similarity exceeds that of random rotations about the same middle. Below `sure` it may
         be wrong.
 
@@ -110,7 +111,7 @@ class Initialise:
         return guessed
 
     def _best(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> tuple[str, Affine, float] | None:
-        """Its origin, itself, and how sure it is."""
+        """Return the best guess: its origin, its transform, and the confidence in it."""
         tried = [(name, affine) for name, affine in guesses if self._overlap(pair, affine) >= self.least]
         if not tried:
             return None
@@ -132,7 +133,7 @@ class Initialise:
         return *moved[first], gains[first] / max(float(chance.std()), 1e-6)
 
     def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
-        """The preferred one and the best as they are, in their order; of guesses that are the same, the first."""
+        """Return the preferred guess and the best as they are, in their order; of equal guesses, the first."""
         new = [
             (name, affine)
             for n, (name, affine) in enumerate(guesses)
@@ -146,14 +147,14 @@ class Initialise:
         return 1 - float(SIMILARITY(Alignment(pair, affine)))
 
     def _overlap(self, pair: Pair, affine: Affine) -> float:
-        """The share of the smaller image, or mask, that lies in the other."""
+        """Return the share of the smaller image, or mask, that lies in the other."""
         seen = Alignment(pair, affine).mask
         counts = [float(m.sum()) for m in (pair.fixed.mask, pair.moving.mask, seen) if m is not None]
         edges = [float(torch.linalg.det(image.grid.affine).abs()) for image in (pair.fixed, pair.moving)]
         return counts[2] * edges[0] / min(counts[0] * edges[0], counts[1] * edges[1])
 
     def _turns(self, image: Image) -> list[Affine]:
-        """Random rotations about the middle of the image."""
+        """Return random rotations about the middle of the image."""
         rotations = uniform(image.grid.ndim, self.random, make_generator(self.seed))
         return [Affine.about(rotation, image.grid.centre) for rotation in rotations]
 
@@ -163,4 +164,5 @@ METHOD = Method(
     aligns=("pose",),
     papers=CROSS_NGF.papers,
     register=Initialise(),
+    solves=("identity", "shift", "rotation", "contrast", "mask", "anisotropic", "thin", "batch"),
 )

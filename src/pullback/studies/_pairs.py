@@ -1,0 +1,43 @@
+"""Pairs of files as they are stored, for studies that train nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pullback.data import FileCase, Test
+from pullback.errors import InputError
+
+
+@dataclass(frozen=True)
+class FilePairs:
+    """Pairs of images in one folder, each on its own grid and with its own intensities; a test split alone.
+
+    Attributes:
+        root: the folder, or "" until one is given.
+        pairs: names of the fixed and the moving image of each.
+        images, labels: where the image and the labels of a name lie under `root`, as in `{}_T1w.nii.gz`.
+        count: how many of the pairs, from the first on.
+    """
+
+    root: str = ""
+    pairs: Sequence[tuple[str, str]] = ()
+    images: str = "{}.nii.gz"
+    labels: str | None = None
+    count: int = 1000
+
+    @property
+    def test(self) -> Test:
+        """The pairs.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        return Test([(self._case(fixed), self._case(moving)) for fixed, moving in self.pairs[: self.count]])
+
+    def _case(self, name: str) -> FileCase:
+        folder = Path(self.root)
+        files = [folder / pattern.format(name) for pattern in (self.images, self.labels) if pattern is not None]
+        for file in files:
+            if not file.is_file():
+                raise InputError(f"{file}: no such file; name the folder in which it is with --data NAME=DIR")
+        return FileCase(Path(name).name, *files, as_stored=True)

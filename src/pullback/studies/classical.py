@@ -1,0 +1,155 @@
+"""Classical registration: our presets beside the tools people use today.
+
+    pullback study classical brains --data brains=DIR --seed 0
+    pullback study classical brains/tools --data brains=DIR --set data.count=3
+    pullback study classical mni --data mni=DIR
+    pullback study classical ct-mr --data ct-mr=DIR
+
+`brains` are the ordered pairs of sub-13 … sub-16 at 2 mm, with 31 structures. The headers place these brains as well as
+an affine map can by what structures overlap; by intensities alone the linear stages of every tool lose some of it.
+"Aligned" is the deformable stage alone, from the headers.
+
+In `mni` a head at 2 mm and a brain at 1 mm go to their MNI template, each on a grid of its own. NCC is what the
+validation of cfireants (validate/run_validation.py) reports: Pearson's correlation of the template and the moved image,
+linear, zero outside, over all voxels of the template.
+
+In `ct-mr` an MR of the upper abdomen goes to the CT of another patient: nine organs, labelled by a model. Their headers
+do not place them, so all tools get the MR as our rigid stage lays it on the CT's grid.
+
+Seconds are of the registration alone; ours run until the displacement of every voxel is known. `peak MB` is the most
+memory that the process held. How many threads run say OMP_NUM_THREADS and ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS.
+Tools that are not installed are left out; `pip install 'pullback[peers]'` brings ANTs and elastix.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pullback.alignment import Pair
+from pullback.data import Test, normalised
+from pullback.data.case import LOADED
+from pullback.files import read_image, read_labels
+from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical
+from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.space import Affine, pull
+from pullback.studies._images import DICE, FOLDING, SDLOGJ
+from pullback.studies._pairs import FilePairs
+from pullback.study.arms import Arm, RegisterArm
+from pullback.study.evaluate import unmoved
+from pullback.study.peers import ANTs, ConvexAdamPackage, Elastix, FireANTs, PeerArm
+from pullback.study.table import Column, Experiment, Study, Table
+
+SUBJECTS = ("sub-13", "sub-14", "sub-15", "sub-16")
+FIRST = (("sub-13", "sub-14"), ("sub-15", "sub-16"), ("sub-14", "sub-15"))
+ORGANS = 9  # classes 1 … 9 are the same organs in the models for CT and for MR
+RIGID = replace(BALANCED, linear=BALANCED.linear[:1], deformable=None)
+COLUMNS = (
+    DICE,
+    Column("own Dice"),
+    Column("NCC", better="more"),
+    FOLDING,
+    SDLOGJ,
+    Column("time", "s", better="less", against="ratio", key="seconds"),
+    Column("peak", "MB", better="less", key="peak MB"),
+)
+PRESETS: dict[str, Arm] = {
+    "before": RegisterArm(unmoved),
+    "fast": RegisterArm(FAST),
+    "balanced": RegisterArm(BALANCED),
+    "accurate": RegisterArm(ACCURATE),
+    "fast, aligned": RegisterArm(replace(FAST, initialise=None, linear=())),
+    "balanced, aligned": RegisterArm(replace(BALANCED, initialise=None, linear=())),
+}
+TOOLS: dict[str, Arm] = {
+    "before": RegisterArm(unmoved),
+    "balanced": RegisterArm(BALANCED),
+    "ConvexAdam": RegisterArm(ConvexAdam()),
+    "ConvexAdam, package": PeerArm(ConvexAdamPackage()),
+    "SyN": PeerArm(ANTs("SyN")),
+    "SyNCC": PeerArm(ANTs("SyNCC")),
+    "elastix": PeerArm(Elastix()),
+    "FireANTs": PeerArm(FireANTs()),
+}
+LITTLE = ("before", "balanced", "ConvexAdam", "ConvexAdam, package")
+
+
+@dataclass(frozen=True)
+class CTtoMR:
+    """The MR of one upper abdomen, rigidly laid on the grid of the CT of another; a test split alone.
+
+    Attributes:
+        root: the folder of TotalSegmentator's reference files, or "" until one is given.
+        rigid: lays the MR on the CT.
+    """
+
+    root: str = ""
+    rigid: Classical = RIGID
+
+    @property
+    def name(self) -> str:
+        return "CT ← MR"
+
+    @property
+    def test(self) -> Test:
+        """The one pair."""
+        return Test.singles([self])
+
+    def load(self) -> Pair:
+        """Return the pair, of intensities 0 … 1, with the labels of nine organs."""
+        return LOADED.get(self, self._read)
+
+    def _read(self) -> Pair:
+        files = {"fixed": ("example_ct_sm", "example_seg"), "moving": ("example_mr_sm", "example_seg_mr")}
+        paths = {side: [Path(self.root) / f"{name}.nii.gz" for name in names] for side, names in files.items()}
+        images = {side: normalised(read_image(image)) for side, (image, _) in paths.items()}
+        labels = {side: read_labels(labels, on=images[side].grid) for side, (_, labels) in paths.items()}
+        few = {side: replace(one, data=one.data * (one.data <= ORGANS)) for side, one in labels.items()}
+        start = self.rigid(images["fixed"], images["moving"]).transform
+        onto, still = images["fixed"], Affine.identity(3)
+        return Pair(
+            onto,
+            pull(images["moving"], start, onto=onto),
+            pull(few["fixed"], still, onto=onto),
+            pull(few["moving"], start, onto=onto),
+            name=self.name,
+        )
+
+
+def _brains(arms: dict[str, Arm]) -> Experiment:
+    pairs = (*FIRST, *(pair for pair in itertools.permutations(SUBJECTS, 2) if pair not in FIRST))
+    return Experiment(arms, "balanced", FilePairs(pairs=pairs, images="{}_T1w.nii.gz", labels="{}_dseg.nii.gz"))
+
+
+def _templates(pair: Sequence[str]) -> Experiment:
+    arms = {name: PRESETS[name] for name in ("before", "balanced")}
+    return Experiment(arms, "balanced", FilePairs(pairs=((pair[0], pair[1]),), images="validate/{}.nii.gz"))
+
+
+study = Study(
+    about="Classical registration side by side",
+    tables={
+        "brains": Table(
+            "Twelve ordered pairs of four brains at 2 mm, with 31 structures",
+            "No paper: the presets, and the tools people use today, each asked in its standard way. Own Dice is by "
+            "labels that a tool moves by its own hand, and must be that of its transform.",
+            {"brains/presets": _brains(PRESETS), "brains/tools": _brains(TOOLS)},
+            COLUMNS,
+        ),
+        "mni": Table(
+            "To the MNI template, each image on a grid of its own",
+            "FireANTs, on a GPU (validate/run_validation.py): NCC 0.9450 for the head, 0.9443 for the brain.",
+            {
+                "mni/head, 2 mm": _templates(("small/MNI152_T1_2mm", "small/T1_head_2mm")),
+                "mni/brain, 1 mm": _templates(("medium/MNI152_T1_1mm_brain", "medium/t1_brain")),
+            },
+            COLUMNS[2:],
+        ),
+        "ct-mr": Table(
+            "MR of one upper abdomen to the CT of another: nine organs, rigidly aligned beforehand",
+            "No paper: ConvexAdam is made for this (Siebert et al. 2021).",
+            {"ct-mr": Experiment({name: TOOLS[name] for name in LITTLE}, "balanced", CTtoMR())},
+            COLUMNS,
+        ),
+    },
+)
