@@ -47,6 +47,7 @@ def transformix(elastix, image, folder, *files):
     return points, np.array(moved, float) * LPS
 
 
+@pytest.mark.slow  # of loading itk's modules
 @pytest.mark.parametrize("kind", ["affine", "field", "splines 1", "splines 2", "splines 3"])
 def test_transformix_moves_points_by_our_files_as_we_do(tmp_path, image, elastix, smooth_field, kind):
     grid = read_grid(image)
@@ -66,6 +67,7 @@ def test_transformix_moves_points_by_our_files_as_we_do(tmp_path, image, elastix
     assert np.abs(moved - points).max() > 1
 
 
+@pytest.mark.slow  # of loading itk's modules
 @pytest.mark.parametrize("how", ["Compose", "Add"])
 def test_we_move_points_by_elastix_own_chain_as_it_does(tmp_path, image, elastix, how):
     """A similarity and then splines, as a registration writes them: the second goes on from the first."""
