@@ -189,6 +189,15 @@ def stored(content: bytes) -> np.ndarray:
     return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
 
 
+def test_two_at_once_make_the_same_files(bids, tmp_path):
+    plan = bids(names=NAMES[:4])
+    prepare(plan, tmp_path / "one")
+    prepare(anew(plan), tmp_path / "two", workers=2)
+    one, two = (state(tmp_path / name) for name in ("one", "two"))
+    assert {path: data for path, (_, data) in one.items()} == {path: data for path, (_, data) in two.items()}
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+
 def test_other_settings_are_refused(bids, tmp_path):
     plan, out = bids(), tmp_path / "out"
     prepare(plan, out)
