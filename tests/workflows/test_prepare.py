@@ -190,7 +190,7 @@ def stored(content: bytes) -> np.ndarray:
 
 
 def test_two_at_once_make_the_same_files(bids, tmp_path):
-    plan = bids(names=NAMES[:4])
+    plan = bids()
     prepare(plan, tmp_path / "one")
     prepare(anew(plan), tmp_path / "two", workers=2)
     one, two = (state(tmp_path / name) for name in ("one", "two"))

@@ -136,6 +136,9 @@ class Ledger:
                 raise Interrupted("stopped")
             return self._make(job, make), True
 
+        if workers == 1:
+            yield from ((job, *work(job)) for job in jobs)
+            return
         with ThreadPoolExecutor(workers) as pool:
             waiting = [pool.submit(work, job) for job in jobs]
             try:

@@ -19,7 +19,7 @@ from pullback.files.images.merge import MOST
 from pullback.files.images.nifti import refuse_sheared
 from pullback.records.atomic import leftovers
 from pullback.records.csv_records import read_texts, write_csv
-from pullback.records.ledger import Job, Ledger
+from pullback.records.ledger import LEDGER, Job, Ledger
 from pullback.records.lock import locked
 from pullback.records.manifest import manifest, write_json
 from pullback.space import Grid, Labels
@@ -72,11 +72,15 @@ def prepare(
             shown = track(work, "preparing", len(jobs), console=console, transient=True, disable=quiet)
             try:
                 for job, row, now in shown:
-                    rows[job.name] = {"subject": job.name, "file": str(job.about), **row}
+                    split = splits.get(job.name, HELD)
+                    rows[job.name] = {"subject": job.name, "file": str(job.about), "split": split, **row}
                     made.extend([job.name] * now)
             except Interrupted:
                 ready = sum(ledger.known(job) is not None for job in jobs)
                 raise Interrupted(f"stopped; {ready} of {len(jobs)} subjects are prepared") from None
+            finally:
+                if rows:
+                    write_csv(list(rows.values()), out / SUBJECTS)
             _finish(preparation, rows, splits, out)
     return json.loads((out / RECORD).read_text())
 
@@ -159,7 +163,8 @@ def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
         if (out / FOLDERS["image"]).is_dir():
             note("failed")
         else:
-            (out / RECORD).unlink()
+            for name in (RECORD, LEDGER, SUBJECTS):
+                (out / name).unlink(missing_ok=True)
         raise
     note("finished")
 
@@ -250,8 +255,6 @@ def _refuse_sheared(grid: Grid, path: Path) -> None:
 def _finish(preparation: Preparation, rows: dict[str, SubjectRow], splits: Mapping[str, str], out: Path) -> None:
     """Write the tables and the layout of all subjects."""
     data, names = preparation.data, preparation.merge.names if preparation.merge else {}
-    rows = {name: {"subject": name, "split": splits.get(name, HELD), **row} for name, row in rows.items()}
-    write_csv(list(rows.values()), out / SUBJECTS)
     found = [int(label) for row in rows.values() for label in row["labels"].split()]
     labels = {label: names.get(label, "") for label in sorted(set(found))}
     if labels:
