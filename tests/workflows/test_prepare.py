@@ -103,7 +103,8 @@ def test_read_back_by_the_same_splits(bids, tmp_path, ndim):
     stored = json.loads((out / "prepared_dataset.json").read_text())
     assert stored["tensorImageShape"] == {"0": [18] * ndim}
     assert {path.name for path in out.iterdir()} == {
-        *("imagesTr", "labelsTr", "masksTr", "subjects.csv", "labels.csv", "prepared_dataset.json", "run.json")
+        *("imagesTr", "labelsTr", "masksTr", "subjects.csv", "labels.csv", "prepared_dataset.json"),
+        *("ledger.jsonl", "run.json"),
     }
     assert "9 subjects" in summary(content, out)
 
