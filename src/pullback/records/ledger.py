@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a job.
+    """The record of a job.
 
     Attributes:
         key: digest of what the job's result depends on. The version of the code is no part of it.

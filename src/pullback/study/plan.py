@@ -1,4 +1,4 @@
-"""Which work a study needs, where its results lie, and having it done."""
+"""Plans of studies: the work that they need, where its results lie, and having it done."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +20,9 @@ SHARED = ("data", "metrics", "evaluation")  # what an experiment has in common w
 
 
 def chosen(study: Study, names: Sequence[str], roots: Mapping[str, Path]) -> dict[str, dict[str, Experiment]]:
-    """The experiments of these names (`table`, `table/data` or `table/data/network`; all where there are none) whose
-    data is at hand.
+    """Choose the experiments of these names whose data is at hand.
+
+    A name is `table`, `table/data` or `table/data/network`; without any, all are chosen.
 
     Raises:
         InputError: a name, or the name of a set of data, is not known, or nothing is left.
@@ -101,7 +102,7 @@ def planned(
     seeds: Sequence[int],
     settings: Mapping[str, str] = {},
 ) -> Result:
-    """What will be known of an experiment when all its work is done.
+    """Return the result of an experiment, as it will be when all its work is done.
 
     Raises:
         InputError: as of `run_study`.
@@ -118,7 +119,7 @@ def planned(
 
 
 def _once(units: Iterable[Unit]) -> Iterable[Unit]:
-    """The first unit of each file."""
+    """Return the first unit of each file."""
     found: dict[Path, Unit] = {}
     for unit in units:
         found.setdefault(unit.path, unit)
@@ -126,7 +127,7 @@ def _once(units: Iterable[Unit]) -> Iterable[Unit]:
 
 
 def _labelled(results: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> Iterable[tuple[Path, tuple[str, Unit]]]:
-    """Every unit in the order of the work, by its file, and what it is in words; what comes first counts."""
+    """Return every unit in the order of the work, by its file, with its label; the first of equals counts."""
     found: dict[Path, tuple[str, Unit]] = {}
     listed = [
         (t, result, arm, u)
@@ -165,12 +166,12 @@ def _under(name: str, prefix: str) -> bool:
 
 
 def _sets(experiment: Experiment, full: str) -> list[str]:
-    """The names of an experiment's data and of what its arms bring."""
+    """Return the names of an experiment's data and of what its arms bring."""
     return list(dict.fromkeys([full.split("/")[1], *experiment.needs]))
 
 
 def _missing(experiment: Experiment, full: str, roots: Mapping[str, Path]) -> list[str]:
-    """Of these, whose folder is not given and must be."""
+    """Return the names of data whose folder is not given and must be."""
     own = [full.split("/")[1]] if is_stored(experiment.data) else []
     if not own:
         placed(experiment.data, full.split("/")[1], roots)
