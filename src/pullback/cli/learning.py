@@ -165,7 +165,7 @@ def evaluate(
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg | cyclical | ddmr.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="classical | cross-ngf | cyclical | ddmr | ofg.")],
     tables: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TABLE...]", help="table1, or table1/brains, or table1/brains/voxelmorph."),
