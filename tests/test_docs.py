@@ -117,6 +117,7 @@ def first(page: str, command: str, number: int = 0) -> list[str]:
     return [words for words in commands(ROOT / page) if words[1] == command][number]
 
 
+@pytest.mark.slow
 def test_the_commands(scans, monkeypatch):
     """One of each kind; those that made the figures take their hours."""
     learn2reg(scans / "hippocampus")
@@ -158,6 +159,7 @@ QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacin
 WITH_PYTHON = ("start", "concepts", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_the_python(scans, page):
     frames = tuple(case.load().image for case in BrainPhantom(spacing=12.0).train.cases[:3])
