@@ -30,6 +30,7 @@ def measures(pair: Pair, transform) -> tuple[float, float]:
     return EndPointError()(alignment)["epe mm"], Dice()(alignment)["dice"]
 
 
+@pytest.mark.slow
 def test_it_comes_nearer_to_the_truth_and_in_another_contrast_as_near(pair):
     before = measures(pair, Affine.identity(3))
     found = measures(pair, SMALL(pair.fixed, pair.moving).transform)
@@ -40,6 +41,7 @@ def test_it_comes_nearer_to_the_truth_and_in_another_contrast_as_near(pair):
     assert inverted[0] == pytest.approx(found[0], rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_moving_image_may_lie_on_another_grid_and_a_start_is_gone_on_from(pair):
     shift = torch.eye(4, dtype=torch.float64)
     shift[0, -1] = 60.0
@@ -66,6 +68,7 @@ def test_both_ways_there_and_back_is_where_one_was():
     assert left[0] < 0.5 * left[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(72, 64), (36, 32, 40)])
 @pytest.mark.parametrize("masked", [("fixed",), ("moving",), ("fixed", "moving")])
 def test_nothing_pulls_at_an_image_that_is_compared_with_itself_within_masks(shape, masked):
