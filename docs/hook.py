@@ -108,12 +108,12 @@ def page_of(name: str) -> str:
     parts = [f"# {name}\n\n{known.method.about[0].upper()}{known.method.about[1:]}.", known.text.strip()]
     for command, numbers in known.settings.items():
         rows = "\n".join(f"| `{key}` | `{value}` |" for key, value in numbers.items())
-        parts.append(_folded(f"Numbers of pullback {command}", f"| `--set` | default |\n|---|---|\n{rows}"))
+        parts.append(_folded(f"Numbers of {command}", f"| `--set` | default |\n|---|---|\n{rows}"))
     if known.recipes:
         rows = "\n".join(f"| {' | '.join(row)} |" for row in by_network(known.recipes))
         parts.append(f"## Networks and data\n\n| method | `--network` | `--on` |\n|---|---|---|\n{rows}")
     if known.method.papers:
-        cited = "\n".join(f"- {reference(paper)}" for paper in known.method.papers)
+        cited = "\n".join(re.sub(r"(https:\S+)", r"<\1>", f"- {reference(paper)}") for paper in known.method.papers)
         entries = "\n\n".join(paper.bibtex() for paper in known.method.papers)
         parts.append(f"## Papers\n\n{cited}\n\n" + _folded("BibTeX", f"```bibtex\n{entries}\n```"))
     return "\n\n".join([*parts, _in_python(name), ""])

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from pullback import cli
-from pullback.files import read_any, read_grid, write, write_transform
-from pullback.files.transforms.convert import TransformKind
+from pullback.files import TransformKind, read_any, read_grid, write, write_transform
 from pullback.space import Affine, Displacement, Grid, Image
 
 
@@ -153,6 +152,10 @@ TARGETS = {
     "disp.npz": (None, "in voxels", 1),
     "ours_": ("ants", "1Warp, then 0GenericAffine", 4),
     "a.x5": ("x5", "RAS mm", 1),
+    "field.mha": (None, "LPS mm", 1),
+    "y_a.nii": (None, "SPM", 1),
+    "nreg.nii.gz": ("niftyreg", "NiftyReg", 1),
+    "TransformParameters.0.txt": (None, "elastix", 1),
 }
 
 
@@ -179,7 +182,7 @@ def test_convert_there_and_read_again(pullback, folder, name):
 
 def test_kinds_are_all_named_in_the_help(pullback):
     said = pullback("convert", "--help")[1]
-    assert all(kind.value in said for kind in TransformKind)
+    assert all(kind.word in said for kind in TransformKind)
 
 
 def sick(folder):

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -156,22 +157,19 @@ def test_the_readme_fits_a_screen():
 QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacing=2.0", "spacing=12.0"))
 
 
-WITH_PYTHON = ("start", "concepts", "how-to/python", "how-to/guidance", "how-to/evaluate", "how-to/many")
+TYPED = ("start", "concepts", *(f"how-to/{page}" for page in ("python", "guidance", "evaluate", "many")))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_PYTHON)
+@pytest.mark.parametrize("page", TYPED)
 def test_the_python(scans, page):
     frames = tuple(case.load().image for case in BrainPhantom(spacing=12.0).train.cases[:3])
     for n, frame in enumerate(frames, 1):
         write(frame, scans / f"section_{n}.nii.gz")
     write_series(Series(frames, frames[0].grid, torch.arange(3.0)), scans / "bold.nii.gz")
     names: dict[str, object] = {}
-    for written in blocks(ROOT / "docs" / f"{page}.md", "python"):
-        code = written
-        for long, short in QUICKER:
-            code = code.replace(long, short)
-        exec(code, names)
+    for code in blocks(ROOT / "docs" / f"{page}.md", "python"):
+        exec(reduce(lambda text, change: text.replace(*change), QUICKER, code), names)
 
 
 def test_what_pages_name_is_there():

@@ -6,7 +6,8 @@ import SimpleITK as sitk
 import torch
 
 from pullback.errors import InputError
-from pullback.files.transforms.itk import read_transform, write_transform
+from pullback.files.transforms.convert import read_transform
+from pullback.files.transforms.itk import write_transform
 from pullback.space import Affine, Displacement, Transform
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.ndimage import map_coordinates
 from pullback.errors import InputError
 from pullback.files import read_points, write, write_points
 from pullback.files.points.tables import made_table
-from pullback.space import Affine, BSpline, Displacement, Motion, Points, Velocity, push
+from pullback.space import Affine, BSpline, Displacement, Grid, Motion, Points, Velocity, push
 
 TABLES = {
     "ras.csv": "label,R,A,S\none,1.5,-2,3\ntwo,0,4,-5e1\n",
@@ -479,3 +480,106 @@ def test_without_vtk_the_remedy_is_said(tmp_path, monkeypatch):
     (tmp_path / "mesh.vtk").write_text(LEGACY.format(title="SPACE=LPS"))
     with pytest.raises(InputError, match=r"mesh.vtk.*pullback\[surfaces\]"):
         read_points(tmp_path / "mesh.vtk")
+
+
+# surfaces about the centre of FreeSurfer's volume
+
+
+def volume_of(grid):
+    """The volume of a grid, by the names of FreeSurfer's footer; `cras` is the world of the voxel at half the shape."""
+    affine, size = grid.affine.numpy(), grid.spacing.numpy()
+    columns = affine[:3, :3] / size
+    centre = affine[:3, :3] @ (np.array(grid.shape) / 2) + affine[:3, 3]
+    return {
+        "head": np.array([2, 0, 20], np.int32),
+        "valid": "1  # volume info valid",
+        "filename": "orig.mgz",
+        "volume": np.array(grid.shape),
+        "voxelsize": size,
+        **{f"{axis}ras": column for axis, column in zip("xyz", columns.T, strict=True)},
+        "cras": centre,
+    }
+
+
+def in_surface_coordinates(world, grid):
+    """Through the voxels: x to the left, y down, z forwards, about the voxel at half the shape."""
+    size, half = grid.spacing.numpy(), np.array(grid.shape) / 2
+    voxels = (world - grid.affine[:3, 3].numpy()) @ np.linalg.inv(grid.affine[:3, :3].numpy()).T
+    return ((voxels - half) * size) @ np.array([[-1, 0, 0], [0, 0, -1], [0, 1, 0]])
+
+
+@pytest.fixture(params=["conformed", "oblique"])
+def volume(request, oblique):
+    if request.param == "oblique":
+        return oblique((20, 24, 18), 3)
+    affine = np.array([[-1.0, 0, 0, 140], [0, 0, 1, -100], [0, -1, 0, 117], [0, 0, 0, 1]])
+    return Grid((256, 256, 256), torch.from_numpy(affine))
+
+
+@pytest.mark.parametrize("kind", ["freesurfer", "gifti"])
+def test_freesurfers_vertices_lie_where_its_volume_does(tmp_path, volume, kind):
+    stored = in_surface_coordinates(VERTICES, volume)
+    if volume.shape[0] == 256:
+        np.testing.assert_allclose(stored, VERTICES - volume_of(volume)["cras"], atol=1e-9)  # the known special case
+    path = tmp_path / ("lh.white" if kind == "freesurfer" else "lh.white.gii")
+    if kind == "freesurfer":
+        nib.freesurfer.write_geometry(path, stored, TRIANGLES, "made", volume_of(volume))
+    else:
+        gifti(path, stored, nib.gifti.GiftiCoordSystem(0, 3, np.diag([1.1, 1.1, 1.1, 1])))  # to Talairach: not meant
+        add_volume(path, volume)
+    surface = read_points(path)
+    np.testing.assert_allclose(surface.points.data[0], VERTICES, atol=1e-4)
+    out = tmp_path / ("lh.moved" if kind == "freesurfer" else "moved.gii")
+    write(surface.moved(Points(surface.points.data + 1)), out)
+    np.testing.assert_allclose(read_points(out).points.data[0], VERTICES + 1, atol=1e-4)
+    if kind == "freesurfer":
+        vertices, faces, footer = nib.freesurfer.read_geometry(out, read_metadata=True)
+        np.testing.assert_allclose(vertices, in_surface_coordinates(VERTICES + 1, volume), atol=1e-4)
+        np.testing.assert_array_equal(faces, TRIANGLES)
+        np.testing.assert_allclose(footer["cras"], volume_of(volume)["cras"], rtol=1e-6)
+
+
+def add_volume(path, grid, only=()):
+    image, said = nib.load(path), volume_of(grid)
+    meta = image.darrays[0].meta
+    for key, names in (("volume", ("Width", "Height", "Depth")), ("voxelsize", ("Xsize", "Ysize", "Zsize"))):
+        meta.update({f"VolGeom{name}": str(value) for name, value in zip(names, said[key], strict=True)})
+    for axis, key in (("X", "xras"), ("Y", "yras"), ("Z", "zras"), ("C", "cras")):
+        meta.update({f"VolGeom{axis}_{letter}": str(value) for letter, value in zip("RAS", said[key], strict=True)})
+    for key in [key for key in meta if only and key not in only]:
+        del meta[key]
+    nib.save(image, path)
+
+
+def test_gifti_in_scanner_coordinates_stays_and_a_centre_alone_is_a_shift(tmp_path, volume):
+    path = gifti(tmp_path / "a.gii", system=nib.gifti.GiftiCoordSystem(1, 1, np.eye(4)))
+    add_volume(path, volume)
+    np.testing.assert_array_equal(read_points(path).points.data[0], VERTICES)
+    path = gifti(tmp_path / "b.gii")
+    add_volume(path, volume, only=[f"VolGeomC_{letter}" for letter in "RAS"])
+    np.testing.assert_allclose(read_points(path).points.data[0], VERTICES + volume_of(volume)["cras"], atol=1e-4)
+
+
+def test_a_surface_without_a_volume_is_asked_about(tmp_path):
+    path = tmp_path / "rh.pial"
+    nib.freesurfer.write_geometry(path, VERTICES, TRIANGLES, "made")
+    with pytest.raises(InputError, match=r"rh\.pial.*--space ras"):
+        read_points(path)
+    np.testing.assert_array_equal(read_points(path, "ras").points.data[0], VERTICES)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"rh\.pial"):
+        read_points(path, "ras")
+
+
+# slices
+
+
+def test_tables_of_ants_for_slices_are_points_of_a_plane(tmp_path):
+    (tmp_path / "s.csv").write_text("x,y,z,t,label\n1,2,0,0,7\n3,4,0.0,0,8\n")
+    assert read_points(tmp_path / "s.csv", "lps").points.data.shape == (1, 2, 3)
+    table = read_points(tmp_path / "s.csv", "lps", ndim=2)
+    torch.testing.assert_close(table.points.data, torch.tensor([[[-1.0, -2], [-3, -4]]], dtype=torch.float64))
+    write(table.moved(replace(table.points, data=table.points.data - 1)), tmp_path / "o.csv")
+    assert (tmp_path / "o.csv").read_text() == "x,y,z,t,label\n2.0,3.0,0,0,7\n4.0,5.0,0.0,0,8\n"
+    (tmp_path / "v.csv").write_text("x,y,z,t\n1,2,0,0\n3,4,5,0\n")
+    assert read_points(tmp_path / "v.csv", "lps", ndim=2).points.data.shape == (1, 2, 3)

@@ -154,9 +154,8 @@ def test_gz_that_cannot_be_decompressed(tmp_path, reader, good):
 
 @readers
 def test_another_format(tmp_path, reader):
-    path = saved(
-        tmp_path / "image.mgz", np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), image=nib.MGHImage
-    )
+    path = tmp_path / "thickness.gii"
+    nib.save(nib.gifti.GiftiImage(darrays=[nib.gifti.GiftiDataArray(np.ones(4, np.float32))]), path)
     refused(reader, path, "convert it to NIfTI")
 
 

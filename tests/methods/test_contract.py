@@ -1,8 +1,10 @@
 """Every published method keeps the promises of `pullback.testing`, problems × methods."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +46,7 @@ from pullback.testing import (
     check_supervision,
     point_problems,
     problems,
+    public_classes,
 )
 from pullback.testing.clouds import POINT_PROBLEMS
 from pullback.testing.problems import PROBLEMS
@@ -230,11 +233,22 @@ EXCUSED = {
 }
 
 
+def checked_by_its_own_test() -> set[type]:
+    """Classes that the test of their own module, `test_NAME.py`, holds against a contract of `pullback.testing`."""
+    found = set()
+    for kind in public_classes(pullback.methods):
+        path = Path(__file__).with_name(f"test_{kind.__module__.rpartition('.')[2]}.py")
+        text = path.read_text() if path.is_file() else ""
+        if re.search(rf"\bcheck_\w+\({kind.__name__}\b", text):
+            found.add(kind)
+    return found
+
+
 def test_every_class_is_checked_or_excused():
     registers = [type(case.make(2)) for case in REGISTERS.values()]
     parts = [Match, EveryKth, Portion, Rigid, RandomField, FromLandmarks, GraphPropagation]
     taught = [type(each) for each in (*supervisions(), PointDistance(), ByMetric(), *AUGMENTATIONS.values())]
-    check_coverage(pullback.methods, {*registers, *parts, *taught}, EXCUSED)
+    check_coverage(pullback.methods, {*registers, *parts, *taught, *checked_by_its_own_test()}, EXCUSED)
 
 
 @pytest.mark.gpu

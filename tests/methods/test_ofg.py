@@ -253,9 +253,10 @@ def test_every_kth_epoch_and_a_portion_of_the_pairs():
 @pytest.mark.parametrize("more", [0, 1, -20])
 def test_one_epoch_in_k_is_guided_whatever_the_number_of_updates(more):
     shares = {}
-    for name, experiment in study.parts["intensity"].experiments.items():
-        for arm, recipe in experiment.arms.items():
+    for name, experiment in study.tables["intensity"].experiments.items():
+        for arm, trained in experiment.arms.items():
             if arm.startswith("every"):
+                recipe = trained.recipe
                 updates, when = recipe.training.updates + more, recipe.supervision.when
                 shares[name, arm] = when.k * sum(when(u / updates) for u in range(updates)) / updates
     assert len(shares) == 3 * 8 * 3

@@ -22,6 +22,7 @@ from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
 from pullback.space import Velocity
 from pullback.studies import ofg
+from pullback.study.arms import TrainedArm
 from pullback.study.recipe import Recipe, changed, read_recipe, to_yaml
 from pullback.study.resume import check_resumable
 from pullback.study.run import build
@@ -361,11 +362,11 @@ def test_a_recipe_of_ones_own(tmp_path):
 
 
 def test_where_the_paper_says_initial_both_rates_fall():
-    """In every arm of every part: else one would learn by other steps than the rest."""
-    for part in ofg.study.parts.values():
-        for name, experiment in part.experiments.items():
+    """In every arm of every table: else one would learn by other steps than the rest."""
+    for table in ofg.study.tables.values():
+        for name, experiment in table.experiments.items():
             full = name.split("/")[0] in ("ixi", "oasis", "lpba40", "abdomen")
-            for recipe in experiment.arms.values():
+            for recipe in (arm.recipe for arm in experiment.arms.values() if isinstance(arm, TrainedArm)):
                 assert (recipe.training.schedule == Poly()) == full
                 guided = getattr(recipe.supervision, "guided", recipe.supervision)
                 if isinstance(guided, Guided):

@@ -298,3 +298,56 @@ def test_brackets_that_say_nothing(name):
 def test_no_transforms_at_all():
     with pytest.raises(InputError, match="0 pieces"):
         read_transforms([])
+
+
+def saved_slice(path, values, affine):
+    image = nib.Nifti1Image(values, affine)
+    image.set_qform(affine, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
+@pytest.mark.parametrize("thin", [0, 1, 2])
+def test_a_volume_is_cut_onto_one_oblique_slice(case, thin, mode):
+    """As the same slice comes out of the whole volume; frames and labels alike."""
+    folder, fixed, _, transform = case(3)
+    index = fixed.shape[thin] // 2
+    affine = fixed.affine.numpy().copy()
+    affine[:3, 3] += index * affine[:3, thin]
+    shape = tuple(1 if axis == thin else n for axis, n in enumerate(fixed.shape))
+    reference = saved_slice(folder / "slice.nii.gz", np.zeros(shape, np.float32), affine)
+    for name, labels in (("moving", False), ("labels", True)):
+        if labels and mode == "cubic":
+            continue
+        outs = [folder / "whole.nii.gz", folder / "cut.nii.gz"]
+        for out, onto in zip(outs, (folder / "fixed.nii.gz", reference), strict=True):
+            apply_files(folder / f"{name}.nii.gz", transform, out, onto, "linear" if labels else mode, labels)
+        whole, cut = map(nib.load, outs)
+        truth = np.take(np.asarray(whole.dataobj), [index], axis=thin)
+        np.testing.assert_allclose(np.asarray(cut.dataobj), truth, atol=0 if labels else 2e-5)
+        np.testing.assert_allclose(cut.affine, affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_slice_over_time_comes_frame_by_frame(tmp_path, ndim):
+    """By a transform of the plane, and by one of the world that moves it within its plane."""
+    rng, grid = np.random.default_rng(0), np.diag([2.0, 2, 8, 1])
+    frames = rng.random((20, 22, 1, 4), np.float32)
+    cine = saved_slice(tmp_path / "cine.nii.gz", frames, grid)
+    stored = nib.load(cine)
+    stored.header["pixdim"][4] = 0.5
+    nib.save(stored, cine)
+    matrix = torch.eye(ndim + 1, dtype=torch.float64)
+    matrix[0, -1], matrix[1, -1] = -3.0, 1.0
+    apply_files(cine, Affine(matrix), tmp_path / "all.nii.gz", cine)
+    moved = nib.load(tmp_path / "all.nii.gz")
+    assert moved.shape == frames.shape
+    assert moved.header["pixdim"][4] == 0.5
+    for n in range(4):
+        one = saved_slice(tmp_path / "one.nii.gz", frames[..., n], grid)
+        apply_files(one, Affine(matrix), tmp_path / "out.nii.gz", one)
+        alone = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
+        np.testing.assert_allclose(np.asarray(moved.dataobj)[..., n], alone, atol=1e-6)
+        assert alone.any()

@@ -72,18 +72,21 @@ def convert(
 ) -> None:
     """Write a transform as another tool reads it. IN may be of any kind:
 
-    itk         ITK, ANTs, Slicer, greedy: .h5 .tfm .txt .mat, fields in .nii.gz .mha .nrrd
+    itk         .h5 .tfm .txt .mat of ITK, ANTs, Slicer; their fields, and
+                greedy's, in .nii.gz .mha .nrrd
     ants        the prefix of ANTs' files
-    spm         SPM: y_*.nii, iy_*.nii
-    niftyreg    NiftyReg: deformations, displacements, control points (read), affines as text
-    freesurfer  FreeSurfer: .lta; .m3z (read)
-    elastix     elastix: TransformParameters.*.txt, also B-splines and chains
-    c3d         c3d_affine_tool, greedy, ITK-SNAP: affines as text
-    fsl         FSL: FLIRT's .mat and relative warps; needs --fixed and --moving
-    learn2reg   Learn2Reg: disp_*.nii.gz, .npz; needs --fixed and --moving
-    x5          nitransforms: .x5
+    spm         y_*.nii and iy_*.nii of SPM
+    niftyreg    deformations, displacements, control points (read), and
+                affines as text
+    freesurfer  .lta; .m3z (read)
+    elastix     TransformParameters.*.txt, B-splines and chains too
+    c3d         affines of c3d, greedy, ITK-SNAP as text
+    fsl         FLIRT's .mat, relative warps; with --fixed and --moving
+    learn2reg   disp_*.nii.gz, .npz; with --fixed and --moving
+    x5          .x5 of nitransforms
 
-    IN is known by its name, header and first bytes, else it is asked for.
+    IN is known by its name, header and first bytes; where these do not
+    tell, --from does.
     """
     from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any

@@ -86,8 +86,7 @@ class LungCase:
 
 @dataclass(frozen=True)
 class LungKeypoints:
-    """A dataset of keypoints of nine patients' lungs, by folds: one for test, the next for validation, the rest to
-    train.
+    """A dataset of keypoints of nine patients' lungs, by folds: one for test, the next for validation, the rest learn.
 
     Attributes:
         root: the folder, or "" until one is given.

@@ -8,7 +8,7 @@ from pullback.files.images.channels import read_channels
 from pullback.files.images.merge import Merge, read_merge
 from pullback.files.images.nifti import read_grid, read_image, read_labels, read_scalar, write_image
 from pullback.files.images.series import is_series, read_series, write_series
-from pullback.files.points.formats import read_points, write_points
+from pullback.files.points.formats import is_points, read_points, write_points
 from pullback.files.points.surfaces import Surface
 from pullback.files.points.tables import PointTable
 from pullback.files.transforms.ants import read_ants, write_ants
@@ -49,6 +49,7 @@ __all__ = [
     "TransformKind",
     "audit",
     "audit_pair",
+    "is_points",
     "is_series",
     "meaning",
     "read_ants",

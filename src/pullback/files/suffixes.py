@@ -15,6 +15,11 @@ MARKUPS = (".mrk.json",)
 TABLES = (".csv", ".fcsv")
 POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK)
 
+STRANGE = (
+    ((".npy", ".npz"), "an array has no affine: save it as NIfTI with one, nibabel.Nifti1Image(array, affine)"),
+    ((".trk", ".tck", ".trx"), "streamlines are not moved; give the points of their ends, or of all, as .csv"),
+)  # what to do about files that are no images
+
 
 def ends(path: str | Path, endings: str | tuple[str, ...]) -> bool:
     """Return whether a name ends in one of `endings`, which are in small letters; the name may be in capitals."""
@@ -50,12 +55,13 @@ def remedy(path: str | Path) -> str:
             start = file.read(348)
     except OSError:
         start = b""
-    if ends(path, (".npy", ".npz")):
-        return "an array has no affine: save it as NIfTI with one, nibabel.Nifti1Image(array, affine)"
     if start[:2] == b"\x1f\x8b" and not ends(path, ".gz"):
         return "it is compressed: name it .nii.gz"
     if (start[344:] in (b"n+1\0", b"ni1\0") or start[4:8] == b"n+2\0") and not ends(path, ".nii"):
         return "it is not compressed: name it .nii"
-    if ends(path, NIFTI):
+    if start[128:132] == b"DICM":
+        return "it is DICOM: convert the series to NIfTI by dcm2niix"
+    if ends(path, (*NIFTI, *BRAINS)):
         return "copy or convert it anew"
-    return f"images are read from {', '.join(NIFTI + FORMATS)}, points from {', '.join(POINTS)}"
+    strange = next((said for endings, said in STRANGE if ends(path, endings)), "")
+    return strange or f"images are read from {', '.join(NIFTI + FORMATS + BRAINS)}, points from {', '.join(POINTS)}"

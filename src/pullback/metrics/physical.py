@@ -120,8 +120,7 @@ class CentroidError:
 
 @dataclass(frozen=True)
 class Folding:
-    """The share of voxels in % with a Jacobian determinant of 0 or less: of the foreground, as OFG counts, and of
-    all."""
+    """The share of voxels, in %, with det ∇φ of 0 or less: of the foreground, as OFG counts, and of all."""
 
     name: ClassVar[str] = "folding %"
     higher_is_better: ClassVar[bool] = False

@@ -33,7 +33,7 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
-        found = []
+        found: list[Tensor | None] = []
         for gradient, shape in zip(ctx.saved_tensors, ctx.shapes, strict=True):
             if gradient is None:
                 found.append(None)

@@ -57,8 +57,8 @@ def by_mode(values: Tensor, gains: Tensor) -> Tensor:
 
 
 def sine_weights(where: Tensor, n: int) -> Tensor:
-    """Return the matrix `(m, n)` of interpolation by sines between `n` values at `where` `(m,)`: 0 at and past the
-    ends."""
+    """Return the matrix `(m, n)` of interpolation by sines of `n` values at `where` `(m,)`: 0 at both ends and
+    beyond."""
     k = torch.arange(1, n - 1, dtype=where.dtype)
     within = where.clamp(0, n - 1)
     modes = (2 / (n - 1)) ** 0.5 * torch.sin(math.pi * within[:, None] * k / (n - 1))

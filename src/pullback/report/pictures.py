@@ -134,16 +134,14 @@ def _rim(lit: Tensor) -> Tensor:
 
 
 def _middle(inside: Tensor) -> Tensor:
-    """Return the centre of mass of `(*shape)` bool in voxels, `(d,)` float64; that of the whole where nothing is
-    True."""
+    """Return the centre of mass of `(*shape)` bool in voxels, `(d,)` float64; the middle where nothing is True."""
     inside = inside if bool(inside.any()) else ~inside
     along = [inside.sum([a for a in range(inside.ndim) if a != axis]).double() for axis in range(inside.ndim)]
     return torch.stack([(n * torch.arange(len(n))).sum() / n.sum() for n in along])
 
 
 def _first(alignment: Alignment) -> Alignment:
-    """Return the first channel of the first pair, with its labels and transform, detached and where numpy can read
-    it."""
+    """Return the first channel of the first pair, with labels and transform, detached and readable by numpy."""
     here = torch.device("cpu")
     pair = alignment.pair.to(here)
     fixed, moving = (replace(i, data=i.data[:1, :1].detach().float()) for i in (pair.fixed, pair.moving))

@@ -125,8 +125,7 @@ def _facts(shown: _Shown) -> dict[str, str]:
 
 
 def _drawn(cut: Cut, shown: _Shown) -> dict[str, Any]:
-    """Return the content of the page for a cut: its size and place, its pictures by name, and its lines as SVG
-    paths."""
+    """Return the content of the page for a cut: size and place, pictures by name, and lines as SVG paths."""
     columns, rows = cut.plane.size
     edge = max(2, round(max(columns, rows) / 9))
     return {

@@ -86,8 +86,10 @@ class FreeForm(Dense):
         return replace(self, field=params[0])
 
     def inverse(self) -> Displacement:
-        """Return the inverse by fixed-point iteration on a grid four times as fine, for splines bend between control
-        points."""
+        """Return the inverse by fixed-point iteration on a grid four times as fine.
+
+        A spline bends between its control points.
+        """
         fine = self.grid.at_spacing(tuple((self.grid.spacing / 4).tolist()))
         return Displacement(Transform.displacement(self, fine), fine).inverse()
 

@@ -8,14 +8,14 @@ from pullback.study.table import Study
 
 
 def names() -> list[str]:
-    """The studies that come with the package."""
+    """Return the names of the studies that come with the package."""
     return sorted(
         module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
     )
 
 
 def find(name: str) -> Study:
-    """A study by its name.
+    """Return a study by its name.
 
     Raises:
         InputError: no such study.

@@ -1,4 +1,4 @@
-"""What studies of pairs of images have in common: their columns, and what stands beside networks in a table."""
+"""Common parts of studies of pairs of images: columns, and arms without training."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ UNTRAINED: Mapping[str, Arm] = {"before": RegisterArm(unmoved), "ConvexAdam": Re
 
 
 def trained(arms: Mapping[str, TrainedArm], baseline: str = "", beside: Mapping[str, Arm] = UNTRAINED) -> Experiment:
-    """Networks, and `beside` them what needs no training, on the data of the baseline's recipe and by its metrics.
+    """Return an experiment of networks, and of `beside`, arms without training, on the baseline's data and metrics.
 
     Args:
         arms: by name.

@@ -1,4 +1,4 @@
-"""What is measured of clouds of lungs (DIR-Lab COPDgene), and what stands beside networks there."""
+"""Common parts of studies of clouds of lungs (DIR-Lab COPDgene): the evaluation, and arms without training."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,17 +30,17 @@ Clouds = Callable[[PointPair], Sequence[Displace]]
 
 
 def unmoved_clouds(pair: PointPair) -> Sequence[Displace]:
-    """No motion."""
+    """Return no motion."""
     return [torch.zeros_like]
 
 
 def overlaid_clouds(pair: PointPair) -> Sequence[Displace]:
-    """Mean and spread of one cloud laid on those of the other."""
+    """Return the displacement that lays the mean and spread of one cloud on those of the other."""
     return [overlay(pair.fixed.data[0].double(), pair.moving.data[0].double())]
 
 
 def settled_clouds(pair: PointPair) -> Sequence[Displace]:
-    """From there without any features: what they add."""
+    """Return the displacement of robust point matching, without features, from the overlaid clouds."""
     surfaces = pair.surfaces and (pair.surfaces[0].data[0].double(), pair.surfaces[1].data[0].double())
     fixed, moving = pair.fixed.data[0].double(), pair.moving.data[0].double()
     return [RobustPointMatching((8.0, 6.0, 4.0, 3.0, 2.0))(fixed, moving, overlay(fixed, moving), surfaces)]
@@ -69,7 +69,7 @@ class ByRandomFeatures:
 
 @dataclass(frozen=True)
 class LungEvaluation:
-    """Registers of clouds by the 300 landmarks of each case, and by the Learn2Reg SDlogJ of the dense field.
+    """The evaluation of registers of clouds by the 300 landmarks of each case, and by Learn2Reg's SDlogJ.
 
     Attributes:
         pairs: a split of `LungKeypoints`.
@@ -86,9 +86,11 @@ class LungEvaluation:
         return self.pairs.names
 
     def rows(self, register: Clouds, device: torch.device) -> Iterator[Row]:
-        """One per case, in mm: `tre mm` by the published spacing, `untouched mm` the same but of cases that nobody
-        looked at, `true mm` by each scan's spacing, `unsettled mm` before the last stage, where there are several; and
-        seconds."""
+        """Yield one row per case, in mm, with seconds.
+
+        `tre mm` is by the published spacing, `untouched mm` the same without the cases that were looked at, `true mm`
+        by each scan's spacing, and `unsettled mm` before the last stage, where there are several.
+        """
         for case, _ in self.pairs.pairs:
             scans = read_lung(case.root, case.number)
             pair, start = scans.pair.to(device), time.perf_counter()
@@ -102,7 +104,7 @@ class LungEvaluation:
             yield row | {"seconds": seconds}
 
     def score(self, means: dict[str, float]) -> float:
-        """The less the landmarks are off, the better.
+        """Return minus the mean error of the landmarks.
 
         Raises:
             InputError: nothing was measured.
@@ -113,7 +115,7 @@ class LungEvaluation:
 
 
 def _error(scans: LungScans, pair: PointPair, displacement: Displace, scale: Tensor | float = 1.0) -> float:
-    """The mean distance of the moved fixed landmarks to the moving ones."""
+    """Return the mean distance of the moved fixed landmarks to the moving ones."""
     assert pair.fixed_landmarks is not None
     assert pair.moving_landmarks is not None
     here, there = pair.fixed_landmarks.data[0], pair.moving_landmarks.data[0]
@@ -122,7 +124,7 @@ def _error(scans: LungScans, pair: PointPair, displacement: Displace, scale: Ten
 
 
 def _dense(scans: LungScans, displacement: Displace, device: torch.device) -> Tensor:
-    """On every fourth voxel of the fixed scan, in steps of those: `(1, 3, i, j, k)`."""
+    """Return the displacement on every fourth voxel of the fixed scan, in steps of those: `(1, 3, i, j, k)`."""
     axes = [torch.arange(0, n, STEP, dtype=torch.float64) for n in scans.shape]
     where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     field = displacement((where.view(-1, 3) * scans.nominal).to(device)).cpu() / scans.nominal / STEP
@@ -147,7 +149,7 @@ COLUMNS = (
 
 
 def lungs() -> Experiment:
-    """The ways of learning on one model, over five folds by patient."""
+    """Return the experiment of all ways of learning on one model, over five folds by patient."""
     ways = {words: find(f"graph-propagation-{way}", on="lungs") for way, words in WAYS.items()}
     ways["cyclical"] = find("cyclical", on="lungs")
     trained = {words: TrainedArm(recipe, uses=ByFeatures) for words, recipe in ways.items()}

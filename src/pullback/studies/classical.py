@@ -96,7 +96,7 @@ class CTtoMR:
         return Test.singles([self])
 
     def load(self) -> Pair:
-        """The pair, of intensities 0 … 1, with the labels of nine organs."""
+        """Return the pair, of intensities 0 … 1, with the labels of nine organs."""
         return LOADED.get(self, self._read)
 
     def _read(self) -> Pair:

@@ -1,4 +1,4 @@
-"""What Öfverstedt et al. 2022 show of CrossNGF: the FFT against the direct algorithm, and trials of the global search.
+"""The study of CrossNGF (Öfverstedt et al. 2022): the FFT against the direct algorithm, and trials of the search.
 
     pullback study cross-ngf timing --seed 0
     pullback study cross-ngf search --data brains=DIR --set data.trials=20
@@ -56,8 +56,7 @@ KINDS = ("same contrast", "inverted contrast", "two contrasts")
 
 
 def by_fft(side: int, seed: int) -> Iterator[Row]:
-    """Seconds for all shifts with at least half the voxels of two cubes in common, and the largest difference to the
-    direct algorithm at some of them."""
+    """Measure the FFT algorithm on two cubes, over all shifts with at least half the voxels in common."""
     one, two, shifts = _cubes(side)
     seen = torch.ones_like(one, dtype=torch.bool)
     values, first = cross_similarity(one, two, seen, seen, OVERLAP)
@@ -69,7 +68,7 @@ def by_fft(side: int, seed: int) -> Iterator[Row]:
 
 
 def by_shifts(side: int, seed: int) -> Iterator[Row]:
-    """As `by_fft`, shift after shift; where patience ends, what all of them would take."""
+    """Measure the direct algorithm, shift after shift; where patience ends, the time for all is extrapolated."""
     one, two, shifts = _cubes(side)
     spent, count = 0.0, 0
     for some in shifts.split(AT_ONCE):
@@ -81,7 +80,7 @@ def by_shifts(side: int, seed: int) -> Iterator[Row]:
 
 
 def _cubes(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two smooth random cubes, and the shifts with enough overlap, `(n, 3)`, in random order."""
+    """Return two smooth random cubes, and the shifts with enough overlap, `(n, 3)`, in random order."""
     one, two = (gaussian(torch.rand(1, 1, *(side,) * 3, generator=make_generator(i)), 1.0)[0, 0] for i in range(2))
     seen = torch.ones_like(one, dtype=torch.bool)
     values, first = cross_similarity(one, two, seen, seen, OVERLAP)
@@ -96,7 +95,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def directly(one: Tensor, two: Tensor, shifts: Tensor) -> Tensor:
-    """The mean squared dot product over the overlap, shift after shift; of `(n, 3)` shifts `(n,)`."""
+    """Return the mean squared dot product over the overlap at each of `shifts` `(n, 3)`: `(n,)`."""
     fixed, moving = directions(one), directions(two)
     out = []
     for shift in shifts.tolist():
@@ -108,7 +107,7 @@ def directly(one: Tensor, two: Tensor, shifts: Tensor) -> Tensor:
 
 
 def directions(image: Tensor) -> Tensor:
-    """Normalised gradients (eq. 1), `(d, *spatial)`; central differences of the image continued by its border."""
+    """Return normalised gradients (eq. 1), `(d, *spatial)`, by central differences; the border is repeated."""
     around = F.pad(image[None, None], [1] * 6, mode="replicate")[0, 0]
     slopes = []
     for axis, n in enumerate(image.shape):
@@ -139,7 +138,7 @@ class Trials:
 
     @property
     def test(self) -> Test:
-        """One pair per trial.
+        """The pairs, one per trial.
 
         Raises:
             InputError: there are no such brains.
@@ -153,7 +152,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class MovedBlock:
-    """One trial: the brain of a name, by the motion of a number."""
+    """A trial: the brain of a name, moved by the motion of a number."""
 
     root: str
     subject: str
@@ -165,7 +164,7 @@ class MovedBlock:
         return f"{self.subject}, motion {self.number}"
 
     def load(self) -> Pair:
-        """The moved block ← the block as it is, in the contrast of the kind."""
+        """Return the moved block ← the block as it is, in the contrast of the kind."""
         image = read_image(Path(self.root) / f"{self.subject}_T1w.nii.gz")
         block, truth = block_of(image.grid), motion(image.grid, self.number)
         moving = image
@@ -178,7 +177,7 @@ class MovedBlock:
 
 
 def block_of(grid: Grid) -> Grid:
-    """A cube of 151 mm about the middle of the grid, voxels as there."""
+    """Return a cube of 151 mm about the middle of the grid, voxels as there."""
     shape = tuple(round(BLOCK_MM / s) for s in grid.spacing.tolist())
     affine = grid.about_origin(shape).affine
     affine[:-1, -1] += grid.centre
@@ -186,7 +185,7 @@ def block_of(grid: Grid) -> Grid:
 
 
 def motion(grid: Grid, number: int) -> Affine:
-    """A rotation about the middle of the grid and a shift, others for each number."""
+    """Return a rotation about the middle of the grid and a shift, others for each number."""
     draws = make_generator(26, number)
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3] = uniform(3, 1, draws)[0]
@@ -196,7 +195,7 @@ def motion(grid: Grid, number: int) -> Affine:
 
 
 def contrast(labels: Labels, number: int) -> Image:
-    """Another look at a brain: any intensity per label, a little blurred, and noise."""
+    """Return another look at a brain: any intensity per label, a little blurred, and noise."""
     draws = make_generator(27, number)
     intensities = torch.rand(int(labels.data.max()) + 1, generator=draws) * 0.85 + 0.15
     intensities[0] = 0
@@ -205,15 +204,17 @@ def contrast(labels: Labels, number: int) -> Image:
 
 
 def corners_apart(one: Transform, other: Transform, grid: Grid) -> float:
-    """The mean distance between where two maps bring the corners of a grid, mm."""
+    """Return the mean distance between where two maps bring the corners of a grid, mm."""
     ends = torch.tensor(list(product(*((0.0, n - 1.0) for n in grid.shape))), dtype=torch.float64)
     corners = grid.to_world(ends.T[None])
     return float((one.at(corners) - other.at(corners)).norm(dim=1).mean())
 
 
 def from_truth(register: Any, pair: Pair) -> dict[str, float]:
-    """How far from the truth a register brings the corners of the fixed grid, whether that is a success, and how it
-    judges its answer itself."""
+    """Measure how far from the truth a register brings the corners of the fixed grid.
+
+    Also whether that is a success, and how the register judges its answer itself.
+    """
     start = time.perf_counter()
     found = register(pair.fixed, pair.moving)
     spent = time.perf_counter() - start
@@ -234,8 +235,11 @@ STARTS = {
 
 
 def likeness(register: Any, pair: Pair) -> dict[str, float]:
-    """Of a rigid register: NMI of Studholme et al., from 1 (nothing shared) to 2; the angle of the rotation; how far
-    it brings the corners of the fixed grid from where `auto` does; seconds."""
+    """Measure a rigid register without a truth.
+
+    The numbers are the NMI of Studholme et al., from 1 (nothing shared) to 2; the angle of the rotation; how far it
+    brings the corners of the fixed grid from where `auto` does; and seconds.
+    """
     start = time.perf_counter()
     transform = register(pair.fixed, pair.moving).transform
     spent = time.perf_counter() - start

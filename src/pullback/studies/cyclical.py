@@ -1,4 +1,4 @@
-"""What Bigalke et al. 2023 show of cyclical self-training on images, part by part."""
+"""The study of cyclical self-training on images (Bigalke et al. 2023), part by part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What Pérez de Frutos et al. 2023 show of DDMR, part by part."""
+"""The study of DDMR (Pérez de Frutos et al. 2023), part by part."""
 
 from dataclasses import replace
 from functools import partial
@@ -36,7 +36,7 @@ def _arms(data: str) -> dict[str, TrainedArm]:
 
 
 def _moved(recipe: Recipe, frozen: tuple[str, ...]) -> Recipe:
-    """Weights that have learned already go on at a tenth of the rate: the paper's 1e-4."""
+    """Return the recipe of a transfer, at a tenth of the rate for weights that have learned: the paper's 1e-4."""
     slow = replace(recipe.training, lr=recipe.training.lr / 10)
     return replace(recipe, procedure=Transferred(frozen=frozen), training=slow)
 

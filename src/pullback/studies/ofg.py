@@ -1,4 +1,4 @@
-"""What Xin et al. 2024 (arXiv:2308.15216) show of On-the-Fly Guidance, part by part."""
+"""The study of On-the-Fly Guidance (Xin et al. 2024, arXiv:2308.15216), part by part."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -65,7 +65,7 @@ CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", _steps(5)
 def _experiment(
     data: str, network: str, ways: Ways = MappingProxyType({}), baseline: str = "unsupervised"
 ) -> Experiment:
-    """Unsupervised and guided, and whatever else, with one network on one set of images."""
+    """Return the experiment of one network on one set of images: unsupervised, guided and further ways."""
     plain, guided = (find(method, network, data) for method in (network, "ofg"))
     more = {
         name: replace(guided, supervision=fading(supervision, guided.training)) for name, supervision in ways.items()
@@ -80,7 +80,7 @@ def _experiment(
 
 
 def _with_syn(data: str, network: str) -> Experiment:
-    """ANTs beside it, as in the paper's table."""
+    """Return the experiment with ANTs beside it, as in the paper's table."""
     experiment = _experiment(data, network)
     beside = {**UNTRAINED, "SyN": PeerArm(ANTs("SyN"))}
     return replace(experiment, arms={**beside, **experiment.arms})
@@ -89,12 +89,12 @@ def _with_syn(data: str, network: str) -> Experiment:
 def _each(
     make: Callable[[str, str], Experiment] = _experiment, networks: Iterable[str] = NETWORKS
 ) -> dict[str, Experiment]:
-    """One for each set of images and network."""
+    """Make an experiment for each set of images and network."""
     return {f"{data}/{network}": make(data, network) for data in SETS for network in networks}
 
 
 def _optimisers(data: str, network: str) -> Experiment:
-    """By networks: VoxelMorphs, of as many dimensions as the network that is guided."""
+    """Return the experiment of optimisers of the label; cascaded networks are VoxelMorphs of as many dimensions."""
     cascaded = find("ofg", "voxelmorph", data).network
     sgd = replace(GUIDED.solver, optimiser=summed_sgd)
     ways: Ways = {
@@ -108,7 +108,7 @@ def _optimisers(data: str, network: str) -> Experiment:
 
 
 def _intensity(data: str, network: str) -> Experiment:
-    """With epochs of several updates each. A blend has the regularity of both losses that it is made of."""
+    """Return the experiment of how often to guide, and of blends, which have the regularity of both their losses."""
     epochs = EPOCHS if find("ofg", network, data).training.updates > 20 * EPOCHS else EPOCHS // 10
     ways: dict[str, Supervision] = {
         f"every {name} epoch": Mixture(GUIDED, EveryKth(k, epochs), PLAIN)

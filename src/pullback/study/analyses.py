@@ -1,5 +1,4 @@
-"""What is measured of results beside the arms' rows: how far cases were apart, rounds, refinement, the loss around the
-weights, the optimiser."""
+"""Analyses of results beside the arms' rows: distance, rounds, refinement, the optimiser, the loss landscape."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,8 +25,11 @@ APART = ("far apart", "between", "close")
 
 
 def by_distance(result: Result, number: str, start: str) -> list[Row]:
-    """Thirds of the cases, by their number for the arm `start`, of which more is closer: one row per third, arm and
-    seed, the means over its cases."""
+    """Average each arm over thirds of the cases, by their number for the arm `start`, of which more is closer.
+
+    Returns:
+        One row per third, arm and seed, the means over its cases.
+    """
     rows = result.rows
     known = {str(row["pair"]): float(row[number]) for row in rows[start] if number in row}
     thirds = np.array_split(sorted(known, key=lambda pair: known[pair]), len(APART))
@@ -48,8 +50,11 @@ def refined(
     steps: Sequence[int] = (0, 10, 50),
     step_size: float = 0.1,
 ) -> list[Row]:
-    """The networks' answers to the test pairs after so many steps of descent, pair by pair: one row per arm, seed and
-    number of steps, the means over the pairs."""
+    """Refine the networks' answers to the test pairs by so many steps of descent.
+
+    Returns:
+        One row per arm, seed and number of steps, the means over the pairs.
+    """
     device = device_of()
     rows: list[Row] = []
     for arm, units in result.runs.items():
@@ -68,7 +73,7 @@ def refined(
 
 
 def by_rounds(result: Result) -> list[Row]:
-    """Of runs in rounds, validation after each: one row per arm, run and round, of which 0 is before any."""
+    """Return the validation of runs in rounds: one row per arm, run and round, of which 0 is before any."""
     return [
         {"arm": arm, "seed": unit.trial.seed, **row}
         for arm, units in result.runs.items()
@@ -79,8 +84,11 @@ def by_rounds(result: Result) -> list[Row]:
 
 
 def reconfigured(result: Result, changes: Mapping[str, Mapping[str, object]], metrics: Sequence[Metric]) -> list[Row]:
-    """The baseline's networks with each of these changes to their refinement at test time: one row per seed and
-    change, the means over the test pairs, with seconds."""
+    """Measure the baseline's networks with each of these changes to their refinement at test time.
+
+    Returns:
+        One row per seed and change, the means over the test pairs, with seconds.
+    """
     rows: list[Row] = []
     for unit in result.runs[result.baseline]:
         for name, change in changes.items():
@@ -102,9 +110,13 @@ def descended(
     every: int = 5,
     pairs: int = 10,
 ) -> list[Row]:
-    """The optimiser alone, from the answer of a network with random weights and from random parameters: one row per
-    start and number of steps, the means over the first test pairs. Parameters are drawn with a deviation of 0.1 voxel,
-    one step of the optimiser."""
+    """Run the optimiser alone, from the answer of a network with random weights and from random parameters.
+
+    Parameters are drawn with a deviation of 0.1 voxel, one step of the optimiser.
+
+    Returns:
+        One row per start and number of steps, the means over the first test pairs.
+    """
     recipe = result.recipe
     network = build(recipe).to(device_of())
     found: dict[tuple[str, int], list[Row]] = {}
@@ -126,7 +138,7 @@ def descended(
 
 
 def landscape(result: Result, energy: Energy, size: int = 13, reach: float = 1.0, pairs: int = 2) -> list[Row]:
-    """The energy of the networks' answers around their weights, along two random directions: one row per arm and place.
+    """Measure the energy of the networks' answers around their weights, along two random directions.
 
     Li et al. 2018: each filter of a direction has the length of the network's own, biases and norms stay. The mean over
     the first validation pairs, with the first seed; all arms share the random numbers.

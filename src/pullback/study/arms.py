@@ -1,4 +1,4 @@
-"""The arms of an experiment: whatever yields rows, one per case."""
+"""Arms of an experiment, which yield rows, one per case."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -19,13 +19,13 @@ from pullback.training import Evaluation, PairEvaluation, Row, Training, device_
 
 @dataclass(frozen=True)
 class Trial:
-    """What an arm is tried on: one seed, and one fold of an experiment's data.
+    """The conditions of an arm: one seed, and one fold of an experiment's data.
 
     Attributes:
         out: the study's folder.
         name: of the data.
-        data: as of `Experiment`, with its folder.
-        evaluates: makes what measures an arm on the test split.
+        data: as in `Experiment`, with its folder.
+        evaluates: makes the evaluation of an arm on the test split.
         seed: of all that is random.
         fold: its number.
         settings: of recipes, by dotted keys.
@@ -50,7 +50,7 @@ class Trial:
         needs: "Unit | None" = None,
         kept: str = "test.csv",
     ) -> "Unit":
-        """The work of an arm on this trial, in a folder that is named by all that its rows depend on.
+        """Return the work of an arm on this trial, in a folder that is named by all that its rows depend on.
 
         Args:
             about: what the rows depend on beside the seed: data made by `as_data`, the arm's own part first.
@@ -64,7 +64,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Unit:
-    """The rows of an arm on a trial: made once, and kept.
+    """The rows of an arm on a trial, made once and kept.
 
     Attributes:
         arm: with all that the trial says put in.
@@ -83,33 +83,33 @@ class Unit:
 
     @property
     def folder(self) -> Path:
-        """Where the arm works."""
+        """The folder in which the arm works."""
         return self.path.parent
 
     def rows(self) -> list[Row]:
-        """The rows that are kept; none where there is no file."""
+        """Read the rows that are kept; none where there is no file."""
         return read_csv(self.path) if self.path.is_file() else []
 
     def in_order(self) -> "list[Unit]":
-        """What comes before, and then itself."""
+        """Return the units that come before, and then itself."""
         return [*(self.needs.in_order() if self.needs else ()), self]
 
 
 class Arm(Protocol):
-    """Whatever yields rows: a network that is trained, a register, another tool, a simulation."""
+    """A source of rows: a network that is trained, a register, another tool, a simulation."""
 
     def unit(self, trial: Trial, /) -> Unit:
-        """What is to be done on a trial: in the simplest case `trial.unit(self, as_data(self))`."""
+        """Return the work on a trial: in the simplest case `trial.unit(self, as_data(self))`."""
         ...
 
     def rows(self, unit: Unit, console: Console, /) -> Iterable[Row]:
-        """One row per case of the unit's trial: first its name, then numbers. The unit's folder is there to work in."""
+        """Make one row per case of the unit's trial: first its name, then numbers. The unit's folder may be used."""
         ...
 
 
 @dataclass(frozen=True)
 class Source:
-    """The run of the same seed that an arm learns from or goes on from; it comes before.
+    """The run of the same seed that an arm learns or continues from; it comes before.
 
     Attributes:
         arm: whose run it is.
@@ -122,7 +122,7 @@ class Source:
     data: str = ""
 
     def unit(self, trial: Trial) -> Unit:
-        """The work of that run."""
+        """Return the work of that run."""
         if not self.data:
             return self.arm.unit(trial)
         recipe = changed(self.arm.recipe, trial.settings)
@@ -145,7 +145,7 @@ class TrainedArm:
     uses: Callable[[Any], Any] | None = None
 
     def unit(self, trial: Trial) -> Unit:
-        """The run, with the trial's data, seed and settings; runs of one recipe are one, however they are measured.
+        """Return the run, with the trial's data, seed and settings; runs of one recipe are one, however measured.
 
         Raises:
             InputError: a setting is not one of the recipe, or is the seed.
@@ -164,7 +164,7 @@ class TrainedArm:
         return trial.unit(replace(self, recipe=recipe), about, needs=needs, kept=kept)
 
     def rows(self, unit: Unit, console: Console) -> list[Row]:
-        """Train, or go on with what was stopped, and measure.
+        """Train, or continue what was stopped, and measure.
 
         Raises:
             Interrupted: it was asked to stop.
@@ -178,23 +178,23 @@ class TrainedArm:
 
 @dataclass(frozen=True)
 class RegisterArm:
-    """What needs no training, as it is measured by the trial's evaluation; the same for all seeds."""
+    """A register without training, as measured by the trial's evaluation; the same for all seeds."""
 
     register: Any
 
     def unit(self, trial: Trial) -> Unit:
-        """Without rows where it cannot take the images."""
+        """Return the work, which may end without rows where the register cannot take the images."""
         about = [as_data(self.register), about_data(trial.data), as_data(trial.evaluates)]
         return trial.unit(self, about, seeded=False, may_lack=True)
 
     def rows(self, unit: Unit, console: Console) -> list[Row]:
-        """Measure."""
+        """Measure the register."""
         return _measured(self.register, unit.trial, console)
 
 
 @dataclass(frozen=True)
 class FunctionArm:
-    """A simulation, or whatever else a function tells.
+    """A simulation, or another function that returns rows.
 
     Attributes:
         function: the trial's data and its seed → rows.
@@ -205,7 +205,7 @@ class FunctionArm:
     seeded: bool = True
 
     def unit(self, trial: Trial) -> Unit:
-        """Named by the function and the data."""
+        """Return the work, named by the function and the data."""
         return trial.unit(self, [as_data(self.function), as_data(trial.data)], self.seeded)
 
     def rows(self, unit: Unit, console: Console) -> Iterator[Row]:
@@ -214,17 +214,17 @@ class FunctionArm:
 
 
 def measured_by(recipe: Recipe) -> partial[Any]:
-    """What measures a recipe's networks on a split, as data."""
+    """Return the evaluation of a recipe's networks, as data."""
     return recipe.evaluation or partial(PairEvaluation, metrics=recipe.metrics)
 
 
 def is_stored(data: Any) -> bool:
-    """Whether data is read from a folder, its `root`."""
+    """Return whether data is read from a folder, its `root`."""
     return is_dataclass(data) and any(each.name == "root" for each in fields(data))
 
 
 def placed(data: Any, name: str, roots: Mapping[str, Path]) -> Any:
-    """The data of this name with its folder.
+    """Return the data of this name with its folder.
 
     Raises:
         InputError: no folder is given for data that is read, or one for data that is made.
@@ -243,14 +243,14 @@ def _measured(register: Any, trial: Trial, console: Console) -> list[Row]:
 
 
 def _called(about: Any) -> str:
-    """The name of the part, or the function, that data is of."""
+    """Return the name of the part, or the function, that data describes."""
     while isinstance(about, list):
         about = about[0]
     return str(next(iter(about.values()))).rsplit(".", 1)[-1].lower()
 
 
 def about_data(data: Any, trains: bool = False) -> object:
-    """What rows depend on of data: who is in which split and how large the files are, not where they lie."""
+    """Return what rows depend on in data: the subjects of each split and the sizes of files, not their place."""
     splits = {"test": [case for pair in data.test.pairs for case in pair]}
     if trains:
         splits["train"] = data.train.cases
@@ -260,6 +260,6 @@ def about_data(data: Any, trains: bool = False) -> object:
 
 
 def _sizes(case: Case) -> tuple[int, ...]:
-    """Of its files in bytes; 0 for one that it does not have."""
+    """Return the sizes of a case's files in bytes; 0 for one that it does not have."""
     files = case.files if isinstance(case, FileCase | PickledCase) else ()
     return tuple(0 if path is None else path.stat().st_size for path in files)

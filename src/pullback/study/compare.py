@@ -23,8 +23,10 @@ Rows = Sequence[Mapping[str, float | str]]
 
 
 def frame_of(results: Mapping[str, Rows]) -> pd.DataFrame:
-    """The rows of several registers as one frame: `register` and `case`, then all that the rows hold, NaN where a row
-    lacks it. A case is called as its `pair` or, of other examples, as the row's first value."""
+    """Return the rows of several registers as one frame: `register` and `case`, then all columns, NaN for none.
+
+    A case is called by its `pair` or, for other examples, by the row's first value.
+    """
     lines = [
         {"register": name, "case": str(row.get("pair", next(iter(row.values())))), **row}
         for name, rows in results.items()
@@ -34,17 +36,17 @@ def frame_of(results: Mapping[str, Rows]) -> pd.DataFrame:
 
 
 def numbers_in(frame: pd.DataFrame) -> list[str]:
-    """The numbers to show: all but those of single labels, in the order in which they first appear."""
+    """Return the columns to show: all numbers but those of single labels, in the order in which they first appear."""
     return [str(name) for name in frame.select_dtypes("number").columns if "/" not in str(name)]
 
 
 def columns(results: Mapping[str, Rows]) -> list[str]:
-    """As `numbers_in`, of rows."""
+    """Return the columns to show of rows, as `numbers_in` does of a frame."""
     return numbers_in(frame_of(results))
 
 
 def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[dict[str, Any]]:
-    """One record per register and number, as `described`, and against `reference` as `against` has it."""
+    """Return one record per register and number, by `described`, and compared with `reference` by `against`."""
     frame, records = frame_of(results), []
     cases = frame["case"].nunique()
     for name in results:
@@ -60,7 +62,7 @@ def summary(results: Mapping[str, Rows], reference: str | None = None) -> list[d
 
 
 def by_case(frame: pd.DataFrame, register: str, number: str, unit: str = "") -> pd.Series:
-    """A number of a register by case, the mean over its rows; NaN where it is missing.
+    """Return a number of a register by case, the mean over its rows; NaN where it is missing.
 
     Args:
         unit: the column by whose values cases are averaged; "" for none.
@@ -72,8 +74,7 @@ def by_case(frame: pd.DataFrame, register: str, number: str, unit: str = "") -> 
 
 
 def described(values: pd.Series, cases: int) -> dict[str, Any]:
-    """Mean, deviation, median and greatest of the numbers that are known, how many they are, and how many of `cases`
-    lack one."""
+    """Return mean, deviation, median and maximum of the known numbers, their count, and that of cases without."""
     known = values.dropna()
     return {
         "mean": float(known.mean()),
@@ -86,9 +87,12 @@ def described(values: pd.Series, cases: int) -> dict[str, Any]:
 
 
 def against(values: pd.Series, other: pd.Series) -> dict[str, float | None]:
-    """The mean difference of cases that both know, the ends of its 95 % interval, and the effect size, statistic and p
-    of a two-sided Wilcoxon signed-rank test (`statistics.paired`; p is None where the differences are all zero); the
-    ratio of both means. Nothing where no case is known to both."""
+    """Compare two registers by the cases that both know; {} where there are none.
+
+    Returns:
+        The mean difference, the ends of its 95 % interval, and the effect size, statistic and p of a two-sided Wilcoxon
+        signed-rank test (`statistics.paired`; p is None where the differences are all zero); the ratio of both means.
+    """
     both = pd.concat([values, other], axis=1, join="inner").replace([np.inf, -np.inf], np.nan).dropna()
     if both.empty:
         return {}
@@ -100,9 +104,10 @@ def against(values: pd.Series, other: pd.Series) -> dict[str, float | None]:
 def table(
     results: Mapping[str, Rows], console: Console, reference: str | None = None, title: str | None = None
 ) -> Group:
-    """For a terminal, a column per register: mean ± sd, and below it the paired difference to `reference`, and p.
+    """Make a table for a terminal, a column per register.
 
-    What is wider than the terminal becomes several tables, one below the other, so that no number is broken.
+    A cell is mean ± sd, and below it the paired difference to `reference`, and p. A table wider than the terminal
+    becomes several, one below the other, so that no number is broken.
     """
     known = {(r["register"], r["measure"]): r for r in summary(results, reference)}
     parts: list[Table] = []
@@ -133,7 +138,7 @@ def _columns(
 
 
 def widest(trials: Sequence[Table], console: Console) -> Table:
-    """Of tables that grow, the last that the terminal can show without folding; at least the first."""
+    """Return the last of growing tables that the terminal can show without folding, or the first."""
     endless = console.options.update_width(WIDE)
     fitting = [each for each in trials if console.measure(each, options=endless).maximum <= console.width]
     return (fitting or list(trials[:1]))[-1]
@@ -149,9 +154,9 @@ def _cell(record: dict[str, Any] | None) -> str:
 
 
 def printed(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> Group:
-    """For a terminal, rows of words that have the same columns; the first is a heading over the rows that share it.
+    """Make a table of words for a terminal; the first column is a heading over the rows that share it.
 
-    What is wider than the terminal becomes several tables, one below the other, so that no number is broken.
+    A table wider than the terminal becomes several, one below the other, so that no number is broken.
     """
     _, _, *left = rows[0]
     tables: list[Table] = []
@@ -165,7 +170,7 @@ def printed(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> 
 
 
 def _table(title: str, rows: Sequence[Mapping[str, str]], numbers: Sequence[str], longest: int) -> Table:
-    """Some columns of it; names longer than so many characters are folded."""
+    """Return the table with some of its columns; names longer than `longest` are folded."""
     heading = next(iter(rows[0]))
     table = Table(title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(heading, overflow="fold", max_width=longest)
@@ -180,8 +185,11 @@ def _table(title: str, rows: Sequence[Mapping[str, str]], numbers: Sequence[str]
 
 
 def short(number: float, beside: float = 0.0, digits: int | None = None) -> str:
-    """For a table: so many digits after the point, or three, or two digits in all where it is small or large; 0 where
-    it is the rounding of numbers as large as `beside`."""
+    """Format a number for a table.
+
+    It has `digits` after the point, or three, or two digits in all where it is small or large. It is 0 where it is
+    within the rounding of numbers as large as `beside`.
+    """
     if abs(number) < max(1e-9, 1e-6 * abs(beside)):
         return "0"
     if digits is not None:
@@ -190,6 +198,6 @@ def short(number: float, beside: float = 0.0, digits: int | None = None) -> str:
 
 
 def write_tables(results: Mapping[str, Rows], reference: str | None, out: Path) -> None:
-    """`pairs.csv`, every number of every pair, and `summary.csv`, into the folder `out`."""
+    """Write `pairs.csv`, every number of every pair, and `summary.csv` into the folder `out`."""
     write_csv([{"register": name, **row} for name, rows in results.items() for row in rows], out / "pairs.csv")
     write_csv(summary(results, reference), out / "summary.csv")

@@ -27,14 +27,14 @@ Groups = Mapping[str, np.ndarray]
 
 
 class GroupTest(Protocol):
-    """`paired` or `mann_whitney`: a test of two groups."""
+    """A test of two groups: `paired` or `mann_whitney`."""
 
     def __call__(self, a: Values, b: Values, generator: torch.Generator, side: Side) -> Contrast: ...
 
 
 @dataclass(frozen=True)
 class Contrasts:
-    """Contrasts of two groups each, corrected together after Benjamini and Hochberg.
+    """The contrasts of pairs of groups, corrected together after Benjamini and Hochberg.
 
     Attributes:
         name: the question that they answer.
@@ -53,7 +53,7 @@ class Contrasts:
         return list(dict.fromkeys(name for pair in self.pairs for name in pair))
 
     def contrasts(self, groups: Groups, seed: int) -> dict[tuple[str, str], Contrast]:
-        """By the names of their groups; every interval with the same random numbers.
+        """Return the contrasts by the names of their groups; all intervals use the same random numbers.
 
         Raises:
             InputError: two groups that cannot be tested against each other.
@@ -72,7 +72,7 @@ class Contrasts:
 
 @dataclass(frozen=True)
 class TukeyRange:
-    """Every two of several groups by Tukey's range test, whose p hold for all of them together as they are.
+    """The contrasts of every two of several groups by Tukey's range test, whose p hold for all of them together.
 
     Attributes:
         name: the question that they answer.
@@ -83,7 +83,7 @@ class TukeyRange:
     groups: Sequence[str]
 
     def contrasts(self, groups: Groups, seed: int) -> dict[tuple[str, str], Contrast]:
-        """By the names of their groups."""
+        """Return the contrasts by the names of their groups."""
         return tukey({name: groups[name] for name in self.groups})
 
     def corrected(self, p: Sequence[float | None]) -> list[float | None]:
@@ -97,7 +97,7 @@ def compared(
     seed: int = 0,
     unit: str = "",
 ) -> list[dict[str, Any]]:
-    """One record per contrast: its family, test and groups, what it says, and p corrected within the family.
+    """Return one record per contrast: its family, test and groups, its numbers, and p corrected within the family.
 
     Args:
         results: by the name of the group: a row per case, as of `evaluate` or `tables.over_seeds`.
@@ -123,7 +123,7 @@ def compared(
 
 
 def _groups(results: Mapping[str, Rows], measure: str, names: Sequence[str], unit: str) -> Groups:
-    """The numbers of these groups, each in the order of all cases, or units, together.
+    """Return the numbers of these groups, each in the common order of all cases, or units.
 
     Raises:
         InputError: as of `compared`.
@@ -145,7 +145,7 @@ def _groups(results: Mapping[str, Rows], measure: str, names: Sequence[str], uni
 
 
 def formatted(records: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What `compared` found, in words: a row per contrast; of an experiment, where the record names one."""
+    """Return the records of `compared` in words, a row per contrast, with the experiment where it is named."""
     lines = []
     for record in records:
         n = dict.fromkeys(f"{record[f'n of {group}']:g}" for group in "ab")

@@ -1,4 +1,4 @@
-"""Networks over the test split, and what stands beside them."""
+"""Evaluation of networks and registers on the test split."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +23,14 @@ def evaluate(
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
 ) -> dict[str, list[Row]]:
-    """Every network, or register, on every example of the test split: one row per example, by network, with the
-    process's peak memory and whose the example is, `subject`: of a pair, whose the fixed image is.
+    """Evaluate every network, or register, on every example of the test split.
 
     Args:
-        evaluates: how, as `Recipe.evaluates`; pairs by the standard metrics, or `partial(PairEvaluation, metrics=…)`.
+        evaluates: makes the evaluation, as `Recipe.evaluates`; by default pairs with the standard metrics.
+
+    Returns:
+        One row per example, by network, with the process's peak memory and the example's `subject`; for a pair, that of
+        the fixed image.
 
     Raises:
         TypeError: not a test split.
@@ -48,13 +51,16 @@ def evaluate(
 
 
 def subjects(test: Test) -> list[str]:
-    """Of each example whose it is; of a pair, whose the fixed image is."""
+    """Return the subject of each example; for a pair, that of the fixed image."""
     return [subject_of(fixed) for fixed, _ in test.pairs]
 
 
 @contextmanager
 def left_out(said: str, console: Console) -> Iterator[None]:
-    """Within it, a register that cannot take the images ends without a row, and it is `said`, and why."""
+    """Let a register that cannot take the images end without rows, within a `with`.
+
+    `said` is printed, with the reason.
+    """
     try:
         yield
     except InputError as error:
@@ -62,5 +68,5 @@ def left_out(said: str, console: Console) -> Iterator[None]:
 
 
 def unmoved(fixed: Image, moving: Image) -> Alignment:
-    """The register that does nothing: how things stood before."""
+    """Return the alignment by the identity: how things stood before."""
     return Alignment(Pair(fixed, moving), Affine.identity(fixed.grid.ndim))

@@ -48,8 +48,7 @@ def curves(result: Result, rows: Sequence[Row], columns: Sequence[Column]) -> Fi
 
 
 def weights(result: Result, rows: Sequence[Row]) -> Figure:
-    """Draw what weight each loss has over the updates, a panel per arm whose weights learn, its first seed; two a
-    row."""
+    """Draw the weight of each loss over the updates, a panel per arm whose weights learn, with its first seed."""
     first = {arm: units[0].folder for arm, units in result.runs.items()}
     logged = {arm: read_csv(folder / "training.csv")[0] for arm, folder in first.items()}
     learned = {arm: [name for name in row if name.startswith("weight/")] for arm, row in logged.items()}
@@ -102,8 +101,11 @@ def boxes(result: Result, rows: Sequence[Row], column: Column) -> Figure:
 
 
 def fields(result: Result, rows: Sequence[Row]) -> Figure:
-    """Draw the first test pair in its middle plane: the images, and of each arm's first seed the moved one, a grid
-    through the transform, and the change of volume."""
+    """Draw the first test pair in its middle plane.
+
+    These are the images, and of each arm's first seed the moved one, a grid through the transform, and the change of
+    volume.
+    """
     pair = next(iter(result.data.test))
     answers = {arm: align(network_of(units[0]), pair) for arm, units in result.runs.items()}
     shown = {arm: cuts(alignment)[0] for arm, alignment in answers.items()}
@@ -140,8 +142,10 @@ def _seen(axis: Axes, image: np.ndarray, title: str) -> None:
 
 
 def distances(result: Result, rows: Sequence[Row], column: Column, start: str) -> Figure:
-    """Draw by how much each case's number differs from the baseline's, against what it is for the arm `start`, all
-    means over seeds; and Spearman's rank correlation of the two."""
+    """Draw by how much each case's number differs from the baseline's, against its number for the arm `start`.
+
+    All are means over seeds; the legend has Spearman's rank correlation of the two.
+    """
     figure, (axis,) = blank()
     known = {
         arm: {str(row["case"]): float(row[column.number]) for row in over_seeds(each) if column.number in row}
@@ -177,7 +181,7 @@ def dots(result: Result, rows: Sequence[Row], columns: Sequence[Column]) -> Figu
 
 
 def settings(result: Result, rows: Sequence[Row], columns: Sequence[Column]) -> Figure:
-    """Draw what `analyses.reconfigured` found: the columns' numbers by setting, each seed as a faint dot."""
+    """Draw the answer of `analyses.reconfigured`: the columns' numbers by setting, each seed as a faint dot."""
     names = dict.fromkeys(str(row["setting"]) for row in rows)
     values = {
         name: {c.number: [float(row[c.number]) for row in rows if row["setting"] == name] for c in columns}
@@ -189,7 +193,7 @@ def settings(result: Result, rows: Sequence[Row], columns: Sequence[Column]) -> 
 def by_number(
     result: Result, rows: Sequence[Row], columns: Sequence[Column], number: str, label: str, of: str = "arm"
 ) -> Figure:
-    """Draw what was measured over a number, such as rounds or steps: axes per column, a line per arm, seeds faint.
+    """Draw measurements over a number, such as rounds or steps: axes per column, a line per arm, seeds faint.
 
     Args:
         number: the column of `rows` along the axis, which is called `label`.
@@ -210,8 +214,7 @@ def by_number(
 
 
 def contours(result: Result, rows: Sequence[Row]) -> Figure:
-    """Draw what `analyses.landscape` found: the energy around the weights of each arm, less that at the weights, on one
-    scale."""
+    """Draw the answer of `analyses.landscape`: the energy around each arm's weights, less that at the weights."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     places = sorted({float(row["first"]) for row in rows})
     planes = {}
@@ -235,7 +238,7 @@ def contours(result: Result, rows: Sequence[Row]) -> Figure:
 
 
 def _logged(run: Path, table: str, column: str) -> tuple[list[float], list[float]]:
-    """Updates and values; of a run in two halves the first is in a folder within, and comes before."""
+    """Read updates and values of a run; the first of two halves is in a folder within, and comes before."""
     at, values = _logged(run / "first", table, column) if (run / "first" / table).is_file() else ([], [])
     before = at[-1] if at else 0.0
     rows = [row for row in read_csv(run / table) if column in row]

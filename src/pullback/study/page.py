@@ -29,13 +29,15 @@ TESTS = "tests"
 def write_study(
     study: Study, results: Mapping[str, Sequence[Result]], out: Path, console: Console
 ) -> dict[str, list[dict[str, str]]]:
-    """Write `<table>.csv` with every mean, spread and test; `<table>-tests.csv` where a table asks more;
+    """Write the tables, figures and page of a study into a folder.
+
+    These are `<table>.csv` with every mean, spread and test; `<table>-tests.csv` where a table asks more;
     `<table>-<figure>.csv` where a figure had to be measured; `figures/`; `study.json`, which names the folder of each
-    arm; and `index.html`. What earlier calls left there of other tables, and of other experiments of these, stays in
-    all of them. Tables are also shown on the console, and it says which tests were not possible, and why.
+    arm; and `index.html`. Files of other tables, and lines of other experiments of these, that earlier calls wrote
+    stay. Tables are also shown on the console, which says which tests were not possible, and why.
 
     Returns:
-        the tables as shown, by the names of their files.
+        The tables as shown, by the names of their files.
     """
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, listed in results.items():
@@ -64,7 +66,7 @@ def write_study(
 
 
 def _tests(listed: Sequence[Result], table: Table, console: Console) -> list[dict[str, Any]]:
-    """What the table asks; a family of which a result lacks the numbers is left out there, with a word."""
+    """Return the contrasts of the table, without families of which a result lacks the numbers, which is told."""
     found = []
     for result in listed:
         for family in table.tests:
@@ -74,8 +76,10 @@ def _tests(listed: Sequence[Result], table: Table, console: Console) -> list[dic
 
 
 def _keep(found: Sequence[Mapping[str, Any]], again: Collection[str], table: Table, path: Path) -> None:
-    """The lines of a table, in the place of older ones of the experiments that are told `again`; in the table's
-    order."""
+    """Write the lines of a table, in its order.
+
+    They replace older lines of the experiments in `again`; lines of others stay.
+    """
     old = _read(path) if path.is_file() else pd.DataFrame({"experiment": []})
     lines = pd.concat([pd.DataFrame(found or {"experiment": []}), old[~old["experiment"].isin(again)]])
     order = {name: n for n, name in enumerate(table.experiments)}
@@ -88,12 +92,12 @@ def _keep(found: Sequence[Mapping[str, Any]], again: Collection[str], table: Tab
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Numbers as numbers, and NaN where nothing stands; no word is read as that."""
+    """Read a table with numbers as numbers, and NaN where a cell is empty; no word stands for it."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def _tables(name: str, table: Table, out: Path) -> dict[str, tuple[str, list[dict[str, str]]]]:
-    """Of a table, all that is in the folder: title and lines, by the names of the files."""
+    """Return the titles and lines of a table's files in the folder, by their names."""
     found = {name: (table.title, formatted(_read(out / f"{name}.csv"), table))}
     tests = _beside(out, name, TESTS)
     if tests.is_file():
@@ -114,7 +118,7 @@ def _figure(out: Path, table: str, experiment: str, kind: str) -> Path:
 
 
 def _section(name: str, table: Table, out: Path) -> dict[str, Any]:
-    """Of a table, all that is in the folder, for the page."""
+    """Return the content of the page for a table."""
     drawn = [(e, kind, _figure(out, name, e, kind)) for e in table.experiments for kind in table.figures]
     return {
         "title": table.title,
@@ -129,7 +133,7 @@ def _section(name: str, table: Table, out: Path) -> dict[str, Any]:
 
 
 def _grouped(lines: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """As `printed` has them on a terminal: the first column is a heading over the rows that share it."""
+    """Return the rows of a table under headings, as `printed` shows them on a terminal."""
     heading, _, *numbers = lines[0]
     groups = [
         (name, [[*line.values()][1:] for line in group]) for name, group in groupby(lines, lambda line: line[heading])
@@ -138,7 +142,7 @@ def _grouped(lines: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 
 
 def _folders(results: Mapping[str, Sequence[Result]], out: Path) -> dict[str, dict[str, str]]:
-    """Which folder holds which arm's rows, by seed and fold."""
+    """Return the folder of each arm's rows, by seed and fold."""
     return {
         f"{table}/{result.name}/{arm}": {
             _called(unit, units): unit.folder.relative_to(out).as_posix() for unit in units

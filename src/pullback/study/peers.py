@@ -1,4 +1,4 @@
-"""Other people's tools beside ours, each asked in its standard way."""
+"""Registration tools of other people, each called in its standard way."""
 
 import time
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a tool found.
+    """The answer of a tool.
 
     Attributes:
         transform: fixed → moving, as `pullback.files` reads it.
@@ -49,7 +49,7 @@ class Peer(ABC):
 
     @abstractmethod
     def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
-        """Register; the folder is for the tool's files.
+        """Register two files; the folder is for the tool's own files.
 
         Raises:
             InputError: it is not installed.
@@ -58,21 +58,21 @@ class Peer(ABC):
 
 @dataclass(frozen=True)
 class PeerArm:
-    """A tool on the test pairs, each written to files for it, and measured as ours are, on the CPU.
+    """An arm that is a tool on the test pairs, which are written to files for it, and measured as ours are, on the CPU.
 
     Beside the numbers of the evaluation, a row has the tool's own `seconds` and `peak MB`. Where a tool can move
-    labels, the first number is told of those as well, as `own …`: it must be that of its transform.
+    labels, the first number is measured on those as well, as `own …`: it must equal that of its transform.
     """
 
     peer: Peer
 
     def unit(self, trial: Trial) -> Unit:
-        """Without rows where the tool is not installed or cannot take the images."""
+        """Return the work, which may end without rows where the tool is not installed or cannot take the images."""
         about = [as_data(self.peer), about_data(trial.data), as_data(trial.evaluates)]
         return trial.unit(self, about, seeded=False, may_lack=True)
 
     def rows(self, unit: Unit, console: Console) -> Iterator[Row]:
-        """One row per pair."""
+        """Yield one row per pair."""
         test = unit.trial.data.test
         for pair, subject in zip(test, subjects(test), strict=True):
             with TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ class PeerArm:
 
 
 def _by_own_hand(answer: Answer, pair: Pair, labels: Path, trial: Trial) -> Row:
-    """The first number of the labels as the tool moves them."""
+    """Return the first number of the evaluation for labels as the tool moves them."""
     if answer.pulled is None or pair.moving_labels is None or pair.fixed_labels is None:
         return {}
     moved = torch.from_numpy(answer.pulled(labels).copy())[None, None].to(torch.int32)
@@ -109,7 +109,7 @@ def _measured(transform: Transform, pair: Pair, trial: Trial) -> Row:
 
 @dataclass(frozen=True)
 class ANTs(Peer):
-    """`ants.registration` (Avants et al. 2008), all as ANTsPy has it.
+    """The tool `ants.registration` (Avants et al. 2008), with ANTsPy's defaults.
 
     It samples by chance and adds up by threads, so what it finds differs from run to run, over one pair by some points
     of Dice; antspyx 0.6 is the same each time only with one thread.
@@ -122,7 +122,7 @@ class ANTs(Peer):
     kind: str = "SyN"
 
     def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
-        """Both of one channel.
+        """Register two images of one channel.
 
         Raises:
             InputError: antspyx is not installed.
@@ -142,12 +142,13 @@ class ANTs(Peer):
 
 @dataclass(frozen=True)
 class Elastix(Peer):
-    """`itk.elastix_registration_method` (Klein et al. 2010) with its default parameter maps, four resolutions each."""
+    """The tool `itk.elastix_registration_method` (Klein et al. 2010), by its default parameter maps, in four
+    resolutions."""
 
     maps: tuple[str, ...] = ("rigid", "affine", "bspline")
 
     def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
-        """Both of one channel.
+        """Register two images of one channel.
 
         Raises:
             InputError: itk-elastix is not installed.
@@ -172,15 +173,16 @@ class Elastix(Peer):
 
 @dataclass(frozen=True)
 class FireANTs(Peer):
-    """FireANTs (Jena et al. 2024) on the CPU with the settings of its quickstart: affine, then greedy, both by local
-    cross-correlation; scales 4, 2, 1, window 5, Adam at 3e-3 and at 0.5.
+    """The tool FireANTs (Jena et al. 2024) on the CPU with the settings of its quickstart.
+
+    These are affine, then greedy, both by local cross-correlation; scales 4, 2, 1, window 5, Adam at 3e-3 and at 0.5.
 
     It asks for another SimpleITK than this package, and runs with ours from a folder of its own:
     `pip install --no-deps --target SITE fireants tqdm`, then `PYTHONPATH=SITE`.
     """
 
     def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
-        """Both of one channel.
+        """Register two images of one channel.
 
         Raises:
             InputError: FireANTs is not installed.
@@ -223,10 +225,10 @@ class FireANTs(Peer):
 
 @dataclass(frozen=True)
 class ConvexAdamPackage(Peer):
-    """`convex_adam_pt` of ConvexAdam's authors (Siebert et al. 2021), its defaults, in float32."""
+    """The tool `convex_adam_pt` of ConvexAdam's authors (Siebert et al. 2021), with its defaults, in float32."""
 
     def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
-        """Both on one grid.
+        """Register two images on one grid.
 
         Raises:
             InputError: their package is not installed.
@@ -242,7 +244,7 @@ class ConvexAdamPackage(Peer):
 
 
 def _installed(module: str, needs: str) -> Any:
-    """The module.
+    """Return a module, if it is installed.
 
     Raises:
         InputError: it `needs` what is not installed.

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from pullback.errors import InputError, did_you_mean
 from pullback.records.csv_records import write_csv
+from pullback.records.ledger import Job, Ledger
 from pullback.study.arms import Trial, Unit, is_stored, placed
 from pullback.study.evaluate import left_out
 from pullback.study.recipe import changed
@@ -75,14 +77,14 @@ def run_study(
         for table, experiments in wanted.items()
     }
     lost: dict[Path, str] = {}
-    units = dict(_labelled(results, seeds))
+    units, ledger = dict(_labelled(results, seeds)), Ledger(out)
     for number, (path, (label, unit)) in enumerate(units.items(), 1):
         if unit.needs is not None and unit.needs.path in lost:
             lost[path] = f"{label}: needs a run that is among these"
         elif not path.is_file():
             console.rule(f"{number} of {len(units)}: {label}", align="left")
             try:
-                _make(unit, label, console)
+                ledger.once(_job(label, path, out), partial(_make, unit, label, console))
             except FloatingPointError as error:
                 lost[path] = f"{label}: {error}"
     if lost:
@@ -144,7 +146,12 @@ def _labelled(results: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> 
     return found.items()
 
 
-def _make(unit: Unit, label: str, console: Console) -> None:
+def _job(label: str, path: Path, out: Path) -> Job:
+    """Return the ledger's job of a unit; other settings make another one of the same label."""
+    return Job(f"{label} ({path.parent.relative_to(out).as_posix()})", outputs=(path.relative_to(out).as_posix(),))
+
+
+def _make(unit: Unit, label: str, console: Console, _: Job) -> None:
     """Write the rows of a unit; an arm that may lack them is told."""
     if not unit.may_lack:
         write_csv([*unit.arm.rows(unit, console)], unit.path)

@@ -1,4 +1,4 @@
-"""One experiment as data: changed by `a.b=c`, written to YAML and read back."""
+"""Recipes: one experiment as data, changed by `a.b=c`, written to YAML and read back."""
 
 import contextlib
 import dataclasses
@@ -59,12 +59,12 @@ class Recipe:
             raise InputError("metrics: at least one, by which the checkpoint is chosen")
 
     def evaluates(self, split: Validation | Test) -> Evaluation:
-        """What measures a network on a split of the data."""
+        """Return the evaluation of networks on a split of the data."""
         return PairEvaluation(split, self.metrics) if self.evaluation is None else self.evaluation(split)
 
     @property
     def aligns(self) -> str:
-        """As its `Evaluation` says: `"pair"`, `"points"`, …"""
+        """The kind of example that it aligns, as in `Evaluation`: `"pair"`, `"points"`, …"""
         if self.evaluation is None:
             return PairEvaluation.aligns
         kind: Any = self.evaluation.func
@@ -72,7 +72,7 @@ class Recipe:
 
 
 def changed(recipe: Plan, settings: Mapping[str, str]) -> Plan:
-    """The recipe, or another plan made of dataclasses, with dotted keys set: `{"training.lr": "1e-3"}`.
+    """Return a recipe, or other dataclasses, with dotted keys set: `{"training.lr": "1e-3"}`.
 
     Values are YAML, or plain text where text is wanted; tuples are entered by index; a part is exchanged by the form it
     has in a recipe file, `{"supervision.energy": "{part: pullback.energies.similarity.MSE}"}`.
@@ -99,7 +99,7 @@ def _set(part: Any, path: list[str], text: str, key: str) -> Any:
 
 
 def _members(part: Any) -> dict[str, tuple[Any, Any]]:
-    """What can be set inside a part: its value and its annotation, by name."""
+    """Return the members of a part that can be set: value and annotation, by name."""
     if isinstance(part, tuple):
         return {str(i): (item, type(item)) for i, item in enumerate(part)}
     if isinstance(part, partial):
@@ -112,7 +112,7 @@ def _members(part: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _value(text: str, hint: Any, key: str) -> Any:
-    """`text` as what `hint` asks for."""
+    """Return `text` as a value of the annotation `hint`."""
     try:
         read = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -129,7 +129,7 @@ def _value(text: str, hint: Any, key: str) -> Any:
 
 
 def _as(value: Any, hint: Any) -> Any:
-    """`value` as the annotation wants it, or TypeError."""
+    """Return `value` as the annotation wants it, or raise TypeError."""
     inner = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
         for option in inner:
@@ -150,7 +150,7 @@ def _as(value: Any, hint: Any) -> Any:
 
 
 def _wanted(hint: Any) -> str:
-    """An annotation in the words of a recipe file."""
+    """Describe an annotation in the words of a recipe file."""
     inner = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(dict.fromkeys(map(_wanted, inner)))
@@ -162,12 +162,12 @@ def _wanted(hint: Any) -> str:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as text that `read_recipe` understands. Only here are classes named by their path."""
+    """Return the resolved recipe as text that `read_recipe` understands. Only here are classes named by their path."""
     return yaml.safe_dump(as_data(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
 def read_recipe(path: Path, trusted: Sequence[str] = ()) -> Recipe:
-    """The recipe of a `.yaml` file.
+    """Read the recipe of a `.yaml` file.
 
     Only parts of this package and the optimisers of torch are looked up: a stranger's file runs nothing. Name in
     `trusted` packages of your own whose parts it may use as well.
@@ -185,7 +185,7 @@ def read_recipe(path: Path, trusted: Sequence[str] = ()) -> Recipe:
 
 
 def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
-    """As `read_recipe`, of text; `name` is for the error.
+    """Read a recipe from text, as `read_recipe` does; `name` is for the error.
 
     Raises:
         InputError: it is no recipe of parts that may be looked up.
@@ -200,7 +200,7 @@ def from_yaml(text: str, name: str, trusted: Sequence[str] = ()) -> Recipe:
 
 
 def as_data(thing: Any) -> Any:
-    """As dicts, lists and scalars: every number, also those that are as the code has them by default."""
+    """Return a thing as dicts, lists and scalars, with all its numbers, defaults too."""
     if isinstance(thing, partial):
         given = inspect.signature(thing.func).bind_partial(*thing.args, **thing.keywords)
         given.apply_defaults()
@@ -218,7 +218,7 @@ def as_data(thing: Any) -> Any:
 
 
 def digest_of(*parts: object) -> str:
-    """Eight letters that stand for data: what names the folder of a run."""
+    """Return eight letters that stand for data, by which the folder of a run is named."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 

@@ -1,4 +1,4 @@
-"""Names in recipe files of before: where each part is now, and what its members are called."""
+"""Names in earlier recipe files: the modules and members that they stand for today."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""What is known of an experiment once its arms were measured."""
+"""Results of an experiment, once its arms were measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,17 +46,17 @@ class Result:
 
     @property
     def recipe(self) -> Recipe:
-        """That of the baseline's first run, or of the first arm that was trained."""
+        """The recipe of the baseline's first run, or of the first arm that was trained."""
         units = self.runs.get(self.baseline) or next(iter(self.runs.values()))
         return recipe_of(units[0])
 
     @property
     def data(self) -> Dataset:
-        """The first fold's."""
+        """The data of the first fold."""
         return next(iter(self.units.values()))[0].trial.data
 
     def measured(self, kind: str, measure: Callable[["Result"], list[Row]]) -> list[Row]:
-        """What `measure` says of this; kept in a file beside the runs, and read from there the next time."""
+        """Return the rows of `measure` for this result; they are kept in a file, and read from it the next time."""
         units = [unit for listed in (self.runs or self.units).values() for unit in listed]
         digest = digest_of(as_data(measure), [f"{unit.folder.parent.name}/{unit.folder.name}" for unit in units])
         path = units[0].trial.out / "runs" / units[0].trial.name / f"{kind}-{digest}.csv"
@@ -66,7 +66,7 @@ class Result:
 
 
 def recipe_of(unit: Unit) -> Recipe:
-    """The recipe of a run, as it was trained.
+    """Return the recipe of a run, as it was trained.
 
     Raises:
         TypeError: the unit is no run.
@@ -77,5 +77,5 @@ def recipe_of(unit: Unit) -> Recipe:
 
 
 def network_of(unit: Unit) -> nn.Module:
-    """The network of a run with its best weights, on the CPU: a register of the data's own pairs."""
+    """Return the network of a run with its best weights, on the CPU: a register of the data's own pairs."""
     return load_network(unit.folder)[1]

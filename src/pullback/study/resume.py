@@ -1,4 +1,4 @@
-"""Whether a run may be gone on with, and what of it may have changed."""
+"""Resuming of runs: whether a run may be continued, and what of it may have changed."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ OFTEN = ("log_every", "save_every")  # what may change when a run is gone on wit
 
 
 def noted(path: Path) -> dict[str, Any]:
-    """What a run noted in a file of JSON; nothing where there is none.
+    """Read the record of a run, a file of JSON; {} where there is none.
 
     Raises:
         InputError: the file is damaged.
@@ -46,7 +46,7 @@ class Paced(Protocol):
 
 
 def parts(thing: Any) -> Iterator[Any]:
-    """It, and all that it is made of, at any depth."""
+    """Yield a thing and all that it is made of, at any depth."""
     yield thing
     if isinstance(thing, partial):
         thing = (*thing.args, *thing.keywords.values())
@@ -57,7 +57,7 @@ def parts(thing: Any) -> Iterator[Any]:
 
 
 def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
-    """The recipe of a run that is gone on with, after a look at the one that was asked for.
+    """Return the recipe of a run that is continued, after a look at the one that was asked for.
 
     Raises:
         InputError: that is another.
@@ -76,7 +76,7 @@ def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
 
 
 def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
-    """That the folder `out` may be gone on with by this recipe on these subjects.
+    """Refuse to continue the folder `out` by another recipe or on other subjects.
 
     Raises:
         InputError: nobody asked for that, the recipe or the subjects are others, or more was done already.
@@ -99,21 +99,23 @@ def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, res
 
 
 def named(part: Any) -> str:
-    """The path by which a recipe's text names a part; "" for what it does not name."""
+    """Return the path by which a recipe's text names a part; "" for what it does not name."""
     data = as_data(part)
     return str(data.get("part") or data.get("partial") or "") if isinstance(data, dict) else ""
 
 
 def defaults(part: Any) -> dict[str, Any]:
-    """What the members of a part are where nobody says otherwise, as data."""
+    """Return the default values of a part's members, as data."""
     parameters = inspect.signature(part.func if isinstance(part, partial) else type(part)).parameters.values()
     return {one.name: as_data(one.default) for one in parameters if one.default is not inspect.Parameter.empty}
 
 
 def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
-    """What may not change of a recipe's text, whose parts are not looked up: all but its words, the `free` numbers of
-    training, and where images and other runs are. Numbers that are as by default are left out, for older files lack
-    those that came later."""
+    """Return what may not change of a recipe's text, whose parts are not looked up.
+
+    That is all but its words, the `free` numbers of training, and the places of images and other runs. Default values
+    are left out, for older files lack those that came later.
+    """
     idle = {as_data(part)["part"]: part.elsewhere for part in parts(recipe) if isinstance(part, Naming)}
     idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
     idle |= {as_data(recipe.data)["part"]: ("root",)}

@@ -1,4 +1,4 @@
-"""A recipe becomes a folder: trained, resumed, and read back."""
+"""Runs: a recipe carried out in a folder, resumed, and read back."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -31,12 +31,12 @@ EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or 
 
 
 def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console | None = None) -> nn.Module:
-    """Train by a recipe into the folder `out`; returns the network with the weights to use.
+    """Train by a recipe into the folder `out`, and return the network with the weights to use.
 
     The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
     whom other runs that it names had learned from), `run.json` (versions, seed, what it aligns, timings, peak memory),
     the logs and the weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is
-    gone on with; how long and how often to log may have changed, and how often to validate where no plateau counts it.
+    continued; how long and how often to log may have changed, and how often to validate where no plateau counts it.
 
     Raises:
         InputError: images do not fit the network, or the folder holds another run or one that has done more updates, or
@@ -73,7 +73,7 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
 
 
 def _parameters(recipe: Recipe, supervision: Supervision) -> int:
-    """How many the network has; each player has its own."""
+    """Return the number of the network's parameters, after a check that each player owns some."""
     network = build(recipe)
     learning = nn.ModuleDict({"network": network})
     if isinstance(supervision, nn.Module):
@@ -83,7 +83,7 @@ def _parameters(recipe: Recipe, supervision: Supervision) -> int:
 
 
 def _images(recipe: Recipe) -> dict[str, Any]:
-    """What `run.json` says of the images that are learned from, if they are such: of the first validation example.
+    """Return what `run.json` says of the training images, by the first validation example; {} where it has none.
 
     Raises:
         InputError: the network takes others.
@@ -100,7 +100,7 @@ def _images(recipe: Recipe) -> dict[str, Any]:
 
 
 def has_progress(out: Path) -> bool:
-    """Whether a run, or a part of one, has left anything there to go on from.
+    """Return whether a run, or a part of one, has left anything in the folder to continue from.
 
     Raises:
         InputError: other runs lie below.
@@ -112,13 +112,13 @@ def has_progress(out: Path) -> bool:
 
 
 def build(recipe: Recipe, number: int = 0) -> nn.Module:
-    """The untrained network of a recipe, its weights drawn from the recipe's seed; others for each `number`."""
+    """Return the untrained network of a recipe, with weights drawn from its seed; others for each `number`."""
     with seeded(recipe.training.seed, *((3, number) if number else ())):
         return recipe.network()
 
 
 def _supervision(recipe: Recipe) -> Supervision:
-    """That of a recipe; one that has weights of its own is made from its partial, and draws them apart."""
+    """Return the supervision of a recipe; one with weights of its own is made from its partial, with its own draws."""
     if not isinstance(recipe.supervision, partial):
         return recipe.supervision
     with seeded(recipe.training.seed, 0):
@@ -143,7 +143,7 @@ class Run:
 
 
 def load_network(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recipe, nn.Module]:
-    """The recipe of a folder that `run` wrote, and its network with the best weights, as it was trained.
+    """Load the recipe of a folder that `run` wrote, and its network with the best weights, as it was trained.
 
     `trusted` as in `read_recipe`.
 
@@ -161,8 +161,9 @@ def load_network(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recip
 
 
 def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None = None) -> tuple[Recipe, Any]:
-    """The recipe of a folder that `run` wrote, and what can be done with it: of a run on pairs of images the network as
-    a register of any two, `Trained`; of others the network as it is.
+    """Load the recipe of a folder that `run` wrote, and its network.
+
+    A run on pairs of images gives a register of any two, `Trained`; others give the network as it is.
 
     Args:
         trusted: as in `read_recipe`.
@@ -190,13 +191,13 @@ def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None
 
 
 def learned_from(folder: str | Path) -> set[str]:
-    """The subjects that a run, or one that it names, was trained on or chosen by; empty where it kept no record."""
+    """Return the subjects that a run, or one that it names, was trained on or chosen by; empty without a record."""
     splits = noted(Path(folder) / "splits.json")
     return {name for split in ("train", "validation", EARLIER) for name in splits.get(split, ())}
 
 
 def _splits(recipe: Recipe) -> dict[str, list[str]]:
-    """Subjects by split, and those of other runs that it names."""
+    """Return the subjects by split, and those of other runs that it names."""
     splits = {split: list(getattr(recipe.data, split).names) for split in ("train", "validation", "test")}
     named = [getattr(part, name) for part in parts(recipe) if isinstance(part, Naming) for name in part.elsewhere]
     folders = [run.folder if isinstance(run, Run) else run for run in named]
@@ -206,7 +207,7 @@ def _splits(recipe: Recipe) -> dict[str, list[str]]:
 
 @contextmanager
 def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path) -> Iterator[None]:
-    """Writes `run.json`, however it ends."""
+    """Write `run.json`, however the run ends."""
     begin, device = time.perf_counter(), device_of()
     about: dict[str, Any] = (
         manifest()

@@ -27,7 +27,7 @@ Side = Literal["two-sided", "less", "greater"]
 
 @dataclass(frozen=True)
 class Interval:
-    """From `low` to `high`."""
+    """An interval from `low` to `high`."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Contrast:
-    """What a test says of group a against group b.
+    """The answer of a test about group a against group b.
 
     Attributes:
         test: its name.
@@ -62,14 +62,14 @@ class Contrast:
 
     @property
     def numbers(self) -> dict[str, float | None]:
-        """As columns of a table; `low` and `high` are the ends of the interval."""
+        """The numbers as columns of a table; `low` and `high` are the ends of the interval."""
         low, high = (self.interval.low, self.interval.high) if self.interval else (None, None)
         known = {"difference": self.difference, "low": low, "high": high, "effect": self.effect}
         return known | {"statistic": self.statistic, "p": self.p}
 
 
 def paired(a: Values, b: Values, generator: torch.Generator, side: Side = "two-sided") -> Contrast:
-    """Wilcoxon's signed-rank test of numbers that belong together, one by one: image pairs, seen by two registers.
+    """Test numbers that belong together, such as pairs seen by two registers, by Wilcoxon's signed-rank test.
 
     The statistic is the sum of the ranks of the positive differences a − b; zeros are left out. The effect size is the
     matched-pairs rank-biserial correlation (Kerby 2014), the share of ranks in favour of a less that in favour of b,
@@ -104,7 +104,7 @@ def paired(a: Values, b: Values, generator: torch.Generator, side: Side = "two-s
 
 
 def mann_whitney(a: Values, b: Values, generator: torch.Generator, side: Side) -> Contrast:
-    """Mann and Whitney's U test of numbers that do not belong together. `less`: that a is less than b.
+    """Test numbers that do not belong together by Mann and Whitney's U. `less`: that a is less than b.
 
     The statistic is U of a: in how many of all pairs of a number of a with one of b the former is greater, ties by
     half. The effect size is Cliff's delta (Cliff 1993), which is also the rank-biserial correlation: the share of these
@@ -130,12 +130,13 @@ def mann_whitney(a: Values, b: Values, generator: torch.Generator, side: Side) -
 
 
 def tukey(groups: Mapping[str, Values]) -> dict[tuple[str, str], Contrast]:
-    """Tukey's range test of every two of several groups (Tukey–Kramer where they differ in size), in their order.
+    """Test every two of several groups, in their order, by Tukey's range.
 
-    Its p and intervals hold for all pairs of groups at once: they need no further correction. The statistic is the
-    studentised range q: √2 times the difference, whatever its sign, over its standard error. The effect size is Hedges'
-    g (Hedges 1981) of the two groups, with his approximate factor for small ones. By scipy, whose p is computed: in the
-    tables of statsmodels 0.12, which DDMR used, it ends at 0.001 and at 0.9.
+    Where they differ in size it is the Tukey–Kramer test. Its p and intervals hold for all pairs of groups at once:
+    they need no further correction. The statistic is the studentised range q: √2 times the difference, whatever its
+    sign, over its standard error. The effect size is Hedges' g (Hedges 1981) of the two groups, with his approximate
+    factor for small ones. By scipy, whose p is computed: in the tables of statsmodels 0.12, which DDMR used, it ends at
+    0.001 and at 0.9.
 
     Raises:
         InputError: fewer than two groups, or a group with fewer than two numbers.
@@ -169,17 +170,19 @@ def tukey(groups: Mapping[str, Values]) -> dict[tuple[str, str], Contrast]:
 
 
 def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
-    """The p of tests that answer one question, corrected: of what is then found below 0.05, no more than 5 % are
-    expected to be false discoveries (Benjamini and Hochberg 1995). None is no test and stays None."""
+    """Correct the p of tests that answer one question (Benjamini and Hochberg 1995).
+
+    Of those that are then below 0.05, no more than 5 % are expected to be false discoveries. None is no test and stays.
+    """
     tested = [value for value in p if value is not None]
     corrected = iter(false_discovery_control(tested, method="bh").tolist() if tested else [])
     return [None if value is None else next(corrected) for value in p]
 
 
 def mean_interval(values: Values, generator: torch.Generator) -> Interval | None:
-    """In which the mean lies: the bootstrap, bias-corrected and accelerated (Efron 1987).
+    """Return the interval of the mean by the bootstrap, bias-corrected and accelerated (Efron 1987).
 
-    None of a single number; the number itself where all are equal.
+    None for a single number; the number itself where all are equal.
 
     Raises:
         InputError: there are no numbers.
@@ -188,7 +191,7 @@ def mean_interval(values: Values, generator: torch.Generator) -> Interval | None
 
 
 def _known(values: Values) -> np.ndarray:
-    """What is not missing, in rising order, so that no answer depends on another.
+    """Return the numbers that are not missing, sorted, so that no answer depends on their order.
 
     Raises:
         InputError: an infinite number, or nothing at all.
@@ -208,19 +211,19 @@ def _finite(values: Values) -> np.ndarray:
 
 
 def _mean(group: np.ndarray) -> float:
-    """That of equal numbers is each of them, and not what rounding makes of it."""
+    """Return the mean; that of equal numbers is each of them, without rounding."""
     return float(group.mean() if np.ptp(group) > 0 else group[0])
 
 
 def _within(*groups: np.ndarray) -> float:
-    """The variance within the groups, pooled; 0, again without rounding, where each is constant."""
+    """Return the variance within the groups, pooled; 0, without rounding, where each is constant."""
     if all(np.ptp(group) == 0 for group in groups):
         return 0.0
     return float(sum(len(group) * group.var() for group in groups) / (sum(map(len, groups)) - len(groups)))
 
 
 def _interval(groups: tuple[np.ndarray, ...], generator: torch.Generator) -> Interval | None:
-    """Of the mean of one group, or of the mean of the first less that of the second."""
+    """Return the interval of the mean of one group, or of the mean of the first less that of the second."""
     if min(map(len, groups)) < 2:
         return None
     if all(np.ptp(group) == 0 for group in groups):

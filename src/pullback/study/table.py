@@ -1,4 +1,4 @@
-"""A study as its author writes it: tables of experiments, whose arms yield rows and whose columns are data."""
+"""Studies as their authors write them: tables of experiments, whose arms yield rows and whose columns are data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A number of the rows, as a column of a table.
+    """A column of a table: a number of the rows.
 
     Attributes:
         name: of the number, in words.
@@ -47,13 +47,13 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Name and unit, and an arrow to where it is better."""
+        """The name and unit, with an arrow to where it is better."""
         arrow = {"less": "↓", "more": "↑", "": ""}[self.better]
         return " ".join(filter(None, (self.name, self.unit, arrow)))
 
     @property
     def label(self) -> str:
-        """Name and unit for an axis."""
+        """The name and unit for an axis."""
         return ", ".join(filter(None, (self.name, self.unit)))
 
 
@@ -86,7 +86,7 @@ class Experiment:
 
     @property
     def evaluates(self) -> Callable[[Any], Evaluation]:
-        """What measures an arm on a split."""
+        """The evaluation of an arm, made of a split."""
         return self.evaluation or partial(PairEvaluation, metrics=self.metrics)
 
 

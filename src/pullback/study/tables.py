@@ -15,7 +15,7 @@ MANY, FEW = 10.0, 0.05  # ratios that are told as factors; those between in %
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """One row per case: the numbers' means over the seeds, and what is told in words as in the first."""
+    """Return one row per case: the means of numbers over the seeds, and words as in the first row."""
     lines = frame_of({"": rows}).drop(columns=["register", "seed"], errors="ignore")
     by = lines.groupby("case", sort=False)
     words = [name for name in lines if name not in lines.select_dtypes("number")]
@@ -25,8 +25,11 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 
 
 def records(result: Result, table: Table) -> list[dict[str, Any]]:
-    """One record per arm and number: what `compare.described` says of the cases (of means over seeds), the deviation of
-    the seeds' means, and against the baseline what `compare.against` says."""
+    """Return one record per arm and number.
+
+    It has `compare.described` of the cases (of means over seeds), the deviation of the seeds' means, and against the
+    baseline `compare.against`.
+    """
     frame, found = frame_of(result.rows), []
     cases = frame["case"].nunique()
     for arm in result.rows:
@@ -45,7 +48,7 @@ def records(result: Result, table: Table) -> list[dict[str, Any]]:
 
 
 def _made(result: Result, arm: str) -> dict[str, Any]:
-    """By which folder an arm's rows are found, and how long it learned."""
+    """Return the folder of an arm's rows, and how long it learned."""
     unit = result.units[arm][0]
     learned = {"updates": recipe_of(unit).training.updates} if arm in result.runs else {}
     folder = unit.folder.parent if unit.seeded else unit.folder
@@ -53,7 +56,7 @@ def _made(result: Result, arm: str) -> dict[str, Any]:
 
 
 def contrasts(result: Result, table: Table) -> list[dict[str, Any]]:
-    """One record per contrast that the table asks for, of the means over seeds; of none that lacks an arm's rows."""
+    """Return one record per contrast of the table, of means over seeds, without those that lack an arm's rows."""
     averaged = {arm: over_seeds(rows) for arm, rows in result.rows.items()}
     absent = {arm for arm, units in result.units.items() if arm not in averaged and all(u.may_lack for u in units)}
     asked = [each for each in table.tests if not absent & set(each.groups)]
@@ -61,7 +64,7 @@ def contrasts(result: Result, table: Table) -> list[dict[str, Any]]:
 
 
 def formatted(rows: pd.DataFrame, table: Table) -> list[dict[str, str]]:
-    """The records of a table in words: a row per experiment and arm, the columns, and their comparisons."""
+    """Return the records of a table in words: a row per experiment and arm, the columns, and their comparisons."""
     lines = []
     for name, experiment in table.experiments.items():
         mine = rows[rows["experiment"] == name]
@@ -85,8 +88,10 @@ def formatted(rows: pd.DataFrame, table: Table) -> list[dict[str, str]]:
 
 
 def by_setting(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[Column]) -> list[dict[str, str]]:
-    """What a figure was measured for, in words: a row per experiment and values of the columns `by`, the means over
-    the seeds, and in brackets their deviation."""
+    """Return a figure's measurements in words: a row per experiment and values of the columns `by`.
+
+    They are the means over the seeds, with their deviation in brackets.
+    """
     lines = []
     for (experiment, *values), seeds in rows.groupby(["experiment", *by], sort=False, dropna=False):
         name = ", ".join(v if isinstance(v, str) else f"{key} {v:g}" for key, v in zip(by, values, strict=True))
@@ -104,7 +109,7 @@ def _known(record: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _value(record: Mapping[str, Any], column: Column) -> str:
-    """What the column tells of an arm's cases; where some lack the number, of how many of them."""
+    """Format a column for an arm; where some cases lack the number, with how many have it."""
     if column.of == "mean":
         text = _mean(record, column)
     elif column.of == "rate":
@@ -115,14 +120,14 @@ def _value(record: Mapping[str, Any], column: Column) -> str:
 
 
 def _mean(record: Mapping[str, Any], column: Column) -> str:
-    """Mean ± sd over the cases, and in brackets the sd of the seeds' means."""
+    """Format mean ± sd over the cases, and in brackets the sd of the seeds' means."""
     mean, digits = float(record["mean"]), column.digits
     text = short(mean, digits=digits) + (f" ± {short(record['sd'], mean, digits)}" if "sd" in record else "")
     return text + (f" [{short(record['sd of seeds'], mean, digits)}]" if "sd of seeds" in record else "")
 
 
 def _comparison(record: Mapping[str, Any], column: Column) -> str:
-    """The difference of the means with its p, or one mean as a share of the other."""
+    """Format the difference of the means with its p, or one mean as a share of the other."""
     if column.against == "difference":
         if "difference" not in record:
             return ""

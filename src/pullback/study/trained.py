@@ -15,12 +15,12 @@ from pullback.training import align
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Shows a network images as it was trained to see them, and answers in the world.
+    """A trained network as a register, which sees images as in its training and answers in the world.
 
-    The images' intensities are normalised, and what their masks hide is replaced (`shown`). Both are laid on a
-    grid that covers the fixed image, its axes as nearly along R, A, S as storage allows, with the training's voxel size
-    (left alone within 5 %). The answer is a displacement on the fixed image's own grid; where the images started from
-    a shift, it is shift ∘ displacement, for beyond its grid a displacement moves nothing.
+    The images' intensities are normalised, and voxels hidden by their masks are filled (`preprocessed`). Both are laid
+    on a grid that covers the fixed image, its axes as nearly along R, A, S as storage allows, with the training's voxel
+    size (left alone within 5 %). The answer is a displacement on the fixed image's own grid; where the images start
+    from a shift, it is shift ∘ displacement, for beyond its grid a displacement moves nothing.
 
     Attributes:
         network: a register of normalised images on one grid.
@@ -44,7 +44,7 @@ class Trained:
             raise TypeError(f"Trained: {self.network!r} is no network; `pb.load_run(folder)` reads a trained one")
 
     def begin(self, fixed: Image, moving: Image) -> Affine:
-        """Where the images start: as their headers say, or middle on middle."""
+        """Return the start of the images: as their headers say, or middle on middle."""
         if not self.centred:
             return Affine.identity(fixed.grid.ndim)
         matrix = torch.eye(fixed.grid.ndim + 1, dtype=torch.float64)
@@ -52,15 +52,10 @@ class Trained:
         return Affine(matrix)
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Fixed → moving: a displacement on the fixed grid, and then where the images started, if that moves anything.
-
-        A linear answer stays linear. Maps come back on the fixed grid, and further transforms as the transform does.
-
-        Args:
-            start: where the images start, in place of `begin`.
+        """Align two images, fixed → moving, by a displacement on the fixed grid and the start.
 
         Raises:
-            InputError: images of other dimensions or channels than it was trained on.
+            InputError: images of other dimensions or channels than those of the training.
         """
         if self.ndim not in (None, fixed.grid.ndim):
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
@@ -88,7 +83,7 @@ class Trained:
 
 
 def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:
-    """What a network found on its own grid, from where the images started on."""
+    """Return a network's answer on its own grid, composed with the start."""
     if found.as_affine is not None:
         return begin @ found
     field = Displacement(found.displacement(fixed.grid).to(fixed.data.dtype), fixed.grid)
@@ -97,5 +92,5 @@ def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:
 
 
 def _laid(image: Image, begin: Transform, grid: Grid) -> Image:
-    """The image on `grid`, whose axes are near R, A, S, smoothed first along those whose voxels grow."""
+    """Resample the image on `grid`, with axes near R, A, S, smoothed first along those whose voxels grow."""
     return resample(canonical(image), grid, begin)

@@ -104,8 +104,7 @@ def _check_ready(energy: Energy, ndim: int, masks: tuple[bool, bool], where: str
 
 
 def _check_batches(energy: Energy, ndim: int, masked: bool, batches: tuple[int, int], where: str) -> None:
-    """Check that channels of unlike scale and offset do not see each other's range; masks have equal numbers of
-    voxels."""
+    """Check that channels of unlike scale and offset do not see each other's range; masks have equal sizes."""
     shape = SHAPES[ndim]
     grid, size = Grid.centred(shape), [1] * ndim
     scale = torch.tensor([1.0, 7.0, 0.3], dtype=torch.float64).view(1, 3, *size)
@@ -156,8 +155,7 @@ def _check_hidden(energy: Energy, ndim: int, where: str) -> None:
 
 
 def _check_derivative(energy: Energy, ndim: int, where: str) -> None:
-    """Check the derivative against differences of values, on smooth images, away from voxels, where interpolation
-    bends."""
+    """Check the derivative against differences of values, on smooth images and away from voxels' bends."""
     shape = (7, 6) if ndim == 2 else (6, 5, 6)
     grid = Grid.centred(shape)
     fixed, moving = (Image(gaussian(noise(1, 1, *shape, seed=s).double(), 0.8), grid) for s in range(2))

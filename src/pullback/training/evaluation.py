@@ -20,8 +20,7 @@ class Evaluation(Protocol):
 
     @property
     def aligns(self) -> str:
-        """The kind of example that its networks align: `"pair"` (of images), `"points"`, `"pose"`, `"slice"`,
-        `"labels"`."""
+        """The kind of its examples: `"pair"` (of images), `"points"`, `"pose"`, `"slice"` or `"labels"`."""
         ...
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from pullback.errors import InputError, refuse
 from pullback.files import (
+    is_points,
     is_series,
     read_chain,
     read_grid,
@@ -21,7 +22,7 @@ from pullback.files import (
     write,
 )
 from pullback.files.images.series import StoredFrames
-from pullback.files.suffixes import POINTS, ends
+from pullback.files.suffixes import POINTS
 from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, inverted, pull, push
 from pullback.workflows.outputs import refuse_overwrite
 
@@ -80,7 +81,7 @@ def apply_files(
     refuse_overwrite([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
     if mode not in MODES:
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
-    if ends(given, POINTS):
+    if is_points(given):
         idle = {f"-n {mode}": None if mode == "linear" else mode, "--outside": outside, "--labels": labels or None}
         refuse(idle, "points are pushed, and need none")
         return _push(given, transform, out, space, _way(read, inverse))
@@ -97,7 +98,7 @@ def apply_files(
 
 
 def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None, way: str) -> Applied:
-    thing = read_points(given, space)
+    thing = read_points(given, space, transform.ndim)
     _alike(given, thing.points.data.shape[-1], transform)
     with torch.no_grad():
         moved = push(thing.points, transform)
@@ -135,8 +136,8 @@ def _pull(
     mode: str,
     outside: float | None,
 ) -> Applied:
-    thing = _read(given, labels)
-    onto = read_grid(reference)
+    thing = _read(given, labels, transform.ndim)
+    onto = read_grid(reference, transform.ndim)
     _alike(given, thing.grid.ndim, transform)
     _alike(reference, onto.ndim, transform)
     with torch.no_grad():
@@ -180,10 +181,10 @@ def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> st
     )
 
 
-def _read(given: str | Path, labels: bool) -> Image | Labels | Series:
+def _read(given: str | Path, labels: bool, ndim: int) -> Image | Labels | Series:
     if labels:
-        return read_labels(given)
-    return read_series(given) if is_series(given) else read_scalar(given)
+        return read_labels(given, ndim=ndim)
+    return read_series(given, ndim) if is_series(given) else read_scalar(given, ndim)
 
 
 def _moved(

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files import PointTable, Surface, read_image, read_points
+from pullback.files import PointTable, Surface, is_points, read_image, read_points
 from pullback.files.points.tables import made_table
-from pullback.files.suffixes import POINTS, ends
 from pullback.space import Image, Labels, Points, keypoints, outline
 from pullback.workflows.outputs import pushed_name
 
@@ -58,7 +57,7 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
     Raises:
         InputError: a file that cannot be read, an image in 2-D, or one with too few keypoints.
     """
-    if ends(path, POINTS):
+    if is_points(path):
         thing = read_points(path, space)
         return Cloud(thing, path, "surface" if isinstance(thing, Surface) else "points")
     image = read_image(path, mask)

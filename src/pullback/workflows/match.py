@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from pullback.errors import InputError, refuse
 from pullback.example import PointPair
-from pullback.files import read_labels, read_points, write_points, write_transform
-from pullback.files.suffixes import POINTS, ends
+from pullback.files import is_points, read_labels, read_points, write_points, write_transform
 from pullback.files.transforms.itk import FLAT
 from pullback.methods.points.graph_propagation import GraphPropagation, gap_of
 from pullback.numerics.difference import determinant, jacobian
@@ -197,8 +196,8 @@ def _check(
     masks: Sequence[str | Path | None],
     space: str | None,
 ) -> None:
-    """Refuse options that do not fit the fixed file, the moving one, and that of more points."""
-    images = [path for path in paths[:2] if not ends(path or "", POINTS)]
+    """Refuse options that do not go together; `paths` are the fixed file, the moving one, and that of more points."""
+    images = [path for path in paths[:2] if not is_points(path or "")]
     if len(images) == 2 and paths[2] is None:
         refuse({"--space": space}, "is of points, and there are none; an image says where it is")
     if matched and images:

@@ -73,7 +73,7 @@ def register_files(
     """
     fixed, moving = fixed.opened(), moving.opened()
     pair = read_pair(fixed, moving).to(device)
-    table = None if points is None else read_points(points, space)
+    table = None if points is None else read_points(points, space, pair.fixed.grid.ndim)
     given = [*fixed.paths, *moving.paths, *([] if points is None else [points])]
     if isinstance(start, str | Path):
         given.append(start)

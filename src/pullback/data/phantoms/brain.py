@@ -122,8 +122,7 @@ def _stillness(grid: Grid, width: float) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _template(spacing: float) -> Image:
-    """Return the template on the cohort's grid: intensity, and the probabilities of grey and white matter and the
-    rest."""
+    """Return the template on the cohort's grid: intensity, then the probabilities of grey, white and other tissue."""
     from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 
     shape = tuple(round((high - low) / spacing) for low, high in BOX)

@@ -10,13 +10,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import FileBasedImage, ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.freesurfer.mghformat import MGHError
+from nibabel.minc1 import MincError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from pullback.errors import InputError
 from pullback.files.images.itk_image import read_itk
 from pullback.files.suffixes import FORMATS, ends, refuse_absent, remedy
 
-UNREADABLE = (ImageFileError, HeaderDataError, EOFError, OSError, OverflowError, TypeError, ValueError, zlib.error)
+UNREADABLE = (
+    *(ImageFileError, HeaderDataError, MGHError, MincError),
+    *(EOFError, IndexError, KeyError, OSError, OverflowError, TypeError, ValueError, zlib.error),
+)
+MM, MILLISECONDS = 2, 16  # NIfTI's codes of units
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ def load(path: ImageSource) -> nib.Nifti1Pair:
         raise InputError(f"{path}: not a readable NIfTI image ({error}); {remedy(path)}") from error
     if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
         return _from_analyze(image, path)
+    if isinstance(image, nib.MGHImage | nib.Minc1Image):
+        return _from_brains(image, path)
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
     return image
@@ -95,6 +103,27 @@ def _from_analyze(image: nib.AnalyzeImage, path: str | Path) -> nib.Nifti1Image:
     return nib.Nifti1Image(stored_voxels(image, path), image.affine)
 
 
+def _from_brains(image: nib.MGHImage | nib.Minc1Image, path: str | Path) -> nib.Nifti1Image:
+    """Take an image of FreeSurfer or MINC, whose affine is in RAS mm too; of frames, where they lie behind the voxels.
+
+    Raises:
+        InputError: MINC's frames, which lie before the voxels, or voxels that cannot be read.
+    """
+    if isinstance(image, nib.Minc1Image) and len(image.shape) > 3:
+        raise InputError(f"{path}: frames of MINC; convert them to NIfTI: mnc2nii IN OUT")
+    values = stored_voxels(image, path)
+    kept = values.dtype.newbyteorder("=")
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        kept = np.dtype(np.float64)
+    out = nib.Nifti1Image(values.astype(kept), image.affine)
+    out.header.set_xyzt_units("mm")
+    out.header.set_qform(image.affine, code=1)
+    out.header.set_sform(image.affine, code=1)
+    if isinstance(image, nib.MGHImage) and len(image.shape) == 4:
+        out.header["pixdim"][4], out.header["xyzt_units"] = image.header.get_zooms()[3], MM | MILLISECONDS
+    return out
+
+
 def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
     """Return the stored shape without axes of length one at its end, and of a slice without its thin axis."""
     shape = tuple(image.shape)
@@ -105,8 +134,8 @@ def spatial(image: nib.Nifti1Pair) -> tuple[int, ...]:
     return shape
 
 
-def stored_voxels(image: nib.AnalyzeImage, path: ImageSource) -> np.ndarray:
-    """Return the voxels of an open file, one number each.
+def stored_voxels(image: SpatialImage, path: ImageSource) -> np.ndarray:
+    """Return the voxels of a loaded file, one number each.
 
     Raises:
         InputError: colours, vectors or complex numbers, or a file that is cut short.

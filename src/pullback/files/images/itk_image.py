@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+from PIL import Image as Picture
 
 from pullback.errors import InputError
 from pullback.files.suffixes import PICTURES, ends
@@ -19,12 +20,11 @@ def read_itk(path: str | Path) -> nib.Nifti1Image:
     Raises:
         InputError: no such image.
     """
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: not a readable image ({_reason(error)})") from error
+    image = _opened(path)
     ndim = image.GetDimension()
     values = sitk.GetArrayFromImage(image)
+    if ends(path, PICTURES) and image.GetNumberOfComponentsPerPixel() > 1 and values.dtype != np.uint8:
+        raise InputError(f"{path}: pixels are colours; save it in grey, or each colour as a file of its own")
     values = _vectors(values, ndim) if image.GetNumberOfComponentsPerPixel() > 1 else values.T
     affine = np.eye(max(ndim, 3) + 1)
     affine[:ndim, :ndim] = np.array(image.GetDirection()).reshape(ndim, ndim) * np.array(image.GetSpacing())
@@ -38,6 +38,38 @@ def read_itk(path: str | Path) -> nib.Nifti1Image:
     out.header.set_qform(affine, code=1)  # not the image's own, which would round its affine to float32
     out.header.set_sform(affine, code=1)
     return out
+
+
+def _opened(path: str | Path) -> sitk.Image:
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        grey = _without_alpha(path) if ends(path, PICTURES) else None
+        if grey is None:
+            raise InputError(
+                f"{path}: not a readable image ({_reason(error)}); copy it anew, or convert it, a picture to grey .png"
+            ) from error
+        return sitk.GetImageFromArray(grey)
+
+
+def _without_alpha(path: str | Path) -> np.ndarray | None:
+    """Return a picture in grey that is opaque everywhere, which ITK does not read; None for any other.
+
+    Raises:
+        InputError: it is transparent somewhere.
+    """
+    try:
+        with Picture.open(path) as picture:
+            grey = np.asarray(picture) if picture.mode == "LA" else None
+    except (OSError, ValueError):
+        return None
+    if grey is None:
+        return None
+    if (grey[..., 1] != 255).any():
+        raise InputError(
+            f"{path}: grey that is transparent in places; save it without transparency (an alpha channel), in grey"
+        )
+    return np.ascontiguousarray(grey[..., 0])
 
 
 def _vectors(values: np.ndarray, ndim: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pullback.errors import InputError
 from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, stored_grid
-from pullback.files.suffixes import NIFTI, ends, refuse_batch
+from pullback.files.suffixes import NIFTI, PICTURES, ends, refuse_batch
 from pullback.records.atomic import atomic_write
 from pullback.space import Grid, Image, Labels
 
@@ -37,45 +37,52 @@ def read_image(path: ImageSource, mask: str | Path | None = None) -> Image:
     return replace(image, mask=inside)
 
 
-def read_scalar(path: ImageSource) -> Image:
+def read_scalar(path: ImageSource, ndim: int | None = None) -> Image:
     """Read one scalar image as `read_image` does, but also a constant one: such an image can be moved, not aligned.
+
+    With `ndim` 3 a slice keeps its plane in the world, one voxel thick: `(1, 1, X, Y, 1)`.
 
     Raises:
         InputError: not one scalar volume or slice, nowhere in the world, or not finite.
     """
-    values, grid = _scalar(path)
+    values, grid = _scalar(path, ndim)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     refuse_not_finite(values, "voxels", path)
     return Image(torch.from_numpy(values)[None, None], grid)
 
 
-def read_grid(path: ImageSource) -> Grid:
+def read_grid(path: ImageSource, ndim: int | None = None) -> Grid:
     """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames.
+
+    With `ndim` 3 a slice keeps its plane in the world: its grid is one voxel thick.
 
     Raises:
         InputError: no image, too few voxels along an axis, or nowhere in the world.
     """
-    return grid_of(load(path), path)
+    return grid_of(load(path), path, ndim)
 
 
-def grid_of(image: nib.Nifti1Pair, path: ImageSource) -> Grid:
+def grid_of(image: nib.Nifti1Pair, path: ImageSource, ndim: int | None = None) -> Grid:
     """Return the grid of an image file that is open, as `read_grid` does."""
+    if ndim == 3 and is_slice(image, path):
+        return stored_grid(image, (*image.shape, 1)[:3], str(path))
     shape = spatial(image)[:3]
     if len(shape) == 3 and shape.count(1) == 1:  # several frames of a slice
         shape = tuple(n for n in shape if n > 1)
     return stored_grid(image, _thick(shape, path), str(path))
 
 
-def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels") -> Labels:
+def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels", ndim: int | None = None) -> Labels:
     """Read integer labels, `(1, 1, *shape)`, placed as `read_image` places images; `on` is the grid they must lie on.
 
-    Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors call them `what`.
+    `ndim` is as in `read_scalar`. Their dtype is the smallest of uint8, int16, int32 and int64 that holds them. Errors
+    call them `what`.
 
     Raises:
         InputError: not one volume or slice of whole numbers, nowhere in the world, or on another grid than `on`.
     """
-    values, grid = _scalar(path)
+    values, grid = _scalar(path, ndim)
     rounded = np.rint(values)
     if not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3:
         raise InputError(
@@ -163,8 +170,14 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
         nib.save(image, temporary)
 
 
-def _scalar(path: ImageSource) -> tuple[np.ndarray, Grid]:
-    """Read a 2-D or 3-D array, with the shape of `spatial`, and its grid."""
+def is_slice(image: nib.Nifti1Pair, path: ImageSource) -> bool:
+    """Return whether an image, or each of its frames, is one slice that lies in the world, as pictures do not."""
+    stored = (*image.shape, 1)[:3]
+    return len(stored) == 3 and stored.count(1) == 1 and not ends(str(path), PICTURES)
+
+
+def _scalar(path: ImageSource, ndim: int | None = None) -> tuple[np.ndarray, Grid]:
+    """Read a 2-D or 3-D array, with the shape of its grid, and the grid."""
     image = load(path)
     shape = spatial(image)
     if len(shape) not in (2, 3):
@@ -172,9 +185,10 @@ def _scalar(path: ImageSource) -> tuple[np.ndarray, Grid]:
             f"{path}: a {len(shape)}-D image of shape {tuple(image.shape)}; one 2-D or 3-D volume is expected: "
             f"take one frame out of it first"
         )
-    grid = stored_grid(image, _thick(shape, path), str(path))
+    _thick(shape, path)
+    grid = grid_of(image, path, ndim)
     values = stored_voxels(image, path)
-    return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(shape), grid
+    return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(grid.shape), grid
 
 
 def _thick(shape: tuple[int, ...], path: ImageSource) -> tuple[int, ...]:

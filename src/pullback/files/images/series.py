@@ -48,8 +48,9 @@ def is_series(path: str | Path) -> bool:
     return len(spatial(load(path))) == 4
 
 
-def read_series(path: str | Path) -> Series:
-    """Read the frames of a file, placed as `read_image` places images; frames are 2-D where one axis has one voxel.
+def read_series(path: str | Path, ndim: int | None = None) -> Series:
+    """Read the frames of a file, placed as `read_image` places images; 2-D ones where one axis in space has one
+    voxel, which with `ndim` 3 keep their plane in the world, as in `read_scalar`.
 
     Raises:
         InputError: not frames of one number a voxel, nowhere in the world, or not finite.
@@ -58,8 +59,8 @@ def read_series(path: str | Path) -> Series:
     shape = spatial(image)
     if len(shape) != 4:
         raise InputError(f"{path}: shape {tuple(image.shape)}; frames of a 3-D image, 4-D in all, are expected")
-    grid = grid_of(image, path)
-    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])  # (…, T)
+    grid = grid_of(image, path, ndim)
+    values = stored_voxels(image, path).reshape(*grid.shape, shape[3])
     refuse_not_finite(values, "voxels", path)
     first, step = float(image.header["toffset"]), float(image.header["pixdim"][4])
     times = first + step * torch.arange(shape[3], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Surfaces in GIFTI and VTK's PolyData: vertices move, all else stays as it was read."""
+"""Surfaces in GIFTI, VTK's PolyData and FreeSurfer's own files: vertices move, all else stays as it was read."""
 
 import copy
 import re
@@ -14,6 +14,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.images.nifti import refuse_not_finite
+from pullback.files.points.freesurfer import is_freesurfer, of_gifti, read_triangles
 from pullback.files.points.tables import SIGNS, agreed
 from pullback.files.suffixes import GIFTI, VTK, ends, refuse_absent
 from pullback.records.atomic import atomic_write
@@ -28,9 +29,9 @@ class Surface:
         points: `(1, N, 3)` RAS mm, float64.
         faces: `(F, 3)` indices of its triangles, int64, larger polygons cut into triangles; empty where it has none.
             Seen from the side where its normals point, the corners run counterclockwise, in the world too.
-        source: the library's own mesh, which is never changed.
+        source: the library's own mesh, or what a file of FreeSurfer holds beside vertices, which is never changed.
         to_file: `(4, 4)` float64, RAS mm to the file's coordinates.
-        ending: of the file's name, which says the format.
+        ending: of the file's name, which says the format; empty for FreeSurfer's own files, of any name.
         title: second line of a legacy VTK file; else empty.
     """
 
@@ -58,10 +59,11 @@ class Surface:
 
 
 def read_surface(path: str | Path, space: str | None = None) -> Surface:
-    """Read the vertices of a GIFTI surface or of VTK PolyData (`.vtk`, `.vtp`), in the world.
+    """Read the vertices of a surface of GIFTI, VTK PolyData (`.vtk`, `.vtp`) or FreeSurfer (`lh.white`), in the world.
 
-    GIFTI says its space: where that is not named and a matrix to one that is named is given, the matrix is used. VTK
-    says it where 3D Slicer wrote it (`SPACE=LPS`); for others pass `space`, `"ras"` or `"lps"`.
+    GIFTI says its space: where that is not named, FreeSurfer's volume (`VolGeom…`) places the vertices, else a matrix
+    to a space that is named. FreeSurfer's own files say where their volume is. VTK says its space where 3D Slicer wrote
+    it (`SPACE=LPS`); for others pass `space`, `"ras"` or `"lps"`.
 
     Raises:
         InputError: not such a file, no vertices or a space that is not named, or no library that reads it.
@@ -69,6 +71,8 @@ def read_surface(path: str | Path, space: str | None = None) -> Surface:
     refuse_absent(path)
     if space is not None and space.lower() not in SIGNS:
         raise InputError(f"{path}: the space of points is ras or lps, not {space}")
+    if is_freesurfer(path):
+        return _freesurfer(path, space)
     return _gifti(path, space) if ends(path, GIFTI) else _polydata(path, space)
 
 
@@ -83,7 +87,9 @@ def write_surface(surface: Surface, path: str | Path) -> None:
     world = surface.points.data[0].detach().cpu().double()
     vertices = (world @ surface.to_file[:3, :3].T + surface.to_file[:3, 3]).numpy()
     with atomic_write(path) as temporary:
-        if surface.ending in VTK:
+        if not surface.ending:
+            nib.freesurfer.write_geometry(temporary, vertices, **surface.source)
+        elif surface.ending in VTK:
             _save_polydata(surface, vertices, temporary, path)
         else:
             image = copy.deepcopy(surface.source)
@@ -103,13 +109,42 @@ def _gifti(path: str | Path, space: str | None) -> Surface:
     if space is not None and space.lower() != "ras":
         raise InputError(f"{path}: GIFTI's coordinates are RAS; leave --space out")
     system = arrays[0].coordsys
-    known = system is not None and system.dataspace == 0 and system.xformspace != 0
-    matrix = np.array(system.xform, np.float64) if known else np.eye(4)
+    matrix = np.eye(4)
+    if system is None or system.dataspace == 0:
+        matrix = _unnamed(arrays[0], path)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
         raise InputError(f"{path}: the matrix to the world cannot be inverted: {matrix.tolist()}")
     triangles = [array.data for array in image.get_arrays_from_intent("NIFTI_INTENT_TRIANGLE")]
     faces = triangles[0] if len(triangles) == 1 else np.empty((0, 3))
     return _placed(arrays[0].data, faces, torch.from_numpy(matrix), path, image, GIFTI[0])
+
+
+def _unnamed(array: Any, path: str | Path) -> np.ndarray:
+    """Return the matrix to RAS mm of vertices whose space is not named: by FreeSurfer's volume, else by the matrix to a
+    space that is named."""
+    try:
+        placed = of_gifti(dict(array.meta))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: VolGeom metadata of FreeSurfer that are no numbers ({error}); write it anew"
+        ) from error
+    if placed is not None:
+        return placed
+    system = array.coordsys
+    return np.array(system.xform, np.float64) if system is not None and system.xformspace != 0 else np.eye(4)
+
+
+def _freesurfer(path: str | Path, space: str | None) -> Surface:
+    vertices, faces, matrix, source = read_triangles(path)
+    if matrix is None and (space or "").lower() != "ras":
+        raise InputError(
+            f"{path}: the surface does not say where its volume is; if its vertices are in scanner coordinates say "
+            f"--space ras, else write it anew with its volume: mris_convert --vol-geom orig.mgz IN OUT"
+        )
+    if matrix is not None and space is not None:
+        raise InputError(f"{path}: the surface says where its volume is; leave --space out")
+    to_world = torch.eye(4, dtype=torch.float64) if matrix is None else torch.from_numpy(matrix)
+    return _placed(vertices, faces, to_world, path, source, "")
 
 
 def _placed(
@@ -156,7 +191,8 @@ def _polydata(path: str | Path, space: str | None) -> Surface:
     known = agreed(named, space, path)
     if known is None:
         raise InputError(
-            f"{path}: vertices of which space? Pass --space lps (3D Slicer, ITK) or --space ras (FreeSurfer, nibabel)"
+            f"{path}: vertices of which space? Pass --space lps (3D Slicer, ITK) or --space ras (scanner RAS, which "
+            f"FreeSurfer writes by mris_convert --to-scanner)"
         )
     to_world = torch.diag(torch.tensor([*SIGNS[known], 1.0], dtype=torch.float64))
     numpy_support = import_module("vtkmodules.util.numpy_support")

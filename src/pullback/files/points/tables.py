@@ -52,13 +52,14 @@ class PointTable:
         return replace(self, points=replace(self.points, data=points.data))
 
 
-def read_table(path: str | Path, space: str | None = None) -> PointTable:
+def read_table(path: str | Path, space: str | None = None, ndim: int | None = None) -> PointTable:
     """Read a CSV with columns named R, A, S or L, P, S or x, y, z (2-D: the first two), or Slicer's `.fcsv`.
 
     Points have names where a column is named label, name, n or id, or the first has no name and holds whole numbers.
 
     Args:
         space: `"ras"` or `"lps"`, the space of x, y, z; ANTs' and ITK's are LPS. Files that name theirs need none.
+        ndim: 2 reads three coordinates, of which the last is 0 throughout, as points of a plane.
 
     Raises:
         InputError: no such table, a space that is not named or named twice differently, or coordinates that are no
@@ -82,6 +83,8 @@ def read_table(path: str | Path, space: str | None = None) -> PointTable:
     if not rows:
         raise InputError(f"{path}: no points below the header")
     data = [[_number(row, column, n, path) for column in columns] for n, row in rows]
+    if ndim == 2 and len(columns) == 3 and not any(point[2] for point in data):
+        columns, data = columns[:2], [point[:2] for point in data]
     world = torch.tensor([data], dtype=torch.float64) * torch.tensor(SIGNS[known][: len(columns)], dtype=torch.float64)
     cells = tuple(tuple(row) for _, row in rows)
     known_of = known_of_each(_names(titles, cells), _cells(titles, "label", cells))

@@ -107,7 +107,6 @@ def _looks(evidence: Evidence) -> bool:
 
 KIND = Kind(
     "ants",
-    "the prefix of ANTs' files: <prefix>1Warp.nii.gz, <prefix>0GenericAffine.mat",
     _looks,
     lambda name: False,
     lambda path, fixed, moving: read_prefix(path),

@@ -123,7 +123,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "freesurfer",
-    "FreeSurfer: affines .lta; warps .m3z, which are read",
     _looks,
     lambda name: ends(name, ".lta"),
     _read,

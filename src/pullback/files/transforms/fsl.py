@@ -22,6 +22,7 @@ from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Grid, Transform
 
 RELATIVE = 2006  # NIFTI_INTENT of an FNIRT displacement field
+COEFFICIENTS = (2007, 2008, 2009)  # of cubic splines, of cosines, of quadratic splines, which are refused
 
 
 def write_fsl(transform: Transform, path: str | Path, fixed: Grid, moving: Grid) -> None:
@@ -117,9 +118,10 @@ def _read_warp(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
 def _looks(evidence: Evidence) -> bool:
     header = evidence.header
     if header is not None:
-        coefficients = 2006 <= header.intent <= 2009
         unnamed = header.intent == 0 and not evidence.name.startswith("disp_")
-        return len(header.shape) == 4 and header.shape[3] == 3 and (coefficients or unnamed)
+        return (
+            len(header.shape) == 4 and header.shape[3] == 3 and (header.intent in (RELATIVE, *COEFFICIENTS) or unnamed)
+        )
     return evidence.numbers == (4, 4, 4, 4)
 
 
@@ -136,7 +138,6 @@ def _meaning(path: str | Path) -> str:
 
 KIND = Kind(
     "fsl",
-    "FSL: FLIRT's .mat, warps of FNIRT in .nii.gz (X, Y, Z, 3); needs both images",
     _looks,
     lambda name: False,
     lambda path, fixed, moving: read_fsl(path, *both(path, "fsl", fixed, moving)),

@@ -79,8 +79,7 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
 
 
 def read_itk_transform(path: str | Path) -> Transform:
-    """Read a transform of `write_transform`, ITK or ANTs: an affine, a displacement field, B-splines, or a composite
-    of them.
+    """Read a transform of `write_transform`, ITK or ANTs: affine, displacement field, B-splines, or a composite.
 
     Raises:
         InputError: no such file, or not a transform of these kinds.
@@ -145,7 +144,6 @@ def _write_any(
 
 KIND = Kind(
     "itk",
-    "ITK, ANTs, Slicer, greedy: .h5 .tfm .txt .mat, fields in .nii.gz .mha .nrrd",
     _looks,
     lambda name: ends(name, (*HDF5, ".tfm", ".txt", "genericaffine.mat", *FIELDS)),
     lambda path, fixed, moving: read_itk_transform(path),

@@ -1,4 +1,4 @@
-"""Kinds of transform files, and what there is to know one by."""
+"""Kinds of transform files, and the evidence that one is known by."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Writer = Callable[[Transform, str | Path, Grid | None, Grid | None], tuple[Path,
 
 @dataclass(frozen=True)
 class Evidence:
-    """What names the kind of a file: its name, its first bytes, its header.
+    """Evidence of the kind of a file: its name, its first bytes, its header.
 
     Attributes:
         path: where it lies; or the prefix of several files.
@@ -30,7 +30,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Its name without folders, in small letters."""
+        """The file's name without folders, in small letters."""
         return Path(self.path).name.lower()
 
     @cached_property
@@ -49,7 +49,7 @@ class Evidence:
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
-        """How many numbers stand in each line, where the text holds nothing else; else empty."""
+        """Numbers of numbers in each line, where the text holds nothing else; else empty."""
         try:
             return tuple(len([float(word) for word in line.split()]) for line in self.text.splitlines() if line.strip())
         except ValueError:
@@ -79,7 +79,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Header:
-    """What a NIfTI header says of the meaning of its voxels.
+    """Statements of a NIfTI header about the meaning of its voxels.
 
     Attributes:
         shape: of the array as stored.
@@ -97,7 +97,7 @@ class Header:
 
     @classmethod
     def of(cls, image: nib.Nifti1Pair) -> "Header":
-        """Return what the header of an open image says."""
+        """Return the statements of an open image's header."""
         header = image.header
         name, description = (
             header[key].tobytes().split(b"\0")[0].decode("latin-1").strip() for key in ("intent_name", "descrip")
@@ -115,8 +115,7 @@ class Kind:
     """A kind of transform file.
 
     Attributes:
-        word: what `--from` and `--to` call it.
-        about: whose files they are and how they are known, in one line of help.
+        word: its name in `--from` and `--to`.
         looks: whether a file to be read is one by all that names it.
         names: whether a file to be written is one by its name.
         read: a transform from a path and, where given, the grids of the fixed and the moving image.
@@ -127,7 +126,6 @@ class Kind:
     """
 
     word: str
-    about: str
     looks: Callable[[Evidence], bool]
     names: Callable[[str], bool]
     read: Reader

@@ -36,12 +36,12 @@ class TransformKind(Enum):
 
     @property
     def kind(self) -> Kind:
-        """What is known of files of this kind."""
+        """Description of files of this kind."""
         return self.value
 
     @property
     def word(self) -> str:
-        """What `--from` and `--to` call it."""
+        """Name in `--from` and `--to`."""
         return self.value.word
 
 
@@ -71,7 +71,9 @@ def kind_of(path: str | Path) -> TransformKind:
         return fits[0]
     if fits:
         may = " or ".join(kind.word for kind in fits)
-        raise InputError(f"{path}: may be a transform of {may}, which nothing in it tells apart; say which with --from")
+        raise InputError(
+            f"{path}: may be a transform of {may}, which nothing in it tells apart; say which: pullback convert --from"
+        )
     raise InputError(f"{path}: {_unknown(evidence)}")
 
 
@@ -89,9 +91,9 @@ def kind_to_write(path: str | Path) -> TransformKind:
 
 
 def _unknown(evidence: Evidence) -> str:
-    """Say what is known of a file of no kind, and what to do."""
+    """Describe a file of no kind, and say what to do."""
     header = evidence.header
-    ask = f"if it is one, say of which kind with --from: {WORDS}"
+    ask = f"if it is one, say of which kind, pullback convert --from: {WORDS}"
     if header is None:
         ending = Path(evidence.name).suffix
         return REMEDIES.get(ending, f"not a transform of a kind that is known; {ask}")

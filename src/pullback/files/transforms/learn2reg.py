@@ -46,7 +46,7 @@ def read_learn2reg(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
     Raises:
         InputError: not one array `(*fixed.shape, d)` of finite numbers.
     """
-    data = stored_voxels(load(path), path) if ends(path, NIFTI) else _zipped(path)
+    data = _stored(path) if ends(path, NIFTI) else _zipped(path)
     expected = (*fixed.shape, fixed.ndim)
     if data.shape != expected:
         raise InputError(
@@ -56,6 +56,14 @@ def read_learn2reg(path: str | Path, fixed: Grid, moving: Grid) -> Transform:
     refuse_not_finite(data, "components", path)
     field = torch.from_numpy(data.astype(np.float64)).movedim(-1, 0)
     return between(moving.affine @ torch.linalg.inv(fixed.affine), field, fixed, moving)
+
+
+def _stored(path: str | Path) -> np.ndarray:
+    image = load(path)
+    intent = int(image.header["intent_code"])
+    if intent:
+        raise InputError(f"{path}: intent {intent}, which names another kind than Learn2Reg's; leave --from out")
+    return stored_voxels(image, path)
 
 
 def _zipped(path: str | Path) -> np.ndarray:
@@ -88,7 +96,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "learn2reg",
-    "Learn2Reg: disp_*.nii.gz (X, Y, Z, 3), .npz; needs both images",
     _looks,
     _named,
     lambda path, fixed, moving: read_learn2reg(path, *both(path, "learn2reg", fixed, moving)),

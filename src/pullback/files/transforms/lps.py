@@ -1,5 +1,6 @@
 """Geometry and vectors as ITK has them, LPS mm, and displacement fields in images."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from pullback.records.atomic import atomic_write
 from pullback.space import Displacement, Grid
 
 FIELDS = (*NIFTI, *ITK_IMAGES)
-LPS = "left-posterior-superior"  # the space of a NRRD file
+LPS = ("left-posterior-superior", "lps")  # the space of a NRRD file
+HEADER = 65536  # bytes, within which its header ends
 
 
 def read_image_field(path: str | Path) -> Displacement:
@@ -38,14 +40,24 @@ def read_image_field(path: str | Path) -> Displacement:
             f"{path}: not a displacement field: {count} components of {image.GetPixelIDTypeAsString()} in {ndim} "
             f"dimensions; one floating-point component for each dimension is expected, in LPS mm"
         )
-    said = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    space = said.get("NRRD_space", LPS)
-    if space != LPS or "NRRD_measurement frame" in said:
-        raise InputError(
-            f"{path}: vectors in the space {space}{' with a frame of their own' * (space == LPS)}; ITK's are in "
-            f"{LPS}. Save the field from Slicer or ITK, or as .mha"
-        )
+    if ends(path, (".nrrd", ".nhdr")):
+        _refuse_turned(path)
     return from_vector_image(image, path)
+
+
+def _refuse_turned(path: str | Path) -> None:
+    """Refuse a NRRD whose vectors are not LPS: ITK's reader turns the grid of another space, but not its vectors."""
+    with Path(path).open("rb") as file:
+        head = file.read(HEADER).split(b"\n\n")[0].decode("latin-1")
+    said = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in head.splitlines())}
+    space = said.get("space", LPS[0]).lower()
+    frame = np.array([float(word) for word in re.findall(r"[-+.\de]+", said.get("measurement frame", ""))])
+    size = round(len(frame) ** 0.5)
+    if space not in LPS or (size and not np.allclose(frame, np.eye(size).ravel())):
+        raise InputError(
+            f"{path}: vectors in the space {space}{' with a frame of their own' * bool(size)}; ITK's are in {LPS[0]}. "
+            f"Save the field from Slicer or ITK as .nrrd, or as .mha"
+        )
 
 
 def write_image_field(field: Displacement, path: str | Path) -> None:

@@ -21,8 +21,7 @@ MAPPING = ("Mapping", "NREG_TRANS")  # names of the intent in SPM and NiftyReg, 
 
 
 def write_field(transform: Displacement, path: str | Path) -> None:
-    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, intent 1007, float32, LPS
-    mm.
+    """Write a displacement as ITK and ANTs read it: `(X, Y, Z, 1, 3)` or `(X, Y, 1, 1, 2)`, float32, LPS mm, 1007.
 
     Raises:
         InputError: a batch, the name is not NIfTI's, the grid is sheared, or writing fails.
@@ -57,7 +56,7 @@ def read_field(path: str | Path) -> Displacement:
     if header.intent == VECTOR and are_places(world, grid):
         raise InputError(
             f"{path}: by their size these are places in the world, as SPM and NiftyReg write them, not displacements; "
-            f"say --from spm or --from niftyreg"
+            f"say which: pullback convert --from spm, or --from niftyreg"
         )
     if header.intent == VECTOR:
         world = world * ras_lps(grid.ndim).view(-1, *[1] * grid.ndim)

@@ -64,7 +64,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "c3d",
-    "c3d_affine_tool, greedy, ITK-SNAP: affines as text",
     lambda evidence: evidence.is_matrix,
     lambda name: False,
     lambda path, fixed, moving: read_matrix(path),

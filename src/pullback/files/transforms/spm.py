@@ -51,7 +51,7 @@ def read_spm(path: str | Path) -> Displacement:
     if grid.ndim != 3 or are_displacements(places, grid):
         raise InputError(
             f"{path}: by their size these are displacements, not the places in the world that SPM writes; if ITK or "
-            f"ANTs wrote it, say --from itk"
+            f"ANTs wrote it, pullback convert --from itk"
         )
     return as_places(places, grid)
 
@@ -71,7 +71,6 @@ def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: G
 
 KIND = Kind(
     "spm",
-    "SPM: deformations y_*.nii, iy_*.nii",
     _looks,
     lambda name: name.startswith(PREFIXES) and name.endswith(".nii"),
     lambda path, fixed, moving: read_spm(path),

@@ -14,7 +14,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files.images.nifti import refuse_not_finite
 from pullback.files.suffixes import ends, refuse_batch
-from pullback.files.transforms.itk import STORED, affine_and_field, holds
+from pullback.files.transforms.itk import STORED, affine_and_field, is_field
 from pullback.files.transforms.kind import Kind
 from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Displacement, Grid, Transform
@@ -107,13 +107,13 @@ def _part(node: Any, path: str | Path) -> Transform:
 
 
 def _write(transform: Transform, path: str | Path, fixed: Grid | None, moving: Grid | None) -> tuple[Path, ...]:
-    write_x5(transform, path, on=None if holds(transform) else fixed)
+    held = all(part.as_affine is not None or is_field(part) for part in transform.parts)
+    write_x5(transform, path, on=None if held else fixed)
     return (Path(path),)
 
 
 KIND = Kind(
     "x5",
-    "X5 of nitransforms: .x5",
     lambda evidence: evidence.hdf5 == "X5" or ends(evidence.name, ".x5"),
     lambda name: ends(name, ".x5"),
     lambda path, fixed, moving: read_x5(path),
