@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pullback.errors import InputError, Interrupted
-from pullback.records.ledger import DONE, FAILED, LEDGER, RUNNING, STOPPED, Entry, Job, Ledger, read_ledger
+from pullback.records.ledger import DONE, FAILED, LEDGER, RUNNING, STOPPED, Job, JobRecord, Ledger, read_ledger
 from pullback.workflows.status import status
 
 
@@ -127,7 +127,7 @@ def test_asked_to_stop_no_further_job_begins(tmp_path, workers):
 
 def test_what_a_kill_left_running_is_told_as_stopped(tmp_path):
     ledger = Ledger(tmp_path)
-    ledger._write("a", Entry("key", None, RUNNING))
+    ledger._write("a", JobRecord("key", None, RUNNING))
     assert [line.status for line in status(tmp_path)] == [STOPPED]
 
 

@@ -216,8 +216,8 @@ def _correlation(
         _gradient(i, j, fixed.mean, moved.mean, a, w, window, _faint(fixed, mask, noise)) if wanted[0] else None,
         _gradient(j, i, moved.mean, fixed.mean, a, v, window) if wanted[1] else None,
     )
-    gradients = (g if g is None else g.mul_(share if mask is None else mask * share) for g in gradients)
-    return torch.minimum(value, most), *gradients
+    one, other = (g if g is None else g.mul_(share if mask is None else mask * share) for g in gradients)
+    return torch.minimum(value, most), one, other
 
 
 def _faint(fixed: _Known, mask: Tensor | None, noise: float) -> Tensor | None:

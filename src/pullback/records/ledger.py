@@ -15,7 +15,7 @@ from pullback.errors import InputError, Interrupted
 
 LEDGER = "ledger.jsonl"
 DONE, FAILED, RUNNING, STOPPED = "done", "failed", "running", "stopped"
-Seen = tuple[int, int, str]
+FileDigest = tuple[int, int, str]
 """Size in bytes, time of the last change in ns, and digest of a file."""
 
 
@@ -37,8 +37,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """The record of a job.
+class JobRecord:
+    """Record of a job.
 
     Attributes:
         key: digest of what the job's result depends on. The version of the code is no part of it.
@@ -60,7 +60,7 @@ class Entry:
     error: str = ""
     version: str = ""
     when: str = ""
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    seen: Mapping[str, FileDigest] = field(default_factory=dict)
 
 
 class Ledger:
@@ -76,9 +76,9 @@ class Ledger:
             InputError: the record is damaged.
         """
         self.folder = Path(folder)
-        self.entries: dict[str, Entry] = read_ledger(self.folder)
+        self.entries: dict[str, JobRecord] = read_ledger(self.folder)
 
-    def key(self, job: Job) -> tuple[str, dict[str, Seen]]:
+    def key(self, job: Job) -> tuple[str, dict[str, FileDigest]]:
         """Return the digest of what a job depends on, and what was seen of its inputs.
 
         The bytes of an input are read where its size or time has changed since they last were.
@@ -91,7 +91,7 @@ class Ledger:
         stated = json.dumps([job.about, [digest for _, _, digest in seen.values()]], sort_keys=True, default=str)
         return hashlib.sha256(stated.encode()).hexdigest()[:16], seen
 
-    def known(self, job: Job) -> Entry | None:
+    def known(self, job: Job) -> JobRecord | None:
         """Return the entry of a job that is done, by the same key, and whose outputs are all there."""
         entry = self.entries.get(job.name)
         if entry is None or entry.status != DONE or not all((self.folder / path).exists() for path in job.outputs):
@@ -155,7 +155,9 @@ class Ledger:
         def note(status: str, result: Any = None, error: str = "") -> None:
             spent = round(time.perf_counter() - begin, 3)
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            self._write(job.name, Entry(key, job.about, status, spent, result, error, version("pullback"), when, seen))
+            self._write(
+                job.name, JobRecord(key, job.about, status, spent, result, error, version("pullback"), when, seen)
+            )
 
         note(RUNNING)
         try:
@@ -169,7 +171,7 @@ class Ledger:
         note(DONE, result)
         return result
 
-    def _write(self, name: str, entry: Entry) -> None:
+    def _write(self, name: str, entry: JobRecord) -> None:
         """Append one line at once; what a kill left of an earlier one goes."""
         self.entries[name] = entry
         line = json.dumps({"job": name, **vars(entry)}, default=str) + "\n"
@@ -184,7 +186,7 @@ class Ledger:
             raise InputError(f"{path}: cannot write there: {error.strerror or error}") from error
 
 
-def read_ledger(folder: Path) -> dict[str, Entry]:
+def read_ledger(folder: Path) -> dict[str, JobRecord]:
     """Read the last entry of each job of a folder; none where there is no ledger.
 
     Raises:
@@ -199,7 +201,7 @@ def read_ledger(folder: Path) -> dict[str, Entry]:
             members = json.loads(line)
             seen = {name: (int(size), int(when), str(digest)) for name, (size, when, digest) in members["seen"].items()}
             name = str(members.pop("job"))
-            found[name] = Entry(**{**members, "seen": seen})
+            found[name] = JobRecord(**{**members, "seen": seen})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: line {number} is no entry of a ledger ({error}); delete that line, and its job is done again"
@@ -207,7 +209,7 @@ def read_ledger(folder: Path) -> dict[str, Entry]:
     return found
 
 
-def other_versions(entries: Iterable[Entry]) -> list[str]:
+def other_versions(entries: Iterable[JobRecord]) -> list[str]:
     """Return versions of this package, other than the installed one, by which done work was made."""
     return sorted({e.version for e in entries if e.status == DONE and e.version != version("pullback")})
 
@@ -216,7 +218,7 @@ def _whole_lines(stored: bytes) -> bytes:
     return stored[: stored.rfind(b"\n") + 1]
 
 
-def _look(path: Path, before: Seen | None) -> Seen:
+def _look(path: Path, before: FileDigest | None) -> FileDigest:
     try:
         about = path.stat()
         if before is not None and before[:2] == (about.st_size, about.st_mtime_ns):
