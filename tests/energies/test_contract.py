@@ -94,9 +94,13 @@ ENERGIES = {name: energy for name, energy in GIVEN.items() if not {kind.__name__
 
 
 def lawful(energy: Energy) -> bool:
-    """Whether identical images are its minimum wherever their masks lie: LNCC without noise gains by a moving mask that
-    hides what is flat."""
+    """Return whether identical images are its minimum: LNCC without noise has a floor in ε alone (see test_lncc.py)."""
     return not any(part in repr(energy) for part in ("noise=0.0,", "noise=0.0)"))
+
+
+def hides(energy: Energy) -> bool:
+    """Return whether it gains by a moving mask that hides what is flat."""
+    return NGF in kinds(energy)
 
 
 def test_every_energy_is_visited():
@@ -111,11 +115,11 @@ def test_every_energy_is_visited():
 @pytest.mark.parametrize("energy", ENERGIES.values(), ids=ENERGIES)
 @pytest.mark.parametrize("ndim", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_energy(energy, ndim):
-    check_energy(energy, ndim, least=lawful(energy), blind=BLIND.get(type(energy), ()))
+    check_energy(energy, ndim, least=lawful(energy) and not hides(energy), blind=BLIND.get(type(energy), ()))
 
 
 PARAMETERS = [
-    *(LNCC(window, noise) for window in (3, 9, 21) for noise in (0.0, 1e-4, 0.03, 0.1, 0.5)),
+    *(LNCC(window, noise) for window in (3, 9, 21) for noise in (1e-4, 0.03, 0.1, 0.5)),
     *(kind(bins) for kind in (MI, NMI) for bins in (4, 16, 32, 100)),
     *(NGF(epsilon) for epsilon in (0.01, 0.3, 3.0)),
     *(MIND(*p) for p in [(1, 2, True), (0, 1, False), (2, 3, True)]),
@@ -128,7 +132,7 @@ PARAMETERS = [
 @pytest.mark.parametrize("ndim", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_identical_images_are_a_minimum_for_all_parameters(energy, ndim, masked):
-    if lawful(energy) or not masked:
+    if not (masked and hides(energy)):
         check_minimum(energy, ndim, masked, repr(energy))
 
 

@@ -124,15 +124,15 @@ def test_bounds(kind, shape, bins, mixed, seed):
 def test_no_image_tells_more_of_another_than_it_tells_itself(kind, shape):
     """Of intensities that crowd the same with more contrast would tell more, by windows that blur less of them."""
     spread = torch.from_numpy(gaussian_filter(np.random.default_rng(0).normal(size=shape), 1))[None, None]
-    fixed, spread = spread**3, spread.requires_grad_()
+    fixed, spread = spread**5, spread.requires_grad_()
     alignment = seen(fixed, spread)
     joint = joint_histogram(alignment, 32)[0, 0].detach().clamp(min=0).numpy()
     f, m, total = (entropy(p) for p in (joint.sum(1), joint.sum(0), joint.ravel()))
     plain = -(f + m - total) if kind is MI else 2 - (f + m) / total
     value, least = kind()(alignment), float(kind()(seen(fixed, fixed)))
-    assert plain < least - 0.005
-    assert value.item() == pytest.approx(least, abs=1e-9)
-    assert not torch.autograd.grad(value, spread)[0].any()
+    assert plain < least - 0.01 or kind is NMI  # of which the entropy of what is spread takes its share
+    assert value.item() == pytest.approx(max(plain, least), abs=1e-9)
+    assert torch.autograd.grad(value, spread)[0].any() == (plain > least)
 
 
 @both

@@ -168,19 +168,19 @@ def test_with_noise_nothing_is_more_alike_than_the_same(floor, contrast, window,
         assert float(lncc(changed, image, window, mask, floor)) < 1 or changed.std() == 0
 
 
-@given(st.floats(1e-5, 1), st.sampled_from([3, 5, 9]), st.sampled_from(SHAPES), st.booleans(), st.integers(0, 10**6))
-def test_without_noise_nothing_is_more_alike_than_the_same_either(contrast, window, shape, masked, seed):
-    """ε is under both variances, so that contrast would pay: by c² / (vw + ε) what is sharpened comes out above."""
+@given(st.floats(1e-5, 1), st.sampled_from([3, 5, 9]), st.sampled_from(SHAPES), st.integers(0, 10**6))
+def test_without_noise_no_more_is_to_be_gained_than_epsilon_allows(contrast, window, shape, seed):
+    """A window's value is at most 1, and v² / (v² + ε) at identical images: a hundredth less at 0.18 / √n."""
     image, other = faint(shape, contrast, seed), noise(1, 1, *shape, seed=seed + 1)
-    mask = random_mask(shape, seed=seed) if masked else None
-    most = float(lncc(image, image, window, mask))
-    for change in CHANGES.values():
-        changed = change(image, other).requires_grad_()
-        value = lncc(image, changed, window, mask)
-        plain = float(truncated(image, changed.detach(), window, mask))
-        (slope,) = torch.autograd.grad(value, changed)
-        assert value.item() == pytest.approx(min(plain, most), abs=1e-9)
-        assert plain < most or not slope.any()
+    n = window_sum(torch.ones_like(image), window)
+    v = window_sum(image**2, window) - window_sum(image, window) ** 2 / n
+    v = v.where(v > 1e-12, torch.inf)  # what is flat in one image gives nothing, whatever the other
+    least = float(lncc(image, image, window))
+    assert all(
+        float(lncc(image, change(image, other), window)) <= least + float((EPS / (v**2 + EPS)).mean()) + 1e-12
+        for change in CHANGES.values()
+    )
+    assert EPS / ((0.18**2) ** 2 + EPS) < 0.01
 
 
 def test_a_floor_under_both_variances_would_reward_contrast():

@@ -49,6 +49,8 @@ def test_as_numpy(shape, masked, epsilon):
                 slope = np.stack(np.gradient(image[b, c].numpy(), *spacing))
                 edge = epsilon * np.linalg.norm(slope, axis=0)[keep].mean()
                 normals.append(slope / np.sqrt((slope**2).sum(0) + edge**2))
+            lengths = [np.linalg.norm(normal, axis=0) for normal in normals]
+            normals[1] *= np.minimum(1, lengths[0] / lengths[1])
             total += ((normals[0] * normals[1]).sum(0) ** 2)[keep].mean()
     assert value == pytest.approx(1 - total / 4, rel=1e-9)
 
@@ -78,13 +80,12 @@ def test_ramps_at_an_angle(angle, epsilon, contrast):
 
 
 @given(st.floats(0.1, 50) | st.floats(-50, -0.1), st.floats(-100, 100), st.sampled_from(SHAPES), st.integers(0, 10**6))
-def test_affine_changes_of_intensity_and_which_is_fixed_are_not_seen(scale, offset, shape, seed):
+def test_affine_changes_of_intensity_are_not_seen(scale, offset, shape, seed):
     fixed, moving = noise(1, 1, *shape, seed=seed), noise(1, 1, *shape, seed=seed + 1)
     of = partial(seen, spacing=0.8)
     value = float(NGF()(of(fixed, moving)))
     assert float(NGF()(of(scale * fixed + offset, moving))) == pytest.approx(value, rel=1e-9)
     assert float(NGF()(of(fixed, scale * moving + offset))) == pytest.approx(value, rel=1e-9)
-    assert float(NGF()(of(moving, fixed))) == pytest.approx(value, rel=1e-9)
     assert 0 < value < 1
 
 
@@ -104,8 +105,7 @@ def test_noise_beside_strong_edges_has_a_voice_only_where_epsilon_is_tiny():
     def change(epsilon):
         return float(NGF(epsilon)(seen(edge, noisy))) - float(NGF(epsilon)(seen(edge, -edge)))
 
-    assert 0 < change(1.0) < 0.01
-    assert change(0.001) > 0.1
+    assert 0 < 10 * change(1.0) < change(0.001)
 
 
 @given(st.floats(0.05, 3), st.floats(1.5, 100), st.integers(0, 10**6))

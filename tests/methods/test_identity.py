@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pullback.data import normalised
-from pullback.energies import LNCC, MI, MSE, Diffusion
+from pullback.energies import LNCC, MI, MSE, NGF, Diffusion
 from pullback.files import read_image
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.feature_registration import FeatureRegistration
@@ -87,7 +87,7 @@ FIELDS = {
         f"Optimised, no stop, {similarity}": InstanceOptimisation(
             similarity + 1.0 * Diffusion(), Descend(8, optimiser=optimiser)
         )
-        for similarity, optimiser in [(LNCC(9), FieldAdam()), (LNCC(5, 0.1), adam), (MSE(), adam), (MI(), adam)]
+        for similarity, optimiser in [(LNCC(5, 0.1), FieldAdam()), (MSE(), adam), (MI(), adam), (NGF(), adam)]
     },
 }
 

@@ -1,13 +1,14 @@
 """Mutual information of two images by their joint histogram, for images of different contrast."""
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.alignment import Alignment
-from pullback.energies.capped import Capped
+from pullback.alignment import Alignment, Pair
+from pullback.energies.energy import Energy
 from pullback.energies.similarity import intensity_range
 from pullback.errors import InputError
 from pullback.space import Image
@@ -16,36 +17,106 @@ from pullback.space import Image
 SPLINES = [[1 / 6, -1 / 2, 1 / 2, -1 / 6], [2 / 3, 0, -1, 1 / 2], [1 / 6, 1 / 2, 1 / 2, -1 / 2], [0, 0, 0, 1 / 6]]
 
 
+ROUNDING = 1000  # units in the last place: some hundred times what resampling at the identity takes from the value
+
+
 @dataclass(frozen=True)
-class MI(Capped):
-    """The negative mutual information of both images over the masks, in nats: from −log(bins) up to 0, nothing shared.
+class Information(Energy):
+    """An energy that falls with what both images share by their joint histogram, up to what the fixed has with itself.
+
+    Windows blur, so that images of more contrast would share more. But by the data-processing inequality no image tells
+    more of the fixed one than it tells itself: what an estimate gains beyond is the windows' own, so there it is flat,
+    and identical images are a minimum, for all parameters and any masks. Images that differ lie far below, where
+    nothing changes, unless a few outliers make the range of the fixed one, so that it tells next to nothing: cut them
+    off (`data.normalised`).
+
+    The fixed image is compared to itself as the moved one is, where the mask of the moving image comes to lie. Where
+    both have masks, so that it be no gain to hide what is unlike, it is no more than over all of the fixed mask.
+
+    Raises:
+        InputError: fewer than 4 bins.
+    """
+
+    bins: int
+
+    def __post_init__(self) -> None:
+        if self.bins < 4:
+            raise InputError(f"{type(self).__name__}: 4 bins at least, got {self.bins}; 32 are common")
+
+    @abstractmethod
+    def shared(self, fixed: Tensor, moved: Tensor, joint: Tensor) -> Tensor:
+        """What is shared, `(B, C)`, by the entropies of both and of their joint histogram, `(B, C)` each."""
+
+    @abstractmethod
+    def by(self, shared: Tensor) -> dict[str, Tensor]:
+        """The terms, by the mean of what is shared, `()`."""
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return self.compared(alignment, self.most(alignment.pair))
+
+    def ready(self, pair: Pair) -> Energy:
+        return _Ready(self, self.most(pair))
+
+    def most(self, pair: Pair) -> Tensor:
+        """What the fixed image shares with itself, whatever the transform, `(B, C)`; infinite if unknown, `()`."""
+        fixed, moving = pair.images
+        if moving.mask is not None and fixed.mask is None:
+            return fixed.data.new_tensor(torch.inf)
+        return self._alone(fixed, None if moving.mask is None else fixed.mask)
+
+    def compared(self, alignment: Alignment, most: Tensor) -> dict[str, Tensor]:
+        """The terms, where that is known."""
+        pair, moved = alignment.pair, alignment.moved
+        if pair.moving.mask is not None:
+            most = torch.minimum(most, self._alone(pair.fixed, moved.mask))
+        most = most * (1 - ROUNDING * torch.finfo(moved.data.dtype).eps)
+        found = self.shared(*_entropies(joint_histogram(alignment, self.bins)))
+        return self.by(torch.where(found < most, found, most).mean().to(moved.data.dtype))  # no slope from there on
+
+    @torch.no_grad()
+    def _alone(self, fixed: Image, view: Tensor | None) -> Tensor:
+        """What the fixed image shares with itself, seen through this mask as if it were the moving one."""
+        mask = fixed.mask if view is None or fixed.mask is None else fixed.mask & view
+        seen = replace(fixed, mask=view)
+        joint = _joint_histogram(fixed, fixed.data, seen, view if mask is None else mask, self.bins)
+        return self.shared(*_entropies(joint))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready(Energy):
+    """An energy of pairs whose fixed images share so much with themselves."""
+
+    energy: Information
+    most: Tensor
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        return self.energy.compared(alignment, self.most)
+
+
+@dataclass(frozen=True)
+class MI(Information):
+    """Minus the mutual information of both images over the masks, in nats: from −log(bins) up to 0, nothing shared.
 
     Mattes et al. 2003, after Viola & Wells 1997 and Thévenaz & Unser 2000. The range of each image within its own
     mask is cut into `bins` of one width. A fixed voxel falls into one of them; a moved one is spread over four by a
     cubic B-spline, its Parzen window. The bins are those of the moving image itself, so that they stay while the
     transform changes; what lies beyond counts at their end. The value does not see affine intensity, nor its sign.
-    Only the moved image receives a gradient.
-
-    Windows blur, so identical images stay above −log(bins), and images of more contrast would lie lower. But by the
-    data-processing inequality none tells more of the fixed image than it tells itself: information is `Capped` there.
+    Identical images stay above −log(bins), for windows blur, and nothing lies lower (`Information`). Only the moved
+    image receives a gradient.
     """
 
     bins: int = 32
 
-    def __post_init__(self) -> None:
-        _check(self, self.bins)
+    def shared(self, fixed: Tensor, moved: Tensor, joint: Tensor) -> Tensor:
+        return fixed + moved - joint
 
-    def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
-        one, other, joint = _entropies(_joint_histogram(fixed, moved, moving, mask, self.bins))
-        return one + other - joint
-
-    def by(self, likeness: Tensor) -> dict[str, Tensor]:
-        return {"mi": -likeness}
+    def by(self, shared: Tensor) -> dict[str, Tensor]:
+        return {"mi": -shared}
 
 
 @dataclass(frozen=True)
-class NMI(Capped):
-    """The normalised mutual information (H(F) + H(M)) / H(F, M), taken off 2: from 0 to 1, nothing shared.
+class NMI(Information):
+    """2 − (H(F) + H(M)) / H(F, M), the entropies of the histogram of `MI`: from 0 to 1, nothing shared.
 
     Studholme et al. 1999, by the entropies of the histogram of `MI`: it depends less than `MI` on how much of both
     images overlaps. Identical images would give 0 but for the Parzen window, whose own entropy (about 0.87 nats) is
@@ -54,15 +125,11 @@ class NMI(Capped):
 
     bins: int = 32
 
-    def __post_init__(self) -> None:
-        _check(self, self.bins)
+    def shared(self, fixed: Tensor, moved: Tensor, joint: Tensor) -> Tensor:
+        return (fixed + moved - joint) / joint.clamp(min=torch.finfo(joint.dtype).tiny)
 
-    def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
-        one, other, joint = _entropies(_joint_histogram(fixed, moved, moving, mask, self.bins))
-        return (one + other - joint) / joint.clamp(min=torch.finfo(joint.dtype).tiny)
-
-    def by(self, likeness: Tensor) -> dict[str, Tensor]:
-        return {"nmi": 1 - likeness}
+    def by(self, shared: Tensor) -> dict[str, Tensor]:
+        return {"nmi": 1 - shared}
 
 
 def joint_histogram(alignment: Alignment, bins: int) -> Tensor:
@@ -78,11 +145,6 @@ def _joint_histogram(fixed: Image, moved: Tensor, moving: Image, mask: Tensor | 
     rows = _scaled(fixed.data, fixed, bins).clamp_(max=bins - 1).long()
     columns = _scaled(moved, moving, bins - 1)
     return _Histogram.apply(*torch.broadcast_tensors(rows, columns), mask, bins)
-
-
-def _check(energy: Capped, bins: int) -> None:
-    if bins < 4:
-        raise InputError(f"{type(energy).__name__}: 4 bins at least, got {bins}; 32 are common")
 
 
 def _entropies(joint: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pullback.alignment import Alignment, Pair
-from pullback.energies.capped import rounded
 from pullback.energies.energy import Energy
 from pullback.errors import InputError
 from pullback.numerics.smooth import box_sum
@@ -38,9 +37,8 @@ class LNCC(Energy):
     its slope by w is 0 at w = v, so is that by v, all along.)
 
     Without noise, the common form, the `EPS` in the denominator is such a floor, though a low one: in a window of n
-    voxels with a standard deviation of 0.18 / √n there is 1 % to be gained by contrast, below it more. So there the
-    correlation is `capped` at that of the fixed image with itself, the mean of v² / (v² + ε), far above that of images
-    that differ. (A mask of the moving image can still gain by hiding what is flat.)
+    voxels with a standard deviation of 0.18 / √n there is 1 % to be gained by contrast, below it more. A mask of the
+    moving image can also gain by hiding what is flat.
 
     Raises:
         InputError: the window is even or smaller than 3, or the noise less than none.
@@ -93,7 +91,6 @@ class _Known:
         mean: in each window.
         variance: Σ (x − x̄)² + s, where s is the `_floor` of the noise.
         faint: Σ s / variance over all windows, `()`: what does not count, and so counts as alike.
-        alone: without noise, Σ of the image's squared correlation with itself, `()`; else, where it is 1 anyway, ∞.
     """
 
     values: Tensor
@@ -101,7 +98,6 @@ class _Known:
     mean: Tensor
     variance: Tensor
     faint: Tensor
-    alone: Tensor
 
 
 def lncc(
@@ -175,12 +171,10 @@ def _known(values: Tensor, mask: Tensor | None, window: int, noise: float, n: Te
     mean = box_sum(values, window).div_(n)
     variance = _variance(values, mean, n, window)
     if not noise:
-        square = variance * variance
-        alone = square.div_(square + EPS).mul_(inside).sum()
-        return _Known(values, n, mean, variance, values.new_zeros(()), alone)
+        return _Known(values, n, mean, variance, values.new_zeros(()))
     floor = _floor(n, noise)
     variance.add_(floor)
-    return _Known(values, n, mean, variance, floor.div_(variance).mul_(inside).sum(), values.new_tensor(math.inf))
+    return _Known(values, n, mean, variance, floor.div_(variance).mul_(inside).sum())
 
 
 def _floor(n: Tensor, noise: float) -> Tensor:
@@ -193,13 +187,9 @@ def _correlation(
 ):
     """Return the value and gradients of one image, `(1, 1, *spatial)`.
 
-    1. Over a window, c = Σ(i − ī)(j − j̄), v = Σ(i − ī)² + s and w = Σ(j − j̄)². Its value is c² / vw + s / v, which is
-       1 − (v − s) / v · (1 − c² / ((v − s) w)). Without noise s = 0, and it is c² / (vw + ε).
-    2. Its slopes are, with a = c / vw, or c / (vw + ε): 2a by c, −a² v by w, and −a² w − s / v² by v.
-    3. `_gradient` takes them to i and j.
-    4. The mean over voxels within the mask is capped; from the cap on it has no slope.
-
-    Volumes are released, or written over, as soon as possible: this is where registration peaks in memory.
+    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)² + s and w = Σ(j−j̄)² over a window, the value is the mean of c² / vw + s / v,
+    which is 1 − (v − s) / v · (1 − c² / ((v − s) w)); without noise s = 0, and it is that of c² / (vw + ε). Volumes are
+    let go, or written over, as soon as they have served: this is where registration peaks in memory.
     """
     i, j, v, w = fixed.values, moved.values, fixed.variance, moved.variance
     voxels = i.numel() if mask is None else mask.sum().clamp(min=1)
@@ -208,16 +198,15 @@ def _correlation(
     a = a.reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)
     if mask is not None:
         a = a.mul_(mask)
-    value = (c.mul_(a).sum() + fixed.faint) / voxels  # 1
-    most = rounded(fixed.alone / voxels)
-    share = (value < most).to(value.dtype) * (2 / voxels)  # 4
+    value = (
+        c.mul_(a).sum() + fixed.faint
+    ) / voxels  # d value / dc is 2a, d value / dw −a² v, d value / dv −a² w − s / v²
     del c
     gradients = (
         _gradient(i, j, fixed.mean, moved.mean, a, w, window, _faint(fixed, mask, noise)) if wanted[0] else None,
         _gradient(j, i, moved.mean, fixed.mean, a, v, window) if wanted[1] else None,
     )
-    one, other = (g if g is None else g.mul_(share if mask is None else mask * share) for g in gradients)
-    return torch.minimum(value, most), one, other
+    return value, *(g if g is None else g.mul_(2 / voxels if mask is None else mask * (2 / voxels)) for g in gradients)
 
 
 def _faint(fixed: _Known, mask: Tensor | None, noise: float) -> Tensor | None:

@@ -1,19 +1,22 @@
 """Normalised gradient fields: edges that are parallel, whatever their contrast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pullback.energies.capped import Capped
+from pullback.alignment import Alignment
+from pullback.energies.energy import Energy
 from pullback.errors import InputError
 from pullback.space import Image
 
+ROUNDING = 1000  # units in the last place, within which edges are as steep as others
+
 
 @dataclass(frozen=True)
-class NGF(Capped):
-    """The mean over voxels of ⟨n(F), n(M)⟩², taken off 1, where n(I) = ∇I / √(|∇I|² + ε²).
+class NGF(Energy):
+    """1 − the mean over voxels of ⟨n(F), n(M)⟩², where n(I) = ∇I / √(|∇I|² + ε²), and n(M) is no longer than n(F).
 
     Haber & Modersitzki 2006. Slopes are central differences, per mm, along the axes of the fixed grid, taken to be at
     right angles. ε is `epsilon` (their noise level η) times the mean |∇I| of each image on its own grid within its
@@ -21,8 +24,9 @@ class NGF(Capped):
     image is flat it is 1. A voxel counts where it and its neighbours along the axes lie within the masks. Only the
     moved image receives a gradient.
 
-    Identical images leave 1 − the mean of |n|⁴, for ε is under both norms; steeper moved edges would leave less, and so
-    the mean is `Capped` there.
+    Theirs has no bound on n(M), so that, ε being under both norms, steeper moved edges are rewarded and faint textures
+    moved. Bounded, a voxel has most, |n(F)|⁴, where M is F, whatever ε; its direction pulls at any length. So identical
+    images leave 1 − the mean of |n|⁴, and nothing leaves less but by a mask of the moving image that hides flats.
 
     Raises:
         InputError: an epsilon that is not above 0.
@@ -34,12 +38,12 @@ class NGF(Capped):
         if self.epsilon <= 0:
             raise InputError(f"NGF: epsilon is a positive share of the mean slope, got {self.epsilon}; try 0.3")
 
-    def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
-        edges = [_edge(image, self.epsilon) for image in (fixed, moving)]
-        return _NGF.apply(fixed.data, moved, edges, fixed.grid.spacing.tolist(), _deep(mask))
-
-    def by(self, likeness: Tensor) -> dict[str, Tensor]:
-        return {"ngf": 1 - likeness}
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moving = alignment.pair.images
+        seen = replace(fixed, mask=None if moving.mask is None else alignment.moved.mask)
+        edges = [_edge(image, self.epsilon) for image in (fixed, moving, seen)]
+        steps = fixed.grid.spacing.tolist()
+        return {"ngf": 1 - _NGF.apply(fixed.data, alignment.moved.data, edges, steps, _deep(alignment.mask)).mean()}
 
 
 def _edge(image: Image, epsilon: float) -> Tensor:
@@ -71,19 +75,25 @@ def _deep(mask: Tensor | None) -> Tensor | None:
 class _NGF(torch.autograd.Function):
     """The mean ⟨n(F), n(M)⟩² of each pair and channel, `(B, C)`, and in the same sweep its gradient: all that is kept.
 
-    With f = ∇F, m = ∇M, a = |f|² + ε², b = |m|² + ε² (each image's own), a voxel has s = ⟨f, m⟩² / ab, and
+    With f = ∇F, m = ∇M, a = |f|² + ε² and b = |m|² + δ², where ε and δ are those of F and of M, and with ζ that of F
+    where the mask of M lies (the δ of M, were it F),
 
-    1. ∂s/∂m = 2 ⟨f, m⟩ / ab · f − 2 ⟨f, m⟩² / ab² · m = 2p (f − qm), with p = ⟨f, m⟩ / ab and q = ⟨f, m⟩ / b;
-    2. m = DM is linear, D `_slopes`: ∂s/∂M = Dᵀ ∂s/∂m, D's adjoint axis by axis;
-    3. of n voxels that are compared each counts 1/n, the others 0.
+    1. a voxel has s = ⟨f, m⟩² / ab, where |m| / δ is below |f| / ζ, and n(M) is the shorter;
+    2. ∂s/∂m = 2 ⟨f, m⟩ / ab · f − 2 ⟨f, m⟩² / ab² · m = 2p (f − qm), with p = ⟨f, m⟩ / ab and q = ⟨f, m⟩ / b;
+    3. elsewhere n(M) is m / |m| times |f| / √(|f|² + ζ²): s = ⟨f, m⟩² / ab with b = |m|² (|f|² + ζ²) / |f|²;
+    4. so ∂s/∂m = 2 ⟨f, m⟩ / ab · f − 2 ⟨f, m⟩² / (ab |m|²) · m: as in 2, but q = ⟨f, m⟩ / |m|²;
+    5. m = DM is linear, D `_slopes`: ∂s/∂M = Dᵀ ∂s/∂m, D's adjoint axis by axis;
+    6. of n voxels that are compared each counts 1/n, the others 0.
     """
 
     @staticmethod
     def forward(ctx, fixed, moved, edges, steps, mask):
         f, m = _slopes(fixed, steps), _slopes(moved, steps)
-        along, a, b = _product(f, m), _product(f, f) + edges[0], _product(m, m) + edges[1]
-        q = along / b
-        p = q / a
+        along, f_norm, m_norm = _product(f, m), _product(f, f), _product(m, m)
+        a, b = f_norm + edges[0], m_norm + edges[1]
+        steep = m_norm * edges[2] > f_norm * (edges[1] * (1 - ROUNDING * torch.finfo(m_norm.dtype).eps))
+        q = along / torch.where(steep, m_norm, b)
+        p = torch.where(steep, q * f_norm / (f_norm + edges[2]), q) / a
         axes = tuple(range(2, p.ndim))
         share = 1 / p[0, 0].numel()
         if mask is not None:
