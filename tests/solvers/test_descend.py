@@ -223,7 +223,7 @@ def test_from_the_bottom_it_does_not_stray():
 def test_without_a_stop_a_start_at_the_bottom_is_the_answer(unit, off):
     """Adam goes by full steps along any slope, rounding too; within a thousandth of the way nothing is to be gained."""
     start = start_at(off, 0.0)
-    answer, stats = Descend(steps=6, step_size=0.5)(lambda t: unit * Bowl(1.0, 2.0)(t), start)
+    answer, stats = Descend(rest=1e-3, steps=6, step_size=0.5)(lambda t: unit * Bowl(1.0, 2.0)(t), start)
     assert torch.equal(answer.matrix, start.matrix)
     assert stats.steps == 6
 
@@ -232,7 +232,7 @@ def test_without_a_stop_a_start_at_the_bottom_is_the_answer(unit, off):
 def test_without_a_stop_a_step_too_long_for_the_bottom_is_taken_still(unit):
     """A tenth of a step off, the first passes the bottom and ends higher: that is the optimiser's affair."""
     bowl = Bowl(1.0)
-    answer, _ = Descend(steps=2, step_size=0.5)(lambda t: unit * bowl(t), start_at(0.05))
+    answer, _ = Descend(rest=1e-3, steps=2, step_size=0.5)(lambda t: unit * bowl(t), start_at(0.05))
     assert bowl.seen[1] > bowl.seen[0]
     assert float(answer.matrix[0, 1]) != 0.05
 

@@ -16,7 +16,6 @@ from pullback.stats import Stats
 Moved = TypeVar("Moved", bound=Parametric)
 
 FULL = 160 * 192 * 224  # voxels of a brain at 1 mm, of which On-the-Fly Guidance is reported
-REST = 1e-3  # of the way: what lies nearer to the start is the start
 PATIENCE = 3  # windows that a descent may take to gain anything at all
 
 
@@ -61,6 +60,8 @@ class Descend:
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
             `step_size` per step, but for those whose derivative is not well above its ε of 1e-8; see `FieldAdam`.
         until: looks at the values so far and says whether to stop; None takes all steps.
+        rest: share of the way to the last step. Where the slopes at the start promise a minimum nearer than that, and
+            the value rose, they are rounding, and the answer is the start. 0 never asks, nor does a descent `until`.
 
     Raises:
         InputError: fewer than 0 steps, or a size below 0.
@@ -71,6 +72,7 @@ class Descend:
     last: float = 1.0
     optimiser: Callable[..., Optimizer] = adam
     until: Callable[[Sequence[float]], bool] | None = None
+    rest: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not 0 <= self.step_size < math.inf:
@@ -80,8 +82,8 @@ class Descend:
         """Return the answer after the last step, or with `until` the best that was seen, and the descent's statistics.
 
         `start` stays as it is, and no gradient connects the answer with it. With `until`, the descent also stops where
-        the value is no longer finite. Without, the answer is the start where that is at the minimum already, but for
-        rounding: Adam makes steps of full size of any slope.
+        the value is no longer finite. Without, and with `rest`, the answer is the start where that is at the minimum
+        already, but for rounding: Adam makes steps of full size of any slope.
         """
         params = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
@@ -113,26 +115,26 @@ class Descend:
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * share
                 optimiser.step()
-        if self.until is None and slopes:
-            best = _unless_at_rest(start.params, best, slopes, energies[-1] - energies[0])
+        if self.until is None and self.rest and slopes:
+            best = _unless_at_rest(start.params, best, slopes, energies[-1] - energies[0], self.rest)
         told = torch.stack(energies) if energies else torch.zeros(0)
         return start.with_params(*(p.detach() for p in best)), Stats(energies=told, steps=steps, stopped=stopped)
 
 
 def _unless_at_rest(
-    start: Sequence[Tensor], end: Sequence[Tensor], slopes: Sequence[Tensor], rise: Tensor
+    start: Sequence[Tensor], end: Sequence[Tensor], slopes: Sequence[Tensor], rise: Tensor, rest: float
 ) -> Sequence[Tensor]:
     """Return the end of a descent, or its start where the value rose and the slopes there had promised next to nothing.
 
     1. The promise p is that of the slopes over the whole way.
     2. By the parabola −p t + (p + rise) t² over the share t of the way, the bottom lies at p / 2 (p + rise).
-    3. At less than `REST`, the slopes are rounding.
+    3. At less than `rest`, the slopes are rounding.
 
     It has no unit, and does not wait for the device.
     """
     ways = zip(start, end, slopes, strict=True)
     promise = torch.stack([((a.detach() - b.detach()) * slope).sum() for a, b, slope in ways]).sum()
-    at_rest = promise < 2 * REST * (promise + rise)
+    at_rest = promise < 2 * rest * (promise + rise)
     return [torch.where(at_rest, a, b) for a, b in zip(start, end, strict=True)]
 
 
