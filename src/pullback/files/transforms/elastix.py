@@ -5,9 +5,10 @@ T₁(x) − x. See the elastix manual, "Transform"; parameters are as in ITK's t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,12 +17,12 @@ import torch.nn.functional as F
 
 from pullback.errors import InputError
 from pullback.files.images.nifti import ras_lps, refuse_not_finite, refuse_sheared
-from pullback.files.suffixes import refuse_absent, refuse_batch
+from pullback.files.suffixes import ends, refuse_absent, refuse_batch
 from pullback.files.transforms.itk import from_itk, is_field, to_itk
 from pullback.files.transforms.kind import Evidence, Kind
 from pullback.files.transforms.lps import grid_of_lps, in_lps, vector_image
 from pullback.records.atomic import atomic_write
-from pullback.space import Affine, Displacement, FreeForm, Grid, Transform
+from pullback.space import Affine, FreeForm, Grid, Transform
 
 LINEAR = {
     "TranslationTransform": (sitk.TranslationTransform, sitk.TranslationTransform),
@@ -127,10 +128,13 @@ def write_elastix(transform: Transform, path: str | Path, fixed: Grid | None) ->
         InputError: a batch, no grid, a grid that is sheared, or writing fails.
     """
     refuse_batch(transform.batch, path)
+    if not ends(path, ".txt"):
+        raise InputError(f"{path}: transforms of elastix are written as .txt")
     if fixed is None:
         raise InputError(f"{path}: elastix keeps the fixed image's grid beside the transform; give --fixed")
     refuse_sheared(fixed, path)
-    own = _spline_words(transform, path, fixed) if transform.as_affine is None else _linear_words(transform, path)
+    affine = transform.as_affine
+    own = _spline_words(transform, path, fixed) if affine is None else _linear_words(affine, path)
     spacing, direction, origin = in_lps(fixed)
     words = own | {
         INITIAL[0]: (NONE,),
@@ -157,7 +161,7 @@ def write_elastix(transform: Transform, path: str | Path, fixed: Grid | None) ->
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _own(parameters: Parameters) -> Affine | FreeForm | Displacement:
+def _own(parameters: Parameters) -> Transform:
     """Return the map of one file, without that it goes on from."""
     name, path = parameters.word("Transform"), parameters.path
     binary = parameters.word(BINARY, "false") != "false"
@@ -171,7 +175,7 @@ def _own(parameters: Parameters) -> Affine | FreeForm | Displacement:
     if ndim not in (2, 3):
         raise InputError(f"{path}: moves points in {ndim} dimensions; 2 and 3 are read: {REMEDY}")
     make = LINEAR[name][ndim - 2]
-    linear = make(ndim) if make in (sitk.AffineTransform, sitk.TranslationTransform) else make()
+    linear: Any = make(ndim) if make in (sitk.AffineTransform, sitk.TranslationTransform) else make()
     values = parameters.numbers("TransformParameters", linear.GetNumberOfParameters())
     if name != "TranslationTransform":
         linear.SetCenter(parameters.numbers("CenterOfRotationPoint", ndim).tolist())
@@ -204,20 +208,20 @@ def _splines(parameters: Parameters) -> FreeForm:
     return FreeForm(grid.from_mm((lps * ras_lps(ndim).view(-1, *[1] * ndim))[None]), grid, degree)
 
 
-def _sum(before: Transform, own: Affine | FreeForm | Displacement, path: str | Path) -> Transform:
+def _sum(before: Transform, own: Transform, path: str | Path) -> Transform:
     """Return T₀(x) + T₁(x) − x, where one of the two is linear: A x + u(x) is A ∘ (x + A⁻¹ u(x))."""
     linear, other = (before.as_affine, own) if before.as_affine is not None else (own.as_affine, before)
-    if linear is None or not (other.as_affine is not None or isinstance(other, FreeForm)):
-        raise InputError(f"{path}: adds one deformation to another; {REMEDY}")
-    if other.as_affine is not None:
+    if linear is not None and other.as_affine is not None:
         return Affine(linear.matrix + other.as_affine.matrix - torch.eye(linear.ndim + 1, dtype=torch.float64))
+    if linear is None or not isinstance(other, FreeForm):
+        raise InputError(f"{path}: adds one deformation to another; {REMEDY}")
     grid, inverse = other.grid, torch.linalg.inv(linear.matrix[:-1, :-1])
     vectors = torch.einsum("ab,nb...->na...", inverse, grid.to_mm(other.field))
     return linear @ FreeForm(grid.from_mm(vectors), grid, other.degree)
 
 
-def _linear_words(transform: Transform, path: str | Path) -> dict[str, Sequence[object]]:
-    affine = to_itk(transform.as_affine, path)
+def _linear_words(transform: Affine, path: str | Path) -> dict[str, Iterable[object]]:
+    affine = to_itk(transform, path)
     return {
         "Transform": ("AffineTransform",),
         "NumberOfParameters": (affine.GetNumberOfParameters(),),
@@ -226,7 +230,7 @@ def _linear_words(transform: Transform, path: str | Path) -> dict[str, Sequence[
     }
 
 
-def _spline_words(transform: Transform, path: str | Path, fixed: Grid) -> dict[str, Sequence[object]]:
+def _spline_words(transform: Transform, path: str | Path, fixed: Grid) -> dict[str, Iterable[object]]:
     """Return the words of splines: as they are, or of order 1, whose control points are the voxels of a field."""
     splines = transform if isinstance(transform, FreeForm) else _linear_splines(transform, fixed)
     refuse_sheared(splines.grid, path)
