@@ -99,6 +99,6 @@ def _unknown(evidence: Evidence) -> str:
         return REMEDIES.get(ending, f"not a transform of a kind that is known; {ask}")
     named = f", named {header.name!r}" if header.name else ""
     return (
-        f"not a displacement field that is known: shape {header.shape}, intent {header.intent}{named}; ITK's are (X, Y, "
-        f"Z, 1, 3) with intent 1007 and no name; {ask}"
+        f"not a displacement field that is known: shape {header.shape}, intent {header.intent}{named}; ITK's are "
+        f"(X, Y, Z, 1, 3) with intent 1007 and no name; {ask}"
     )
