@@ -417,6 +417,7 @@ def test_the_doctor_finds_it(run, name):
     assert "mend the errors first" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["truncated gz", "corrupt h5", "points of text"])
 def test_the_same_in_a_process_of_its_own(files, tmp_path, name):
     arguments = [a.replace("OUT", str(tmp_path)) for a in ROWS[name][0]]

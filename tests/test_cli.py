@@ -65,6 +65,7 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_demo_in_miniature(pullback, tmp_path):
     code, out, err = pullback("demo", "-o", tmp_path / "demo", "--json", *SETTINGS, "--set", "data.spacing=8")
     assert code == 0, err
@@ -99,6 +100,7 @@ def blocks(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_register_finds_a_shift(pullback, blocks, tmp_path):
     pair = ("-f", blocks / "fixed.nii.gz", "-m", blocks / "moving.nii.gz")
     code, content = register(pullback, *pair, "-o", tmp_path, "--transform", "rigid", "--start", "header", "--seed", 4)
@@ -113,6 +115,7 @@ def test_register_finds_a_shift(pullback, blocks, tmp_path):
     assert "sound" in out
 
 
+@pytest.mark.slow
 def test_register_of_nonsense_is_told_by_its_exit_code(pullback, blocks, tmp_path):
     """The files are there all the same."""
     pair = ("-f", blocks / "fixed.nii.gz", "-m", blocks / "other.nii.gz", "-o", tmp_path)
@@ -127,6 +130,7 @@ def test_register_of_nonsense_is_told_by_its_exit_code(pullback, blocks, tmp_pat
     assert "FAILED" in out
 
 
+@pytest.mark.slow
 def test_register_by_a_network_refined(pullback, run_folder, blocks, tmp_path):
     pair = ("-f", blocks / "fixed.nii.gz", "-m", blocks / "fixed.nii.gz", "-o", tmp_path)
     code, content = register(pullback, *pair, "--network", run_folder, "--refine", 3, "--energy", "mse")
@@ -136,6 +140,7 @@ def test_register_by_a_network_refined(pullback, run_folder, blocks, tmp_path):
     assert energy == "pullback.energies.similarity.MSE"
 
 
+@pytest.mark.slow
 def test_a_linear_map_descends_the_energy_that_is_asked_for(pullback, blocks, tmp_path):
     pair = ("-f", blocks / "fixed.nii.gz", "-m", blocks / "fixed.nii.gz", "-o", tmp_path)
     code, content = register(pullback, *pair, "--transform", "affine", "--energy", "ngf", "--start", "header")
@@ -168,6 +173,7 @@ def test_register_says_what_fits_not_together(pullback, run_folder, blocks, tmp_
         assert message in complaint(pullback, "register", *pair, *words, clean=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_evaluate(pullback, run_folder, tmp_path):
     code, out, err = pullback("evaluate", run_folder, run_folder, "-o", tmp_path / "eval", "--json")
     assert code == 0, err
@@ -192,6 +198,7 @@ def test_train_resume_of_a_finished_run_changes_nothing(pullback, run_folder):
     assert (run_folder / "last.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_training_on_pairs_that_are_made(pullback, tmp_path):
     """As the command line has it: made for training, for validation and for the test, of a folder of one's own."""
     for n in range(8):
@@ -392,6 +399,7 @@ def test_a_full_disk(pullback, run_folder, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "out", "remedy"),
     [
@@ -423,6 +431,7 @@ def test_ctrl_c_in_training_and_back_again(pullback, tmp_path, words, out, remed
     assert (tmp_path / out / "last.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_ends_a_registration_finds_nothing_left(tmp_path):
     values = np.random.default_rng(0).random((72, 72, 72)).astype(np.float32)
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "image.nii.gz")

@@ -292,6 +292,7 @@ def landmarks(pair: Pair) -> ThinPlate:
     return ThinPlate.between(here, Points(here.data + here.data.flip(1) / 50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", ["affine", "landmarks"])
 def test_a_truth_of_any_kind_goes_along(pair, truth):
     """And is of use where the pair is."""
@@ -325,6 +326,7 @@ def test_the_regularity_of_an_affine_lies_where_the_images_do(pair):
         assert float(energy(Alignment(pair.to(ELSEWHERE), still))) == pytest.approx(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [Sobolev(4, 2), Sobolev(0.01, 3, unit="side")], ids=repr)
 def test_flows_and_their_energy_lie_where_their_fields_do(pair, kernel):
     """There and back, and what a descent finds."""
@@ -341,6 +343,7 @@ def test_flows_and_their_energy_lie_where_their_fields_do(pair, kernel):
         assert found(pair.to(ELSEWHERE)) == pytest.approx(here, rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 def test_it_works_elsewhere_as_it_does_here(pair, name):
     here = WORK[name](pair)

@@ -160,6 +160,7 @@ QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacin
 TYPED = ("start", "concepts", *(f"how-to/{page}" for page in ("python", "guidance", "evaluate", "many")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TYPED)
 def test_the_python(scans, page):
     frames = tuple(case.load().image for case in BrainPhantom(spacing=12.0).train.cases[:3])

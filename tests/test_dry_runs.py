@@ -103,6 +103,7 @@ SMALL = ("data.spacing=12", "data.train_subjects=3", "data.validation_subjects=2
 SMALL += ("network.encoder=[4, 4]", "network.decoder=[4, 4, 4, 4]")
 
 
+@pytest.mark.slow
 def test_a_discriminator_beside_voxelmorph(pullback, tmp_path):
     (tmp_path / "adversary.py").write_text(ADVERSARY)
     sets = [word for setting in SMALL for word in ("--set", setting)]
@@ -134,6 +135,7 @@ def lungs(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_clouds_learn_in_rounds_and_match_by_what_they_learned(pullback, tmp_path):
     data, quick = lungs(tmp_path / "lungs"), ("training.updates=4", "procedure.rounds=2", "procedure.pairs=3")
     quick += ("training.save_every=1", "training.batch=2", "procedure.labelling.views=1")
@@ -206,6 +208,7 @@ recipe = Recipe("slices", Slices(), partial(Embedding), Triplet(), training, eva
 """
 
 
+@pytest.mark.slow
 def test_an_embedding_of_labelled_slices(pullback, tmp_path):
     (tmp_path / "slices.py").write_text(SLICES)
     pullback("train", "slices.py", "-o", "whole")

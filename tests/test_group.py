@@ -83,6 +83,7 @@ def test_a_template_leads_by_the_maps_themselves():
     assert pair.pair.fixed_labels is None
 
 
+@pytest.mark.slow
 def test_a_chain_of_sections_is_straightened():
     """Rigid motions of a stack's sections, descended all at once: neighbours and those one further are compared."""
     grid, generator = Grid.centred((28, 28)), torch.Generator().manual_seed(1)
@@ -101,6 +102,7 @@ def test_a_chain_of_sections_is_straightened():
     assert float(moved.max()) < 0.25 * float(shifts.std(0).max())
 
 
+@pytest.mark.slow
 def test_a_mean_shape_atlas_of_five_phantoms():
     """A star group, descended on the template's intensities and on the maps: through it all people lie nearer."""
     people = [case.load() for case in BrainPhantom(spacing=8.0, train_subjects=5).train.cases]

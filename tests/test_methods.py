@@ -287,6 +287,7 @@ def bumps(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_register_by_another_method(pullback, bumps, tmp_path):
     pair = ("-f", bumps / "fixed.nii.gz", "-m", bumps / "moving.nii.gz", "-o", tmp_path / "out")
     words = ("--method", "convex-adam", "--aligned", "--set", "spacing=4", "--set", "descent.solver.steps=10")
@@ -302,6 +303,7 @@ def test_register_by_another_method(pullback, bumps, tmp_path):
     assert {paper.key for paper in find_method("convex-adam")[1].papers} < {key for _, key, _ in parsed(out)}
 
 
+@pytest.mark.slow
 def test_register_from_a_file_or_a_name(pullback, bumps, tmp_path):
     """A written transform is where the next one starts; the method goes on from there."""
     pair = ("-f", bumps / "fixed.nii.gz", "-m", bumps / "moving.nii.gz")

@@ -98,6 +98,7 @@ def images(ndim, fixed, moving):
     return [Image(gaussian(torch.rand(n, 1, *g.shape, generator=generator), 1.5), g) for n, g in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [(2, 2), (1, 2), (2, 1)], ids=["both", "one fixed", "one moving"])
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("name", [*SMALL, *SOLVERS, "WithRefinement", "Trained"])

@@ -60,6 +60,7 @@ def error(transform, pair: Pair) -> float:
     return float(off.norm(dim=1)[0][body].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_from_files_as_they_are_to_a_field(scene, ndim):
     """Every stage brings it nearer; the inverse takes points back; nothing that was given has changed."""
@@ -90,6 +91,7 @@ def test_from_files_as_they_are_to_a_field(scene, ndim):
     assert float(trip.quantile(0.95)) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_what_masks_hide_has_no_influence_to_the_last_bit(scene, ndim):
     """Noise, brighter than anything or darker, in either image."""
@@ -109,15 +111,7 @@ def test_what_masks_hide_has_no_influence_to_the_last_bit(scene, ndim):
     assert one.stats.confidence == two.stats.confidence
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_the_same_call_gives_the_same_bits(scene, ndim):
-    pair = scene(ndim)
-    few = replace(QUICK, deformable=replace(QUICK.deformable, steps=(3,)))
-    one, two = (few(pair.fixed, pair.moving).transform for _ in range(2))
-    assert len(one.params) == 2
-    assert all(torch.equal(a, b) for a, b in zip(one.params, two.params, strict=True))
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda x: 4 * x - 70, lambda x: x / 1024])
 def test_units_of_intensity_do_not_matter(scene, change):
     """Where whole numbers and powers of two round nothing: to the last bit."""
@@ -128,6 +122,7 @@ def test_units_of_intensity_do_not_matter(scene, change):
     assert torch.equal(one.matrix, two.matrix)
 
 
+@pytest.mark.slow
 def test_a_linear_start_takes_the_place_of_the_initialisation(scene):
     pair = scene(2)
     solved = QUICK(pair.fixed, pair.moving, start=linear_motion(2))
@@ -155,6 +150,7 @@ def test_stages_may_be_left_out(scene):
     assert nothing(pair.fixed, pair.moving).stats.stages == ()
 
 
+@pytest.mark.slow
 def test_channels_go_together(scene):
     pair = scene(2)
     images = [Image(torch.cat([i.data, i.data.square() / 500], 1), i.grid) for i in (pair.fixed, pair.moving)]
@@ -193,6 +189,7 @@ def quality_of(pair, transform):
     return numbers_of(Alignment(pair, transform), (Dice(), SDLogJ(), Folding()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("middle", [(15, 20, 15), (10, 14, 12), (20, 24, 16)])
 def test_what_is_excluded_of_the_moving_image_keeps_its_size(brains, middle):
     """A lesion is to be brought along, not to be closed over. At its rim it loses what regularity pulls in from around
@@ -208,6 +205,7 @@ def test_what_is_excluded_of_the_moving_image_keeps_its_size(brains, middle):
     assert float(spared) == pytest.approx(float(free), rel=0.35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", ["both", "fixed"])
 def test_masks_of_the_brain_leave_the_field_as_smooth(brains, sides):
     fixed, moving = (replace(image, mask=image.data > 0.02) for image in (brains.fixed, brains.moving))
@@ -218,6 +216,7 @@ def test_masks_of_the_brain_leave_the_field_as_smooth(brains, sides):
     assert masked["dice"] - before["dice"] > 0.8 * (plain["dice"] - before["dice"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
 def test_every_kind_of_field_aligns_by_every_preset(brains, kind, preset):

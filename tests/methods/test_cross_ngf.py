@@ -112,6 +112,7 @@ def motion(ndim: int, seed: int) -> Affine:
     return Affine(matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_any_rigid_motion_is_found_between_grids_of_any_kind(ndim, contrast, waves, oblique):

@@ -91,6 +91,7 @@ def error(register, pair) -> float:
     return EndPointError()(Alignment(pair, align(register, pair).transform))["epe mm"]
 
 
+@pytest.mark.slow
 def test_labels_are_less_regular_than_answers():
     """And as regular, to the bit, where their part of the weight is all of it."""
     pair = next(iter(DATA.validation))
@@ -229,6 +230,7 @@ def test_pairs_are_drawn_by_weight_with_their_own_label():
     assert all(pair.name == pair_of(*pairs[n]).name for pair, n in zip(drawn, values, strict=True))
 
 
+@pytest.mark.slow
 def test_each_stream_sees_a_pair_otherwise_and_each_round_anew(tmp_path):
     """Affines of the labels' stream differ from round to round: else the network would see its labels' images again."""
     seen = []
@@ -245,6 +247,7 @@ def test_each_stream_sees_a_pair_otherwise_and_each_round_anew(tmp_path):
     assert len({tuple(matrix.flatten().tolist()) for matrix in seen}) == len(seen)
 
 
+@pytest.mark.slow
 def test_the_best_round_is_the_answer(tmp_path):
     """As of any training: the weights are chosen in validation."""
     found = Says(DATA.validation, (EndPointError(),), iter([1.0, 5.0, 2.0, 3.0]))
@@ -256,12 +259,14 @@ def test_the_best_round_is_the_answer(tmp_path):
     assert any(torch.equal(value, answer["network.coarse.weight"]) for value in last.values())
 
 
+@pytest.mark.slow
 def test_rounds_are_chosen_from_where_the_training_says(tmp_path):
     found = Says(DATA.validation, (EndPointError(),), iter([1.0, 5.0, 2.0, 3.0]))
     SELF(rounds=3, pairs=2)(task(tmp_path, training=replace(TRAINING, choose_from=0.9), evaluation=found))
     assert load_tensors(tmp_path / "best.safetensors")[1]["round"] == 3
 
 
+@pytest.mark.slow
 def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
     procedure = SELF(rounds=2, pairs=3)
     whole = procedure(task(tmp_path / "a")).state_dict()
@@ -277,6 +282,7 @@ def test_rounds_are_repeatable_and_gone_on_with(tmp_path):
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
+@pytest.mark.slow
 def test_a_finished_round_is_not_done_again(tmp_path, monkeypatch):
     procedure = SELF(rounds=2, pairs=3)
     whole = procedure(task(tmp_path)).state_dict()
@@ -293,6 +299,7 @@ def test_what_is_no_number_is_worst_but_better_than_no_network(tmp_path):
     assert load_tensors(tmp_path / "best.safetensors")[1]["round"] == 1
 
 
+@pytest.mark.slow
 def test_rounds_share_all_updates(tmp_path):
     with pytest.raises(InputError, match="2 updates for 3 rounds"):
         SELF(rounds=3, pairs=2)(task(tmp_path, training=replace(TRAINING, updates=2)))
@@ -300,6 +307,7 @@ def test_rounds_share_all_updates(tmp_path):
     assert [read_csv(tmp_path / f"round-{n}" / "training.csv")[-1]["update"] for n in (1, 2, 3)] == [2, 2, 1]
 
 
+@pytest.mark.slow
 def test_rounds_bring_networks_nearer_to_the_truth():
     """Than networks that have seen images and learned nothing; so few updates get no farther than where images lie."""
     network = SELF(rounds=2, pairs=8)(task(training=replace(TRAINING, updates=20)))
@@ -338,6 +346,7 @@ def test_pairs_of_different_grids_are_labelled_and_kept(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(made_now.labels, read_again.labels, strict=True))
 
 
+@pytest.mark.slow
 def test_the_length_of_a_round_may_not_change_on_the_way(tmp_path):
     recipe = Recipe(
         "a test",

@@ -63,6 +63,7 @@ def test_the_network_of_the_paper_has_as_many_weights_as_its_blocks_say():
     assert sum(p.numel() for p in PooledUNet(3).parameters()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [(), ("encoder.",)])
 def test_weights_come_along_and_learn_on(tmp_path, frozen):
     run(recipe(), tmp_path / "source", console=QUIET)

@@ -92,12 +92,14 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @of_each_kind
 @pytest.mark.parametrize("register", FIELDS.values(), ids=FIELDS)
 def test_no_field_moves_what_is_the_same(register, data):
     assert moves(register, seen(data)) < STILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "kind"),
     [("fast", k) for k in KIND] + [(p, k) for p in ("balanced", "accurate") for k in ("2-D", "brain")],

@@ -124,16 +124,10 @@ def test_unrelated_images_give_no_confidence():
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_starts_are_rigid_and_the_same_every_time(picture, ndim):
-    truth = turn(ndim, 60.0, 2.0)
-    fixed, moving = picture(ndim, Affine.identity(ndim)), picture(ndim, truth, 4)
-    before = [image.data.clone() for image in (fixed, moving)]
-    one, two = (replace(QUICK, guesses=(("moments", moments),))(fixed, moving) for _ in range(2))
-    assert torch.equal(one.transform.matrix, two.transform.matrix)
-    assert (one.stats.origin, one.stats.confidence) == (two.stats.origin, two.stats.confidence)
-    linear = one.transform.matrix[:-1, :-1]
+def test_starts_are_rigid(picture, ndim):
+    fixed, moving = picture(ndim, Affine.identity(ndim)), picture(ndim, turn(ndim, 60.0, 2.0), 4)
+    linear = replace(QUICK, guesses=(("moments", moments),))(fixed, moving).transform.matrix[:-1, :-1]
     torch.testing.assert_close(linear @ linear.T, torch.eye(ndim, dtype=torch.float64))
-    assert all(torch.equal(a, image.data) for a, image in zip(before, (fixed, moving), strict=True))
 
 
 def test_a_guess_that_cannot_be_made_is_left_out(picture):

@@ -10,7 +10,6 @@ from scipy.linalg import expm
 from pullback.alignment import Alignment, Pair
 from pullback.energies import MSE, Kinetic
 from pullback.errors import InputError
-from pullback.files import read_transform, write_transform
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.integrate import compose, euler, midpoint
 from pullback.numerics.kernel import Gaussian, Sobolev
@@ -226,17 +225,6 @@ def test_on_a_finer_grid_it_is_the_same_motion(shape):
     )  # the border's share of the voxels, and the stencil's error
     flow = Flow(smooth(grid, 0.5, batch=3), grid, 3)
     assert (flow.on(fine).displacement(grid) - flow.own_displacement).abs().max() < 0.06
-
-
-@every_shape
-@pytest.mark.parametrize("ending", [".nii.gz", ".h5"])
-def test_written_and_read_again(shape, ending, oblique, tmp_path):
-    grid = oblique(shape, seed=4)
-    points = grid.to_world(0.4 * grid.voxels(noise(1))[None] + 4).flatten(2).mT
-    for transform in kinds(grid).values():
-        path = tmp_path / f"t{ending}"
-        write_transform(transform, path)
-        torch.testing.assert_close(read_transform(path)(points), transform(points), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

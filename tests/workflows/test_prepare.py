@@ -103,7 +103,8 @@ def test_read_back_by_the_same_splits(bids, tmp_path, ndim):
     stored = json.loads((out / "prepared_dataset.json").read_text())
     assert stored["tensorImageShape"] == {"0": [18] * ndim}
     assert {path.name for path in out.iterdir()} == {
-        *("imagesTr", "labelsTr", "masksTr", "subjects.csv", "labels.csv", "prepared_dataset.json", "run.json")
+        *("imagesTr", "labelsTr", "masksTr", "subjects.csv", "labels.csv", "prepared_dataset.json"),
+        *("ledger.jsonl", "run.json"),
     }
     assert "9 subjects" in summary(content, out)
 
@@ -187,6 +188,15 @@ def test_only_what_changed_or_is_missing_or_new_is_made(bids, tmp_path, oblique,
 
 def stored(content: bytes) -> np.ndarray:
     return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
+
+
+def test_two_at_once_make_the_same_files(bids, tmp_path):
+    plan = bids()
+    prepare(plan, tmp_path / "one")
+    prepare(anew(plan), tmp_path / "two", workers=2)
+    one, two = (state(tmp_path / name) for name in ("one", "two"))
+    assert {path: data for path, (_, data) in one.items()} == {path: data for path, (_, data) in two.items()}
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
 
 
 def test_other_settings_are_refused(bids, tmp_path):

@@ -15,6 +15,7 @@ from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
 from pullback.cli.register import register
+from pullback.cli.status import status
 from pullback.cli.train import prepare, train
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
@@ -54,7 +55,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Carry along": (apply, convert),
     "Judge": (doctor, evaluate),
     "Learn": (prepare, train),
-    "Papers and methods": (demo, study, methods, cite),
+    "Many runs, papers and methods": (status, demo, study, methods, cite),
 }
 for group, commands in GROUPS.items():
     for command in commands:

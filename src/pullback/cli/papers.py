@@ -33,7 +33,7 @@ def demo(
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="ofg, cyclical or ddmr.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="classical, cross-ngf, cyclical, ddmr or ofg.")],
     tables: Annotated[
         list[str] | None,
         typer.Argument(

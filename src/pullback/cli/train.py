@@ -30,6 +30,7 @@ def prepare(
     stretch: Annotated[bool, typer.Option("--stretch", help="Fill the shape, with a factor for each axis.")] = False,
     normalise: Annotated[bool, typer.Option("--normalise", help="Scale intensities to 0 … 1, by percentiles.")] = False,
     task: Annotated[str, typer.Option(metavar="NAME", help="Beginning of the files' names.")] = "prepared",
+    workers: Annotated[int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Subjects at work at once.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Prepare scans for training: axes R, A, S, labels merged, cropped, isotropic, one shape.
@@ -61,7 +62,7 @@ def prepare(
         normalise=normalise,
         task=task,
     )
-    content = prepare(preparation, out, terminal(as_json))
+    content = prepare(preparation, out, terminal(as_json), workers)
     say(as_json, content, summary(content, out))
 
 

@@ -73,10 +73,8 @@ class PairFolder:
         pattern = self._pattern
         images = pattern.files(self._folder)
         self._check_endings(images)
-        others = {
-            "labels": self._others("labels", self.labels, images),
-            "mask": self._others("masks", self.masks, images),
-        }
+        labels = self._others("labels", self.labels, images)
+        masks = self._others("masks", self.masks, images)
         if len(images) < LEAST:
             raise InputError(
                 f"{self.root}: {len(images)} images match {self.images!r}; at least {LEAST} are needed: {self._remedy}"
@@ -88,15 +86,13 @@ class PairFolder:
             return values[place], [by_number(value) for value in values]
 
         def case(values: CardValues) -> FileCase:
-            files = {kind: found.get(values) for kind, found in others.items()}
             whose, known = values[place], dict(zip(pattern.cards, values, strict=True))
             del known[SUBJECT]
             about = (*known.items(), *people.get(whose.removeprefix("sub-"), ()))
             alone = subjects.count(whose) == 1
             name = whose if alone else said((whose, *known.values()))
-            return FileCase(
-                name, images[values], **files, shape=self.shape, subject="" if alone else whose, about=about
-            )
+            files = images[values], labels.get(values), masks.get(values)
+            return FileCase(name, *files, shape=self.shape, subject="" if alone else whose, about=about)
 
         return tuple(case(values) for values in sorted(images, key=order))
 

@@ -1,4 +1,4 @@
-"""Likeness that no image exceeds which is not the fixed one itself."""
+"""Energies by a likeness of both images, capped at that of the fixed image to itself."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -16,18 +16,19 @@ ROUNDING = 1000  # units of the last place: what resampling at the identity take
 class Capped(Energy):
     """An energy that falls as a likeness of both images grows, up to that of the fixed image to itself.
 
-    No image tells more of the fixed one than it tells itself. What an estimate gains beyond, by windows or floors that
-    reward contrast, is its own, so there it is flat: identical images are a minimum, for all parameters and any masks.
-    Images that differ lie far below, where nothing changes, unless a few outliers make the range of the fixed one, so
-    that it tells next to nothing: cut them off (`data.normalised`).
+    No image tells more of the fixed one than it tells itself. An estimate may gain beyond, by windows or floors that
+    reward contrast; there the energy is flat. So identical images are a minimum, for all parameters and any masks.
+    Images that differ lie far below the cap, where nothing changes, unless a few outliers determine the range of the
+    fixed image, so that it tells next to nothing: cut them off (`data.normalised`).
 
     The fixed image is compared to itself as the moved one is, where the mask of the moving image comes to lie. Where
-    both have masks, so that it be no gain to hide what is unlike, it is no more than over all of the fixed mask.
+    both have masks, the cap is no more than the likeness over all of the fixed mask, so that hiding differences is no
+    gain.
     """
 
     @abstractmethod
     def likeness(self, fixed: Image, moved: Tensor, moving: Image, mask: Tensor | None) -> Tensor:
-        """Of each pair and channel, `(B, C)`.
+        """Return the likeness of each pair and channel, `(B, C)`.
 
         Args:
             fixed: `(B, C, *spatial)`, which receives no gradient.
@@ -38,7 +39,7 @@ class Capped(Energy):
 
     @abstractmethod
     def by(self, likeness: Tensor) -> dict[str, Tensor]:
-        """The terms, by the mean likeness, `()`."""
+        """Return the terms for the mean likeness, `()`."""
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return self.compared(alignment, self.most(alignment.pair))
@@ -47,14 +48,14 @@ class Capped(Energy):
         return _Ready(self, self.most(pair))
 
     def most(self, pair: Pair) -> Tensor:
-        """The likeness of the fixed image to itself that no transform changes, `(B, C)`; infinite if unknown, `()`."""
+        """Return the likeness of the fixed image to itself that no transform changes, `(B, C)`; infinite if unknown."""
         fixed, moving = pair.images
         if moving.mask is not None and fixed.mask is None:
             return fixed.data.new_tensor(torch.inf)
         return self._alone(fixed, None if moving.mask is None else fixed.mask)
 
     def compared(self, alignment: Alignment, most: Tensor) -> dict[str, Tensor]:
-        """The terms, where the likeness of the fixed image to itself is known."""
+        """Return the terms, where the likeness of the fixed image to itself is known."""
         pair, moved = alignment.pair, alignment.moved
         if pair.moving.mask is not None:
             most = torch.minimum(most, self._alone(pair.fixed, moved.mask))
@@ -64,7 +65,7 @@ class Capped(Energy):
 
     @torch.no_grad()
     def _alone(self, fixed: Image, view: Tensor | None) -> Tensor:
-        """The likeness of the fixed image to itself, seen through this mask as if it were the moving one."""
+        """Return the likeness of the fixed image to itself, seen through this mask as if it were the moving one's."""
         masks = [each for each in (fixed.mask, view) if each is not None]
         mask = torch.stack(torch.broadcast_tensors(*masks)).all(0) if masks else None
         return self.likeness(fixed, fixed.data, replace(fixed, mask=mask), mask)
@@ -72,7 +73,7 @@ class Capped(Energy):
 
 @dataclass(frozen=True, eq=False)
 class _Ready(Energy):
-    """A `Capped` of pairs whose fixed images are so much like themselves."""
+    """A `Capped` energy of pairs whose fixed images have the likeness `most` to themselves."""
 
     energy: Capped
     most: Tensor
@@ -82,5 +83,5 @@ class _Ready(Energy):
 
 
 def rounded(most: Tensor) -> Tensor:
-    """Where a likeness of at most so much is at its most, up to the rounding of images of its type."""
+    """Return the likeness from which on images count as the same: `most`, less the rounding of its type."""
     return (1 - ROUNDING * torch.finfo(most.dtype).eps) * most

@@ -1,4 +1,4 @@
-"""What one image tells of another, by their joint histogram: for images of different contrast."""
+"""Mutual information of two images by their joint histogram, for images of different contrast."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ SPLINES = [[1 / 6, -1 / 2, 1 / 2, -1 / 6], [2 / 3, 0, -1, 1 / 2], [1 / 6, 1 / 2,
 
 @dataclass(frozen=True)
 class MI(Capped):
-    """Minus the mutual information of both images over the masks, in nats: from −log(bins) up to 0, nothing shared.
+    """The negative mutual information of both images over the masks, in nats: from −log(bins) up to 0, nothing shared.
 
     Mattes et al. 2003, after Viola & Wells 1997 and Thévenaz & Unser 2000. The range of each image within its own
     mask is cut into `bins` of one width. A fixed voxel falls into one of them; a moved one is spread over four by a
@@ -45,11 +45,11 @@ class MI(Capped):
 
 @dataclass(frozen=True)
 class NMI(Capped):
-    """2 − (H(F) + H(M)) / H(F, M), the entropies of the histogram of `MI`: from 0 to 1, nothing shared.
+    """The normalised mutual information (H(F) + H(M)) / H(F, M), taken off 2: from 0 to 1, nothing shared.
 
-    Studholme et al. 1999: depends less than `MI` on how much of both images overlaps. Identical images would give 0
-    but for the Parzen window, whose own entropy (about 0.87 nats) is part of H(F, M): with 32 bins about 0.2 is left,
-    and as in `MI` nothing gives less.
+    Studholme et al. 1999, by the entropies of the histogram of `MI`: it depends less than `MI` on how much of both
+    images overlaps. Identical images would give 0 but for the Parzen window, whose own entropy (about 0.87 nats) is
+    part of H(F, M): with 32 bins about 0.2 is left, and as in `MI` nothing gives less.
     """
 
     bins: int = 32
@@ -66,7 +66,7 @@ class NMI(Capped):
 
 
 def joint_histogram(alignment: Alignment, bins: int) -> Tensor:
-    """How often both images have what intensities within the masks, `(B, C, bins, bins + 2)` float64, voxels.
+    """Return the joint histogram of both images within the masks, `(B, C, bins, bins + 2)` float64, in voxels.
 
     Rows are the fixed image's bins, columns the moving one's, whose window reaches one bin beyond either end.
     """
@@ -86,7 +86,7 @@ def _check(energy: Capped, bins: int) -> None:
 
 
 def _entropies(joint: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the fixed image, the moved one and both, in nats, `(B, C)` each, by their histogram."""
+    """Return the entropies of the fixed image, the moved one and both, in nats, `(B, C)` each."""
     joint = joint / joint.sum((2, 3), keepdim=True).clamp(min=1)
     return _entropy(joint.sum(3)), _entropy(joint.sum(2)), _entropy(joint.flatten(2))
 
@@ -96,7 +96,7 @@ def _entropy(p: Tensor) -> Tensor:
 
 
 def _scaled(values: Tensor, image: Image, steps: int) -> Tensor:
-    """Intensities as 0 … `steps` from the least to the greatest within the mask of `image`; 0 if they are one."""
+    """Scale intensities from the least and greatest within the mask of `image` to 0 … `steps`; 0 if these are one."""
     low, high = intensity_range(image)
     varied = high > low  # neither in constant images nor under empty masks
     scale = torch.where(varied, steps / (high - low), 0)
@@ -104,8 +104,14 @@ def _scaled(values: Tensor, image: Image, steps: int) -> Tensor:
 
 
 class _Histogram(torch.autograd.Function):
-    """Voxels are counted, with the powers of `u`, by the pair of bins they lie between: the splines, which are
-    polynomials of `u`, come in afterwards, cell by cell. So does their slope on the way back."""
+    """The joint histogram, with a gradient by the columns, the scaled moved intensities.
+
+    1. A voxel at column k + u, with 0 ≤ u ≤ 1, adds Sₚ(u) to the bins k + p, p = 0 … 3: Sₚ(u) = Σₘ `SPLINES[p][m]` uᵐ.
+    2. The sum over the voxels of a cell, a row and a k, is Σₘ `SPLINES[p][m]` Σ uᵐ. So voxels are counted cell by cell
+       with the powers of u, and the polynomials come in afterwards.
+    3. For a gradient g by the histogram, that by the column is Σₚ g(k + p) Sₚ′(u), with Sₚ′(u) = Σₘ m `SPLINES[p][m]`
+       uᵐ⁻¹. Its three coefficients are made cell by cell, and evaluated at the u of each voxel.
+    """
 
     @staticmethod
     def forward(ctx, rows, columns, mask, bins):
@@ -121,7 +127,7 @@ class _Histogram(torch.autograd.Function):
         moments, power = [torch.bincount(cell, minlength=cells + 1).double()], torch.ones_like(u, dtype=torch.float64)
         for _ in range(3):
             moments.append(torch.bincount(cell, power.mul_(u), minlength=cells + 1))
-        table = torch.stack(moments)[:, :-1].view(4, batch, channels, bins, bins - 1)
+        table = torch.stack(moments)[:, :-1].view(4, batch, channels, bins, bins - 1)  # 2: by power, then by cell
         ctx.save_for_backward(cell, u)
         ctx.shape = columns.shape
         return sum(
@@ -134,7 +140,8 @@ class _Histogram(torch.autograd.Function):
     def backward(ctx, upstream):
         cell, u = ctx.saved_tensors
         windows = upstream.unfold(3, 4, 1)  # (B, C, bins, bins - 1, 4)
-        slopes = windows @ (windows.new_tensor(SPLINES)[:, 1:] * windows.new_tensor([1, 2, 3]))
+        slopes = windows @ (windows.new_tensor(SPLINES)[:, 1:] * windows.new_tensor([1, 2, 3]))  # 3
+        # (B·C·bins·(bins − 1), 3) by power, with a 0 for the last cell
         first, second, third = torch.nn.functional.pad(slopes.flatten(0, 3).to(u.dtype).T, (0, 1))
         gradient = third.take(cell).mul_(u).add_(second.take(cell)).mul_(u).add_(first.take(cell))
         return None, gradient.view(ctx.shape), None, None

@@ -1,4 +1,4 @@
-"""Local normalised cross-correlation: the hot spot of the field."""
+"""Local normalised cross-correlation, the costliest energy of all."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ EPS = 1e-5  # added to the product of the variances, as VoxelMorph does for inte
 
 @dataclass(frozen=True)
 class LNCC(Energy):
-    """1 − the mean over voxels of the squared correlation of both images in a window about the voxel.
+    """The mean squared correlation of both images in a window about each voxel, taken off 1.
 
     Avants et al. 2008; OFG eq. 5. `window` is the odd edge length in voxels, 9 in VoxelMorph and OFG. Windows are cut
     off at the border and at masks (only voxels inside both count), so the value does not see affine intensity
@@ -67,14 +67,14 @@ class LNCC(Energy):
             return _Ready(self, tuple(_known(*one, self.window, self.noise) for one in _each(fixed, mask)))
 
     def compared(self, alignment: Alignment, known: "Sequence[_Known]") -> dict[str, Tensor]:
-        """With what is known of the fixed images, or nothing."""
+        """Return the term, by the statistics of the fixed images where they are `known`."""
         fixed, moved = alignment.pair.fixed.data, alignment.moved.data
         return {"lncc": 1 - lncc(fixed, moved, self.window, alignment.mask, self.noise, known)}
 
 
 @dataclass(frozen=True)
 class _Ready(Energy):
-    """`LNCC` of pairs of whose fixed images this is known."""
+    """The energy `LNCC` of pairs whose fixed images have the statistics `known`."""
 
     energy: LNCC
     known: "tuple[_Known, ...]"
@@ -85,7 +85,7 @@ class _Ready(Energy):
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """What windows hold of an image alone, all `(1, 1, *spatial)`: it is half of a correlation.
+    """The window statistics of one image, all `(1, 1, *spatial)`: one half of a correlation.
 
     Attributes:
         values: less their mean, 0 outside the mask.
@@ -112,11 +112,11 @@ def lncc(
     noise: float = 0.0,
     known: Sequence[_Known] = (),
 ) -> Tensor:
-    """The mean squared local correlation of `(B, C, *spatial)` images over `mask` `(B, 1, *spatial)`, 0 … 1, a scalar.
+    """Return the mean squared local correlation of `(B, C, *spatial)` over `mask` `(B, 1, *spatial)`, `()`, 0 … 1.
 
     With `noise` the share of a window's fixed contrast that is below it counts as correlated, as `LNCC` says.
-    The gradient is made during the forward pass, so that one tensor per image that wants one is all that is kept; it
-    cannot be differentiated again. What is `known` of the fixed images, if it is, is not computed anew.
+    Only the gradients are kept for the backward pass, and they cannot be differentiated again. Statistics of the fixed
+    images that are `known` are not computed anew.
 
     Raises:
         ValueError: images of different shapes.
@@ -161,7 +161,7 @@ class _LNCC(torch.autograd.Function):
 
 
 def _each(values: Tensor, mask: Tensor | None, batch: int = 1) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The channels of all images, `(1, 1, *spatial)` each with its mask; one image serves a whole batch."""
+    """Yield the channels of all images, `(1, 1, *spatial)` each with its mask; one image serves a whole batch."""
     for b in range(max(batch, values.shape[0])):
         for channel in values[min(b, values.shape[0] - 1)]:
             yield channel[None, None], None if mask is None else mask[min(b, mask.shape[0] - 1)][None]
@@ -184,18 +184,22 @@ def _known(values: Tensor, mask: Tensor | None, window: int, noise: float, n: Te
 
 
 def _floor(n: Tensor, noise: float) -> Tensor:
-    """s = n noise² + √ε, whose second term keeps the least noise above rounding."""
+    """Return s = n noise² + √ε, whose second term keeps the least noise above rounding."""
     return torch.mul(n, noise**2).add_(EPS**0.5)
 
 
 def _correlation(
     fixed: _Known, moved: _Known, window: int, mask: Tensor | None, noise: float, wanted: tuple[bool, bool]
 ):
-    """Value and gradients for one image, `(1, 1, *spatial)`: means over the window, then covariance and variances.
+    """Return the value and gradients of one image, `(1, 1, *spatial)`.
 
-    With c = Σ(i−ī)(j−j̄), v = Σ(i−ī)² + s and w = Σ(j−j̄)² over a window, the value is the mean of c² / vw + s / v,
-    which is 1 − (v − s) / v · (1 − c² / ((v − s) w)); without noise s = 0, and it is that of c² / (vw + ε), capped.
-    Volumes are let go, or written over, as soon as they have served: this is where registration peaks in memory.
+    1. Over a window, c = Σ(i − ī)(j − j̄), v = Σ(i − ī)² + s and w = Σ(j − j̄)². Its value is c² / vw + s / v, which is
+       1 − (v − s) / v · (1 − c² / ((v − s) w)). Without noise s = 0, and it is c² / (vw + ε).
+    2. Its slopes are, with a = c / vw, or c / (vw + ε): 2a by c, −a² v by w, and −a² w − s / v² by v.
+    3. `_gradient` takes them to i and j.
+    4. The mean over voxels within the mask is capped; from the cap on it has no slope.
+
+    Volumes are released, or written over, as soon as possible: this is where registration peaks in memory.
     """
     i, j, v, w = fixed.values, moved.values, fixed.variance, moved.variance
     voxels = i.numel() if mask is None else mask.sum().clamp(min=1)
@@ -204,20 +208,20 @@ def _correlation(
     a = a.reciprocal_().mul_(c).masked_fill_((v == 0) | (w == 0), 0)
     if mask is not None:
         a = a.mul_(mask)
-    value = (c.mul_(a).sum() + fixed.faint) / voxels  # slopes: 2a by c, −a² v by w, −a² w − s / v² by v
+    value = (c.mul_(a).sum() + fixed.faint) / voxels  # 1
     most = rounded(fixed.alone / voxels)
-    share = (value < most).to(value.dtype) * (2 / voxels)
+    share = (value < most).to(value.dtype) * (2 / voxels)  # 4
     del c
     gradients = (
         _gradient(i, j, fixed.mean, moved.mean, a, w, window, _faint(fixed, mask, noise)) if wanted[0] else None,
         _gradient(j, i, moved.mean, fixed.mean, a, v, window) if wanted[1] else None,
     )
-    gradients = (g if g is None else g.mul_(share if mask is None else mask * share) for g in gradients)
-    return torch.minimum(value, most), *gradients
+    one, other = (g if g is None else g.mul_(share if mask is None else mask * share) for g in gradients)
+    return torch.minimum(value, most), one, other
 
 
 def _faint(fixed: _Known, mask: Tensor | None, noise: float) -> Tensor | None:
-    """s / v²: how the weight of a window depends on its contrast; None where there is no weight."""
+    """Return s / v², the slope of a window's weight by its contrast; None where there is no weight."""
     if not noise:
         return None
     slope = _floor(fixed.n, noise).div_(fixed.variance).div_(fixed.variance)
@@ -225,7 +229,7 @@ def _faint(fixed: _Known, mask: Tensor | None, noise: float) -> Tensor | None:
 
 
 def _variance(x: Tensor, mean: Tensor, n: Tensor, window: int) -> Tensor:
-    """Σ(x−x̄)² over the window, 0 where it is nothing but rounding."""
+    """Return Σ(x − x̄)² over the window, 0 where it is nothing but rounding."""
     squares = box_sum(x * x, window)
     rounding = squares * (8 * torch.finfo(x.dtype).eps)
     variance = squares.addcmul_(n * mean, mean, value=-1)
@@ -242,9 +246,15 @@ def _gradient(
     window: int,
     faint: Tensor | None = None,
 ) -> Tensor:
-    """½ ∂(Σ value)/∂x: Σ over the windows that hold a voxel of a (y−ȳ) − (a² var(y) + faint) (x−x̄)."""
-    b = (a * a).mul_(y_variance)
+    """Return half the gradient of the sum of all values by x, of which y is the other image.
+
+    1. In a window, a voxel x moves c by y − ȳ and the variance of x by 2 (x − x̄). By the slopes of `_correlation` half
+       the gradient is the sum, over the windows that hold it, of a (y − ȳ) − b (x − x̄), with b = a² var(y) + s / v².
+    2. x and y are the voxel's own, means and factors the windows': it is y Σa − x Σb − Σ(a ȳ − b x̄), in sums over
+       windows about the voxel.
+    """
+    b = (a * a).mul_(y_variance)  # 1
     b = b if faint is None else b.add_(faint)
-    grad = box_sum((a * y_mean).addcmul_(b, x_mean, value=-1), window).neg_()
+    grad = box_sum((a * y_mean).addcmul_(b, x_mean, value=-1), window).neg_()  # 2
     grad.addcmul_(box_sum(a, window), y)
     return grad.addcmul_(box_sum(b, window), x, value=-1)

@@ -1,4 +1,4 @@
-"""Normalised gradient fields: edges that run alike, whatever their contrast."""
+"""Normalised gradient fields: edges that are parallel, whatever their contrast."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from pullback.space import Image
 
 @dataclass(frozen=True)
 class NGF(Capped):
-    """1 − the mean over voxels of ⟨n(F), n(M)⟩², where n(I) = ∇I / √(|∇I|² + ε²).
+    """The mean over voxels of ⟨n(F), n(M)⟩², taken off 1, where n(I) = ∇I / √(|∇I|² + ε²).
 
     Haber & Modersitzki 2006. Slopes are central differences, per mm, along the axes of the fixed grid, taken to be at
     right angles. ε is `epsilon` (their noise level η) times the mean |∇I| of each image on its own grid within its
@@ -43,7 +43,7 @@ class NGF(Capped):
 
 
 def _edge(image: Image, epsilon: float) -> Tensor:
-    """ε², `(B, C, 1, …)`; 1 where an image is flat, and so is what comes of it."""
+    """Return ε², `(B, C, 1, …)`; 1 where an image is flat, so that n is 0 there."""
     data = image.data.detach()
     slopes = _slopes(data, image.grid.spacing.tolist())
     norm = _product(slopes, slopes).sqrt_()
@@ -57,7 +57,7 @@ def _edge(image: Image, epsilon: float) -> Tensor:
 
 
 def _deep(mask: Tensor | None) -> Tensor | None:
-    """Where all that a slope is made of lies within the mask."""
+    """Return the mask of voxels whose slopes are made of voxels within `mask` alone."""
     if mask is None:
         return None
     deep = mask.clone()
@@ -108,7 +108,7 @@ class _NGF(torch.autograd.Function):
 
 
 def _slopes(values: Tensor, steps: list[float]) -> list[Tensor]:
-    """Along each axis per mm, central, one-sided at the border; 0 along an axis of one voxel."""
+    """Return slopes along each axis per mm, central, one-sided at the border; 0 along an axis of one voxel."""
     return [
         torch.gradient(values, spacing=step, dim=axis)[0] if values.shape[axis] > 1 else torch.zeros_like(values)
         for axis, step in enumerate(steps, 2)
@@ -116,7 +116,7 @@ def _slopes(values: Tensor, steps: list[float]) -> list[Tensor]:
 
 
 def _product(one: list[Tensor], other: list[Tensor]) -> Tensor:
-    """The scalar product of two vectors per voxel, each given by its components."""
+    """Return the scalar product of two vectors per voxel, each given by its components."""
     total = one[0] * other[0]
     for a, b in zip(one[1:], other[1:], strict=True):
         total.addcmul_(a, b)
@@ -124,7 +124,7 @@ def _product(one: list[Tensor], other: list[Tensor]) -> Tensor:
 
 
 def _add_adjoint(to: Tensor, slope: Tensor, axis: int, step: float) -> None:
-    """What makes `_slopes` along one axis, the other way round: from slopes to the values they are made of."""
+    """Add the adjoint of `_slopes` along one axis to `to`: from slopes to the values they are made of."""
     n = slope.shape[axis] - 1
     if n == 0:
         return

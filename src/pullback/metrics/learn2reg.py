@@ -42,7 +42,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class SDLogJ:
-    """The standard deviation of log(clip(det + 3, 1e-9, 1e9)) by central differences, without two voxels on each
+    """The standard deviation of log(clip(det + 3, 1e-9, 1e9)), by central differences of all but two voxels on each
     side."""
 
     name: ClassVar[str] = "l2r sdlogj"

@@ -57,7 +57,7 @@ def by_mode(values: Tensor, gains: Tensor) -> Tensor:
 
 
 def sine_weights(where: Tensor, n: int) -> Tensor:
-    """Return the matrix `(m, n)` of interpolation by sines of `n` values at `where` `(m,)`: 0 at both ends and
+    """Return the matrix `(m, n)` of interpolation by sines of `n` values at `where` `(m,)`; 0 at the ends and
     beyond."""
     k = torch.arange(1, n - 1, dtype=where.dtype)
     within = where.clamp(0, n - 1)

@@ -52,3 +52,16 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             lock.acquire(timeout=0.2, poll_interval=0.02)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether another process is at work in a folder."""
+    if not (folder / ".lock").is_file():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False

@@ -1,4 +1,4 @@
-"""One gradient solver for everything that has parameters."""
+"""Gradient descent on everything that has parameters."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -21,20 +21,21 @@ PATIENCE = 3  # windows that a descent may take to gain anything at all
 
 
 def adam(parameters: Iterable[Tensor], lr: float) -> Adam:
-    """Adam in one pass over the parameters, which saves a tenth of a step on a field or on a large network."""
+    """Return Adam in one pass over the parameters, which saves a tenth of a step on a field or on a large network."""
     return Adam(parameters, lr=lr, fused=True)
 
 
 @dataclass(frozen=True)
 class Converged:
-    """Whether a descent has come to rest: its least value has fallen too little of late.
+    """A stop rule: the least value of a descent has fallen too little of late.
 
     Steps with momentum overshoot and come back, so a value that rises tells nothing unless the window is longer than
     such a swing; that of Adam with its usual constants takes 10 to 20 steps.
 
     Attributes:
-        window: how many last values.
-        share: of all that the descent has gained so far, what the least value must fall within the window to go on.
+        window: number of last values.
+        share: share of all that the descent has gained so far, by which the least value must fall within the window to
+            go on.
     """
 
     window: int = 10
@@ -51,18 +52,18 @@ class Converged:
 
 @dataclass(frozen=True)
 class Descend:
-    """At most `steps` steps of an optimiser on the parameters of a transform, or of anything that has some.
+    """A gradient solver: at most `steps` steps of an optimiser on the parameters of a transform, or of anything else.
 
     Attributes:
-        steps: how many.
+        steps: the greatest number of steps.
         step_size: in the units of the parameters; for fields, voxels. The defaults are OFG's (Xin et al. 2024, 3.4).
-        last: what the size of the last step is of the first's; from step to step it falls on a line.
+        last: size of the last step, as a share of the first's; the size falls linearly from step to step.
         optimiser: `optimiser(parameters, lr=step_size)` makes it; Adam moves each component of a field by about
             `step_size` per step, but for those whose derivative is not well above its ε of 1e-8; see `FieldAdam`.
         until: looks at the values so far and says whether to stop; None takes all steps.
 
     Raises:
-        InputError: fewer steps than none, or steps of less than nothing.
+        InputError: fewer than 0 steps, or a size below 0.
     """
 
     steps: int = 10
@@ -76,11 +77,11 @@ class Descend:
             raise InputError(f"Descend: 0 steps or more, of a size of 0 or more; got {self.steps} of {self.step_size}")
 
     def __call__(self, objective: Callable[[Moved], Tensor], start: Moved) -> tuple[Moved, Stats]:
-        """What it found after the last step, or with `until` the best that it has seen, and how it went.
+        """Return the answer after the last step, or with `until` the best that was seen, and the descent's statistics.
 
-        `start` stays as it is, and nothing connects the answer to its history. With `until`, it stops as well where the
-        value is no longer finite. Without, from a start that is the bottom already, but for rounding, it is the start:
-        Adam makes steps of full size of any slope.
+        `start` stays as it is, and no gradient connects the answer with it. With `until`, the descent also stops where
+        the value is no longer finite. Without, the answer is the start where that is at the minimum already, but for
+        rounding: Adam makes steps of full size of any slope.
         """
         params = [p.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for p in start.params]
         optimiser = self.optimiser(params, lr=self.step_size)
@@ -121,11 +122,13 @@ class Descend:
 def _unless_at_rest(
     start: Sequence[Tensor], end: Sequence[Tensor], slopes: Sequence[Tensor], rise: Tensor
 ) -> Sequence[Tensor]:
-    """The end of a descent, or its start where the value rose and the slopes there had promised next to nothing.
+    """Return the end of a descent, or its start where the value rose and the slopes there had promised next to nothing.
 
-    Let the promise be p, by the slopes over the whole way. By the parabola −p t + (p + rise) t² over the share t of it,
-    the bottom lies at p / 2 (p + rise): at less than `REST`, the slopes are rounding. No unit is in it, and the device
-    is not waited for.
+    1. The promise p is that of the slopes over the whole way.
+    2. By the parabola −p t + (p + rise) t² over the share t of the way, the bottom lies at p / 2 (p + rise).
+    3. At less than `REST`, the slopes are rounding.
+
+    It has no unit, and does not wait for the device.
     """
     ways = zip(start, end, slopes, strict=True)
     promise = torch.stack([((a.detach() - b.detach()) * slope).sum() for a, b, slope in ways]).sum()
@@ -135,14 +138,14 @@ def _unless_at_rest(
 
 @dataclass(frozen=True)
 class FieldAdam:
-    """For `Descend.optimiser`: Adam on fields, alike for images of any size.
+    """Adam on fields, for `Descend.optimiser`, that acts alike on images of any size.
 
     Energies are means over voxels, so derivatives of larger images are smaller, and Adam's ε damps those that are not
     well above it: at 160×192×224 voxels, ε = 1e-8 lets three in four components of a field move less than half a step,
-    the less the flatter the image is there. Here ε is held against the derivative of the energy's sum over voxels, so
-    that on small images, too, little moves where nothing can be seen. Else it would move there as far as anywhere, by
-    the regularity or by the noise. Of a batch of pairs the energy is a mean over all their voxels, so all of them are
-    counted, and each field moves as it would alone.
+    the less the flatter the image is there. Here ε is compared with the derivative of the energy's sum over voxels, so
+    that on small images, too, little moves where nothing can be seen. Otherwise it would move there as far as anywhere,
+    by the regularity or by the noise. For a batch of pairs the energy is a mean over all their voxels, so all of them
+    are counted, and each field moves as it would alone.
 
     Attributes:
         eps: the slope at a voxel at which its step is halved. The default is 1e-8 at 160×192×224 voxels; larger ones
@@ -163,8 +166,8 @@ class FieldAdam:
 
 
 def summed_sgd(parameters: Iterable[Tensor], lr: float) -> SGD:
-    """For `Descend.optimiser`: gradient descent on the sum over voxels of what our energies have as a mean.
+    """Return gradient descent on sums over voxels, for `Descend.optimiser`, of energies that are means.
 
-    So that one `lr` fits images of any size; the number of a field's components stands for that of voxels.
+    So one `lr` fits images of any size; the number of a field's components stands for that of voxels.
     """
     return SGD([{"params": [p], "lr": lr * p.numel()} for p in parameters])

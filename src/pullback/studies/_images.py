@@ -11,7 +11,7 @@ from pullback.study.table import Column, Experiment
 DICE = Column("Dice", better="more", against="difference")
 FOLDING = Column("folding", "%", better="less", against="ratio")
 SDLOGJ = Column("SDlogJ", better="less")
-SECONDS = Column("time", "s", better="less", key="seconds")
+SECONDS = Column("time", "s", better="less", against="ratio", key="seconds")
 COLUMNS = (DICE, FOLDING, SDLOGJ)
 METRICS = (Dice(), Folding(), SDLogJ())
 UNTRAINED: Mapping[str, Arm] = {"before": RegisterArm(unmoved), "ConvexAdam": RegisterArm(ConvexAdam())}

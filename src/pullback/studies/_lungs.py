@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from pullback.data import LungKeypoints, LungScans, Test, Validation, read_lung
+from pullback.data import LungCase, LungKeypoints, LungScans, Test, Validation, read_lung
 from pullback.errors import InputError
 from pullback.example import PointPair
 from pullback.methods.points.graph_propagation import RegisterClouds, overlay, untrained
@@ -91,7 +91,7 @@ class LungEvaluation:
         `tre mm` is by the published spacing, `untouched mm` the same without the cases that were looked at, `true mm`
         by each scan's spacing, and `unsettled mm` before the last stage, where there are several.
         """
-        for case, _ in self.pairs.pairs:
+        for case in (cast(LungCase, one) for one, _ in self.pairs.pairs):
             scans = read_lung(case.root, case.number)
             pair, start = scans.pair.to(device), time.perf_counter()
             stages = register(pair)

@@ -35,9 +35,9 @@ class FilePairs:
         return Test([(self._case(fixed), self._case(moving)) for fixed, moving in self.pairs[: self.count]])
 
     def _case(self, name: str) -> FileCase:
-        folder = Path(self.root)
-        files = [folder / pattern.format(name) for pattern in (self.images, self.labels) if pattern is not None]
-        for file in files:
+        image = Path(self.root) / self.images.format(name)
+        labels = None if self.labels is None else Path(self.root) / self.labels.format(name)
+        for file in filter(None, (image, labels)):
             if not file.is_file():
                 raise InputError(f"{file}: no such file; name the folder in which it is with --data NAME=DIR")
-        return FileCase(Path(name).name, *files, as_stored=True)
+        return FileCase(Path(name).name, image, labels, as_stored=True)

@@ -286,7 +286,7 @@ study = Study(
             "Table 2, on a GPU: 0.129 s against 0.002 for cubes of 8, 0.557 against 0.002 of 16, 3.537 against 0.002 "
             "of 32, 27.07 against 0.008 of 64, 502.4 against 0.088 of 128.",
             {
-                f"cubes/{side}³": Experiment(
+                f"cubes/{side}": Experiment(
                     {"direct": FunctionArm(by_shifts, False), "FFT": FunctionArm(by_fft, False)}, "direct", side
                 )
                 for side in SIDES

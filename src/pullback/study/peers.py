@@ -142,7 +142,7 @@ class ANTs(Peer):
 
 @dataclass(frozen=True)
 class Elastix(Peer):
-    """The tool `itk.elastix_registration_method` (Klein et al. 2010), by its default parameter maps, in four
+    """The tool `itk.elastix_registration_method` (Klein et al. 2010), by its default parameter maps at four
     resolutions."""
 
     maps: tuple[str, ...] = ("rigid", "affine", "bspline")

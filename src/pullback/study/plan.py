@@ -1,13 +1,15 @@
-"""Which work a study needs, where its results lie, and having it done."""
+"""Plans of studies: the work that they need, where its results lie, and having it done."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from pullback.errors import InputError, did_you_mean
 from pullback.records.csv_records import write_csv
+from pullback.records.ledger import Job, Ledger
 from pullback.study.arms import Trial, Unit, is_stored, placed
 from pullback.study.evaluate import left_out
 from pullback.study.recipe import changed
@@ -18,8 +20,9 @@ SHARED = ("data", "metrics", "evaluation")  # what an experiment has in common w
 
 
 def chosen(study: Study, names: Sequence[str], roots: Mapping[str, Path]) -> dict[str, dict[str, Experiment]]:
-    """The experiments of these names (`table`, `table/data` or `table/data/network`; all where there are none) whose
-    data is at hand.
+    """Choose the experiments of these names whose data is at hand.
+
+    A name is `table`, `table/data` or `table/data/network`; without any, all are chosen.
 
     Raises:
         InputError: a name, or the name of a set of data, is not known, or nothing is left.
@@ -75,14 +78,14 @@ def run_study(
         for table, experiments in wanted.items()
     }
     lost: dict[Path, str] = {}
-    units = dict(_labelled(results, seeds))
+    units, ledger = dict(_labelled(results, seeds)), Ledger(out)
     for number, (path, (label, unit)) in enumerate(units.items(), 1):
         if unit.needs is not None and unit.needs.path in lost:
             lost[path] = f"{label}: needs a run that is among these"
         elif not path.is_file():
             console.rule(f"{number} of {len(units)}: {label}", align="left")
             try:
-                _make(unit, label, console)
+                ledger.once(_job(label, path, out), partial(_make, unit, label, console))
             except FloatingPointError as error:
                 lost[path] = f"{label}: {error}"
     if lost:
@@ -99,7 +102,7 @@ def planned(
     seeds: Sequence[int],
     settings: Mapping[str, str] = {},
 ) -> Result:
-    """What will be known of an experiment when all its work is done.
+    """Return the result of an experiment, as it will be when all its work is done.
 
     Raises:
         InputError: as of `run_study`.
@@ -116,7 +119,7 @@ def planned(
 
 
 def _once(units: Iterable[Unit]) -> Iterable[Unit]:
-    """The first unit of each file."""
+    """Return the first unit of each file."""
     found: dict[Path, Unit] = {}
     for unit in units:
         found.setdefault(unit.path, unit)
@@ -124,7 +127,7 @@ def _once(units: Iterable[Unit]) -> Iterable[Unit]:
 
 
 def _labelled(results: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> Iterable[tuple[Path, tuple[str, Unit]]]:
-    """Every unit in the order of the work, by its file, and what it is in words; what comes first counts."""
+    """Return every unit in the order of the work, by its file, with its label; the first of equals counts."""
     found: dict[Path, tuple[str, Unit]] = {}
     listed = [
         (t, result, arm, u)
@@ -144,7 +147,12 @@ def _labelled(results: Mapping[str, Sequence[Result]], seeds: Sequence[int]) -> 
     return found.items()
 
 
-def _make(unit: Unit, label: str, console: Console) -> None:
+def _job(label: str, path: Path, out: Path) -> Job:
+    """Return the ledger's job of a unit; other settings make another one of the same label."""
+    return Job(f"{label} ({path.parent.relative_to(out).as_posix()})", outputs=(path.relative_to(out).as_posix(),))
+
+
+def _make(unit: Unit, label: str, console: Console, _: Job) -> None:
     """Write the rows of a unit; an arm that may lack them is told."""
     if not unit.may_lack:
         write_csv([*unit.arm.rows(unit, console)], unit.path)
@@ -158,12 +166,12 @@ def _under(name: str, prefix: str) -> bool:
 
 
 def _sets(experiment: Experiment, full: str) -> list[str]:
-    """The names of an experiment's data and of what its arms bring."""
+    """Return the names of an experiment's data and of what its arms bring."""
     return list(dict.fromkeys([full.split("/")[1], *experiment.needs]))
 
 
 def _missing(experiment: Experiment, full: str, roots: Mapping[str, Path]) -> list[str]:
-    """Of these, whose folder is not given and must be."""
+    """Return the names of data whose folder is not given and must be."""
     own = [full.split("/")[1]] if is_stored(experiment.data) else []
     if not own:
         placed(experiment.data, full.split("/")[1], roots)

@@ -52,7 +52,11 @@ class Trained:
         return Affine(matrix)
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
-        """Align two images, fixed → moving, by a displacement on the fixed grid and the start."""
+        """Align two images, fixed → moving, by a displacement on the fixed grid and the start.
+
+        Raises:
+            InputError: images of other dimensions or channels than those of the training.
+        """
         if self.ndim not in (None, fixed.grid.ndim):
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
         if self.channels not in (None, fixed.data.shape[1]):

@@ -7,6 +7,7 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from pullback.errors import InputError, Interrupted
 from pullback.numerics.random import make_generator
-from pullback.records.csv_records import read_csv, write_csv
+from pullback.records.csv_records import write_csv
+from pullback.records.ledger import Job, Ledger
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
@@ -141,15 +143,17 @@ class Cyclical:
             raise InputError(f"{task.training.updates} updates for {self.rounds} rounds: each needs one at least")
         items = task.examples.several(self.pairs, make_generator(seed, 2))
         teacher = network = self.labelling.untrained(task.make(0), task.examples, seed)
-        done = _finished(out) if out is not None and task.resume else []
+        ledger = None if out is None else Ledger(out)
+        done = _finished(ledger, self.rounds) if ledger is not None and task.resume else []
         rows: list[dict[str, float]] = []
         for number in range(self.rounds + 1):
             if number:
                 network = task.make(1) if number == 1 else network
                 teacher = network = self._round(task, items, number, teacher, network, number < len(done))
             rows.append(done[number] if number < len(done) else self._row(network, number, task))
-            if out is not None and number >= len(done):
-                write_csv(rows, out / "rounds.csv")
+            if ledger is not None and number >= len(done):
+                ledger.once(_round_job(number), lambda _: rows[-1])
+                write_csv(rows, ledger.folder / "rounds.csv")
             yield rows[-1], network
             if out is not None:
                 _labels(out, number).unlink(missing_ok=True)
@@ -182,10 +186,25 @@ class Cyclical:
         Raises:
             Interrupted: it was asked to stop.
         """
-        if kept is not None and kept.is_file():
+        make = partial(self._made, network, examples, items, seed, console)
+        if kept is None:
+            known = make()
+        else:
+            job = Job(f"labels, {kept.stem}", outputs=(kept.name,))
+            Ledger(kept.parent).once(job, lambda _: save_tensors(make(), kept, {}))
             known, _ = load_tensors(kept)
-            labels = [known[f"label.{n}"] for n in range(len(items))]
-            return Labelled(examples, items, labels, known["weights"], self.labelling, self.augment)
+        labels = [known[f"label.{n}"] for n in range(len(items))]
+        return Labelled(examples, items, labels, known["weights"], self.labelling, self.augment)
+
+    def _made(
+        self,
+        network: nn.Module,
+        examples: Several,
+        items: Sequence[Any],
+        seed: tuple[int, ...],
+        console: Console | None,
+    ) -> dict[str, Tensor]:
+        """Return the labels of this network by number, and the weights by which they are drawn."""
         network = network.to(device_of()).eval()
         labels, changes = [], []  # of their own sizes, which may differ
         with asked_to_stop("label") as stopping, torch.no_grad():
@@ -196,9 +215,7 @@ class Cyclical:
                 labels.append(found)
                 changes.append(change)
         weights = easy_first(changes) if self.easy and self.refined else torch.full((len(items),), 1 / len(items))
-        if kept is not None:
-            save_tensors({"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}, kept, {})
-        return Labelled(examples, items, labels, weights, self.labelling, self.augment)
+        return {"weights": weights, **{f"label.{n}": each for n, each in enumerate(labels)}}
 
     def _row(self, network: nn.Module, number: int, task: Task) -> dict[str, float]:
         """Return the row of validation after a round."""
@@ -226,10 +243,12 @@ def _labels(out: Path, number: int) -> Path:
     return out / f"labels-{number}.safetensors"
 
 
-def _finished(out: Path) -> list[dict[str, float]]:
+def _round_job(number: int) -> Job:
+    """Return the ledger's job of a round, whose result is its row of validation."""
+    return Job(f"round {number}", outputs=(f"round-{number}",) if number else ())
+
+
+def _finished(ledger: Ledger, rounds: int) -> list[dict[str, float]]:
     """Read the rows of the untrained network and of the rounds that an earlier call finished."""
-    if not (out / "rounds.csv").is_file():
-        return []
-    rows = [{key: float(value) for key, value in row.items()} for row in read_csv(out / "rounds.csv")]
-    there = itertools.takewhile(lambda n: (out / f"round-{n}").is_dir(), range(1, len(rows)))
-    return [{**row, "round": n} for n, row in enumerate(rows[: 1 + len(list(there))])]
+    known = itertools.takewhile(lambda entry: entry is not None, map(ledger.known, map(_round_job, range(rounds + 1))))
+    return [entry.result for entry in known if entry is not None]

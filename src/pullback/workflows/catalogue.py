@@ -29,7 +29,7 @@ RECORDS = ("recipe.yaml", "run.json")
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodEntry:
     """A row of the table of all methods.
 
     Attributes:
@@ -95,10 +95,10 @@ class Page:
         }
 
 
-def overview() -> list[Entry]:
+def overview() -> list[MethodEntry]:
     """Return a row for each method, in alphabetical order."""
     return [
-        Entry(
+        MethodEntry(
             name,
             method.aligns,
             "no" if not method.trained else "yes" if method.register is None else "may",
@@ -110,7 +110,7 @@ def overview() -> list[Entry]:
     ]
 
 
-def layout(rows: Sequence[Entry], width: int) -> Table:
+def layout(rows: Sequence[MethodEntry], width: int) -> Table:
     """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
     table = Table(box=SIMPLE, pad_edge=False)
     for column in ("method", "learns", "pullback …"):

@@ -20,7 +20,7 @@ from pullback.study.trained import Trained
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldKind:
     """A kind of field: the weight of its regularity, by that of a velocity, and its voxels in voxels of the level."""
 
     field: Callable[[Tensor, Grid], Dense]
@@ -51,11 +51,11 @@ ENERGIES: Mapping[str, Energy] = MappingProxyType(
 """Of the deformable stage: a similarity, and the regularity that suits a velocity."""
 LINEAR: Mapping[str, int] = MappingProxyType({"rigid": 1, "affine": 2})
 """Where to stop: after how many linear stages."""
-KINDS: Mapping[str, Kind] = MappingProxyType(
+KINDS: Mapping[str, FieldKind] = MappingProxyType(
     {
-        "velocity": Kind(Velocity),
-        "displacement": Kind(Displacement, stiffness=2.0),
-        "bspline": Kind(BSpline, stiffness=2.0, ratio=4),
+        "velocity": FieldKind(Velocity),
+        "displacement": FieldKind(Displacement, stiffness=2.0),
+        "bspline": FieldKind(BSpline, stiffness=2.0, ratio=4),
     }
 )
 GUESSES = ("header", "centres", "masses", "moments")
@@ -164,7 +164,7 @@ def named(name: str, known: Mapping[str, T], option: str) -> T:
     return known[name]
 
 
-def _of_kind(register: DeformableStage, kind: Kind, smoothness: float) -> DeformableStage:
+def _of_kind(register: DeformableStage, kind: FieldKind, smoothness: float) -> DeformableStage:
     if not 0 <= smoothness < math.inf:
         raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
     factor = kind.stiffness * smoothness

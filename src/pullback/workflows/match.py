@@ -196,7 +196,7 @@ def _check(
     masks: Sequence[str | Path | None],
     space: str | None,
 ) -> None:
-    """Of the fixed file, the moving one, and that of more points."""
+    """Refuse options that do not go together; `paths` are the fixed file, the moving one, and that of more points."""
     images = [path for path in paths[:2] if not is_points(path or "")]
     if len(images) == 2 and paths[2] is None:
         refuse({"--space": space}, "is of points, and there are none; an image says where it is")

@@ -1,10 +1,9 @@
 """Preparation of a folder of scans into the Learn2Reg layout, subject by subject."""
 
-import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pullback.files.images.merge import MOST
 from pullback.files.images.nifti import refuse_sheared
 from pullback.records.atomic import leftovers
 from pullback.records.csv_records import read_texts, write_csv
+from pullback.records.ledger import LEDGER, Job, Ledger
 from pullback.records.lock import locked
 from pullback.records.manifest import manifest, write_json
 from pullback.space import Grid, Labels
@@ -28,18 +28,23 @@ from pullback.training.interrupt import asked_to_stop
 from pullback.workflows.outputs import RECORD
 from pullback.workflows.preparation import Preparation
 
-SUBJECTS = "subjects.csv"
+SUBJECTS, HELD = "subjects.csv", "held out"
 FOLDERS = {"image": "imagesTr", "label": "labelsTr", "mask": "masksTr"}
 SubjectRow = dict[str, str]
 
 
-def prepare(preparation: Preparation, out: str | Path, console: Console | None = None) -> dict[str, Any]:
+def prepare(
+    preparation: Preparation, out: str | Path, console: Console | None = None, workers: int = 1
+) -> dict[str, Any]:
     """Prepare every subject into the folder `out`, which `Learn2Reg` reads with the splits of `preparation.data`.
 
     It gets `imagesTr/TASK_0001_0000.nii.gz` …, `labelsTr`, of 8 bits, and `masksTr` where there are some,
     `TASK_dataset.json`, `subjects.csv` (the file and the split of each subject), `labels.csv` (how many subjects have
-    each label) and `run.json`. The same call continues a stopped one: files made by the same settings from the same
-    bytes stay. New subjects get new numbers.
+    each label), `ledger.jsonl` and `run.json`. The same call continues a stopped one: files made by the same settings
+    from the same bytes stay. New subjects get new numbers.
+
+    Args:
+        workers: how many subjects are at work at once.
 
     Returns:
         The content of `run.json`.
@@ -47,29 +52,35 @@ def prepare(preparation: Preparation, out: str | Path, console: Console | None =
     Raises:
         InputError: files that cannot be read or prepared, labels that do not fit 8 bits, or a folder that was prepared
             by other settings, or from subjects that are gone.
-        Interrupted: it was asked to stop, and has finished its current subject.
+        Interrupted: it was asked to stop, and has finished its current subjects.
     """
     out, data = Path(out), preparation.data
-    cases, splits = data.cases, _splits(data)
+    cases, splits = {case.name: case for case in data.cases}, _splits(data)
     settings = _settings(preparation)
     with locked(out):
-        rows = _rows(out, settings, {case.name for case in cases})
+        ledger = _ledger(out, settings, cases.keys())
         for path in (path for folder in FOLDERS.values() for path in leftovers(out / folder)):
             path.unlink()
+        jobs = _jobs(ledger, preparation.task, cases)
         about = manifest() | {"data": data.root, "settings": settings, "subjects": len(cases)}
         with _recorded(about, out) as made, asked_to_stop("subject") as stopping:
             quiet = console is not None and not console.is_terminal
-            for case in track(cases, "preparing", console=console, transient=True, disable=quiet):
-                if stopping():
-                    raise Interrupted(f"stopped; {len(rows)} of {len(cases)} subjects are prepared")
-                row, digest = rows.get(case.name), _digest(case)
-                if row is not None and _is_made(case, row, digest, out):
-                    continue
-                file = _number(rows, preparation.task, case, cases) if row is None else row["file"]
-                known = {"subject": case.name, "file": file, "split": splits.get(case.name, "held out")}
-                rows[case.name] = known | _make(case, preparation, out, file) | {"digest": digest}
-                write_csv(list(rows.values()), out / SUBJECTS)
-                made.append(case.name)
+            work = ledger.map(
+                jobs, lambda job: _make(cases[job.name], preparation, out, str(job.about)), workers, stopping
+            )
+            rows: dict[str, SubjectRow] = {}
+            shown = track(work, "preparing", len(jobs), console=console, transient=True, disable=quiet)
+            try:
+                for job, row, now in shown:
+                    split = splits.get(job.name, HELD)
+                    rows[job.name] = {"subject": job.name, "file": str(job.about), "split": split, **row}
+                    made.extend([job.name] * now)
+            except Interrupted:
+                ready = sum(ledger.known(job) is not None for job in jobs)
+                raise Interrupted(f"stopped; {ready} of {len(jobs)} subjects are prepared") from None
+            finally:
+                if rows:
+                    write_csv(list(rows.values()), out / SUBJECTS)
             _finish(preparation, rows, splits, out)
     return json.loads((out / RECORD).read_text())
 
@@ -101,13 +112,13 @@ def _settings(preparation: Preparation) -> dict[str, Any]:
     return data | {key: value for key, value in tree.items() if key != "part"}
 
 
-def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, SubjectRow]:
-    """Read the rows of earlier calls in the folder, by subject."""
+def _ledger(out: Path, settings: dict[str, Any], names: Collection[str]) -> Ledger:
+    """Read the ledger of earlier calls in the folder, which must be of the same settings and subjects."""
     if not (out / RECORD).is_file():
         other = [*out.glob("*_dataset.json"), *out.glob(FOLDERS["image"])]
         if other:
             raise InputError(f"{other[0]}: there is another data set already; name another folder by -o")
-        return {}
+        return Ledger(out)
     try:
         stored = dict(json.loads((out / RECORD).read_text())["settings"])
     except (ValueError, KeyError, TypeError) as error:
@@ -120,14 +131,16 @@ def _rows(out: Path, settings: dict[str, Any], names: set[str]) -> dict[str, Sub
                 f"{out}: was prepared with other settings: {key} was {was:.80} and is {now:.80}; take those, or name "
                 f"another folder by -o"
             )
-    rows = {row["subject"]: row for row in (read_texts(out / SUBJECTS) if (out / SUBJECTS).is_file() else [])}
-    gone = sorted(rows.keys() - names)
+    ledger = Ledger(out)
+    if (out / SUBJECTS).is_file() and not ledger.entries:
+        raise InputError(f"{out}: was prepared before there was a ledger of it; name another folder by -o")
+    gone = sorted(ledger.entries.keys() - set(names))
     if gone:
         raise InputError(
             f"{out}: {len(gone)} subjects that were prepared are not among the scans any more, {gone[0]} for one; put "
             f"them back, or name another folder by -o"
         )
-    return rows
+    return ledger
 
 
 @contextmanager
@@ -150,22 +163,32 @@ def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
         if (out / FOLDERS["image"]).is_dir():
             note("failed")
         else:
-            (out / RECORD).unlink()
+            for name in (RECORD, LEDGER, SUBJECTS):
+                (out / name).unlink(missing_ok=True)
         raise
     note("finished")
 
 
-def _digest(case: FileCase) -> str:
-    """Return a digest of the bytes of a case's files, the same for copies of them."""
-    known = hashlib.sha256()
-    for path in (case.image, case.labels, case.mask):
-        known.update(b"-" if path is None else hashlib.sha256(path.read_bytes()).digest())
-    return known.hexdigest()[:16]
+def _jobs(ledger: Ledger, task: str, cases: Mapping[str, FileCase]) -> list[Job]:
+    """Return the work on each case; numbers once given are kept: TASK_SUBJECT_IMAGE names the files."""
+    files = {name: str(entry.about) for name, entry in ledger.entries.items()}
+    for name, case in cases.items():
+        if name not in files:
+            files[name] = _number(files, task, case, list(cases.values()))
+    return [
+        Job(
+            name,
+            files[name],
+            tuple(path for path in (case.image, case.labels, case.mask) if path is not None),
+            tuple(_paths(case, files[name]).values()),
+        )
+        for name, case in cases.items()
+    ]
 
 
-def _number(rows: Mapping[str, SubjectRow], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
-    """Return the file name of the next image, TASK_SUBJECT_IMAGE; numbers once given are kept."""
-    given = {name: [int(n) for n in row["file"].split("_")[-2:]] for name, row in rows.items()}
+def _number(files: Mapping[str, str], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
+    """Return the name of the files of the next image, by those that others have."""
+    given = {name: [int(n) for n in file.split("_")[-2:]] for name, file in files.items()}
     own = [given[other.name] for other in cases if subject_of(other) == subject_of(case) and other.name in given]
     if own:
         return f"{task}_{own[0][0]:04d}_{max(image for _, image in own) + 1:04d}"
@@ -176,11 +199,6 @@ def _paths(case: FileCase, file: str) -> dict[str, str]:
     """Return the paths of a case's image, and of its label and mask where it has them, within the folder."""
     kinds = {"image": case.image, "label": case.labels, "mask": case.mask}
     return {kind: f"./{FOLDERS[kind]}/{file}.nii.gz" for kind, path in kinds.items() if path is not None}
-
-
-def _is_made(case: FileCase, row: SubjectRow, digest: str, out: Path) -> bool:
-    """Return whether all files of a case exist, made from the same bytes."""
-    return row["digest"] == digest and all((out / path).is_file() for path in _paths(case, row["file"]).values())
 
 
 def _make(case: FileCase, preparation: Preparation, out: Path, file: str) -> SubjectRow:
@@ -237,9 +255,6 @@ def _refuse_sheared(grid: Grid, path: Path) -> None:
 def _finish(preparation: Preparation, rows: dict[str, SubjectRow], splits: Mapping[str, str], out: Path) -> None:
     """Write the tables and the layout of all subjects."""
     data, names = preparation.data, preparation.merge.names if preparation.merge else {}
-    for name, row in rows.items():
-        row["split"] = splits.get(name, "held out")
-    write_csv(list(rows.values()), out / SUBJECTS)
     found = [int(label) for row in rows.values() for label in row["labels"].split()]
     labels = {label: names.get(label, "") for label in sorted(set(found))}
     if labels:

@@ -40,7 +40,7 @@ def read_m3z(path: str | Path) -> Displacement:
         content = gzip.decompress(Path(path).read_bytes())
         version, *shape, step, _ = HEADER.unpack_from(content)
         if version != 1 or min(*shape, step) < 1:
-            raise ValueError(f"version {version:g}, {shape} nodes")
+            raise InputError(f"{path}: a .m3z of version {version:g} with {shape} nodes; version 1 is read")
         nodes = np.frombuffer(content, NODE, int(np.prod(shape)), HEADER.size).reshape(shape)
         image, atlas, kind = _blocks(content, HEADER.size + nodes.nbytes, nodes.size)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:

@@ -26,7 +26,7 @@ from pullback.space import FreeForm, Grid, Transform
 NAME = "NREG_TRANS"
 
 
-class Stored(IntEnum):
+class StoredField(IntEnum):
     """Meaning of the vectors of a file."""
 
     DEFORMATION = 0
@@ -52,7 +52,7 @@ def write_niftyreg(transform: Transform, path: str | Path, on: Grid | None = Non
     if on is None and not is_field(transform):
         raise InputError(f"{path}: NiftyReg holds the places of voxels; give the fixed image's grid: --fixed")
     grid = on if on is not None else transform.grids[0]
-    return save_vectors(landed_points(transform, grid), grid, path, NAME, Stored.DEFORMATION)
+    return save_vectors(landed_points(transform, grid), grid, path, NAME, StoredField.DEFORMATION)
 
 
 def read_niftyreg(path: str | Path) -> Transform:
@@ -65,23 +65,23 @@ def read_niftyreg(path: str | Path) -> Transform:
         return read_matrix(path)
     image = load(path)
     header = Header.of(image)
-    if header.name not in (NAME, "") or header.parameter not in [*Stored]:
+    if header.name not in (NAME, "") or header.parameter not in [*StoredField]:
         raise InputError(f"{path}: intent {header.name!r} with parameter {header.parameter:g} is none of NiftyReg's")
-    stored = Stored(int(header.parameter))
+    stored = StoredField(int(header.parameter))
     if "VELOCITY" in stored.name or len(image.header.extensions):
         what = "a velocity" if "VELOCITY" in stored.name else "control points with half affines of their own"
         raise InputError(f"{path}: {what} of NiftyReg; make a deformation of it: reg_transform -ref REF -def IN OUT")
     vectors, grid = read_vectors(path)
-    if stored is Stored.DISPLACEMENT:
+    if stored is StoredField.DISPLACEMENT:
         return as_displacements(vectors, grid)
     if are_displacements(vectors, grid):
         raise InputError(
             f"{path}: by their size these are displacements, not places in the world, as its intent says; write it anew"
         )
     moved = as_places(vectors, grid)
-    if stored is Stored.DEFORMATION:
+    if stored is StoredField.DEFORMATION:
         return moved
-    return FreeForm(moved.field.double(), grid, 3 if stored is Stored.CUBIC_SPLINE else 1)
+    return FreeForm(moved.field.double(), grid, 3 if stored is StoredField.CUBIC_SPLINE else 1)
 
 
 def _looks(evidence: Evidence) -> bool:
