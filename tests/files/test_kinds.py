@@ -372,3 +372,13 @@ def test_a_grid_that_is_needed_is_asked_for(tmp_path, scene):
         with pytest.raises(InputError, match=r"--fixed|holds a"):
             write_any(truth @ truth, tmp_path / name, kind, None, None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TransformKind if kind is not TransformKind.ANTS])
+def test_names_that_another_tool_would_not_read_are_refused(tmp_path, scene, kind):
+    if kind is TransformKind.X5:
+        pytest.skip("the library takes any name")
+    fixed, moving, _ = scene
+    with pytest.raises(InputError, match=r"a\.bin"):
+        write_any(turned(), tmp_path / "a.bin", kind, fixed, moving)
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ T₁(x) − x. See the elastix manual, "Transform"; parameters are as in ITK's t
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 
 from pullback.errors import InputError
 from pullback.files.images.nifti import ras_lps, refuse_not_finite, refuse_sheared
-from pullback.files.suffixes import refuse_absent, refuse_batch
+from pullback.files.suffixes import ends, refuse_absent, refuse_batch
 from pullback.files.transforms.itk import from_itk, is_field, to_itk
 from pullback.files.transforms.kind import Evidence, Kind
 from pullback.files.transforms.lps import grid_of_lps, in_lps, vector_image
@@ -127,10 +128,13 @@ def write_elastix(transform: Transform, path: str | Path, fixed: Grid | None) ->
         InputError: a batch, no grid, a grid that is sheared, or writing fails.
     """
     refuse_batch(transform.batch, path)
+    if not ends(path, ".txt"):
+        raise InputError(f"{path}: transforms of elastix are written as .txt")
     if fixed is None:
         raise InputError(f"{path}: elastix keeps the fixed image's grid beside the transform; give --fixed")
     refuse_sheared(fixed, path)
-    own = _spline_words(transform, path, fixed) if transform.as_affine is None else _linear_words(transform, path)
+    affine = transform.as_affine
+    own = _spline_words(transform, path, fixed) if affine is None else _linear_words(affine, path)
     spacing, direction, origin = in_lps(fixed)
     words = own | {
         INITIAL[0]: (NONE,),
@@ -216,8 +220,8 @@ def _sum(before: Transform, own: Transform, path: str | Path) -> Transform:
     return linear @ FreeForm(grid.from_mm(vectors), grid, other.degree)
 
 
-def _linear_words(transform: Transform, path: str | Path) -> dict[str, Any]:
-    affine = to_itk(transform.as_affine or transform, path)
+def _linear_words(transform: Affine, path: str | Path) -> dict[str, Iterable[object]]:
+    affine = to_itk(transform, path)
     return {
         "Transform": ("AffineTransform",),
         "NumberOfParameters": (affine.GetNumberOfParameters(),),
@@ -226,7 +230,7 @@ def _linear_words(transform: Transform, path: str | Path) -> dict[str, Any]:
     }
 
 
-def _spline_words(transform: Transform, path: str | Path, fixed: Grid) -> dict[str, Any]:
+def _spline_words(transform: Transform, path: str | Path, fixed: Grid) -> dict[str, Iterable[object]]:
     """Return the words of splines: as they are, or of order 1, whose control points are the voxels of a field."""
     splines = transform if isinstance(transform, FreeForm) else _linear_splines(transform, fixed)
     refuse_sheared(splines.grid, path)

@@ -29,6 +29,8 @@ def write_lta(transform: Transform, path: str | Path, fixed: Grid | None = None,
         InputError: a batch, two dimensions, a transform that deforms, or writing fails.
     """
     refuse_batch(transform.batch, path)
+    if not ends(path, ".lta"):
+        raise InputError(f"{path}: affines of FreeSurfer are written as .lta")
     affine = transform.as_affine
     if affine is None or affine.ndim != 3:
         raise InputError(

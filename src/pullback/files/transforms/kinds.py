@@ -98,4 +98,7 @@ def _unknown(evidence: Evidence) -> str:
         ending = Path(evidence.name).suffix
         return REMEDIES.get(ending, f"not a transform of a kind that is known; {ask}")
     named = f", named {header.name!r}" if header.name else ""
-    return f"not a transform that is known: shape {header.shape}, intent {header.intent}{named}; {ask}"
+    return (
+        f"not a displacement field that is known: shape {header.shape}, intent {header.intent}{named}; ITK's are "
+        f"(X, Y, Z, 1, 3) with intent 1007 and no name; {ask}"
+    )

@@ -45,8 +45,10 @@ def write_niftyreg(transform: Transform, path: str | Path, on: Grid | None = Non
         InputError: a batch, an ending that is neither .txt nor NIfTI's, no grid, or writing fails.
     """
     refuse_batch(transform.batch, path)
-    if not ends(path, NIFTI):
+    if ends(path, ".txt"):
         return write_matrix(transform, path)
+    if not ends(path, NIFTI):
+        raise InputError(f"{path}: NiftyReg's affines are written as .txt, its deformations as .nii.gz")
     if on is None and not is_field(transform):
         raise InputError(f"{path}: NiftyReg holds the places of voxels; give the fixed image's grid: --fixed")
     grid = on if on is not None else transform.grids[0]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pullback.errors import InputError
-from pullback.files.suffixes import refuse_absent, refuse_batch
+from pullback.files.suffixes import ends, refuse_absent, refuse_batch
 from pullback.files.transforms.kind import Kind
 from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Grid, Transform
@@ -16,9 +16,11 @@ def write_matrix(transform: Transform, path: str | Path) -> None:
     """Write an affine as d + 1 rows of numbers.
 
     Raises:
-        InputError: a batch, a transform that deforms, or writing fails.
+        InputError: a batch, another ending than .txt and .mat, a transform that deforms, or writing fails.
     """
     refuse_batch(transform.batch, path)
+    if not ends(path, (".txt", ".mat")):
+        raise InputError(f"{path}: affines of c3d, greedy and ITK-SNAP are written as .txt or .mat")
     affine = transform.as_affine
     if affine is None:
         raise InputError(f"{path}: a text of numbers holds an affine, and this deforms; write a field, as .nii.gz")
