@@ -1,6 +1,9 @@
 """Studies without any training: whatever yields rows is an arm, each piece of work is done once, and a page is safe."""
 
+import importlib
 import json
+import os
+from collections import Counter
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -13,6 +16,7 @@ from pullback.alignment import Alignment
 from pullback.data import BrainPhantom
 from pullback.errors import InputError
 from pullback.metrics import Dice
+from pullback.records.ledger import read_ledger
 from pullback.space import Affine
 from pullback.study.arms import Arm, FunctionArm, RegisterArm
 from pullback.study.evaluate import unmoved
@@ -159,3 +163,31 @@ def test_settings_of_the_data_are_those_of_all_arms(tmp_path):
     for settings, pairs in ((MappingProxyType({}), 2), ({"data.test_subjects": "3"}, 6)):
         (result,) = run_study({"table": experiment}, {}, tmp_path, (0,), settings, Console(quiet=True))["table"]
         assert len(result.rows["initial"]) == pairs
+
+
+MADE = """
+from pathlib import Path
+import os, time
+
+def rows(data, seed):
+    Path(__file__).with_name(f"seed-{seed}.pid").write_text(str(os.getpid()))
+    if seed == 2:
+        raise FloatingPointError("the loss is not finite")
+    return [{"case": "a", "dice": float(seed)}]
+"""
+
+
+def test_several_at_once_are_each_made_once_in_processes_of_their_own(tmp_path, monkeypatch):
+    (tmp_path / "made_rows.py").write_text(MADE)
+    monkeypatch.syspath_prepend(tmp_path)
+    arm = FunctionArm(importlib.import_module("made_rows").rows)
+    wanted, out = {"table": {"made": Experiment({"one": arm})}}, tmp_path / "out"
+    with pytest.raises(FloatingPointError, match="1 of 4 runs are lost, the others done"):
+        run_study(wanted, {}, out, (0, 1, 2, 3), {}, Console(quiet=True), workers=2)
+    processes = {path.name: int(path.read_text()) for path in tmp_path.glob("seed-*.pid")}
+    assert len(processes) == 4
+    assert os.getpid() not in processes.values()
+    assert Counter(entry.status for entry in read_ledger(out).values()) == {"done": 3, "failed": 1}
+    (result,) = run_study(wanted, {}, out, (0, 1, 3), {}, Console(quiet=True), workers=2)["table"]
+    assert [row["dice"] for row in result.rows["one"]] == [0.0, 1.0, 3.0]
+    assert {path.name: int(path.read_text()) for path in tmp_path.glob("seed-*.pid")} == processes, "nothing again"

@@ -52,6 +52,7 @@ def study(
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; default studies/STUDY.")
     ] = None,
+    workers: Annotated[int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Runs at work at once.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Run a paper's evaluation: its tables and figures.
@@ -65,7 +66,7 @@ def study(
     roots = {key: Path(root) for key, root in settings_of(data, "--data", "NAME=DIR").items()}
     known, folder, console = find(name), out or Path("studies") / name, terminal(as_json)
     wanted = chosen(known, tables or (), roots)
-    results = run_study(wanted, roots, folder, seeds or (0, 1, 2), settings_of(setting), console)
+    results = run_study(wanted, roots, folder, seeds or (0, 1, 2), settings_of(setting), console, workers)
     shown = write_study(known, results, folder, console)
     say(as_json, {"output": str(folder), "tables": shown}, f"Look at {folder / 'index.html'}")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ class Ledger:
         """
         self.folder = Path(folder)
         self.entries: dict[str, JobRecord] = read_ledger(self.folder)
+        self._alone = threading.Lock()  # one line at a time
 
     def key(self, job: Job) -> tuple[str, dict[str, FileDigest]]:
         """Return the digest of what a job depends on, and what was seen of its inputs.
@@ -173,17 +175,18 @@ class Ledger:
 
     def _write(self, name: str, entry: JobRecord) -> None:
         """Append one line at once; what a kill left of an earlier one goes."""
-        self.entries[name] = entry
         line = json.dumps({"job": name, **vars(entry)}, default=str) + "\n"
         path = self.folder / LEDGER
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
-                path.write_bytes(_whole_lines(path.read_bytes()))
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise InputError(f"{path}: cannot write there: {error.strerror or error}") from error
+        with self._alone:
+            self.entries[name] = entry
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
+                    path.write_bytes(_whole_lines(path.read_bytes()))
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise InputError(f"{path}: cannot write there: {error.strerror or error}") from error
 
 
 def read_ledger(folder: Path) -> dict[str, JobRecord]:

@@ -1,8 +1,10 @@
 """Plans of studies: the work that they need, where its results lie, and having it done."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +18,7 @@ from pullback.study.recipe import changed
 from pullback.study.result import Result
 from pullback.study.table import Experiment, Study
 
+QUIET = Console(quiet=True)
 SHARED = ("data", "metrics", "evaluation")  # what an experiment has in common with recipes
 
 
@@ -63,11 +66,15 @@ def run_study(
     seeds: Sequence[int],
     settings: Mapping[str, str],
     console: Console,
+    workers: int = 1,
 ) -> dict[str, list[Result]]:
     """Do whatever is not done yet; what an earlier call left unfinished is gone on with.
 
     Folders are named by all that their rows depend on, so tables that have an arm in common share its rows. Seed by
     seed, so that what is there early is a whole comparison.
+
+    Args:
+        workers: how many units are at work at once, each in a process of its own where there are several.
 
     Raises:
         FloatingPointError: the loss of some runs was no longer finite; all that do not need them are done.
@@ -79,15 +86,23 @@ def run_study(
     }
     lost: dict[Path, str] = {}
     units, ledger = dict(_labelled(results, seeds)), Ledger(out)
-    for number, (path, (label, unit)) in enumerate(units.items(), 1):
+
+    def work(make: Callable[..., None], number: int, label: str, unit: Unit) -> None:
         if unit.needs is not None and unit.needs.path in lost:
-            lost[path] = f"{label}: needs a run that is among these"
-        elif not path.is_file():
+            lost[unit.path] = f"{label}: needs a run that is among these"
+        elif not unit.path.is_file():
             console.rule(f"{number} of {len(units)}: {label}", align="left")
             try:
-                ledger.once(_job(label, path, out), partial(_make, unit, label, console))
+                ledger.once(_job(label, unit.path, out), lambda _: make(unit, label))
             except FloatingPointError as error:
-                lost[path] = f"{label}: {error}"
+                lost[unit.path] = f"{label}: {error}"
+
+    numbered = [(number, label, unit) for number, (label, unit) in enumerate(units.values(), 1)]
+    if workers == 1:
+        for one in numbered:
+            work(partial(_make, console=console), *one)
+    else:
+        _at_once(work, numbered, workers)
     if lost:
         said = f"{len(lost)} of {len(units)} runs are lost, the others done:"
         raise FloatingPointError("\n".join([said, *lost.values()]))
@@ -152,7 +167,21 @@ def _job(label: str, path: Path, out: Path) -> Job:
     return Job(f"{label} ({path.parent.relative_to(out).as_posix()})", outputs=(path.relative_to(out).as_posix(),))
 
 
-def _make(unit: Unit, label: str, console: Console, _: Job) -> None:
+def _at_once(work: Callable[..., None], numbered: Sequence[tuple[int, str, Unit]], workers: int) -> None:
+    """Work on several units at once, each in a process of its own, after those that they need."""
+    depths = [len(unit.in_order()) for _, _, unit in numbered]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as processes, ThreadPoolExecutor(workers) as threads:
+
+        def make(unit: Unit, label: str) -> None:
+            processes.submit(_make, unit, label).result()
+
+        for depth in sorted(set(depths)):
+            ready = [one for one, known in zip(numbered, depths, strict=True) if known == depth]
+            for done in [threads.submit(work, make, *one) for one in ready]:
+                done.result()
+
+
+def _make(unit: Unit, label: str, console: Console = QUIET) -> None:
     """Write the rows of a unit; an arm that may lack them is told."""
     if not unit.may_lack:
         write_csv([*unit.arm.rows(unit, console)], unit.path)
