@@ -57,6 +57,9 @@ Setting = Annotated[
 Start = Annotated[
     str,
     typer.Option(
+        "--start",
+        "--init",
+        "--initial",
         metavar="NAME|FILE",
         help="Start: auto, header, centres, masses, moments, global (search of all rotations), or a transform file.",
         rich_help_panel=HOW,
