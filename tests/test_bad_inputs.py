@@ -189,8 +189,6 @@ ROWS = {  # the command, and what its one line on stderr must say
     "thick reference": (apply(r="thin.nii.gz"), ["thin.nii.gz", "(12, 1)", "two voxels"]),
     "float labels": ([*apply(), "--labels"], ["good.nii.gz", "whole numbers"]),
     "labels beyond 32 bits": ([*apply(i="huge.nii.gz"), "--labels"], ["moved.nii.gz", "32 bits", "number them anew"]),
-    "slice against volume": (apply(i="slice.nii.gz"), ["slice.nii.gz", "2-D", "3"]),
-    "reference is a slice": (apply(r="slice.nii.gz"), ["slice.nii.gz", "2-D", "3"]),
     "transform of a slice": (apply(t="flat.h5"), ["good.nii.gz", "3-D", "2"]),
     "transforms of two kinds": ([*apply(), "-t", "flat_warp.nii.gz"], ["flat_warp.nii.gz", "good.h5", "alike"]),
     "sheared reference": (apply(r="sheared.nii.gz"), ["moved.nii.gz", "sheared", "Resample"]),

@@ -99,8 +99,8 @@ def lawful(energy: Energy) -> bool:
 
 
 def hides(energy: Energy) -> bool:
-    """Return whether it gains by a moving mask that hides what is flat."""
-    return NGF in kinds(energy)
+    """Return whether it gains by a moving mask that hides what is flat or unlike."""
+    return bool(kinds(energy) & {MI, NMI, NGF})
 
 
 def test_every_energy_is_visited():

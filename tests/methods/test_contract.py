@@ -88,7 +88,7 @@ def unrefined(ndim: int) -> WithRefinement:
         return WithRefinement(partial(VoxelMorph, ndim, encoder=(4, 8), decoder=(8, 8, 8, 4)), REFINE)
 
 
-FIELD = replace(FAST.deformable, levels=Levels(coarsest=12), steps=(12, 8, 3))
+FIELD = replace(FAST.deformable, levels=Levels(coarsest=12), steps=(60, 40, 20))
 RIGID = LinearStage(Motion.rigid, solver=Descend(40, 0.5, until=Converged()))
 CHEAP = tuple(guess for guess in Initialise().guesses if guess[0] in ("header", "masses"))
 FEW = CrossNGF(rotations=(300, 100, 30, 0), voxels=30_000)
@@ -104,10 +104,14 @@ REGISTERS = {
         lambda _: Classical(None, (), FIELD), ("identity", "smooth"), ("identity",), {"energy": FIELD.energy}
     ),
     "ConvexAdam": Case(lambda _: ConvexAdam(), solved("convex-adam")),
-    # of all rotations in 3-D so few leave it some 7° off
-    "CrossNGF": Case(lambda _: FEW, solved("cross-ngf"), (), {"rounding": 1e-3}),
+    # a search: of so few rotations in 3-D it is left some 7° off, and by whole voxels at best
+    "CrossNGF": Case(lambda _: FEW, ("identity",), (), {"rounding": 1e-3}),
+    # so few steps leave it on its way, where rounding has parted the two by up to a third of a voxel
     "Initialise": Case(
-        lambda _: Initialise(CHEAP, search=None, random=6, solver=Descend(25, 0.6)), solved("initialise")
+        lambda _: Initialise(CHEAP, search=None, random=6, solver=Descend(25, 0.6)),
+        solved("initialise"),
+        None,
+        {"rounding": 0.6},
     ),
     "VoxelMorph": network(VoxelMorph, encoder=(4, 8), decoder=(8, 8, 8, 4)),
     "ViTVNet": network(ViTVNet, hidden=24, blocks=1, heads=2, mlp=16),

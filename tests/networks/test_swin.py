@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pullback.networks import Swin
-from pullback.networks.swin import Merge, SwinBlock
+from pullback.networks.swin import PatchMerging, SwinBlock
 from pullback.training import seeded
 
 WIDTH, HEADS = 12, 3
@@ -70,7 +70,7 @@ def test_where_there_are_fewer_tokens_than_a_window_all_look_at_all():
 
 
 def test_merging_takes_each_corner_of_a_cell_once():
-    merge = Merge(2, 3)
+    merge = PatchMerging(2, 3)
     values = torch.arange(4 * 6 * 3.0).view(1, 4, 6, 3)
     merge.norm = torch.nn.Identity()
     merge.reduce = torch.nn.Identity()

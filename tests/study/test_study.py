@@ -332,7 +332,7 @@ def test_rounds_are_told_from_where_they_began(tmp_path):
 def test_settings_at_test_time_change_what_the_recipe_says_and_nothing_else(tmp_path):
     """The last is the recipe's own, and so what the test pairs had."""
     study = find("cyclical")
-    wanted = chosen(study, ["at-test/phantom/correlated"], {})
+    wanted = chosen(study, ["at-test/phantom/feature-registration"], {})
     few = {name: TINY[name] for name in TINY if name.startswith("data.")}
     few |= {"training.updates": "2", "procedure.rounds": "1", "procedure.pairs": "2", "network.widths": "[4, 4, 4]"}
     how = Refinement(descent=FeatureDescent(9.0, Descend(steps=5, step_size=1.0)))

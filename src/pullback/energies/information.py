@@ -30,8 +30,8 @@ class Information(Energy):
     nothing changes, unless a few outliers make the range of the fixed one, so that it tells next to nothing: cut them
     off (`data.normalised`).
 
-    The fixed image is compared to itself as the moved one is, where the mask of the moving image comes to lie. Where
-    both have masks, so that it be no gain to hide what is unlike, it is no more than over all of the fixed mask.
+    Where the moving image has a mask, there is no such bound: what is compared changes with the transform, and a part
+    of an image may tell more of itself than the whole. A moving mask can gain by hiding what is unlike.
 
     Raises:
         InputError: fewer than 4 bins.
@@ -45,11 +45,11 @@ class Information(Energy):
 
     @abstractmethod
     def shared(self, fixed: Tensor, moved: Tensor, joint: Tensor) -> Tensor:
-        """What is shared, `(B, C)`, by the entropies of both and of their joint histogram, `(B, C)` each."""
+        """Return what is shared, `(B, C)`, by the entropies of both and of their joint histogram, `(B, C)` each."""
 
     @abstractmethod
     def by(self, shared: Tensor) -> dict[str, Tensor]:
-        """The terms, by the mean of what is shared, `()`."""
+        """Return the terms, by the mean of what is shared, `()`."""
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         return self.compared(alignment, self.most(alignment.pair))
@@ -58,33 +58,25 @@ class Information(Energy):
         return _Ready(self, self.most(pair))
 
     def most(self, pair: Pair) -> Tensor:
-        """What the fixed image shares with itself, whatever the transform, `(B, C)`; infinite if unknown, `()`."""
-        fixed, moving = pair.images
-        if moving.mask is not None and fixed.mask is None:
+        """Return what the fixed image shares with itself, `(B, C)`; infinite where the moving one has a mask, `()`."""
+        fixed = pair.fixed
+        if pair.moving.mask is not None:
             return fixed.data.new_tensor(torch.inf)
-        return self._alone(fixed, None if moving.mask is None else fixed.mask)
+        with torch.no_grad():
+            whole = replace(fixed, mask=None)  # as the moving image is, whose range is that of all its voxels
+            return self.shared(*_entropies(_joint_histogram(fixed, fixed.data, whole, fixed.mask, self.bins)))
 
     def compared(self, alignment: Alignment, most: Tensor) -> dict[str, Tensor]:
-        """The terms, where that is known."""
-        pair, moved = alignment.pair, alignment.moved
-        if pair.moving.mask is not None:
-            most = torch.minimum(most, self._alone(pair.fixed, moved.mask))
-        most = most * (1 - ROUNDING * torch.finfo(moved.data.dtype).eps)
+        """Return the terms, where that is known."""
+        most = most * (1 - ROUNDING * torch.finfo(alignment.moved.data.dtype).eps)
         found = self.shared(*_entropies(joint_histogram(alignment, self.bins)))
-        return self.by(torch.where(found < most, found, most).mean().to(moved.data.dtype))  # no slope from there on
-
-    @torch.no_grad()
-    def _alone(self, fixed: Image, view: Tensor | None) -> Tensor:
-        """What the fixed image shares with itself, seen through this mask as if it were the moving one."""
-        mask = fixed.mask if view is None or fixed.mask is None else fixed.mask & view
-        seen = replace(fixed, mask=view)
-        joint = _joint_histogram(fixed, fixed.data, seen, view if mask is None else mask, self.bins)
-        return self.shared(*_entropies(joint))
+        bounded = torch.where(found < most, found, most)  # no slope from there on
+        return self.by(bounded.mean().to(alignment.moved.data.dtype))
 
 
 @dataclass(frozen=True, eq=False)
 class _Ready(Energy):
-    """An energy of pairs whose fixed images share so much with themselves."""
+    """Information of pairs whose fixed images share so much with themselves."""
 
     energy: Information
     most: Tensor
@@ -116,7 +108,7 @@ class MI(Information):
 
 @dataclass(frozen=True)
 class NMI(Information):
-    """2 − (H(F) + H(M)) / H(F, M), the entropies of the histogram of `MI`: from 0 to 1, nothing shared.
+    """Normalised distance 2 − (H(F) + H(M)) / H(F, M), by entropies: from 0 to 1, nothing shared.
 
     Studholme et al. 1999, by the entropies of the histogram of `MI`: it depends less than `MI` on how much of both
     images overlaps. Identical images would give 0 but for the Parzen window, whose own entropy (about 0.87 nats) is

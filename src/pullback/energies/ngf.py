@@ -16,13 +16,13 @@ ROUNDING = 1000  # units in the last place, within which edges are as steep as o
 
 @dataclass(frozen=True)
 class NGF(Energy):
-    """1 − the mean over voxels of ⟨n(F), n(M)⟩², where n(I) = ∇I / √(|∇I|² + ε²), and n(M) is no longer than n(F).
+    """Distance of gradient fields, 1 − the mean of ⟨n(F), n(M)⟩² over voxels.
 
-    Haber & Modersitzki 2006. Slopes are central differences, per mm, along the axes of the fixed grid, taken to be at
-    right angles. ε is `epsilon` (their noise level η) times the mean |∇I| of each image on its own grid within its
-    own mask: much weaker edges have no voice. The value does not see affine intensity, nor its sign. Where either
-    image is flat it is 1. A voxel counts where it and its neighbours along the axes lie within the masks. Only the
-    moved image receives a gradient.
+    Here n(I) = ∇I / √(|∇I|² + ε²), and n(M) is no longer than n(F). Haber & Modersitzki 2006. Slopes are central
+    differences, per mm, along the axes of the fixed grid, taken to be at right angles. ε is `epsilon` (their noise
+    level η) times the mean |∇I| of each image on its own grid within its own mask: much weaker edges have no voice. The
+    value does not see affine intensity, nor its sign. Where either image is flat it is 1. A voxel counts where it and
+    its neighbours along the axes lie within the masks. Only the moved image receives a gradient.
 
     Theirs has no bound on n(M), so that, ε being under both norms, steeper moved edges are rewarded and faint textures
     moved. Bounded, a voxel has most, |n(F)|⁴, where M is F, whatever ε; its direction pulls at any length. So identical
@@ -40,7 +40,7 @@ class NGF(Energy):
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
         fixed, moving = alignment.pair.images
-        seen = replace(fixed, mask=None if moving.mask is None else alignment.moved.mask)
+        seen = replace(fixed, mask=None if moving.mask is None else alignment.mask)
         edges = [_edge(image, self.epsilon) for image in (fixed, moving, seen)]
         steps = fixed.grid.spacing.tolist()
         return {"ngf": 1 - _NGF.apply(fixed.data, alignment.moved.data, edges, steps, _deep(alignment.mask)).mean()}

@@ -30,8 +30,8 @@ def check_energy(energy: Energy, ndim: int, *, least: bool = True, blind: Sequen
     Args:
         energy: what is checked, with all its parameters.
         ndim: 2 or 3.
-        least: whether identical images are a minimum wherever masks lie. LNCC without a floor of noise is not, and NGF
-            gains by a moving mask that hides what is flat.
+        least: whether identical images are a minimum wherever masks lie. LNCC without a floor of noise is not, and NGF,
+            MI and NMI gain by a moving mask that hides what is flat or unlike.
         blind: of `INTENSITIES`, changes that it does not see.
 
     Raises:

@@ -332,5 +332,4 @@ METHOD = Method(
         ),
     ),
     register=CrossNGF(),
-    solves=("identity", "shift", "rotation", "anisotropic", "thin", "batch"),
 )
