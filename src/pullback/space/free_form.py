@@ -52,16 +52,17 @@ class FreeForm(Dense):
     def between(self, at: Tensor) -> Tensor:
         flat = at.flatten(2)
         taps = [_taps(flat[:, axis], n, self.degree) for axis, n in enumerate(self.grid.shape)]
-        coefficients = self.field.to(at).flatten(2)
-        moved = torch.zeros_like(flat)
+        batch = max(len(flat), len(self.field))
+        coefficients = self.field.to(at).flatten(2).expand(batch, -1, -1)
+        moved = torch.zeros_like(flat)  # (B, d, N), where B fields see one set of points too
         for neighbour in itertools.product(*taps):
             index = torch.zeros_like(neighbour[0][0])
             for (step, _), n in zip(neighbour, self.grid.shape, strict=True):
                 index = index * n + step
             weight = functools.reduce(torch.mul, (weight for _, weight in neighbour))
-            here = coefficients.expand(len(flat), -1, -1).gather(2, index[:, None].expand(-1, self.ndim, -1))
+            here = coefficients.gather(2, index[:, None].expand(batch, self.ndim, -1))
             moved = moved + here * weight[:, None]
-        return moved.reshape(at.shape)
+        return moved.reshape(batch, *at.shape[1:])
 
     def along(self, where: Sequence[Tensor]) -> Tensor:
         values = self.field
