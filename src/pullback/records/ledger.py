@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -181,7 +182,7 @@ class Ledger:
             self.entries[name] = entry
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
+                if path.is_file() and _is_cut_short(path):
                     path.write_bytes(_whole_lines(path.read_bytes()))
                 with path.open("a", encoding="utf-8") as file:
                     file.write(line)
@@ -215,6 +216,15 @@ def read_ledger(folder: Path) -> dict[str, JobRecord]:
 def other_versions(entries: Iterable[JobRecord]) -> list[str]:
     """Return versions of this package, other than the installed one, by which done work was made."""
     return sorted({e.version for e in entries if e.status == DONE and e.version != version("pullback")})
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Return whether the last line of a file lacks its end, by its last byte alone, however long the file is."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _whole_lines(stored: bytes) -> bytes:
