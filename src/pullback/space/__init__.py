@@ -3,7 +3,7 @@
 from pullback.space.batch import one_batch
 from pullback.space.box import Box
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
-from pullback.space.flow import Flow, Geodesic
+from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
@@ -54,6 +54,7 @@ __all__ = [
     "fitted",
     "inverted",
     "isotropic",
+    "joined",
     "keypoints",
     "normals",
     "one_batch",
