@@ -138,7 +138,7 @@ def test_a_piece_that_makes_it_worse_is_not_kept():
 def test_goes_on_from_a_start():
     (problem,) = problems("shift", ndim=2)
     truth = problem.pair.truth
-    half = Affine.about(torch.eye(2, dtype=torch.float64), torch.zeros(2), truth.matrix[:2, 2] / 2)
+    half = Affine.about(torch.eye(2, dtype=torch.float64), torch.zeros(2).double(), truth.matrix[:2, 2] / 2)
     found = BROKEN(*problem.pair.images, start=half)
     assert found.transform.parts[0].as_affine is not None
     assert problem.distance(found.transform) < problem.within
@@ -184,12 +184,12 @@ def test_contract(problem):
 
 def test_joined_flows_are_composed_from_left_to_right(smooth_field):
     grid = problems("shift", ndim=2)[0].pair.fixed.grid
-    one, two, three = (Velocity(smooth_field(grid.shape, seed, amplitude=2.0), grid, 6 + seed) for seed in range(3))
+    one, two, three = (Velocity(smooth_field(grid.shape, seed, amplitude=1.0), grid, 6 + seed) for seed in range(3))
     whole = joined([joined([one, two]), three])
     assert (whole.pieces, whole.squarings) == (3, 8)
     apart = (whole.displacement(grid) - (one @ two @ three).displacement(grid))[:, :, 4:-4, 4:-4]
     assert apart.abs().max() < 0.05
-    assert (whole.displacement(grid) - (three @ two @ one).displacement(grid)).abs().max() > 0.2
+    assert (whole.displacement(grid) - (three @ two @ one).displacement(grid)).abs().max() > 0.1
     other = Velocity(one.field[:, :, 1:], type(grid)((grid.shape[0] - 1, grid.shape[1]), grid.affine))
     for wrong in ([], [one, other], [one, Displacement(one.field, grid)]):
         with pytest.raises(InputError, match="expected"):

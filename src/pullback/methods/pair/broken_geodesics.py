@@ -20,7 +20,7 @@ from pullback.methods.method import Method, Paper
 from pullback.methods.pair.log_demons import LogDemons, on_fixed_grid
 from pullback.metrics import piece_lengths
 from pullback.solvers import Refine, Stalled, timed
-from pullback.space import Affine, Displacement, Flow, Image, Transform, joined
+from pullback.space import Affine, Flow, Image, Transform, joined
 from pullback.stats import Stats
 
 
@@ -80,7 +80,7 @@ class BrokenGeodesics:
             found, whole = [flow], begin @ flow
             if self.until(values):
                 break
-        path = found[0] if found else Flow(Displacement.identity(fixed.grid, fixed.data).field, fixed.grid, 1, 0)
+        path = found[0] if found else replace(flow, field=torch.zeros_like(flow.field))
         lengths = piece_lengths(Alignment(pair, path))
         each = {f"length mm/{n}": length for n, length in enumerate(lengths, 1)}
         numbers = {"length mm": sum(lengths), **each, "pieces": float(path.pieces)}
