@@ -39,6 +39,11 @@ def slices(shared) -> list[Pair]:
     return [Pair(small[0], small[1]), Pair(small[2], small[0])]
 
 
+def curvature(field):
+    """Sum over axes of the largest second difference: linear interpolation is wrong by at most an eighth of it."""
+    return sum(float(field.diff(n=2, dim=axis).abs().max()) for axis in range(2, field.ndim))
+
+
 def first(flow: Flow, n: int) -> Flow:
     return replace(flow, field=flow.field[:n], pieces=n)
 
@@ -59,9 +64,12 @@ def test_each_piece_brings_real_slices_nearer_and_nothing_folds(slices):
             assert Folding()(Alignment(pair, piece))["folding % (all)"] == 0
         assert Folding()(Alignment(pair, flow))["folding % (all)"] == 0
         back = flow.inverse()
-        home = compose(flow.own_displacement, back.own_displacement)[:, :, 8:-8, 8:-8]
-        assert home.norm(dim=1).mean() < 0.02
-        assert back.own_displacement.norm(dim=1).max() > 3
+        there = flow.own_displacement
+        home = compose(there, back.own_displacement).abs().max()
+        assert (
+            home < flow.pieces * curvature(there) / 2
+        )  # what is interpolated on the way, by the field's second differences
+        assert home < 0.2 * there.abs().max()
 
 
 def test_lengths_are_told_piece_by_piece_and_fall(slices):
@@ -100,7 +108,7 @@ def test_length_grows_with_the_size_of_a_deformation(smooth_field):
     w = smooth_field(fixed.grid.shape, 5, amplitude=1.0, shortest=40).to(fixed.data)
     lengths, known = [], []
     for size in (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0):
-        moving = pull(fixed, Velocity(-size * w, fixed.grid), onto=fixed)
+        moving = pull(fixed, Velocity(-size * w, fixed.grid), onto=fixed) if size else fixed
         found = BrokenGeodesics(DEMONS)(fixed, moving)
         lengths.append(found.stats.numbers["length mm"])
         known.append(Length()(Alignment(found.pair, Velocity(size * w, fixed.grid)))["length mm"])
@@ -175,7 +183,7 @@ def test_a_batch_is_of_pairs_that_take_more_and_fewer_pieces():
 
 
 @pytest.mark.filterwarnings("ignore:the images' intensities")
-@pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("shift", ndim=3)], ids=str)
+@pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("smooth", ndim=3)], ids=str)
 def test_contract(problem):
     rounding = None if problem.name in METHOD.solves else problem.within
     register = BrokenGeodesics(LogDemons(iterations=40), 2)
@@ -185,12 +193,13 @@ def test_contract(problem):
 def test_joined_flows_are_composed_from_left_to_right(smooth_field):
     grid = problems("shift", ndim=2)[0].pair.fixed.grid
     one, two, three = (Velocity(smooth_field(grid.shape, seed, amplitude=1.0), grid, 6 + seed) for seed in range(3))
-    whole = joined([joined([one, two]), three])
+    whole = joined([joined([one, two]), Affine.identity(2) @ three])
     assert (whole.pieces, whole.squarings) == (3, 8)
     apart = (whole.displacement(grid) - (one @ two @ three).displacement(grid))[:, :, 4:-4, 4:-4]
     assert apart.abs().max() < 0.05
     assert (whole.displacement(grid) - (three @ two @ one).displacement(grid)).abs().max() > 0.1
     other = Velocity(one.field[:, :, 1:], type(grid)((grid.shape[0] - 1, grid.shape[1]), grid.affine))
-    for wrong in ([], [one, other], [one, Displacement(one.field, grid)]):
+    turn = Affine(torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64))
+    for wrong in ([], [one, other], [turn @ one], [one, Displacement(one.field, grid)]):
         with pytest.raises(InputError, match="expected"):
             joined(wrong)

@@ -232,7 +232,7 @@ def test_what_a_mask_hides_does_not_push():
 
 
 @pytest.mark.filterwarnings("ignore:the images' intensities")
-@pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("shift", ndim=3)], ids=str)
+@pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("smooth", ndim=3)], ids=str)
 def test_contract(problem):
     rounding = None if problem.name in METHOD.solves else problem.within
     check_register(LogDemons(iterations=80), problem, solves=problem.name in METHOD.solves, rounding=rounding)

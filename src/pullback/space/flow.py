@@ -118,31 +118,6 @@ class Flow(Dense):
         return replace(self, field=-self._each.flip(0).flatten(0, 1))  # (N·B, d, …)
 
 
-def joined(each: Sequence[Transform]) -> Flow:
-    """Return velocities and flows on one grid as one flow, the outermost first, with the most squarings of any.
-
-    Raises:
-        InputError: none at all, another kind of transform, or grids, batches or schemes that differ.
-    """
-    flows = [_as_flow(one) for one in each]
-    alike = {(one.batch, one.scheme) for one in flows}
-    if len(alike) != 1 or any(one.grid != flows[0].grid for one in flows):
-        raise InputError(
-            f"joined: flows on one grid, of one batch and one scheme, are expected, got "
-            f"{', '.join(f'{one.batch} on {one.grid}' for one in flows) or 'none'}"
-        )
-    pieces, squarings = sum(one.pieces for one in flows), max(one.squarings for one in flows)
-    return replace(flows[0], field=torch.cat([one.field for one in flows]), pieces=pieces, squarings=squarings)
-
-
-def _as_flow(transform: Transform) -> Flow:
-    if isinstance(transform, Flow):
-        return transform
-    if isinstance(transform, Velocity):
-        return Flow(transform.field, transform.grid, 1, transform.squarings)
-    raise InputError(f"a Velocity or a Flow expected, got a {type(transform).__name__}: its motion is not in pieces")
-
-
 @dataclass(frozen=True, eq=False)
 class Geodesic(Dense):
     """The end of a geodesic with a given initial velocity: geodesic shooting, as in LDDMM.
@@ -230,3 +205,35 @@ class Geodesic(Dense):
         """Return the geodesic back, shot from the end; `flow.inverse()` retraces the same steps more exactly."""
         _, displacement = self._shot
         return replace(self, field=transported(-self.field, displacement, self.kernel, self.grid.spacing.tolist()))
+
+
+def joined(each: Sequence[Transform]) -> Flow:
+    """Return velocities and flows on one grid as one flow, the outermost first, with the most squarings of any.
+
+    Composites of them are taken apart, and linear parts that move nothing left out.
+
+    Raises:
+        InputError: none at all, another kind of transform, or grids, batches or schemes that differ.
+    """
+    flows = [_as_flow(part) for one in each for part in one.parts if not _moves_nothing(part)]
+    alike = {(one.batch, one.scheme) for one in flows}
+    if len(alike) != 1 or any(one.grid != flows[0].grid for one in flows):
+        raise InputError(
+            f"joined: flows on one grid, of one batch and one scheme, are expected, got "
+            f"{', '.join(f'{one.batch} on {one.grid}' for one in flows) or 'none'}"
+        )
+    pieces, squarings = sum(one.pieces for one in flows), max(one.squarings for one in flows)
+    return replace(flows[0], field=torch.cat([one.field for one in flows]), pieces=pieces, squarings=squarings)
+
+
+def _as_flow(transform: Transform) -> Flow:
+    if isinstance(transform, Flow):
+        return transform
+    if isinstance(transform, Velocity):
+        return Flow(transform.field, transform.grid, 1, transform.squarings)
+    raise InputError(f"a Velocity or a Flow expected, got a {type(transform).__name__}: its motion is not in pieces")
+
+
+def _moves_nothing(transform: Transform) -> bool:
+    linear = transform.as_affine
+    return linear is not None and torch.equal(linear.matrix, torch.eye(linear.ndim + 1).to(linear.matrix))

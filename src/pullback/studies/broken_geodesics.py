@@ -120,7 +120,7 @@ def pieces_of(transform: Transform) -> list[Flow]:
     return [Flow(each[:n], grid, n, 7) for n in range(1, len(each) + 1)]
 
 
-def by_pieces(result: Result, registers: Sequence[tuple[str, BrokenGeodesics]], pairs: int = 4) -> list[Row]:
+def by_pieces(result: Result, registers: Sequence[tuple[str, BrokenGeodesics]], pairs: int = 2) -> list[Row]:
     """Measure what each further piece does, on the first test pairs.
 
     Returns:
