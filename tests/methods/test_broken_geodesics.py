@@ -19,6 +19,7 @@ from pullback.numerics.integrate import compose
 from pullback.solvers import DeformableStage, Descend, Stalled
 from pullback.space import Affine, Displacement, Flow, Image, Velocity, joined, pull, resample
 from pullback.testing import check_register, problems
+from pullback.workflows.how import How, register_of
 
 NEVER = Stalled(1, -1.0)
 DEMONS = LogDemons(symmetric=False, iterations=40)
@@ -203,3 +204,13 @@ def test_joined_flows_are_composed_from_left_to_right(smooth_field):
     for wrong in ([], [one, other], [turn @ one], [one, Displacement(one.field, grid)]):
         with pytest.raises(InputError, match="expected"):
             joined(wrong)
+
+
+def test_as_the_command_line_calls_it():
+    settings = {"pieces": "2", "by.iterations": "30", "by.symmetric": "false"}
+    register = register_of(How(method="broken-geodesics", aligned=True, settings=settings))
+    (problem,) = problems("smooth", ndim=2)
+    found = register(*problem.pair.images)
+    assert problem.distance(found.transform) < problem.within
+    numbers = found.stats.numbers
+    assert numbers["length mm"] == pytest.approx(numbers["length mm/1"] + numbers["length mm/2"])
