@@ -143,10 +143,9 @@ def by_pieces(result: Result, registers: Sequence[tuple[str, BrokenGeodesics]], 
 def _measured(pair: Pair, flow: Transform) -> dict[str, float]:
     alignment = Alignment(pair, flow)
     numbers = {name: value for name, value in numbers_of(alignment, METRICS).items() if "/" not in name}
-    if flow.is_flow:
-        velocities, grid = flow.motion_on(pair.fixed.grid)
-        last = Alignment(pair, Velocity(velocities[-1] / len(velocities), grid))
-        numbers |= {"piece mm": Length()(last)["length mm"], "folds of the piece %": Folding()(last)["folding % (all)"]}
+    velocities, grid = flow.motion_on(pair.fixed.grid)  # of what does not move, that is 0
+    last = Alignment(pair, Velocity(velocities[-1] / len(velocities), grid))
+    numbers["piece mm"], numbers["piece folding %"] = Length()(last)["length mm"], Folding()(last)["folding % (all)"]
     return numbers
 
 
