@@ -10,8 +10,8 @@
 | smoothness in eq. 3 | of the velocity at the end | of the displacement, as its code | |
 | Dice | squared sums, with background | `SoftDice`: plain sums, without | as the metric |
 | L of eq. 2 | α 0.01, γ 0.01 (faces) or 0.001, β 2 | γ 0.01 in 2-D, 0.001 in 3-D; voxels of half the size | |
-| λ of eq. 1 | 1, of another norm in its code | `LAMBDA` | tuned on validation pairs of slices |
-| optimiser | Adam with AMSGrad, 1e-4, falling, 500 epochs | Adam; numbers of the loop as `unsupervised` | one data set, one loop |
+| λ of eq. 1 | 1, of another norm in its code | `LAMBDA` | by descents on validation pairs |
+| training | Adam with AMSGrad, 1e-4, falling, 500 epochs | as of `unsupervised` | one loop for one data set |
 | `slices` | faces, pairs within a person | brains of two people | a harder task |
 """
 
@@ -67,7 +67,7 @@ def time_varying(variant: str, network: str, data: str) -> Recipe:
     return replace(
         plain,
         about=f"{called} with time-varying velocities, {VARIANTS[variant]}, {DATASETS[data].about}",
-        network=partial(TimeVarying, ndim=ndim, backbone=backbone, frugal=large),
+        network=partial(TimeVarying, ndim=ndim, backbone=backbone, pinned="lddmm" in variant, frugal=large),
         supervision=Unsupervised(energy_of(variant, ndim)),
     )
 

@@ -100,7 +100,7 @@ class ViTVNet(nn.Module):
 
     def trunk(self) -> Trunk:
         """Return the encoder with its transformer, and the stages up to a quarter of the size."""
-        return Trunk(ViTEncoder(self), self.up[:3], self.decoder[2], STRIDE, beyond=STRIDE)
+        return Trunk(_Encoder(self), self.up[:3], self.decoder[2], STRIDE, beyond=STRIDE)
 
     def _features(self, values: Tensor) -> Tensor:
         values, *skips = reversed(_encoded(self, values))
@@ -109,7 +109,7 @@ class ViTVNet(nn.Module):
         return values
 
 
-class ViTEncoder(nn.Module):
+class _Encoder(nn.Module):
     """The encoder of a `ViTVNet`, of its modules: what comes before its stages up."""
 
     def __init__(self, network: ViTVNet) -> None:
@@ -123,7 +123,7 @@ class ViTEncoder(nn.Module):
         return _encoded(self, values)
 
 
-def _encoded(network: ViTVNet | ViTEncoder, values: Tensor) -> list[Tensor]:
+def _encoded(network: ViTVNet | _Encoder, values: Tensor) -> list[Tensor]:
     features: list[Tensor] = []
     values = channels_last(values)
     for stage in network.down:
@@ -133,7 +133,7 @@ def _encoded(network: ViTVNet | ViTEncoder, values: Tensor) -> list[Tensor]:
     return [*features, network.bottom(_attended(network, convolve(network.embed, values)))]
 
 
-def _attended(network: ViTVNet | ViTEncoder, patches: Tensor) -> Tensor:
+def _attended(network: ViTVNet | _Encoder, patches: Tensor) -> Tensor:
     positions = F.interpolate(network.positions, patches.shape[2:], mode=network.mode, align_corners=False)
     tokens = network.dropout((patches + positions).flatten(2).mT)  # (B, tokens, hidden)
     return network.transformer(tokens).mT.unflatten(-1, patches.shape[2:])  # (B, hidden, …)
