@@ -25,7 +25,7 @@ from pullback.metrics import (
     StructuralSimilarity,
     foreground,
 )
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Points
+from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Velocity
 
 
 def noise(*shape, seed=0):
@@ -408,7 +408,7 @@ EVERY = [
 
 def test_every_metric_is_visited():
     names = {m.name for m in EVERY}
-    assert len(EVERY) == len(names) == 13  # a new metric is counted here
+    assert len(EVERY) == len(names) == 14  # a new metric is counted here
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda m: m.name)
@@ -416,7 +416,7 @@ def test_a_metric_answers_with_plain_numbers_and_its_name_among_them_or_not_at_a
     grid = Grid.centred((8, 9, 10))
     data, field = noise(1, 1, 8, 9, 10).float(), smooth_field((8, 9, 10), 1, amplitude=1.0).float()
     segmentation = Labels((data > 0).long(), grid)
-    points, transform = Points(noise(1, 4, 3)), Displacement(field, grid)
+    points, transform = Points(noise(1, 4, 3)), Velocity(field, grid)
     known = {
         "fixed_labels": segmentation,
         "moving_labels": segmentation,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from surface_distance import compute_robust_hausdorff, compute_surface_distances
 
@@ -179,6 +180,30 @@ class LandmarkError:
             return {}
         off = alignment.pushed.data.double() - alignment.pair.moving_points.data.double()
         return {"tre mm": float(off.norm(dim=-1).mean())}
+
+
+@dataclass(frozen=True)
+class InverseError:
+    """The distance in mm between a foreground voxel and where the transform and then its inverse bring it.
+
+    The inverse is the alignment's further transform called `way`. The numbers are the mean, the 95th percentile and the
+    greatest; nothing where the alignment has no such transform.
+    """
+
+    way: ClassVar[str] = "inverse"
+    name: ClassVar[str] = "inverse mm"
+    higher_is_better: ClassVar[bool] = False
+
+    @of_one
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        back = alignment.transforms.get(self.way)
+        if back is None:
+            return {}
+        grid = alignment.pair.fixed.grid
+        here = grid.to_world(foreground(alignment)[0, 0].nonzero().double().mT[None].cpu())
+        off = (back(alignment.transform(here.mT)) - here.mT).norm(dim=-1)[0].numpy()
+        numbers = {"": off.mean(), " (95 %)": np.quantile(off, 0.95), " (greatest)": off.max()}
+        return {f"{self.name}{which}": float(value) for which, value in numbers.items()}
 
 
 @dataclass(frozen=True)
