@@ -146,7 +146,7 @@ class _Step(nn.Module):
 def without_border(field: Tensor) -> Tensor:
     """Return `(B, d, *spatial)` with zeros on its border."""
     inside = torch.zeros_like(field[:1, :1])
-    inside[(..., *[slice(1, -1)] * (field.ndim - 2))] = 1
+    inside[(slice(None), slice(None), *[slice(1, -1)] * (field.ndim - 2))] = 1
     return field * inside
 
 
