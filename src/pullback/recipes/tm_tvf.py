@@ -32,7 +32,7 @@ from pullback.training import Unsupervised
 
 SETS = ("phantom", "folder", "hippocampus", "brains", "slices", "oasis")
 ORDER = ("transmorph", "voxelmorph", "vit-v-net")
-ALPHA, BETA = 0.01, 2
+ALPHA, BETA = 0.01, 2.0
 GAMMA: Mapping[int, float] = MappingProxyType({2: 0.01, 3: 0.001})
 LAMBDA = 1e5
 SMOOTH = LNCC(9) + 1.0 * Diffusion(displacement=True)
