@@ -1,11 +1,14 @@
 """TM-TVF: what it looks at is what it answers, there and back, on any backbone, and backbones stay what they were."""
 
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
+import pullback
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
@@ -14,6 +17,7 @@ from pullback.methods.pair.tm_tvf import METHOD, TimeVarying, half_grid, halved
 from pullback.methods.pair.transmorph import LARGE, TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.metrics import Dice, InverseError, StructuralSimilarity
 from pullback.networks import UNet, together
 from pullback.numerics.integrate import compose
 from pullback.numerics.random import make_generator
@@ -22,7 +26,9 @@ from pullback.numerics.smooth import gaussian
 from pullback.recipes import find
 from pullback.recipes.tm_tvf import BETA, LAMBDA, VARIANTS, energy_of
 from pullback.solvers import Descend
-from pullback.space import Flow, Grid, Image, Labels
+from pullback.space import Displacement, Flow, Grid, Image, Labels
+from pullback.studies import tm_tvf as of_study
+from pullback.studies.tm_tvf import Backward, OwnInverse
 from pullback.study.recipe import changed
 from pullback.study.run import build
 from pullback.testing import check_register, check_supervision, problems
@@ -347,20 +353,15 @@ def test_contract_of_guidance():
 @pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("shift", "thin", ndim=3)], ids=str)
 def test_contract(problem):
     with seeded(5):
-        network = TimeVarying(len(problem.pair.fixed.grid.shape), SMALL)
-    check_register(network, problem, solves=problem.name == "identity", rounding=1e-3)
+        check_register(TimeVarying(problem.pair.fixed.grid.ndim, SMALL), problem, solves=problem.name == "identity")
 
 
-def check_backbones(kinds=BACKBONES):
+@every_backbone
+def test_contract_on_every_backbone(backbone):
     (problem,) = problems("identity", ndim=2)
-    for backbone in kinds.values():
-        with seeded(5):
-            network = TimeVarying(2, backbone)
-        check_register(network, problem, rounding=1e-3)
-
-
-def test_contract_on_every_backbone():
-    check_backbones()
+    with seeded(5):
+        network = TimeVarying(2, backbone)
+    check_register(network, problem, rounding=1e-3)
 
 
 def test_a_pair_is_learned():
@@ -426,6 +427,75 @@ def test_settings_reach_the_backbone_and_the_supervision():
     network = build(recipe)
     assert (network.pieces, network.trunk.channels_out) == (4, 8)
     assert recipe.supervision == Guided()
+
+
+# the study, and the page
+
+
+def blocks(shape, at):
+    data = torch.zeros(1, 1, *shape, dtype=torch.int32)
+    data[(..., *[slice(at, at + 8)] * len(shape))] = 1
+    return data
+
+
+@pytest.mark.parametrize("shape", [(40, 44), (28, 30, 26)])
+def test_the_way_back_is_measured_from_the_moving_image(shape):
+    """A shift by two voxels brings the fixed block back onto the moving one, by its inverse and by Id − u."""
+    grid = Grid.centred(shape, 1.5)
+    marks = [Labels(blocks(shape, at), grid) for at in (10, 12)]
+    pair = Pair(*(Image(label.data.float(), grid) for label in marks), *marks)
+    shift = Flow(torch.full((2, len(shape), *shape), 1.0), grid, 2)
+    view = Alignment(pair, shift)
+    for metric in (Backward(), Backward(minus=True), Backward(StructuralSimilarity())):
+        assert metric(view) == {metric.name: pytest.approx(1)}
+    still = Alignment(pair, replace(shift, field=torch.zeros_like(shift.field)))
+    assert Backward()(still)["back dice"] == pytest.approx(Dice()(still)["dice"])
+    assert Backward()(Alignment(Pair(*pair.images), shift)) == {}
+    assert OwnInverse()(view)["inverse mm"] == pytest.approx(0, abs=1e-5)
+
+
+def test_id_minus_u_is_no_way_back():
+    grid = Grid.centred((96, 92), 2.0)
+    inside = torch.zeros(1, 1, *grid.shape, dtype=torch.bool)
+    inside[..., 14:-14, 14:-14] = True
+    image = Image(gaussian(torch.rand(1, 1, *grid.shape, generator=make_generator(0)), 2.0), grid, inside)
+    view = Alignment(Pair(image, image), Flow(random_pieces(grid.shape, 8.0, 2.6), grid))
+    assert OwnInverse()(view)["inverse mm"] < 0.12  # twice test_there_and_back_is_where_one_was, which is in voxels
+    minus = replace(view, transforms={"inverse": Displacement(-view.transform.displacement(grid), grid)})
+    assert InverseError()(minus)["inverse mm"] > 1.0
+    good, bad = (Backward(StructuralSimilarity(), minus) for minus in (False, True))
+    there = Image(view.moved.data, grid)
+    turned = Alignment(Pair(there, image), view.transform)
+    assert good(turned)[good.name] > bad(turned)[bad.name] + 0.02
+
+
+def test_costs_are_measured(monkeypatch):
+    monkeypatch.setattr(of_study, "SHAPE", (24, 20, 18))
+    recipe = find("tm-tvf", "voxelmorph")
+    (row,) = of_study.cost(None, 0, replace(recipe, network=partial(TimeVarying, ndim=3, backbone=SMALL)))
+    assert row["case"] == "24×20×18"
+    assert row["parameters M"] == pytest.approx(count(TimeVarying(3, SMALL)) / 1e6)
+    assert 0 < row["forward s"] < row["update s"]
+
+
+def test_arms_of_the_study_begin_with_the_same_trunk():
+    arms = of_study.study.tables["table1"].experiments["slices/voxelmorph"].arms
+    plain, ours, norm = (build(arms[name].recipe) for name in ("VM", "VM-TVF", "VM-TVF LDDMM"))
+    assert torch.equal(plain.unet.down[1].weight, ours.trunk.encoder.down[1].weight)
+    assert torch.equal(norm.trunk.encoder.down[1].weight, ours.trunk.encoder.down[1].weight)
+    guided = of_study.study.tables["table2"].experiments["oasis/transmorph"].arms
+    assert all("labels" not in name and "Dice" in repr(guided[name].recipe.supervision) for name in ("TM", "TM-TVF"))
+    assert guided["TM"].recipe.network.keywords["embed"] == LARGE["embed"]
+
+
+def test_the_python_of_the_page():
+    page = Path(pullback.__file__).parent / "pages" / "tm-tvf.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    fixed, moving = images((20, 18, 22))
+    names = {"fixed": fixed, "moving": moving}
+    exec(code, names)
+    assert isinstance(names["back"], Flow)
+    assert names["there"].pieces == 8
 
 
 # bad input
