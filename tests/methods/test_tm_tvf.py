@@ -469,13 +469,13 @@ def test_id_minus_u_is_no_way_back():
     assert good(turned)[good.name] > bad(turned)[bad.name] + 0.02
 
 
-def test_costs_are_measured(monkeypatch):
-    monkeypatch.setattr(of_study, "SHAPE", (24, 20, 18))
-    recipe = find("tm-tvf", "voxelmorph")
-    (row,) = of_study.cost(None, 0, replace(recipe, network=partial(TimeVarying, ndim=3, backbone=SMALL)))
+def test_costs_are_measured():
+    recipe = replace(find("tm-tvf", "voxelmorph"), network=partial(TimeVarying, ndim=3, backbone=SMALL))
+    (row,) = of_study.cost(None, 0, recipe, (24, 20, 18))
     assert row["case"] == "24×20×18"
-    assert row["parameters M"] == pytest.approx(count(TimeVarying(3, SMALL)) / 1e6)
+    assert row["parameters m"] == pytest.approx(count(TimeVarying(3, SMALL)) / 1e6)
     assert 0 < row["forward s"] < row["update s"]
+    assert 0 < row["forward mb"] <= row["update mb"]
 
 
 def test_arms_of_the_study_begin_with_the_same_trunk():

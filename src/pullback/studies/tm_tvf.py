@@ -10,8 +10,10 @@ distributed freely: slices of brains take its place, pairs of two people, which 
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from typing import Any, ClassVar, cast
 
 import torch
@@ -155,13 +157,18 @@ def _pieces(data: str, network: str) -> Experiment:
     )
 
 
-def cost(data: object, seed: int, recipe: Recipe) -> Iterator[Row]:
-    """Measure a recipe's network on a random pair of 80×96×112: parameters, seconds and memory.
+def cost(data: object, seed: int, recipe: Recipe, shape: tuple[int, ...] = SHAPE) -> Iterator[Row]:
+    """Measure a recipe's network on a random pair: parameters, seconds and memory.
 
-    Times are medians of rounds, after one that does not count; memory is the most that the process holds meanwhile,
-    less what it held before.
+    Times are medians of rounds, after one that does not count; memory is the most that is held meanwhile, less what was
+    held before. A process of its own does it, for one that has worked before keeps what it frees.
     """
-    device, pair = device_of(), _random_pair(seed).to(device_of())
+    with ProcessPoolExecutor(1, get_context("spawn")) as own:
+        yield own.submit(_cost, recipe, seed, shape).result()
+
+
+def _cost(recipe: Recipe, seed: int, shape: tuple[int, ...]) -> Row:
+    device, pair = device_of(), _random_pair(seed, shape).to(device_of())
     network = build(recipe).to(device)
     optimiser = torch.optim.Adam(network.parameters(), 1e-5)
 
@@ -175,24 +182,25 @@ def cost(data: object, seed: int, recipe: Recipe) -> Iterator[Row]:
         torch.stack(list(losses.values())).sum().backward()
         optimiser.step()
 
-    row: Row = {"case": "×".join(map(str, SHAPE)), "parameters M": sum(p.numel() for p in network.parameters()) / 1e6}
+    forget_peak_memory(device)
+    before = peak_memory_mb(device)
+    row: Row = {"case": "×".join(map(str, shape)), "parameters m": sum(p.numel() for p in network.parameters()) / 1e6}
     for name, work in (("forward", answer), ("update", update)):
-        forget_peak_memory(device)
-        before, spent = peak_memory_mb(device), []
+        spent = []
         for _ in range(ROUNDS + 1):
             start = time.perf_counter()
             work()
             if device.type != "cpu":
                 torch.accelerator.synchronize()
             spent.append(time.perf_counter() - start)
-        row |= {f"{name} s": float(torch.tensor(spent[1:]).median()), f"{name} MB": peak_memory_mb(device) - before}
-    yield row
+        row |= {f"{name} s": float(torch.tensor(spent[1:]).median()), f"{name} mb": peak_memory_mb(device) - before}
+    return row
 
 
-def _random_pair(seed: int) -> Pair:
+def _random_pair(seed: int, shape: tuple[int, ...]) -> Pair:
     generator = make_generator(seed)
-    images = [gaussian(torch.rand(1, 1, *SHAPE, generator=generator), 2.0) for _ in range(2)]
-    fixed, moving = (Image((i - i.min()) / (i.max() - i.min()), Grid.centred(SHAPE)) for i in images)
+    images = [gaussian(torch.rand(1, 1, *shape, generator=generator), 2.0) for _ in range(2)]
+    fixed, moving = (Image((i - i.min()) / (i.max() - i.min()), Grid.centred(shape)) for i in images)
     return Pair(fixed, moving)
 
 
