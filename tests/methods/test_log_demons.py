@@ -45,14 +45,14 @@ def smooth_pair():
 
 @pytest.mark.parametrize("shape", [(7, 8), (5, 6, 7)])
 @pytest.mark.parametrize("ratio", [1.0, 2.5])
-def test_force_of_a_ramp_beside_the_same_ramp(shape, ratio):
-    """Both differ by δ everywhere and have the slope g: δ g / (|g|² + ratio² δ²)."""
-    d, away = len(shape), -0.7
-    g = torch.tensor([0.4, -1.1, 0.3][:d], dtype=torch.float64)
-    still = torch.einsum("a,a...->...", g, voxels(shape, g))[None, None] + 3
-    expected = away * g / (g.square().sum() + ratio**2 * away**2)
-    force = demons_force(still, still - away, ratio)
-    torch.testing.assert_close(force, expected.view(1, d, *[1] * d).expand(1, d, *shape), rtol=0, atol=1e-12)
+def test_force_of_a_ramp_beside_another(shape, ratio):
+    """With δ the difference at each voxel and g the slope of the warped image alone: δ g / (|g|² + ratio² δ²)."""
+    d = len(shape)
+    slopes = torch.tensor([[0.9, 0.2, -0.6], [0.4, -1.1, 0.3]], dtype=torch.float64)[:, :d]
+    still, warped = torch.einsum("na,a...->n...", slopes, voxels(shape, slopes))[:, None, None]
+    difference, g = still - warped + 0.7, slopes[1].view(1, d, *[1] * d)
+    expected = difference * g / (g.square().sum() + ratio**2 * difference**2)
+    torch.testing.assert_close(demons_force(still + 3.7, warped + 3, ratio), expected, rtol=0, atol=1e-12)
 
 
 @given(st.integers(0, 10**6), st.floats(0.3, 3), st.sampled_from([1e-6, 1.0, 1e6]), st.integers(1, 3))
@@ -112,14 +112,16 @@ def test_first_step_is_the_smoothed_force(symmetric):
 
 
 def test_best_velocity_that_was_seen_is_kept():
-    """Without smoothing of what is added it overshoots now and then; the answer is no worse than the least value."""
+    """Steps of up to ten voxels overshoot, and the answer is no worse than the least value."""
     pair = smooth_pair()
-    found = replace(FEW, symmetric=False, fluid=0.0, levels=ONE_LEVEL, until=NEVER)(*pair.images)
+    wild = LogDemons(fluid=0.0, ratio=0.05, symmetric=False, levels=ONE_LEVEL, iterations=12, until=NEVER)
+    found = wild(*pair.images)
     energies = found.stats.energies
-    assert len(energies) == found.stats.steps == 40
+    assert len(energies) == found.stats.steps == 12
     assert found.stats.stopped == "steps"
+    assert energies[-1] > 1.1 * energies.min()
     # by border values where the moving image ends, and by an exponential with more squarings
-    assert mse(pair, found.transform) == pytest.approx(float(energies.min()), rel=0.02)
+    assert mse(pair, found.transform) == pytest.approx(float(energies.min()), rel=0.05)
 
 
 def test_levels_go_on_from_each_other():

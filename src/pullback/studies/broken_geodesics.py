@@ -202,7 +202,7 @@ def ranked(result: Result) -> list[Row]:
         for name in ("length mm", "length (smooth)"):
             found = [float(row[name]) for row in known]
             rank, slope = spearmanr(true, found).statistic, linregress(true, found).slope
-            rows.append({"arm": arm, "number": name, "Spearman": float(rank), "slope": float(slope)})
+            rows.append({"arm": arm, "number": name, "spearman": float(rank), "slope": float(slope)})
     return rows
 
 
@@ -263,7 +263,13 @@ study = Study(
                     DATASETS["slices"].data,
                 )
             },
-            (Column("true", "mm"), Column("length", "mm"), Column("length (smooth)")),
+            (
+                Column("true", "mm"),
+                Column("length", "mm"),
+                Column("length (smooth)"),
+                Column("Spearman", digits=3),
+                Column("slope", digits=2),
+            ),
             {"sizes": Figure(scattered, ranked, ("arm", "number"))},
         ),
     },
