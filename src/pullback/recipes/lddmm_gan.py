@@ -41,15 +41,15 @@ KINDS: Mapping[str, tuple[str, Callable[..., Dense]]] = MappingProxyType(
 )
 """Methods by name: what they are called, and the kind of field that they predict."""
 
-NETWORKS: Mapping[str, tuple[str, Callable[..., partial[Any]]]] = MappingProxyType(
+NETWORKS: Mapping[str, tuple[str, partial[Any]]] = MappingProxyType(
     {
-        "two-stream": ("two streams", partial(partial, TwoStream)),
-        "unet": ("a U-Net", partial(partial, VoxelMorph, encoder=(32, 64, 64), decoder=(64, 64, 32, 16, 16))),
+        "two-stream": ("two streams", partial(TwoStream)),
+        "unet": ("a U-Net", partial(VoxelMorph, encoder=(32, 64, 64), decoder=(64, 64, 32, 16, 16))),
     }
 )
-FULL = Training(
-    updates=40_000, lr=5e-5, players=(adversary(1e-6),), log_every=100, validate_every=2000, save_every=500
-)
+"""Networks by name: what they are called, and how they are made."""
+
+FULL = Training(updates=40_000, lr=5e-5, players=(adversary(1e-6),), log_every=100, validate_every=2000, save_every=500)
 FAST = replace(FULL, lr=5e-4, players=(adversary(1e-5),), log_every=10, validate_every=250, save_every=100)
 TRAINING: Mapping[str, Training] = MappingProxyType(
     {
@@ -76,7 +76,7 @@ def adversarial(method: str, network: str, data: str) -> Recipe:
     return Recipe(
         about=f"{KINDS[method][0]} by {name}, {images.about}: Ramon et al. 2022",
         data=Tori(at_once=64) if data == "tori" else images.data,
-        network=make(ndim=images.ndim, transform=kind_of(method, data)),
+        network=partial(make, ndim=images.ndim, transform=kind_of(method, data)),
         supervision=partial(Adversarial, ndim=images.ndim, energy=ENERGY),
         training=TRAINING[data],
         metrics=images.metrics,

@@ -37,6 +37,7 @@ FULL = (16, 32, 64, 64)
 HALF = (16, 32, 64)
 DISCRIMINATOR = (8, 16, 32, 32, 32)
 MOMENTUM = 0.9
+LONGEST = 0.1  # voxels of a step, which the momentum may make ten times as long
 CELLS = 2  # along each axis, of what the discriminator's last layers see of images of any size
 
 
@@ -277,7 +278,7 @@ class Twin:
     kind: Callable[[Tensor, Grid], Dense]
     kernel: Kernel
     steps: int = 60
-    step_size: float = 0.003
+    step_size: float = 0.005
     last: float = 0.1
 
     def __post_init__(self) -> None:
@@ -304,9 +305,13 @@ class _GradientInV(SGD):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Make a step along K times the gradient of the sum over voxels."""
-        for field in self.param_groups[0]["params"]:
-            field.grad = field[:, 0].numel() * self.kernel.smooth(field.grad, self.spacing)
+        """Make a step along K times the gradient of the sum over voxels, of `LONGEST` voxels at most in each pair."""
+        for group in self.param_groups:
+            for field in group["params"]:
+                way = field[:, 0].numel() * self.kernel.smooth(field.grad, self.spacing)
+                length = group["lr"] * way.abs().flatten(1).amax(1)
+                share = (LONGEST / length.clamp(min=LONGEST)).view(-1, *[1] * (field.ndim - 1))
+                field.grad = share * way
         return super().step(closure)
 
 
