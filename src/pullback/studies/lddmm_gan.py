@@ -163,17 +163,12 @@ def _arms(method: str, data: str) -> dict[str, TrainedArm]:
 
 def _of_adversaries(recipe: Recipe) -> dict[str, TrainedArm]:
     """Return the arms of a discriminator that sees unmixed images, and of one as fast as the network."""
-    unmixed = partial(Adversarial, **{**_keywords(recipe), "mix": 0.0})
+    unmixed = partial(Adversarial, ndim=2, energy=ENERGY, mix=0.0)
     fast = replace(recipe.training, players=(adversary(recipe.training.lr),))
     return {
         "SVF-GAN, β = 0": TrainedArm(replace(recipe, supervision=unmixed)),
         "SVF-GAN, fast discriminator": TrainedArm(replace(recipe, training=fast)),
     }
-
-
-def _keywords(recipe: Recipe) -> dict[str, object]:
-    """Return how the supervision of a recipe is made."""
-    return dict(recipe.supervision.keywords) if isinstance(recipe.supervision, partial) else {}
 
 
 def twin_of(method: str, data: str) -> Twin:
