@@ -22,7 +22,6 @@ from pullback.methods.pair.lddmm_gan import (
     Adversarial,
     Coarser,
     Discriminator,
-    Twin,
     TwoStream,
     adversary,
     discriminating,
@@ -245,7 +244,6 @@ def test_supervision(ndim, transform):
         (lambda: Discriminator(2, widths=()), "Discriminator: one block"),
         (lambda: Adversarial(2, MSE(), mix=1.0), "a mix from 0"),
         (lambda: Adversarial(2, MSE(), weight=-1.0), "a weight of 0"),
-        (lambda: Twin(ENERGY, Velocity, KERNEL, steps=-1), "0 steps or more"),
         (lambda: Sobolev(-1.0, 4), "alpha of 0"),
     ],
 )
@@ -254,52 +252,7 @@ def test_what_makes_no_sense_is_refused(make, says):
         make()
 
 
-# ---- twins
-
-
-TWINS = {"stationary": Velocity, "geodesic": partial(GEODESIC, steps=4, frugal=False)}
-
-
-@pytest.mark.parametrize("kind", TWINS.values(), ids=TWINS)
-def test_a_twin_solves_the_variational_problem(kind):
-    """Its energy ends far below that of no motion, nothing folds, and a mode the images cannot see decays."""
-    pair = next(iter(Tori(side=32, test_subjects=2).test))
-    twin = Twin(ENERGY, kind, KERNEL, steps=40)
-    found = twin(*pair.images)
-    before, after = (
-        float(ENERGY(Alignment(pair, t))) for t in (kind(0 * found.transform.field, pair.fixed.grid), found.transform)
-    )
-    assert after < 0.25 * before
-    assert float(found.jacobian.min()) > 0
-    energies = found.stats.energies
-    assert float(energies[-1]) < 1.1 * float(energies.min())
-
-
-@pytest.mark.parametrize("problem", [*problems("identity", "batch", "smooth", ndim=2)], ids=str)
-def test_twins_are_registers(problem):
-    for kind, steps in ((Velocity, 20), (GEODESIC, 3)):
-        check_register(
-            Twin(ENERGY, kind, KERNEL, steps), problem, solves=problem.name == "identity", energy=ENERGY, rounding=1e-2
-        )
-
-
-def test_the_gradient_in_v_of_the_kinetic_energy_is_the_velocity():
-    """Without images to tell apart a step shortens every velocity, rough or smooth, by the same share."""
-    grid = Grid.centred((20, 18), [1.0, 1.5])
-    field = KERNEL.smooth(
-        torch.randn(1, 2, 20, 18, dtype=torch.float64, generator=make_generator(1)), grid.spacing.tolist()
-    )
-    flat = Image(torch.zeros(1, 1, 20, 18, dtype=torch.float64), grid)
-    field *= 0.5 / field.abs().max()  # shorter than a step may be at most
-    moved = []
-
-    def kind(values, grid):
-        moved.append(values.detach().clone())
-        return Velocity(values + field, grid)
-
-    Twin(1.0 * Kinetic(KERNEL) + 1.0 * MSE(), kind, KERNEL, steps=2, step_size=0.1)(flat, flat)
-    step = moved[1] - moved[0]  # the first, by Nesterov's momentum 1.9 times as long
-    torch.testing.assert_close(step, -0.19 * field, rtol=1e-6, atol=1e-9)
+# ---- the study and training
 
 
 def test_cosines_in_v():
@@ -311,9 +264,6 @@ def test_cosines_in_v():
     assert bool((both.abs() < 0.5).all())
     dense = [float((a * kernel.sharpen(b, spacing)).sum()) for a, b in ((v[:1], w[:1]), (v[:1], v[:1]), (w[:1], w[:1]))]
     assert float(both[0]) == pytest.approx(dense[0] / math.sqrt(dense[1] * dense[2]), rel=1e-4)
-
-
-# ---- training
 
 
 def learned(out=None, updates=6, resume=False, save=2):

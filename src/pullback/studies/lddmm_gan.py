@@ -22,7 +22,8 @@ from pullback.alignment import Alignment, stacked
 from pullback.data import Tori
 from pullback.energies import Energy
 from pullback.files import read_transform
-from pullback.methods.pair.lddmm_gan import Adversarial, Twin, adversary
+from pullback.methods.pair.lddmm_gan import Adversarial, adversary
+from pullback.methods.pair.lddmm_twin import Twin
 from pullback.metrics import Dice, Folding, Metric, SDLogJ, of_one
 from pullback.numerics.kernel import Kernel
 from pullback.recipes import find
