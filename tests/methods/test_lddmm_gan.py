@@ -68,13 +68,9 @@ def pair_of_noise(shape=(24, 20), channels=1, batch=1):
 )
 def test_two_streams_are_a_register(problem):
     """Untrained, it knows nothing but to stay."""
+    ndim, known = problem.pair.fixed.grid.ndim, problem.name == "identity"
     with seeded(5):
-        check_register(
-            TwoStream(problem.pair.fixed.grid.ndim, **FEW, transform=GEODESIC),
-            problem,
-            solves=problem.name == "identity",
-            rounding=1e-3,
-        )
+        check_register(TwoStream(ndim, **FEW, transform=GEODESIC), problem, solves=known, rounding=1e-3)
 
 
 def test_widths_are_those_that_were_decided():
@@ -179,10 +175,10 @@ def test_closed_forms():
     assert float(terms["p/mixed"]) == float(terms["p/moved"]) == 0.5
     supervision.discriminator = Sure(-1e4)
     losses = supervision(network, pair, 0.0)
-    assert float(losses["adversarial"]) == pytest.approx(1e4)
+    assert losses["adversarial"].item() == pytest.approx(1e4)
     alignment = network(*pair.images)
     plain = (MSE() + 0.5 * Diffusion()).terms(alignment)
-    assert {name: float(losses[name]) for name in plain} == pytest.approx({n: 100 * float(v) for n, v in plain.items()})
+    assert {name: losses[name].item() for name in plain} == pytest.approx({n: 100 * v.item() for n, v in plain.items()})
     supervision.discriminator = Sure(1e4, -1e4)
     perfect = discriminating(supervision, network, pair, 0.0)
     assert float(perfect["mixed"] + perfect["moved"]) == 0

@@ -31,7 +31,7 @@ from pullback.space import Dense, Geodesic, Grid, Velocity
 from pullback.study.recipe import Recipe
 from pullback.training import Training
 
-KERNEL = Sobolev(alpha=0.0025, power=4, unit="side")
+KERNEL = Sobolev(alpha=0.0025, power=4.0, unit="side")
 ENERGY = MSE() + 1.0 * Kinetic(KERNEL)
 KINDS: Mapping[str, tuple[str, Callable[..., Dense]]] = MappingProxyType(
     {

@@ -208,7 +208,7 @@ study = Study(
         "tori": Table(
             "Networks and their model-based twins on tori, with and without their parts",
             "Figure 1, without numbers: both networks warp as well as the models that solve the same variational "
-            "problem. The discriminator helps SVF-GAN, and unmixed images let it outrun the network.",
+            "problem. SVF-GAN gains by the discriminator, which outruns the network where its images are not mixed.",
             {f"tori/{method}": _on_tori(method) for method in CALLED},
             (DICE, *MATCHED, FOLDING, SECONDS),
             {"training": TRAINING, "answers": Figure(answers), "fields": Figure(fields)},
@@ -224,7 +224,7 @@ study = Study(
             "Structures of brains",
             "Figure 2, NIREP: SVF-GAN is as good as stationary LDDMM and diffeomorphic demons, and better than "
             "VoxelMorph II in most structures; EPDiff-GAN is as good as Flash in most, but for two small ones. Two "
-            "streams are much better than a U-Net; the discriminator helps SVF-GAN, and EPDiff-GAN in some structures.",
+            "streams are much better than a U-Net; SVF-GAN gains by the discriminator, EPDiff-GAN in some structures.",
             {
                 f"{data}/{method}": _on_structures(method, data)
                 for data in ("hippocampus", "brains")
