@@ -44,7 +44,7 @@ from pullback.training import Row, Unsupervised, align, device_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-COSINE = Column("cosine in V", better="more", digits=3)
+COSINE = Column("median cosine in V", better="more", digits=3, key="cosine in v")
 TWINS = {"svf-gan": "stationary LDDMM", "epdiff-gan": "geodesic LDDMM"}
 CALLED = {"svf-gan": "SVF-GAN", "epdiff-gan": "EPDiff-GAN"}
 
@@ -93,7 +93,7 @@ def cosines(result: Result, pairs: int = 64) -> list[Row]:
     """Measure the angle in V between the velocities of the networks and of their twin, on the first test pairs.
 
     Returns:
-        One row per arm, seed and pair.
+        One row per arm and seed: the median of the cosines, and that of each pair.
     """
     arms = (unit.arm for units in result.units.values() for unit in units)
     twin = next(arm.register for arm in arms if isinstance(arm, RegisterArm) and isinstance(arm.register, Twin))
@@ -105,11 +105,9 @@ def cosines(result: Result, pairs: int = 64) -> list[Row]:
     for arm, units in result.runs.items():
         for unit in units:
             seen, _ = align(network_of(unit).to(device_of()), pair).transform.motion_on(pair.fixed.grid)
-            each = cosine(seen[0], known[0], twin.kernel, spacing).tolist()
-            rows += [
-                {"arm": arm, "seed": unit.trial.seed, "pair": one.name, COSINE.number: value}
-                for one, value in zip(some, each, strict=True)
-            ]
+            each = cosine(seen[0], known[0], twin.kernel, spacing)
+            by_pair = {f"{COSINE.number}/{one.name}": float(value) for one, value in zip(some, each, strict=True)}
+            rows.append({"arm": arm, "seed": unit.trial.seed, COSINE.number: float(each.median()), **by_pair})
     return rows
 
 
@@ -123,7 +121,7 @@ def cosine(v: Tensor, w: Tensor, kernel: Kernel, spacing: Sequence[float]) -> Te
 def angles(result: Result, rows: Sequence[Row]) -> "Drawing":
     """Draw the cosines of each arm, a dot for each pair and their mean."""
     values = {
-        arm: {COSINE.number: [float(row[COSINE.number]) for row in rows if row["arm"] == arm]} for arm in result.runs
+        str(row["arm"]): {COSINE.number: [float(value) for name, value in row.items() if "/" in name]} for row in rows
     }
     return dotted(values, {COSINE.number: COSINE.label})
 
