@@ -1,5 +1,6 @@
 """Registration of two files by any register, with all results in one folder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from inspect import isfunction
@@ -146,7 +147,7 @@ def round_trip(there: Alignment, back: Transform) -> dict[str, dict[str, float]]
 
 
 def _spread(errors: Tensor, unit: float) -> dict[str, float]:
-    """Return the mean, 95 % and maximum of the lengths of vectors `(d, N)`, to a ten-thousandth of `unit`.
+    """Return the mean, 95 % and maximum of the lengths of vectors `(d, N)`, to about a ten-thousandth of `unit`.
 
     It is empty where there are none.
     """
@@ -154,7 +155,7 @@ def _spread(errors: Tensor, unit: float) -> dict[str, float]:
     if not len(lengths):
         return {}
     picks = {"mean": lengths.mean(), "95 %": lengths[int(0.95 * (len(lengths) - 1))], "max": lengths[-1]}
-    return {name: float(f"{round(float(value) / unit, 4) * unit:.6g}") for name, value in picks.items()}
+    return {name: round(float(value), 4 - math.floor(math.log10(unit))) for name, value in picks.items()}
 
 
 def descents(stats: Stats) -> list[Stage]:
