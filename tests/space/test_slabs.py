@@ -50,7 +50,7 @@ def scene(oblique, smooth_field, shape):
         "affine": affine,
         "field": field,
         "composite": affine @ field,
-        "velocity": Velocity(field.field, moving),
+        "velocity": Velocity(field.field, fixed),
         "inverse": inverted(affine @ field),
     }
     return fixed, image, ways

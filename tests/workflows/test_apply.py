@@ -384,7 +384,7 @@ def test_nearest_neighbours_copy_the_files_own_numbers(tmp_path, kind, frames):
     found = np.asanyarray(nib.load(out).dataobj)
     assert np.array_equal(found[:-1], values[1:])
     assert found[-1].max() <= 0
-    assert found.dtype.kind == values.dtype.kind or kind == "int16"
+    assert (found.dtype.kind == "f") is (values.dtype.kind == "f")
     apply_files(path, read_transforms(shifts(tmp_path, 1.0)), out, path, "nearest", outside=-7.5)
     found = np.asanyarray(nib.load(out).dataobj)
     assert np.array_equal(found[:-1], values[1:])
@@ -424,6 +424,7 @@ def test_a_scan_of_whole_numbers_is_no_label_map(shared, tmp_path):
         assert not apply_files(whole, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", whole).doubt
 
 
+@pytest.mark.filterwarnings("ignore:.*sheared:UserWarning")
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pullback.numerics.sample import voxels
-from pullback.numerics.singular import is_singular
+from pullback.numerics.singular import spans
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Grid:
             raise ValueError(
                 f"Grid: shape of 2 or 3 axes and an affine one larger, got {self.shape}, {tuple(self.affine.shape)}"
             )
-        if not torch.isfinite(self.affine).all() or is_singular(self.affine[:d, :d]):
+        if not torch.isfinite(self.affine).all() or not spans(self.affine[:d, :d]):
             raise ValueError(f"Grid: the affine cannot be inverted:\n{self.affine}")
 
     @classmethod

@@ -165,11 +165,13 @@ class Linear(Transform):
         return transform_channels(self.matrix, where)
 
     def displacement_at(self, where: Tensor, grid: Grid) -> Tensor:
-        return transform_channels(self.in_voxels(grid, grid) - torch.eye(grid.ndim + 1).to(grid.affine), where)
+        frames = self.in_voxels(grid, grid)
+        return transform_channels(frames - torch.eye(grid.ndim + 1).to(frames), where)
 
     def in_voxels(self, grid: Grid, other: Grid) -> Tensor:
         """Return the map from voxels of `grid` to voxels of `other`, `(…, d+1, d+1)` float64: one matrix."""
-        return torch.linalg.inv(other.affine) @ self.matrix.to(grid.affine) @ grid.affine
+        matrix = self.matrix.double()
+        return torch.linalg.inv(other.affine).to(matrix) @ matrix @ grid.affine.to(matrix)
 
     def inverse(self) -> "Affine":
         return Affine(torch.linalg.inv(self.matrix))

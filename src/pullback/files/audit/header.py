@@ -14,7 +14,7 @@ from pullback.errors import InputError
 from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, where_itk_differs
 from pullback.files.suffixes import PICTURES, ends
-from pullback.numerics.singular import is_singular
+from pullback.numerics.singular import spans
 
 UNITS = {0: "no unit", 1: "metres", 3: "micrometres"}
 SMALL, LARGE = 0.01, 20.0  # mm: voxels beyond these are likely given in another unit
@@ -100,7 +100,7 @@ def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
 
 def _flat(linear: np.ndarray) -> bool:
     """Return whether the axes `(3, d)` do not span d dimensions, whatever the size of the voxels."""
-    return is_singular(torch.from_numpy(np.linalg.qr(linear, mode="r")))
+    return not spans(torch.from_numpy(np.linalg.qr(linear, mode="r")))
 
 
 def _orientation(cosines: np.ndarray, path: ImageSource) -> Iterator[Finding]:
