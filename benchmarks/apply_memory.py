@@ -21,7 +21,8 @@ import SimpleITK as sitk
 METER = (
     "import resource, subprocess, sys\n"
     "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
-    "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+    "print(done.returncode, used.ru_maxrss, used.ru_utime + used.ru_stime)"
 )
 KINDS = {
     "affine": ["-t", "affine.tfm"],
@@ -62,7 +63,7 @@ def made(folder: Path, shape: tuple[int, ...], whole: bool) -> None:
 
 
 def main() -> None:
-    """Print a line for each kind: GB at most, bytes a voxel, seconds."""
+    """Print a line for each kind: GB at most, bytes a voxel, seconds of all cores and of the clock."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=[256, 256, 300])
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
@@ -87,9 +88,9 @@ def main() -> None:
             clock = time.perf_counter()
             metered = [sys.executable, "-c", METER, *command, *KINDS[kind]]
             done = subprocess.run(metered, cwd=folder, capture_output=True, text=True, check=True, env=os.environ)
-            code, peak = map(int, done.stdout.split())
+            code, peak, busy = map(float, done.stdout.split())
             seconds, size = time.perf_counter() - clock, peak * 1024
-            said = f"{size / 1e9:.2f} GB, {size / count:.0f} bytes a voxel, {seconds:.0f} s"
+            said = f"{size / 1e9:.2f} GB, {size / count:.0f} bytes a voxel, {busy:.0f} s of processors, {seconds:.0f} s"
             print(f"{kind}: {said}" if code == 0 else f"{kind}: FAILED\n{done.stderr}", flush=True)
 
 
