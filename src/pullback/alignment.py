@@ -182,18 +182,29 @@ class Alignment:
         return self.pair.moving_labels and pull(self.pair.moving_labels, self.transform, onto=self.pair.fixed)
 
     @cached_property
-    def soft_labels(self) -> tuple[Tensor, Tensor] | None:
-        """Indicator images of each label above background, fixed and moved: `(B, labels, *spatial)` each.
+    def shared_labels(self) -> Tensor | None:
+        """The labels above background that both images have, `(labels,)` sorted, of any pair of a batch.
 
-        Both lie on the fixed grid: the fixed ones are 0 or 1, the moved ones are interpolated linearly, so that
-        gradients reach the transform. None where the pair lacks labels on either side; without channels where all is
-        background.
+        None where the pair lacks labels on either side.
         """
         fixed, moving = self.pair.fixed_labels, self.pair.moving_labels
         if fixed is None or moving is None:
             return None
-        values = torch.cat([labels.data.unique() for labels in (fixed, moving)]).unique()
-        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)  # (1, labels, 1, …)
+        one, two = (labels.data.unique() for labels in (fixed, moving))
+        return one[torch.isin(one, two) & (one > 0)]
+
+    @cached_property
+    def soft_labels(self) -> tuple[Tensor, Tensor] | None:
+        """Indicator images of the `shared_labels`, fixed and moved: `(B, labels, *spatial)` each.
+
+        Both lie on the fixed grid: the fixed ones are 0 or 1, the moved ones are interpolated linearly, so that
+        gradients reach the transform. None where the pair lacks labels on either side; without channels where no label
+        is shared.
+        """
+        fixed, moving, shared = self.pair.fixed_labels, self.pair.moving_labels, self.shared_labels
+        if fixed is None or moving is None or shared is None:
+            return None
+        values = shared.view(1, -1, *[1] * fixed.grid.ndim)  # (1, labels, 1, …)
         one, two = ((labels.data == values).to(self.pair.moving.data.dtype) for labels in (fixed, moving))
         return one, pull(Image(two, moving.grid), self.transform, onto=self.pair.fixed).data
 

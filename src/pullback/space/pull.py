@@ -44,8 +44,8 @@ def pull(image, transform, onto, mode="linear", outside=None):
     grid = _grid(image, onto)
     if isinstance(image, Labels):
         like = torch.empty(0, dtype=transform.params[0].dtype, device=image.data.device)
-        return Labels(sample(image.data, _where(image.grid, transform, grid, like), "nearest"), grid)
-    where = _where(image.grid, transform, grid, image.data)
+        return Labels(sample(image.data, coordinates(image.grid, transform, grid, like), "nearest"), grid)
+    where = coordinates(image.grid, transform, grid, image.data)
     mask = None if image.mask is None else sample(image.mask, where, "nearest")
     beyond = least_at_border(image.data, image.mask) if outside is None else _number(outside, image.data)
     return replace(image, data=_filled(image.data, where, mode, mode, beyond), grid=grid, mask=mask)
@@ -81,7 +81,7 @@ def pull_in_slabs(image, transform, onto, mode="linear", outside=None):
     batch = max(len(image.data), transform.batch)
     data = torch.empty(batch, image.data.shape[1], *grid.shape, dtype=image.data.dtype, device=image.data.device)
     for first, slab in _slabs(grid):
-        where = _where(image.grid, transform, slab, like)
+        where = coordinates(image.grid, transform, slab, like)
         data[:, :, first : first + slab.shape[0]] = _filled(
             known, where, "spline" if mode == "cubic" else mode, mode, beyond
         )
@@ -140,9 +140,11 @@ def least_at_border(data: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.stack(sides).amin(0).clamp(max=0)[(...,) + (None,) * len(axes)]
 
 
-def _where(own: Grid, transform: Transform, grid: Grid, like: Tensor) -> Tensor:
-    """Return the voxel coordinates on `own` of each voxel of `grid`, as `like` is. On one shared grid all stays in
-    voxels."""
+def coordinates(own: Grid, transform: Transform, grid: Grid, like: Tensor) -> Tensor:
+    """Return the voxel coordinates on `own` of each voxel of `grid`, moved by `transform`: `(B, d, *grid.shape)`.
+
+    They have the dtype and device of `like`. On one shared grid all stays in voxels.
+    """
     if isinstance(transform, Linear):  # one matrix in float64, instead of three roundings in float32
         return transform_channels(transform.in_voxels(grid, own), grid.voxels(like)[None])
     where = grid.voxels(like)[None] + transform.displacement(grid).to(like)
