@@ -192,8 +192,8 @@ def test_a_batch_is_of_pairs_that_take_more_and_fewer_pieces():
 @pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("smooth", ndim=3)], ids=str)
 def test_contract(problem):
     rounding = None if problem.name in METHOD.solves else problem.within
-    register = BrokenGeodesics(LogDemons(iterations=40), 2)
-    check_register(register, problem, solves=problem.name in METHOD.solves, rounding=rounding)
+    solves = problem.name in METHOD.solves
+    check_register(BrokenGeodesics(LogDemons(iterations=40), 2), problem, solves=solves, rounding=rounding)
 
 
 def test_joined_flows_are_composed_from_left_to_right(smooth_field):

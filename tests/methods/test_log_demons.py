@@ -114,14 +114,14 @@ def test_first_step_is_the_smoothed_force(symmetric):
 def test_best_velocity_that_was_seen_is_kept():
     """Steps of up to ten voxels overshoot, and the answer is no worse than the least value."""
     pair = smooth_pair()
-    wild = LogDemons(fluid=0.0, ratio=0.05, symmetric=False, levels=ONE_LEVEL, iterations=12, until=NEVER)
+    wild = LogDemons(fluid=0.0, ratio=0.05, symmetric=False, levels=ONE_LEVEL, iterations=10, until=NEVER)
     found = wild(*pair.images)
     energies = found.stats.energies
-    assert len(energies) == found.stats.steps == 12
+    assert len(energies) == found.stats.steps == 10
     assert found.stats.stopped == "steps"
-    assert energies[-1] > 1.1 * energies.min()
-    # by border values where the moving image ends, and by an exponential with more squarings
-    assert mse(pair, found.transform) == pytest.approx(float(energies.min()), rel=0.05)
+    assert energies[-1] > 1.03 * energies.min()
+    # but for an exponential with more squarings
+    assert mse(pair, found.transform) == pytest.approx(float(energies.min()), rel=0.01)
 
 
 def test_levels_go_on_from_each_other():
