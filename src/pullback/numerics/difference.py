@@ -4,11 +4,9 @@ Derivatives are central, one-sided at the border. With `edges`, the edge lengths
 default), they are by length, and a field that is differentiated has components in the unit of the edges.
 """
 
-import itertools
-from collections.abc import Sequence
-
 import functools
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -123,25 +121,3 @@ def _along(values: Tensor, axis: int, edges: Sequence[float] | None, before: int
     """Return the derivative along a spatial axis, before which there are so many others."""
     (slope,) = torch.gradient(values, spacing=1.0 if edges is None else float(edges[axis]), dim=before + axis)
     return slope
-
-
-def corner_determinants(displacement: Tensor) -> Tensor:
-    """Return det ∇φ of the linear interpolant in the corners of each cell between voxels, `(B, 2ᵈ, *(n − 1))`.
-
-    In 2-D the determinant is linear along each edge of a cell and takes its extremes in the corners: where all of them
-    are above 0, and the border is mapped onto itself, the interpolant folds nowhere.
-
-    `displacement` is `(B, d, *spatial)` in voxels.
-    """
-    ndim = displacement.shape[1]
-    identity = torch.eye(ndim, dtype=displacement.dtype, device=displacement.device)
-    steps = [displacement.diff(dim=2 + axis) for axis in range(ndim)]
-    found = []
-    for corner in itertools.product((0, 1), repeat=ndim):
-        columns = []
-        for along, step in enumerate(steps):
-            for axis, side in enumerate(corner):
-                step = step if axis == along else step.narrow(2 + axis, side, step.shape[2 + axis] - 1)  # noqa: PLW2901
-            columns.append(step)
-        found.append(determinant(torch.stack(columns, 2) + identity.view(1, ndim, ndim, *[1] * ndim)))
-    return torch.cat(found, 1)

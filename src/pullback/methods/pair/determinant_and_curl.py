@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.difference import corner_determinants, curl, curl_of, determinant, divergence, gradient, jacobian
+from pullback.numerics.difference import least_determinant, curl, curl_of, determinant, divergence, gradient, jacobian
 from pullback.numerics.integrate import compose
 from pullback.numerics.sine import by_mode, eigenvalues
 from pullback.space import Displacement, Grid, Transform
 
 LEAST = 4
 """Voxels along an axis, two of them within the border."""
+CONVERGED = 1e-6
+"""Share of the objective at the start by which it has to fall in a step, or the descent is over."""
 EXACT = 1e-4  # of the mean determinant
 AT_REST = 1e-3  # voxels that a border which stays may move
 
@@ -198,14 +200,15 @@ def reached(wanted: Prescription, evaluations: int = 300) -> Displacement:
     Raises:
         InputError: the map that was found folds.
     """
-    edges = wanted.grid.spacing.tolist()
+    edges, dtype = wanted.grid.spacing.tolist(), torch.float64 if wanted.grid.ndim == 2 else torch.float32
+    volume, turn = wanted.determinant.to(dtype), None if wanted.curl is None else wanted.curl.to(dtype)
 
     def objective(u: Tensor) -> Tensor:
-        off = (determinant(jacobian(u)) - wanted.determinant).square().sum()
-        return off if wanted.curl is None else off + (curl_about_axes(u, edges) - wanted.curl).square().sum()
+        off = (determinant(jacobian(u)) - volume).square().sum()
+        return off if turn is None else off + (curl_about_axes(u, edges) - turn).square().sum()
 
-    field = _fitted(objective, wanted.determinant, edges, evaluations)
-    least = float(corner_determinants(field).min())
+    field = _fitted(objective, volume, edges, evaluations)
+    least = float(least_determinant(field).min())
     if least <= 0:
         raise InputError(
             f"the map that was found folds, its least determinant is {least:.3g}: make the change smaller or smoother"
@@ -227,6 +230,7 @@ def inverse_by(transform: Transform, grid: Grid, evaluations: int = 300) -> Tran
     Raises:
         InputError: a part moves the border of its grid.
     """
+
     def inverse(part: Transform) -> Transform:
         linear = part.as_affine
         return _inverse_of(part, (*part.grids, grid)[0], evaluations) if linear is None else linear.inverse()
@@ -257,21 +261,22 @@ def _fitted(objective: Callable[[Tensor], Tensor], like: Tensor, edges: Sequence
     g = like.new_zeros(len(like), 1 if len(edges) == 2 else 3, *like.shape[2:])
     with torch.enable_grad():
         controls = [f.requires_grad_(), g.requires_grad_()]
+        begin = float(objective(controlled(f, g, edges)).detach()) / 2
         solver = torch.optim.LBFGS(
             controls,
             max_iter=evaluations,
             max_eval=evaluations,
             history_size=10,
             tolerance_grad=1e-8,
-            tolerance_change=1e-6,
+            tolerance_change=CONVERGED * begin,  # also of a control: about that share of a determinant
             line_search_fn="strong_wolfe",
         )
 
         def evaluated() -> Tensor:
-            solver.zero_grad()
             value = objective(controlled(f, g, edges)) / 2
-            value.backward()
-            return value
+            for control, slope in zip(controls, torch.autograd.grad(value, controls), strict=True):
+                control.grad = slope.contiguous()  # it knows no strides
+            return value.detach()
 
         solver.step(evaluated)
     return controlled(f.detach(), g.detach(), edges)

@@ -27,7 +27,7 @@ from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pair.determinant_and_curl import LEAST, controlled, in_voxels, poisson
 from pullback.metrics import foreground
-from pullback.numerics.difference import corner_determinants
+from pullback.numerics.difference import least_determinant
 from pullback.numerics.integrate import compose
 from pullback.numerics.separable import apply_along
 from pullback.numerics.sine import sine_weights
@@ -218,7 +218,7 @@ class _Look:
     @property
     def least(self) -> float:
         """The least determinant, also between voxels."""
-        return float(corner_determinants(self.field.detach()).min())
+        return float(least_determinant(self.field.detach()).min())
 
 
 def _levels(pair: Pair, levels: Levels) -> Iterator[Pair]:
