@@ -1,4 +1,4 @@
-"""Maps by their determinant and curl: what is prescribed is reached, what is known comes back, and so is its inverse."""
+"""Maps by their determinant and curl: what is prescribed is reached, what is known comes back, inverses invert."""
 
 import math
 

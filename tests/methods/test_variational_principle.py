@@ -12,7 +12,7 @@ from pullback.errors import InputError
 from pullback.methods.method import methods
 from pullback.methods.pair.determinant_and_curl import controlled, inverse_by, poisson
 from pullback.methods.pair.variational_principle import VariationalPrinciple
-from pullback.numerics.difference import least_determinant, curl, divergence
+from pullback.numerics.difference import curl, divergence, least_determinant
 from pullback.numerics.random import make_generator
 from pullback.numerics.sample import sample, voxels
 from pullback.numerics.smooth import gaussian

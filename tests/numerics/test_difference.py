@@ -1,7 +1,5 @@
 """Derivatives against numpy and in closed form."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from pullback.numerics.difference import (
     gradient,
     jacobian,
 )
-from pullback.numerics.sample import sample, voxels
+from pullback.numerics.sample import voxels
 
 SHAPES = [(6, 7), (5, 6, 4)]
 

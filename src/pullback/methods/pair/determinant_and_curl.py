@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.numerics.difference import least_determinant, curl, curl_of, determinant, divergence, gradient, jacobian
+from pullback.numerics.difference import curl, curl_of, determinant, divergence, gradient, jacobian, least_determinant
 from pullback.numerics.integrate import compose
 from pullback.numerics.sine import by_mode, eigenvalues
 from pullback.space import Displacement, Grid, Transform
