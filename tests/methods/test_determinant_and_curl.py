@@ -138,7 +138,7 @@ def test_a_gradient_is_no_curl():
     value, _ = bell(grid.shape, (1.0,) * 3)
     det = torch.ones(1, 1, *grid.shape)
     potential = torch.cat([value, 0 * value, 2 * value], 1)
-    assert possible(det, grid, gradient(value)).divergence > 0.9
+    assert possible(det, grid, gradient(value)).divergence > 0.85
     assert possible(det, grid, curl_of(potential)).divergence < 0.01
 
 

@@ -9,8 +9,8 @@ ends; of letters and disc, the overlap is of what is ½ and more. Slices are r16
 at 128², and their overlap is that of the foregrounds by Otsu's threshold, each on its own image, moved as labels.
 
 "ratio" is the loss after over the loss before, over all voxels; "inverse" is what the inverse makes of the fixed image,
-against the moving one. For the method's own arms it is the one that the variational principle constructs, stage by
-stage; for others the inverse at each point.
+against the moving one. Of the method with its own numbers it is the one that the variational principle constructs,
+stage by stage; of other arms the inverse at each point.
 
 In `atrophy` both hippocampi of a brain shrink to 0.8 of their volume by a prescribed map, and noise is drawn anew.
 What is asked is how much of that a registration of the two images finds.
@@ -249,7 +249,7 @@ def both_ways(register: Any, pair: Pair) -> dict[str, float]:
     found = seen(pair, register(pair.fixed, pair.moving))
     seconds = time.perf_counter() - start
     start, phi, grid = time.perf_counter(), found.transform, pair.fixed.grid
-    back = inverse_by(phi, grid) if isinstance(register, VariationalPrinciple) else found.inverse
+    back = inverse_by(phi, grid) if register in (PAPER, BRAIN) else found.inverse
     turned = Pair(pair.moving, pair.fixed, pair.moving_labels, pair.fixed_labels)
     undone = Alignment(turned, back)
     trip = (back @ phi).displacement(grid).norm(dim=1)
@@ -260,13 +260,13 @@ def both_ways(register: Any, pair: Pair) -> dict[str, float]:
 
 def _numbers(found: Alignment) -> dict[str, float]:
     before = Alignment(found.pair, Affine.identity(found.pair.fixed.grid.ndim))
-    dice = overlap(found)
+    dice, loss = overlap(found), float(MSE()(before))
     return {
-        "ratio": float(MSE()(found)) / float(MSE()(before)),
+        "dice": dice,
+        "ratio": float(MSE()(found)) / loss if loss > 0 else 0.0,
         "least determinant": float(found.jacobian.min()),
         "greatest determinant": float(found.jacobian.max()),
         "jsc": dice / (2 - dice),
-        "dice": dice,
     }
 
 
@@ -397,6 +397,10 @@ def _arms(own: VariationalPrinciple) -> dict[str, Any]:
     return arms | {"Adam": RegisterArm(ByAdam())} | RIVALS
 
 
+def _few(own: VariationalPrinciple) -> dict[str, Any]:
+    return {"before": RegisterArm(unmoved), "variational": RegisterArm(own)} | RIVALS
+
+
 def _pairs(arms: dict[str, Any], data: Any) -> Experiment:
     measured = partial(ExampleEvaluation, measure=both_ways, chooses="dice", aligns="pair")
     return Experiment(arms, "variational", data, (), measured)
@@ -448,8 +452,8 @@ study = Study(
             ),
             {
                 "letters/J to V": _pairs(_arms(PAPER), Letters()),
-                "letters/C to disc": _pairs(_arms(PAPER), Letters("C", "disc")),
-                "letters/disc to C": _pairs(_arms(PAPER), Letters("disc", "C")),
+                "letters/C to disc": _pairs(_few(PAPER), Letters("C", "disc")),
+                "letters/disc to C": _pairs(_few(PAPER), Letters("disc", "C")),
             },
             COLUMNS,
             {"pictures": Figure(pictures)},

@@ -15,7 +15,7 @@ The Hessian (3) is left out: nothing in the paper uses it, and it is not positiv
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import matmul
 
 import torch
@@ -32,7 +32,7 @@ from pullback.numerics.integrate import compose
 from pullback.numerics.separable import apply_along
 from pullback.numerics.sine import sine_weights
 from pullback.solvers import Levels
-from pullback.space import Affine, Displacement, Image, Transform, resample
+from pullback.space import Displacement, Image, Transform, resample
 from pullback.stats import Stats
 
 FIRST, GROWTH, HALVINGS = 0.2, 1.3, 12
@@ -53,7 +53,8 @@ class VariationalPrinciple:
     ends when its least determinant falls below `floor` (the paper's regridding). In each stage f = J_min + f̂² (4).
     J_min is no bound on the determinant: descents with f ≥ 0.5 everywhere fold where nothing else holds them. What
     prevents folding is that no step takes the determinant of a stage below 0.9 × `floor`, in any corner of any cell
-    between voxels. So in 2-D each stage is one-to-one between voxels, too, and so is the whole.
+    between voxels, nor that of the whole, on the grid, below 0. So in 2-D each stage is one-to-one between voxels, too,
+    and so are their composition and the field that it is written as.
 
     Intensities are compared as they are. Nothing crosses the border of the fixed grid, which does not move: an object
     that touches it wants padding.
@@ -98,10 +99,16 @@ class VariationalPrinciple:
                 f"VariationalPrinciple: {LEAST} voxels or more along each axis expected, the fixed image has "
                 f"{'×'.join(map(str, fixed.grid.shape))}: only voxels within the border can move"
             )
-        return one_by_one(self._one, fixed, moving, start)
+        batch = max(fixed.batch, moving.batch, 1 if start is None else start.batch)
+        if batch == 1:
+            return self._one(fixed, moving, start)
+        found = [self._one(fixed.nth(n), moving.nth(n), start and start.nth(n)) for n in range(batch)]
+        most = max(len(one.transform.parts) for one in found)
+        alike = iter([_padded(one, most) for one in found])  # a batch is of transforms of one kind
+        return one_by_one(lambda *_: next(alike), fixed, moving, start)
 
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
-        pair, begin = Pair(fixed, moving), start or Affine.identity(fixed.grid.ndim)
+        pair, begin = Pair(fixed, moving), start or Displacement.identity(fixed.grid, fixed.data)
         stages: list[Displacement] = []
         stats = Stats(start=start)
         for level in _levels(pair, self.levels):
@@ -171,11 +178,18 @@ class VariationalPrinciple:
             there = self._look(
                 tuple(one.detach() - size * slope for one, slope in zip(here.controls, slopes, strict=True)), loss
             )
-            lower = bool(there.loss < here.loss)
-            if lower and (self.floor is None or there.least >= BELOW * self.floor):
+            if bool(there.loss < here.loss) and self._sound(there, here):
                 return there, size
             size /= 2
         return None
+
+    def _sound(self, there: "_Look", here: "_Look") -> bool:
+        """Return whether a step keeps the stage above the floor, and the whole from folding where it did not."""
+        if self.floor is None:
+            return True
+        return there.least >= BELOW * self.floor and (
+            there.least_of_whole > 0 or there.least_of_whole >= here.least_of_whole
+        )
 
     def _still(self, loss: "_Loss") -> Controls:
         """Return the controls of no motion."""
@@ -192,33 +206,39 @@ class VariationalPrinciple:
             field = in_voxels(poisson(controls[0], edges), edges)
         else:
             field = controlled(self.least + controls[0].square(), controls[1], edges)
-        return _Look(controls, field, loss(field))
+        whole = compose(loss.so_far, field)
+        return _Look(controls, field, whole, loss(whole))
 
 
 @dataclass(frozen=True, eq=False)
 class _Loss:
-    """The loss of a displacement u on a level, ½ the mean of (I_m ∘ φ ∘ (id + u) − I_f)²; `so_far` is that of φ."""
+    """The loss on a level, ½ the mean of (I_m ∘ φ − I_f)²; `so_far` is the displacement before the stage."""
 
     level: Pair
     so_far: Tensor
 
-    def __call__(self, u: Tensor) -> Tensor:
-        whole = Displacement(compose(self.so_far, u), self.level.fixed.grid)
-        return MSE()(Alignment(self.level, whole)) / 2
+    def __call__(self, whole: Tensor) -> Tensor:
+        return MSE()(Alignment(self.level, Displacement(whole, self.level.fixed.grid))) / 2
 
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """Controls, their displacement `(1, d, *spatial)` in voxels, and its loss."""
+    """Controls, their displacement and that of the whole, `(1, d, *spatial)` in voxels, and its loss."""
 
     controls: Controls
     field: Tensor
+    whole: Tensor
     loss: Tensor
 
-    @property
+    @cached_property
     def least(self) -> float:
-        """The least determinant, also between voxels."""
+        """The least determinant of the stage, also between voxels."""
         return float(least_determinant(self.field.detach()).min())
+
+    @cached_property
+    def least_of_whole(self) -> float:
+        """The least determinant of the whole, also between voxels."""
+        return float(least_determinant(self.whole.detach()).min())
 
 
 def _levels(pair: Pair, levels: Levels) -> Iterator[Pair]:
@@ -246,6 +266,12 @@ def _carried(stage: Displacement, fixed: Image) -> Displacement:
             field = apply_along(sine_weights(where, m).to(field), field, axis)
         ratios.append((n - 1) / (m - 1))
     return Displacement((field * field.new_tensor(ratios).view(-1, *[1] * len(ratios))).to(fixed.data), fixed.grid)
+
+
+def _padded(found: Alignment, parts: int) -> Alignment:
+    """Return the answer with further stages that move nothing, so that its transform has so many parts."""
+    still = Displacement.identity(found.pair.fixed.grid, found.pair.fixed.data)
+    return replace(found, transform=reduce(matmul, [found.transform, *[still] * (parts - len(found.transform.parts))]))
 
 
 def _warn(answer: Alignment, numbers: dict[str, float]) -> None:
