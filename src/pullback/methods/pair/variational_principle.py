@@ -15,7 +15,7 @@ The Hessian (3) is left out: nothing in the paper uses it, and it is not positiv
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from operator import matmul
 
 import torch
@@ -32,13 +32,14 @@ from pullback.numerics.integrate import compose
 from pullback.numerics.separable import apply_along
 from pullback.numerics.sine import sine_weights
 from pullback.solvers import Levels
-from pullback.space import Displacement, Image, Transform, resample
+from pullback.space import Displacement, Grid, Image, Transform, resample
 from pullback.stats import Stats
 
 FIRST, GROWTH, HALVINGS = 0.2, 1.3, 12
 """Of steps: the largest change of a control in the first, the factor after one that succeeded, and after how many
 halvings one has failed."""
 BELOW = 0.9  # of the floor: a step to a lesser determinant is halved
+SAME = 1e-9  # of the mean square of an image: a loss below it is of interpolation's rounding
 STALLED = 0.5  # ratio of losses above which little was aligned
 AT_BORDER = 0.01  # share of the foreground
 
@@ -53,8 +54,8 @@ class VariationalPrinciple:
     ends when its least determinant falls below `floor` (the paper's regridding). In each stage f = J_min + f̂² (4).
     J_min is no bound on the determinant: descents with f ≥ 0.5 everywhere fold where nothing else holds them. What
     prevents folding is that no step takes the determinant of a stage below 0.9 × `floor`, in any corner of any cell
-    between voxels, nor that of the whole, on the grid, below 0. So in 2-D each stage is one-to-one between voxels, too,
-    and so are their composition and the field that it is written as.
+    between voxels, and that a stage is halved while the whole folds on the level's grid. So in 2-D each stage is
+    one-to-one between voxels, too, and so is the whole.
 
     Intensities are compared as they are. Nothing crosses the border of the fixed grid, which does not move: an object
     that touches it wants padding.
@@ -119,7 +120,7 @@ class VariationalPrinciple:
         answer = Alignment(pair, whole if start is None else start @ whole)
         loss, left = (float(MSE()(one)) for one in (Alignment(pair, begin), answer))
         numbers = {
-            "ratio": left / loss if loss > 0 else 0.0,
+            "ratio": left / loss if loss > SAME * float(fixed.data.square().mean()) else 0.0,
             "least determinant": float(answer.jacobian.min()),
             "greatest determinant": float(answer.jacobian.max()),
             "stages": float(len(stages)),
@@ -133,14 +134,28 @@ class VariationalPrinciple:
         goal = self.ratio * float(MSE()(Alignment(level, before[0]))) / 2
         stages: list[Displacement] = []
         values: list[float] = []
-        stopped = ""
+        so_far, stopped = _on(grid, before).to(like), ""
         while not stopped:
-            loss = _Loss(level, reduce(matmul, (*before, *stages)).displacement(grid).to(like))
-            field, seen, stopped = self._stage(loss, goal, self.steps - len(values))
+            field, seen, stopped = self._stage(_Loss(level, so_far), goal, self.steps - len(values))
             values += seen
-            if field is not None:
-                stages.append(Displacement(field, grid))
+            if field is None:
+                break
+            stage, so_far = self._joined((*before, *stages), Displacement(field, grid), so_far)
+            if not bool(stage.field.any()):
+                stopped = "converged"
+                break
+            stages.append(stage)
         return stages, Stats(energies=torch.tensor(values), steps=len(values), stopped=stopped)
+
+    def _joined(self, before: Sequence[Transform], stage: Displacement, so_far: Tensor) -> tuple[Displacement, Tensor]:
+        """Return a stage, halved while the whole folds on its grid and did not before, and the whole's displacement."""
+        held = self.floor is not None and not _folds(so_far)
+        for _ in range(HALVINGS):
+            whole = _on(stage.grid, (*before, stage)).to(so_far)
+            if not (held and _folds(whole)):
+                return stage, whole
+            stage = replace(stage, field=stage.field / 2)
+        return replace(stage, field=torch.zeros_like(stage.field)), so_far
 
     @torch.enable_grad()
     def _stage(self, loss: "_Loss", goal: float, steps: int) -> tuple[Tensor | None, list[float], str]:
@@ -178,18 +193,11 @@ class VariationalPrinciple:
             there = self._look(
                 tuple(one.detach() - size * slope for one, slope in zip(here.controls, slopes, strict=True)), loss
             )
-            if bool(there.loss < here.loss) and self._sound(there, here):
+            lower = bool(there.loss < here.loss)
+            if lower and (self.floor is None or there.least >= BELOW * self.floor):
                 return there, size
             size /= 2
         return None
-
-    def _sound(self, there: "_Look", here: "_Look") -> bool:
-        """Return whether a step keeps the stage above the floor, and the whole from folding where it did not."""
-        if self.floor is None:
-            return True
-        return there.least >= BELOW * self.floor and (
-            there.least_of_whole > 0 or there.least_of_whole >= here.least_of_whole
-        )
 
     def _still(self, loss: "_Loss") -> Controls:
         """Return the controls of no motion."""
@@ -206,39 +214,42 @@ class VariationalPrinciple:
             field = in_voxels(poisson(controls[0], edges), edges)
         else:
             field = controlled(self.least + controls[0].square(), controls[1], edges)
-        whole = compose(loss.so_far, field)
-        return _Look(controls, field, whole, loss(whole))
+        return _Look(controls, field, loss(field))
 
 
 @dataclass(frozen=True, eq=False)
 class _Loss:
-    """The loss on a level, ½ the mean of (I_m ∘ φ − I_f)²; `so_far` is the displacement before the stage."""
+    """The loss of a displacement u on a level, ½ the mean of (I_m ∘ φ ∘ (id + u) − I_f)²; `so_far` is that of φ."""
 
     level: Pair
     so_far: Tensor
 
-    def __call__(self, whole: Tensor) -> Tensor:
-        return MSE()(Alignment(self.level, Displacement(whole, self.level.fixed.grid))) / 2
+    def __call__(self, u: Tensor) -> Tensor:
+        whole = Displacement(compose(self.so_far, u), self.level.fixed.grid)
+        return MSE()(Alignment(self.level, whole)) / 2
 
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """Controls, their displacement and that of the whole, `(1, d, *spatial)` in voxels, and its loss."""
+    """Controls, their displacement `(1, d, *spatial)` in voxels, and its loss."""
 
     controls: Controls
     field: Tensor
-    whole: Tensor
     loss: Tensor
 
-    @cached_property
+    @property
     def least(self) -> float:
         """The least determinant of the stage, also between voxels."""
         return float(least_determinant(self.field.detach()).min())
 
-    @cached_property
-    def least_of_whole(self) -> float:
-        """The least determinant of the whole, also between voxels."""
-        return float(least_determinant(self.whole.detach()).min())
+
+def _on(grid: Grid, parts: Sequence[Transform]) -> Tensor:
+    """Return the displacement of a composition on a grid."""
+    return reduce(matmul, parts).displacement(grid)
+
+
+def _folds(displacement: Tensor) -> bool:
+    return bool(least_determinant(displacement).min() <= 0)
 
 
 def _levels(pair: Pair, levels: Levels) -> Iterator[Pair]:
