@@ -157,7 +157,7 @@ def test_the_readme_fits_a_screen():
 QUICKER = (("updates=5000", "updates=2"), ("updates=500", "updates=2"), ("spacing=2.0", "spacing=12.0"))
 
 
-TYPED = ("start", "concepts", *(f"how-to/{page}" for page in ("python", "guidance", "evaluate", "many")))
+TYPED = ("start", "concepts", *(f"how-to/{page}" for page in ("python", "guidance", "evaluate", "many", "simulate")))
 
 
 @pytest.mark.slow

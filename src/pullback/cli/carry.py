@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.options import Json, Space, say
+from pullback.cli.options import Json, Output, Space, say
 
 
 def apply(
@@ -107,6 +107,36 @@ def convert(
     made = write_any(transform, out, kind, *grids)
     names = ", ".join(map(str, made))
     say(as_json, {"output": [*map(str, made)], "what": what}, f"Written: {names}: {what}")
+
+
+def simulate(
+    jacobian: Annotated[
+        Path,
+        typer.Option("-j", "--jacobian", metavar="FILE", help="Image of the wanted determinant det ∇φ, above 0."),
+    ],
+    out: Output,
+    curl: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Image of the wanted curl, on the same grid; in 3D one each for R, A, S. Repeatable; default free.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a transform with a known volume change, such as atrophy or growth.
+
+    The determinant says for each voxel what volume it has afterwards, in its
+    own: 0.8 shrinks it by a fifth. The grid's border does not move, so a
+    mean other than 1 is normalised, and said. OUT gets the transform
+    (fixed_to_moving.h5, for points), its inverse (moving_to_fixed.h5, by
+    which `pullback apply` makes the changed image), the determinant that was
+    reached (jacobian.nii.gz), and its errors (run.json).
+    """
+    from pullback.workflows.simulate import simulate_files, summary
+
+    content = simulate_files(jacobian, out, curl or ())
+    say(as_json, content, summary(content, out))
 
 
 def _kind(option: str, name: str | None):

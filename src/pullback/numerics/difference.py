@@ -1,7 +1,12 @@
-"""Finite differences of fields."""
+"""Finite differences of fields.
+
+Derivatives are central, one-sided at the border. With `edges`, the edge lengths of a voxel along the axes (1 each by
+default), they are by length, and a field that is differentiated has components in the unit of the edges.
+"""
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -80,3 +85,39 @@ def cofactors(matrices: Tensor) -> Tensor:
 
         return torch.stack([torch.stack([minor(a, b) for b in range(3)], 1) for a in range(3)], 1)
     raise ValueError(f"cofactors: expected (B, 2, 2, …) or (B, 3, 3, …), got {tuple(m.shape)}")
+
+
+def gradient(values: Tensor, edges: Sequence[float] | None = None) -> Tensor:
+    """Return ∇f, `(B, d, *spatial)`, of a scalar `(B, 1, *spatial)`."""
+    return torch.cat([_along(values, axis, edges) for axis in range(values.ndim - 2)], 1)
+
+
+def divergence(field: Tensor, edges: Sequence[float] | None = None) -> Tensor:
+    """Return ∇·u, `(B, 1, *spatial)`, of a field `(B, d, *spatial)`."""
+    return torch.stack([_along(field[:, axis], axis, edges, 1) for axis in range(field.shape[1])]).sum(0)[:, None]
+
+
+def curl(field: Tensor, edges: Sequence[float] | None = None) -> Tensor:
+    """Return ∇×u of a field `(B, d, *spatial)`, twice its local rotation about right-handed axes.
+
+    In 2-D it is the scalar ∂₁u₂ − ∂₂u₁, `(B, 1, *spatial)`; in 3-D a vector, `(B, 3, *spatial)`.
+    """
+    pairs = ((0, 1),) if field.shape[1] == 2 else ((1, 2), (2, 0), (0, 1))
+    turned = [_along(field[:, b], a, edges, 1) - _along(field[:, a], b, edges, 1) for a, b in pairs]
+    return torch.stack(turned, 1)
+
+
+def curl_of(potential: Tensor, edges: Sequence[float] | None = None) -> Tensor:
+    """Return the field ∇×g, `(B, d, *spatial)`, which has no divergence.
+
+    In 2-D the potential g is a scalar `(B, 1, *spatial)`, and ∇×g = (∂₂g, −∂₁g); in 3-D it is `(B, 3, *spatial)`.
+    """
+    if potential.ndim == 5:
+        return curl(potential, edges)
+    return torch.cat([_along(potential, 1, edges), -_along(potential, 0, edges)], 1)
+
+
+def _along(values: Tensor, axis: int, edges: Sequence[float] | None, before: int = 2) -> Tensor:
+    """Return the derivative along a spatial axis, before which there are so many others."""
+    (slope,) = torch.gradient(values, spacing=1.0 if edges is None else float(edges[axis]), dim=before + axis)
+    return slope
