@@ -1,8 +1,11 @@
 """Cases of a dataset, and its splits, which are different types so that they cannot be mixed up."""
 
 from abc import ABC
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import isqrt
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -12,10 +15,13 @@ from pullback.alignment import Pair
 from pullback.data.memory import Memory
 from pullback.data.normalise import preprocessed
 from pullback.errors import InputError
-from pullback.files.images.nifti import read_image, read_labels
+from pullback.files.images.channels import read_channels
+from pullback.files.images.nifti import read_labels
 from pullback.space import Image, Labels, Transform, canonical, centred
 
 LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
+WHOLE = 2**20
+"""Pairs up to which a random order of all of them is made, to choose some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +63,8 @@ class FileCase:
     """A case of files on disk, stored on loading along axes near R, A, S; `labels` and `mask` lie on the image's grid.
 
     Intensities are `preprocessed`. `shape`, counted along these axes, lays the middle of each image over the others'.
-    `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs.
-    With `as_stored` axes stay as stored, and intensities are those of the file.
+    `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs. `channels` are
+    further images on the same grid. With `as_stored` axes stay as stored, and intensities are those of the file.
     """
 
     name: str
@@ -69,17 +75,18 @@ class FileCase:
     subject: str = ""
     about: tuple[tuple[str, float | str], ...] = ()
     as_stored: bool = False
+    channels: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path | None, ...]:
-        """The files of the image, its labels and its mask; None for one that it does not have."""
-        return self.image, self.labels, self.mask
+        """The files of the image, its labels, its mask and further channels; None for one that it does not have."""
+        return self.image, self.labels, self.mask, *self.channels
 
     def load(self) -> Subject:
         return LOADED.get(self, self._read)
 
     def _read(self) -> Subject:
-        stored = read_image(self.image, self.mask)
+        stored = read_channels((self.image, *self.channels), self.mask)
         if self.as_stored:
             labels = None if self.labels is None else read_labels(self.labels, on=stored.grid)
             return Subject(stored, labels, about=dict(self.about), name=self.name)
@@ -91,6 +98,7 @@ class FileCase:
 
 
 T = TypeVar("T", bound=Case)
+Item = TypeVar("Item")
 
 
 def subject_of(case: Case) -> str:
@@ -121,7 +129,7 @@ def with_atlas(case: T, atlas: T, atlas_moves: bool) -> tuple[T, T]:
 
 @dataclass(frozen=True)
 class Train:
-    """The training split of pairs: any two different cases; with an `atlas`, it and any one case.
+    """The training split of pairs: any two cases of different subjects; with an `atlas`, it and any one case.
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
     moving cases are given, only these are used.
@@ -136,10 +144,11 @@ class Train:
         """Draw an ordered pair, or a case with the atlas."""
         if self.pairs:
             return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
-        one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())
+        order = torch.randperm(len(self.cases), generator=generator)
+        one, *others = (self.cases[n] for n in order[: 1 + len(self.cases)].tolist())
         if self.atlas is not None:
             return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
-        return pair_of(one, other)
+        return pair_of(one, next(case for case in others if subject_of(case) != subject_of(one)))
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
         """Draw `count` different pairs, fixed ← moving, or all there are; no pair comes both ways before all are in."""
@@ -149,14 +158,11 @@ class Train:
             return sorted(drawn, key=lambda way: drawn[first[frozenset(way)]] != way)[:count]
         if self.atlas is not None:
             ways = [with_atlas(case, self.atlas, self.atlas_moves) for case in self.cases]
-        else:
-            ways = [(a, b) for n, a in enumerate(self.cases) for b in self.cases[:n]]
-        ways = [ways[n] for n in torch.randperm(len(ways), generator=generator)]
-        if self.atlas is None:
-            turned = (torch.rand(len(ways), generator=generator) < 0.5).tolist()
-            ways = [way[::-1] if turn else way for way, turn in zip(ways, turned, strict=True)]
-            ways += [way[::-1] for way in ways]
-        return ways[:count]
+            return [ways[n] for n in torch.randperm(len(ways), generator=generator)][:count]
+        ways = _between(self.cases, count, generator)
+        turned = (torch.rand(len(ways), generator=generator) < 0.5).tolist()
+        ways = [way[::-1] if turn else way for way, turn in zip(ways, turned, strict=True)]
+        return [*ways, *(way[::-1] for way in ways)][:count]
 
     def load(self, cases: tuple[Case, Case]) -> Pair:
         """Load a pair of `several`."""
@@ -188,8 +194,8 @@ class Singles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its cases, sorted."""
-        return tuple(sorted({case.name for case in self.cases}))
+        """The names of its subjects, sorted."""
+        return tuple(sorted({subject_of(case) for case in self.cases}))
 
 
 class PairMaker(Protocol):
@@ -239,8 +245,15 @@ class _Listed(ABC):
 
     def some(self, count: int) -> Self:
         """Return `count` of its pairs, spread evenly, each the same as here; all, where there are no more."""
-        chosen = _spread(len(self), count)
-        pairs, make = [self.pairs[number] for number in chosen], self.make and _Renumbered(self.make, chosen)
+        return self._chosen(_spread(len(self), count))
+
+    def without(self, names: Collection[str]) -> Self:
+        """Return the split without the pairs of these cases, by name; the others are the same as here."""
+        kept = [n for n, pair in enumerate(self.pairs) if not any(case.name in names for case in pair)]
+        return self._chosen(kept)
+
+    def _chosen(self, numbers: Sequence[int]) -> Self:
+        pairs, make = [self.pairs[number] for number in numbers], self.make and _Renumbered(self.make, numbers)
         return replace(self, pairs=pairs, make=make)
 
     @property
@@ -282,15 +295,64 @@ class PairDataset(Dataset, Protocol):
 
 
 def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T, T]]:
-    """Return all ordered pairs of different cases, or `limit` of them.
+    """Return all ordered pairs of cases of different subjects, or `limit` of them.
 
-    Fewer than all are (i, i + k mod n), k = 1, 2, …: each case is fixed as often as any other, up to one, and moving
-    too, and no pair comes both ways before all are in.
+    Fewer than all are rounds, in each of which a case is fixed with the next one in the list, and round, of another
+    subject that it was not with: each case is fixed as often as any other, up to one. Where each subject has one, it
+    moves as often too, up to one, and no pair comes both ways before all are in. Neither time nor memory grows with the
+    square of the cases unless all pairs are asked for.
     """
-    n = len(cases)
-    if limit is None or limit >= n * (n - 1):
-        return [(a, b) for a in cases for b in cases if a is not b]
-    return [(case, cases[(i + k) % n]) for k in range(1, n) for i, case in enumerate(cases)][: max(limit, 0)]
+    n, who = len(cases), [subject_of(case) for case in cases]
+    total = n**2 - sum(count**2 for count in Counter(who).values())
+    if limit is None or limit >= total:
+        return [
+            (a, b)
+            for a, one in zip(cases, who, strict=True)
+            for b, other in zip(cases, who, strict=True)
+            if one != other
+        ]
+
+    def partners(i: int) -> Iterator[tuple[T, T]]:
+        return ((cases[i], cases[(i + k) % n]) for k in range(1, n) if who[(i + k) % n] != who[i])
+
+    return [*islice(_in_rounds([partners(i) for i in range(n)]), max(limit, 0))]
+
+
+def _in_rounds(ways: Sequence[Iterator[Item]]) -> Iterator[Item]:
+    """Yield one of each, round by round, until all are at their end."""
+    going = list(ways)
+    while going:
+        left = []
+        for one in going:
+            for item in islice(one, 1):
+                yield item
+                left.append(one)
+        going = left
+
+
+def _between(cases: Sequence[Case], count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
+    """Draw about `count` different unordered pairs of cases of different subjects, or more; all, where there are few.
+
+    Of very many, whose order would take memory with the square of the cases, numbers are drawn until they are enough.
+    """
+    total = len(cases) * (len(cases) - 1) // 2
+    if total <= WHOLE:
+        return _of_two_subjects(cases, torch.randperm(total, generator=generator).tolist())
+    drawn: dict[int, None] = {}
+    found: list[tuple[Case, Case]] = []
+    while len(found) < count and len(drawn) < total:
+        more = torch.randint(total, (max(count, 1),), generator=generator).tolist()
+        fresh = [number for number in dict.fromkeys(more) if number not in drawn]
+        drawn |= dict.fromkeys(fresh)
+        found += _of_two_subjects(cases, fresh)
+    return found
+
+
+def _of_two_subjects(cases: Sequence[Case], numbers: Iterable[int]) -> list[tuple[Case, Case]]:
+    """Return the pairs at these places of the list (1, 0), (2, 0), (2, 1), (3, 0), …, without those of one subject."""
+    places = [((1 + isqrt(1 + 8 * number)) // 2, number) for number in numbers]
+    ways = [(cases[n], cases[number - n * (n - 1) // 2]) for n, number in places]
+    return [(a, b) for a, b in ways if subject_of(a) != subject_of(b)]
 
 
 def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:
