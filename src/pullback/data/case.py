@@ -14,6 +14,7 @@ import torch
 from pullback.alignment import Pair
 from pullback.data.memory import Memory
 from pullback.data.normalise import preprocessed
+from pullback.data.people import person_in
 from pullback.errors import InputError
 from pullback.files.images.channels import read_channels
 from pullback.files.images.nifti import read_labels
@@ -106,6 +107,11 @@ def subject_of(case: Case) -> str:
     return case.subject or case.name if isinstance(case, FileCase) else case.name
 
 
+def person_of(case: Case) -> str:
+    """Return whose a case is, as far as its subject's name says: two visits of one are of the same."""
+    return person_in(subject_of(case))
+
+
 def pair_of(fixed: Case, moving: Case) -> Pair:
     """Return two cases as a pair, with the true transform where both know theirs.
 
@@ -148,7 +154,7 @@ class Train:
         one, *others = (self.cases[n] for n in order[: 1 + len(self.cases)].tolist())
         if self.atlas is not None:
             return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
-        return pair_of(one, next(case for case in others if subject_of(case) != subject_of(one)))
+        return pair_of(one, next(case for case in others if person_of(case) != person_of(one)))
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
         """Draw `count` different pairs, fixed ← moving, or all there are; no pair comes both ways before all are in."""
@@ -302,7 +308,7 @@ def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T,
     moves as often too, up to one, and no pair comes both ways before all are in. Neither time nor memory grows with the
     square of the cases unless all pairs are asked for.
     """
-    n, who = len(cases), [subject_of(case) for case in cases]
+    n, who = len(cases), [person_of(case) for case in cases]
     total = n**2 - sum(count**2 for count in Counter(who).values())
     if limit is None or limit >= total:
         return [
@@ -352,7 +358,7 @@ def _of_two_subjects(cases: Sequence[Case], numbers: Iterable[int]) -> list[tupl
     """Return the pairs at these places of the list (1, 0), (2, 0), (2, 1), (3, 0), …, without those of one subject."""
     places = [((1 + isqrt(1 + 8 * number)) // 2, number) for number in numbers]
     ways = [(cases[n], cases[number - n * (n - 1) // 2]) for n, number in places]
-    return [(a, b) for a, b in ways if subject_of(a) != subject_of(b)]
+    return [(a, b) for a, b in ways if person_of(a) != person_of(b)]
 
 
 def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:

@@ -107,8 +107,9 @@ class PairFolder:
         lonely = [name for name, cases in found.items() if self.within and len(cases) < LEAST]
         if len(lonely) == len(found) and self.within:
             raise InputError(
-                f"{self.root}: each of the {len(found)} subjects has one image that matches {self.listing.images[0]!r}, so "
-                f"there are no pairs within one; check the pattern, or leave data.within out"
+                f"{self.root}: each of the {len(found)} subjects has one image that matches "
+                f"{self.listing.images[0]!r}, so there are no pairs within one; check the pattern and data.person, or "
+                f"leave data.within out"
             )
         if lonely:
             text = f"{self.root}: {len(lonely)} subjects have one image and are in no pair: {some(lonely)}"

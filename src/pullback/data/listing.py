@@ -113,9 +113,10 @@ class Listing:
         if 0 < len(other) < len(images):
             image = next(path for name, path in sorted(images.items()) if name not in other).name
             narrow = f'narrow it: --set "data.images=*_{image.split("_")[-1]}"'
+            narrow = narrow if "_" in image else "put one kind into a folder of its own"
             raise InputError(
                 f"{min(other.values())}: by its name labels or a mask, but the pattern of the images, "
-                f"{self.images[0]!r}, takes it, as it takes {image}: {narrow if '_' in image else 'put one kind into a folder of its own'}"
+                f"{self.images[0]!r}, takes it, as it takes {image}: {narrow}"
             )
 
     def _others(self, kind: str, pattern: str | None, images: Mapping[CardValues, Path]) -> dict[CardValues, Path]:

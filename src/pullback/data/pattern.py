@@ -88,7 +88,7 @@ class Pattern:
     def _candidates(self, root: Path) -> list[Path]:
         """Return what matches where every wild card stands for anything, sorted."""
         anything = re.sub(r"\*+", "*", "*".join(glob.escape(part) for part in CARD.split(self._path)[::2]))
-        return sorted(path for path in root.glob(anything) if not path.is_dir())
+        return sorted(path for path in root.glob(anything) if path.is_symlink() or path.is_file())
 
     def _is_seen(self, path: Path) -> bool:
         """Return whether no name on the path is hidden, but where the pattern begins with a dot there too."""

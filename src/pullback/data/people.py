@@ -38,7 +38,8 @@ def person_in(name: str) -> str:
 class People:
     """The persons of a folder of images.
 
-    By themselves, images of one `sub-…` of BIDS are of one person, all others each of its own.
+    By themselves, images of one `sub-…` of BIDS are of one person, and those called TASK_0001_0000, TASK_0001_0001, …;
+    all others are each of its own.
 
     Attributes:
         root: the folder.
@@ -85,7 +86,7 @@ class People:
         own, told = entities_of(subject).get("sub"), entities_of(path.as_posix()).get("sub")
         if own is None and told is not None and f"{subject}_".startswith(f"{told}_"):
             own = told
-        return subject if own is None else f"sub-{own}"
+        return MODALITY.sub("", subject) if own is None else f"sub-{own}"
 
     @cached_property
     def _table(self) -> Mapping[str, str]:
