@@ -105,6 +105,25 @@ def distinct() -> list:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (("ofg-voxelmorph-folder",), "ofg-voxelmorph-folder"),
+        (("ofg_voxelmorph_folder",), "ofg-voxelmorph-folder"),
+        (("unsupervised_voxelmorph_folder",), "voxelmorph-voxelmorph-folder"),
+        (("unsupervised",), "voxelmorph-voxelmorph-phantom"),
+        (("unsupervised", "transmorph", "brains"), "transmorph-transmorph-brains"),
+    ],
+)
+def test_a_recipe_is_also_called_in_one_word_and_training_without_labels_by_its_network(given, found):
+    assert named(*given) == found
+
+
+def test_a_network_that_does_not_learn_alone_is_told_of_those_that_do():
+    with pytest.raises(InputError, match=r"unsupervised.*--network transmorf.*did you mean.*transmorph"):
+        named("unsupervised", "transmorf")
+
+
 @pytest.mark.parametrize("key", [key for key in KEYS if key.network == "pooled-unet"], ids="-".join)
 def test_labels_choose_the_weights_only_of_what_they_guide(key):
     recipe = find(*key)
