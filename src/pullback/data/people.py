@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pullback.errors import InputError
+from pullback.files.suffixes import BRAINS, FORMATS, NIFTI, ends
 from pullback.records.csv_records import as_number
 
 ENTITY = re.compile(r"(?:^|[/_])([A-Za-z]+)-([^/_]+)")
@@ -19,6 +20,7 @@ WHO = ("person", "person_id", "patient", "patient_id")
 IMAGES = ("participant_id", "image", "name", "subject")
 """Columns of a table that name the images."""
 NUMBERED = re.compile(r"(?<=.)[_-]+[A-Za-z]*[_-]?\d+$")
+ENDINGS = (*NIFTI, *FORMATS, *BRAINS)
 PROBE = 4096  # bytes at the beginning, the middle and the end, by which files of one size are told apart first
 
 About = tuple[tuple[str, float | str], ...]
@@ -26,7 +28,8 @@ About = tuple[tuple[str, float | str], ...]
 
 def entities_of(name: str) -> dict[str, str]:
     """Return the entities of BIDS in a path, by key: `{"sub": "01", "ses": "2"}`."""
-    return dict(ENTITY.findall(name))
+    plain = next((name[: -len(ending)] for ending in ENDINGS if ends(name, ending)), name)
+    return dict(ENTITY.findall(plain))
 
 
 def person_in(name: str) -> str:

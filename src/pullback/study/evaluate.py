@@ -1,7 +1,7 @@
 """Evaluation of networks and registers on the test split."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.progress import track
 from pullback.alignment import Alignment, Pair
 from pullback.data import FileCase, PickledCase, Test, subject_of
 from pullback.errors import InputError
+from pullback.metrics import Metric
 from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Affine, Image
 from pullback.training import Evaluation, PairEvaluation, Row, mean_of
@@ -20,14 +21,14 @@ from pullback.training import Evaluation, PairEvaluation, Row, mean_of
 def evaluate(
     networks: Mapping[str, Any],
     test: Test,
-    evaluates: Callable[[Test], Evaluation] = PairEvaluation,
+    evaluates: Callable[[Test], Evaluation] | Sequence[Metric] = PairEvaluation,
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
 ) -> dict[str, list[Row]]:
     """Evaluate every network, or register, on every example of the test split.
 
     Args:
-        evaluates: makes the evaluation, as `Recipe.evaluates`; by default pairs with the standard metrics.
+        evaluates: makes the evaluation, as `Recipe.evaluates`, or metrics of pairs; by default the standard ones.
 
     Returns:
         One row per example, by network, with the process's peak memory and the example's `subject`; for a pair, that of
@@ -42,7 +43,8 @@ def evaluate(
     test, missing = readable(test)
     if missing:
         _tell(missing, console)
-    evaluation, results = evaluates(test), {}
+    evaluation = PairEvaluation(test, evaluates) if isinstance(evaluates, Sequence) else evaluates(test)
+    results = {}
     for name, network in networks.items():
         forget_peak_memory(device)
         rows = track(evaluation.rows(network, device), name, len(evaluation), console=console, transient=True)
