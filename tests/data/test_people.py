@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from pullback.data import FileCase, Learn2Reg, PairFolder, Train, ordered_pairs
-from pullback.data.case import WHOLE, person_of, subject_of
+from pullback.data.case import person_of, subject_of
+from pullback.data.pairing import WHOLE
 from pullback.data.pattern import Pattern
 from pullback.data.people import copies, numbered, person_in
 from pullback.errors import InputError

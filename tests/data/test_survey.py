@@ -93,6 +93,7 @@ def test_warnings_and_notes_stop_nothing(tmp_path):
     assert seen.bad == {}
     told = {finding.what.split(":")[0][2:]: finding.severity for finding in seen.findings}
     assert [*told.values()] == [Severity.WARNING] * 4 + [Severity.NOTE], told
+    (tmp_path / "sub-04_T1w.nii.gz").unlink()
     assert {*survey(PairFolder(data.root, data.images, data.labels), learns_labels=True).bad} == {"sub-00"}
 
 

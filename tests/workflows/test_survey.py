@@ -13,11 +13,11 @@ from rich.console import Console
 
 from pullback.data import PairFolder
 from pullback.errors import InputError
-from pullback.methods.pair.voxelmorph import Unsupervised, VoxelMorph
+from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.study.recipe import Recipe
 from pullback.study.resume import check_subjects
 from pullback.study.run import leaked, run
-from pullback.training import Training
+from pullback.training import Training, Unsupervised
 from pullback.workflows.survey import examine_folder, is_cohort, learns_labels, surveyed, tested
 
 SMALL = {"ndim": 2, "encoder": (4, 4), "decoder": (4, 4, 4, 4)}

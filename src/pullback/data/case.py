@@ -1,11 +1,8 @@
 """Cases of a dataset, and its splits, which are different types so that they cannot be mixed up."""
 
 from abc import ABC
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from math import isqrt
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -14,6 +11,7 @@ import torch
 from pullback.alignment import Pair
 from pullback.data.memory import Memory
 from pullback.data.normalise import preprocessed
+from pullback.data.pairing import drawn_pairs, pairs_of_two
 from pullback.data.people import person_in
 from pullback.errors import InputError
 from pullback.files.images.channels import read_channels
@@ -21,8 +19,6 @@ from pullback.files.images.nifti import read_labels
 from pullback.space import Image, Labels, Transform, canonical, centred
 
 LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
-WHOLE = 2**20
-"""Pairs up to which a random order of all of them is made, to choose some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +105,6 @@ def stamp(path: Path | None) -> tuple[int, int]:
 
 
 T = TypeVar("T", bound=Case)
-Item = TypeVar("Item")
 
 
 def subject_of(case: Case) -> str:
@@ -145,7 +140,7 @@ def with_atlas(case: T, atlas: T, atlas_moves: bool) -> tuple[T, T]:
 
 @dataclass(frozen=True)
 class Train:
-    """The training split of pairs: any two cases of different subjects; with an `atlas`, it and any one case.
+    """The training split of pairs: any two cases, of two people if there are some; with an `atlas`, it and one case.
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
     moving cases are given, only these are used.
@@ -161,10 +156,13 @@ class Train:
         if self.pairs:
             return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
         order = torch.randperm(len(self.cases), generator=generator)
-        one, *others = (self.cases[n] for n in order[: 1 + len(self.cases)].tolist())
+        one, other = (self.cases[n] for n in order[:2].tolist())
         if self.atlas is not None:
             return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
-        return pair_of(one, next(case for case in others if person_of(case) != person_of(one)))
+        if person_of(one) == person_of(other):
+            others = (self.cases[n] for n in order[2:].tolist())
+            other = next((case for case in others if person_of(case) != person_of(one)), other)
+        return pair_of(one, other)
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
         """Draw `count` different pairs, fixed ← moving, or all there are; no pair comes both ways before all are in."""
@@ -175,7 +173,8 @@ class Train:
         if self.atlas is not None:
             ways = [with_atlas(case, self.atlas, self.atlas_moves) for case in self.cases]
             return [ways[n] for n in torch.randperm(len(ways), generator=generator)][:count]
-        ways = _between(self.cases, count, generator)
+        drawn_ways = drawn_pairs(_who(self.cases), count, generator)
+        ways = [(self.cases[a], self.cases[b]) for a, b in drawn_ways]
         turned = (torch.rand(len(ways), generator=generator) < 0.5).tolist()
         ways = [way[::-1] if turn else way for way, turn in zip(ways, turned, strict=True)]
         return [*ways, *(way[::-1] for way in ways)][:count]
@@ -311,64 +310,20 @@ class PairDataset(Dataset, Protocol):
 
 
 def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T, T]]:
-    """Return all ordered pairs of cases of different subjects, or `limit` of them.
+    """Return all ordered pairs of different cases, of two people where there are some, or `limit` of them.
 
     Fewer than all are rounds, in each of which a case is fixed with the next one in the list, and round, of another
-    subject that it was not with: each case is fixed as often as any other, up to one. Where each subject has one, it
+    person that it was not with: each case is fixed as often as any other, up to one. Where each has one, it
     moves as often too, up to one, and no pair comes both ways before all are in. Neither time nor memory grows with the
     square of the cases unless all pairs are asked for.
     """
-    n, who = len(cases), [person_of(case) for case in cases]
-    total = n**2 - sum(count**2 for count in Counter(who).values())
-    if limit is None or limit >= total:
-        return [
-            (a, b)
-            for a, one in zip(cases, who, strict=True)
-            for b, other in zip(cases, who, strict=True)
-            if one != other
-        ]
-
-    def partners(i: int) -> Iterator[tuple[T, T]]:
-        return ((cases[i], cases[(i + k) % n]) for k in range(1, n) if who[(i + k) % n] != who[i])
-
-    return [*islice(_in_rounds([partners(i) for i in range(n)]), max(limit, 0))]
+    return [(cases[a], cases[b]) for a, b in pairs_of_two(_who(cases), limit)]
 
 
-def _in_rounds(ways: Sequence[Iterator[Item]]) -> Iterator[Item]:
-    """Yield one of each, round by round, until all are at their end."""
-    going = list(ways)
-    while going:
-        left = []
-        for one in going:
-            for item in islice(one, 1):
-                yield item
-                left.append(one)
-        going = left
-
-
-def _between(cases: Sequence[Case], count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
-    """Draw about `count` different unordered pairs of cases of different subjects, or more; all, where there are few.
-
-    Of very many, whose order would take memory with the square of the cases, numbers are drawn until they are enough.
-    """
-    total = len(cases) * (len(cases) - 1) // 2
-    if total <= WHOLE:
-        return _of_two_subjects(cases, torch.randperm(total, generator=generator).tolist())
-    drawn: dict[int, None] = {}
-    found: list[tuple[Case, Case]] = []
-    while len(found) < count and len(drawn) < total:
-        more = torch.randint(total, (max(count, 1),), generator=generator).tolist()
-        fresh = [number for number in dict.fromkeys(more) if number not in drawn]
-        drawn |= dict.fromkeys(fresh)
-        found += _of_two_subjects(cases, fresh)
-    return found
-
-
-def _of_two_subjects(cases: Sequence[Case], numbers: Iterable[int]) -> list[tuple[Case, Case]]:
-    """Return the pairs at these places of the list (1, 0), (2, 0), (2, 1), (3, 0), …, without those of one subject."""
-    places = [((1 + isqrt(1 + 8 * number)) // 2, number) for number in numbers]
-    ways = [(cases[n], cases[number - n * (n - 1) // 2]) for n, number in places]
-    return [(a, b) for a, b in ways if person_of(a) != person_of(b)]
+def _who(cases: Sequence[Case]) -> Sequence[object]:
+    """Return whose each case is; where all are of one person, each is its own."""
+    people = [person_of(case) for case in cases]
+    return people if len({*people}) > 1 else range(len(cases))
 
 
 def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:
