@@ -102,8 +102,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--pairs",
-            metavar="CSV",
-            help="Table of many: columns fixed, moving, transform, and others called as these options.",
+            metavar="FILE",
+            help="CSV of many: columns fixed, moving, transform, and others called as these options.",
             rich_help_panel=FILES,
         ),
     ] = None,
