@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from pullback.data import PairFolder
+from pullback.energies import LNCC, SoftDice
 from pullback.errors import InputError
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.study.recipe import Recipe
@@ -103,6 +104,7 @@ def test_who_was_learned_from_is_known_by_another_visit(tmp_path):
 def test_parts_say_that_they_learn_from_labels(tmp_path):
     data = PairFolder(str(tmp_path))
     assert not learns_labels(recipe(data, 1))
+    assert learns_labels(replace(recipe(data, 1), supervision=Unsupervised(LNCC() + 0.5 * SoftDice())))
     assert learns_labels(replace(recipe(data, 1), supervision=SimpleNamespace(learns_labels=True)))
 
 

@@ -14,6 +14,7 @@ from pullback.data.faults import APART, Fault
 from pullback.data.folder import PairFolder
 from pullback.data.learn2reg import Learn2Reg
 from pullback.data.survey import Survey, survey
+from pullback.energies import LabelMSE, SoftDice, SoftHausdorff
 from pullback.errors import InputError
 from pullback.files import Finding, Severity
 from pullback.study.arms import placed
@@ -134,8 +135,10 @@ def in_words(seen: Survey) -> str:
 
 
 def learns_labels(recipe: Any) -> bool:
-    """Return whether a part of a recipe learns from labels."""
-    return any(part.learns_labels for part in parts(recipe) if isinstance(part, LearnsLabels))
+    """Return whether a part of a recipe is an energy of labels, or says that it learns from them."""
+    every = [*parts(recipe)]
+    said = any(part.learns_labels for part in every if isinstance(part, LearnsLabels))
+    return said or any(isinstance(part, SoftDice | SoftHausdorff | LabelMSE) for part in every)
 
 
 def is_cohort(path: Path, settings: Collection[str] = ()) -> bool:
