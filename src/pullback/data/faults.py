@@ -35,7 +35,7 @@ CHANNELS = FaultKind(
 OTHER_GRID = FaultKind(
     Severity.ERROR,
     "labels or masks on another grid than their image",
-    "Resample them onto it, by nearest voxels; --skip-bad leaves the images out.",
+    "Either resample them onto it, by nearest voxels, or take others; --skip-bad leaves the images out.",
 )
 UNLABELLED = FaultKind(
     Severity.ERROR, "images without labels, which this recipe learns from", "Add them; --skip-bad leaves them out."

@@ -170,7 +170,7 @@ def _of_headers(case: FileCase, grids: dict[str, Grid]) -> Iterator[Fault]:
             continue
         if other != grid:
             kind = CHANNELS if path in case.channels else OTHER_GRID
-            yield Fault(kind, case.name, f"{path}: {_in_words(other)}; its image: {_in_words(grid)}")
+            yield Fault(kind, case.name, f"{path}: on another grid, {_in_words(other)}; its image: {_in_words(grid)}")
 
 
 def _of_labels(cases: Sequence[FileCase], learned: bool) -> Iterator[Fault]:

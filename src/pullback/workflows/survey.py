@@ -159,6 +159,12 @@ def examine_folder(folder: Path, settings: dict[str, str], console: Console | No
     listed = [path for path in folder.glob("*_dataset.json") if not path.name.startswith(".")]
     kind: PairFolder | Learn2Reg = Learn2Reg(str(folder)) if listed and not settings else PairFolder(str(folder))
     data = changed(kind, {key.removeprefix("data."): value for key, value in settings.items()})
-    seen = looked_at(data, console)
+    try:
+        seen = looked_at(data, console)
+    except InputError as error:
+        raise InputError(
+            f"{error}; {folder} is a folder: say which of its files are images (slices of DICOM: convert them first, "
+            f"by dcm2niix)"
+        ) from error
     note = f"{folder} holds {seen.cases} images of {seen.people} people: {seen.about}."
     return (*seen.findings, Finding(Severity.NOTE, note, "Check that these are whom you mean."))
