@@ -19,7 +19,7 @@ from pullback.study.recipe import Recipe
 from pullback.study.resume import check_subjects
 from pullback.study.run import leaked, run
 from pullback.training import Training, Unsupervised
-from pullback.workflows.survey import examine_folder, is_cohort, learns_labels, surveyed, tested
+from pullback.workflows.survey import examine_folder, is_cohort, learns_labels, surveyed, usable_test
 
 SMALL = {"ndim": 2, "encoder": (4, 4), "decoder": (4, 4, 4, 4)}
 
@@ -49,12 +49,12 @@ def heard() -> tuple[Console, io.StringIO]:
 
 
 def test_bad_files_stop_the_work_by_name_or_are_left_out(tmp_path):
-    data = cohort(tmp_path / "scans")
+    data = cohort(tmp_path / "scans", 40)
     bad = data.train.names[1], data.test.names[0]
     for name in bad:
         cut(tmp_path / "scans", name)
     console, text = heard()
-    with pytest.raises(InputError, match=r"2 of 16 images cannot be used") as stop:
+    with pytest.raises(InputError, match=r"2 of 40 images cannot be used") as stop:
         surveyed(data, console)
     assert all(f"{name}_T1w.nii.gz" in str(stop.value) for name in bad)
     left = surveyed(data, console, skip_bad=True)
@@ -63,7 +63,7 @@ def test_bad_files_stop_the_work_by_name_or_are_left_out(tmp_path):
     for split in ("train", "validation", "test"):
         assert {*getattr(left, split).names} == {*getattr(data, split).names} - {*bad}
     console, text = heard()
-    test, missing = tested(replace(data), console)
+    test, missing = usable_test(replace(data), console)
     assert {*missing} == {bad[1]}, "only the test split is looked at"
     assert bad[1] not in test.names
     assert bad[1] in text.getvalue()

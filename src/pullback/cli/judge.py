@@ -195,7 +195,7 @@ def _evaluate_runs(
     from pullback.study.run import as_evaluated, leaked, load_network
     from pullback.training import device_of
     from pullback.workflows.baselines import BEFORE, SOLVERS
-    from pullback.workflows.survey import tested
+    from pullback.workflows.survey import usable_test
 
     loaded = {str(run): load_network(run, trust or ()) for run in runs}
     kinds = {name: recipe.aligns for name, (recipe, _) in loaded.items()}
@@ -209,7 +209,7 @@ def _evaluate_runs(
     for name in (*BEFORE, *SOLVERS):
         if name in networks:
             raise InputError(f"{name}: is the name of a row that stands beside runs; rename the folder of this run")
-    test, missing = tested(first.data, console)
+    test, missing = usable_test(first.data, console)
     for run in runs:
         _warn_of_leakage(console, run, leaked(run, test.names))
     reference = str(runs[0]) if len(runs) > 1 else None

@@ -132,7 +132,7 @@ class PairFolder:
 
     @property
     def _aliases(self) -> dict[str, str]:
-        """What subjects may be called where splits are named: a person of one image also by its name."""
+        """Names of subjects where splits are named: a person of one image is also called as that is."""
         found: dict[str, str] = {}
         for name, cases in self._subjects.items():
             if len(cases) == 1:

@@ -186,10 +186,7 @@ def _about(whose: str, cards: Mapping[str, str]) -> About:
 
 
 def _united(same: Sequence[Sequence[Path]], whose: Mapping[Path, str], root: str) -> dict[str, str]:
-    """Return for each person of whom there are copies under other names the first of these, and say so.
-
-    Where most of a folder are copies nobody is united with anybody; a survey names them.
-    """
+    """Return for each person of whom there are copies under other names the first of these, and say so."""
     first: dict[str, str] = {}
 
     def of(person: str) -> str:
@@ -197,8 +194,6 @@ def _united(same: Sequence[Sequence[Path]], whose: Mapping[Path, str], root: str
             person = first[person]
         return person
 
-    if 2 * sum(len(group) - 1 for group in same) > len(whose):  # hardly anybody else is there: a trial of made files
-        return {}
     told = []
     for group in same:
         persons = sorted({of(whose[path]) for path in group})

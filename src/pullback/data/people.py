@@ -164,11 +164,13 @@ def read_people(path: Path) -> Mapping[str, About]:
 def copies(paths: Iterable[Path]) -> list[list[Path]]:
     """Return the groups of files that are the same, byte by byte; only files of one size are read. Empty ones are none.
 
-    What cannot be read is no copy.
+    What cannot be read is no copy, and where most of the files are copies, as made ones for a trial, none is.
     """
+    paths = list(paths)
     sized = _grouped(paths, lambda path: path.stat().st_size)
     probed = [group for size, same in sized if size for _, group in _grouped(same, _probe)]
-    return sorted(group for same in probed for _, group in _grouped(same, _digest))
+    found = sorted(group for same in probed for _, group in _grouped(same, _digest))
+    return [] if 2 * sum(len(group) - 1 for group in found) > len(paths) else found
 
 
 def _grouped(paths: Iterable[Path], key: Callable[[Path], Hashable]) -> list[tuple[Hashable, list[Path]]]:
@@ -183,14 +185,14 @@ def _grouped(paths: Iterable[Path], key: Callable[[Path], Hashable]) -> list[tup
 
 
 def _probe(path: Path) -> bytes:
-    """Return some bytes of a file."""
+    """Return a digest of some bytes of a file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         parts = []
         for start in sorted({0, max(size // 2 - PROBE // 2, 0), max(size - PROBE, 0)}):
             file.seek(start)
             parts.append(file.read(PROBE))
-    return b"".join(parts)
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def _digest(path: Path) -> bytes:

@@ -45,7 +45,7 @@ UNEVEN = 3.0  # largest ratio of edges of voxels in a cohort that goes without a
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen of a data set.
+    """Findings about a data set.
 
     Attributes:
         cases, people: how many there are.
@@ -60,7 +60,7 @@ class Survey:
 
     @property
     def bad(self) -> dict[str, str]:
-        """What is wrong with each case that cannot be used, by name."""
+        """The faults of the cases that cannot be used, by name."""
         return {fault.case: fault.said for fault in self.faults if fault.is_error}
 
     @property

@@ -24,6 +24,7 @@ from pullback.records.ledger import LEDGER, Job, Ledger
 from pullback.records.lock import locked
 from pullback.records.manifest import manifest, write_json
 from pullback.space import Grid, Labels
+from pullback.study.arms import LATER
 from pullback.study.recipe import as_data
 from pullback.training.interrupt import asked_to_stop
 from pullback.workflows.outputs import RECORD
@@ -109,7 +110,8 @@ def _splits(data: PairFolder) -> dict[str, str]:
 def _settings(preparation: Preparation) -> dict[str, Any]:
     """Return the settings that determine the files and the splits, flat, without the place of the images."""
     tree = json.loads(json.dumps(as_data(preparation)))
-    data = {f"data.{key}": value for key, value in tree.pop("data").items() if key not in ("root", "part", "without")}
+    data = {f"data.{key}": value for key, value in tree.pop("data").items() if value or key not in LATER}
+    data = {key: value for key, value in data.items() if key not in ("data.root", "data.part", "data.without")}
     return data | {key: value for key, value in tree.items() if key != "part"}
 
 

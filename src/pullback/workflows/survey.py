@@ -54,10 +54,9 @@ def surveyed(data: Data, console: Console, skip_bad: bool = False, learns_labels
     if not isinstance(data, Stored):
         return data
     seen = looked_at(data, console, learns_labels)
-    told = [one for one in seen.findings if one.severity is not Severity.ERROR or skip_bad]
-    if told:
-        console.print(layout(told))
     bad = set(seen.bad)
+    if seen.findings and (skip_bad or not bad or console.is_terminal):  # else the error is all that is told
+        console.print(layout(seen.findings))
     if not bad:
         return data
     if not skip_bad:
@@ -66,7 +65,7 @@ def surveyed(data: Data, console: Console, skip_bad: bool = False, learns_labels
     return without(data, bad)
 
 
-def tested(data: Any, console: Console) -> tuple[Test, dict[str, str]]:
+def usable_test(data: Any, console: Console) -> tuple[Test, dict[str, str]]:
     """Return the test split without what cannot be used, and what is wrong with that, by the names of cases; all told.
 
     Raises:
@@ -128,10 +127,10 @@ def without(data: Data, names: Iterable[str]) -> Data:
 
 
 def in_words(seen: Survey) -> str:
-    """Return all errors of a survey as one message."""
-    wrong = [one for one in seen.findings if one.severity is Severity.ERROR]
-    said = "\n".join(f"{one.what}\n  {one.remedy}" for one in wrong)
-    return f"{len(seen.bad)} of {seen.cases} images cannot be used:\n{said}"
+    """Return all errors of a survey in one line: every file, and what to do about each kind."""
+    said = [fault.said for fault in seen.faults if fault.is_error]
+    remedies = dict.fromkeys(one.remedy for one in seen.findings if one.severity is Severity.ERROR)
+    return f"{len(seen.bad)} of {seen.cases} images cannot be used: {'; '.join(said)}. {' '.join(remedies)}"
 
 
 def learns_labels(recipe: Any) -> bool:
