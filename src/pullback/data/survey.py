@@ -170,7 +170,7 @@ def _of_headers(case: FileCase, grids: dict[str, Grid]) -> Iterator[Fault]:
             continue
         if other != grid:
             kind = CHANNELS if path in case.channels else OTHER_GRID
-            yield Fault(kind, case.name, f"{path}: on another grid, {_in_words(other)}; its image: {_in_words(grid)}")
+            yield Fault(kind, case.name, f"{path}: on another grid: {_differs(other, grid)}")
 
 
 def _of_labels(cases: Sequence[FileCase], learned: bool) -> Iterator[Fault]:
@@ -253,6 +253,15 @@ def _of_voxels(case: FileCase) -> list[Fault]:
 def _refuse_empty(path: Path) -> None:
     if not read_labels(path, what="mask").data.any():
         raise InputError(f"{path}: the mask is 0 everywhere; leave it out, or mark where to look")
+
+
+def _differs(grid: Grid, on: Grid) -> str:
+    """Say how a grid differs from that of its image."""
+    words = _in_words(grid), _in_words(on)
+    if words[0] != words[1]:
+        return f"{words[0]}, and its image {words[1]}"
+    apart = float((grid.centre - on.centre).norm())
+    return f"its centre lies {apart:.3g} mm from the image's" if apart > 0 else "its axes point elsewhere"
 
 
 def _in_words(grid: Grid) -> str:

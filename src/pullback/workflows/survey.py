@@ -128,9 +128,9 @@ def without(data: Data, names: Iterable[str]) -> Data:
 
 def in_words(seen: Survey) -> str:
     """Return all errors of a survey in one line: every file, and what to do about each kind."""
-    said = [fault.said for fault in seen.faults if fault.is_error]
-    remedies = dict.fromkeys(one.remedy for one in seen.findings if one.severity is Severity.ERROR)
-    return f"{len(seen.bad)} of {seen.cases} images cannot be used: {'; '.join(said)}. {' '.join(remedies)}"
+    wrong = [one for one in seen.findings if one.severity is Severity.ERROR]
+    said = [f"{', '.join(line.strip() for line in one.what.splitlines())}. {one.remedy}" for one in wrong]
+    return f"{len(seen.bad)} of {seen.cases} images cannot be used: " + " ".join(said).replace(":,", ":")
 
 
 def learns_labels(recipe: Any) -> bool:
