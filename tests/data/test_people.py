@@ -194,11 +194,15 @@ def test_everyone_may_be_tested(tmp_path):
             _ = data.train
 
 
-def test_who_is_left_out_moves_nobody_else(tmp_path):
-    touch(tmp_path, [f"s{n:02d}" for n in range(30)])
+@pytest.mark.parametrize("count", [9, 12, 30])
+def test_who_is_left_out_moves_nobody_else(tmp_path, count):
+    """In a small folder too, where those who drew least make up the splits."""
+    names = [f"s{n:02d}" for n in range(count)]
+    touch(tmp_path, names)
     whole = split_of(PairFolder(str(tmp_path)))
-    left = ("s03", "s17")
-    assert split_of(PairFolder(str(tmp_path), without=left)) == {k: v for k, v in whole.items() if k not in left}
+    for left in names:
+        others = {name: kind for name, kind in whole.items() if name != left}
+        assert split_of(PairFolder(str(tmp_path), without=(left,))) == others
 
 
 # Pairs
