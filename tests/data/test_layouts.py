@@ -101,7 +101,7 @@ def test_dice_is_of_the_labels_that_the_paper_counts(data, count, without):
 
 def test_an_atlas_that_is_not_there(tmp_path):
     for n in range(6):
-        write(tmp_path / f"s{n}_T1w.nii.gz")
+        write(tmp_path / f"s{n}_T1w.nii.gz", seed=n)
     with pytest.raises(InputError, match="no atlas 'atlas'; found s0, s1"):
         _ = PairFolder(str(tmp_path), "*_T1w.nii.gz", atlas="atlas").train
 

@@ -152,8 +152,8 @@ def test_every_star_is_the_same_subject(tmp_path):
 
 def test_what_is_no_star_stands_for_itself(tmp_path):
     root = tmp_path / "a*b[1]"
-    for name in ("x_[T1].nii.gz", "y_[T1].nii.gz", "z_T.nii.gz", "_[T1].nii.gz"):
-        write(root / name)
+    for n, name in enumerate(("x_[T1].nii.gz", "y_[T1].nii.gz", "z_T.nii.gz", "_[T1].nii.gz")):
+        write(root / name, seed=n)
     assert [case.name for case in PairFolder(str(root), "*_[T1].nii.gz").cases] == ["x", "y"]
 
 
@@ -190,8 +190,8 @@ def test_an_empty_folder_and_one_image_only(tmp_path):
     write(tmp_path / "a.nii.gz")
     with pytest.raises(InputError, match=r"1 images match.*at least 2"):
         _ = PairFolder(str(tmp_path)).train
-    for name in "bcd":
-        write(tmp_path / f"{name}.nii.gz")
+    for n, name in enumerate("bcd", 1):
+        write(tmp_path / f"{name}.nii.gz", seed=n)
     with pytest.raises(InputError, match="4 subjects make splits"):
         _ = PairFolder(str(tmp_path)).train
 
@@ -220,8 +220,8 @@ def test_a_folder_of_label_maps_alone_is_what_was_asked_for(tmp_path):
 
 
 def test_images_that_are_not_compressed(tmp_path):
-    for name in "abcdefgh":
-        write(tmp_path / f"{name}.nii")
+    for n, name in enumerate("abcdefgh"):
+        write(tmp_path / f"{name}.nii", seed=n)
     with pytest.raises(InputError, match=r'0 images match.*--set "data.images=\*\.nii"'):
         _ = PairFolder(str(tmp_path)).train
     assert len(PairFolder(str(tmp_path), "*.nii").cases) == 8

@@ -268,12 +268,13 @@ def test_images_of_one_patient_are_paired_where_no_list_says_how(tmp_path):
     assert data.validation.names == ("Lung_0007",)
 
 
-def test_without_within_lists_of_training_pairs_are_not_heeded(tmp_path):
+def test_listed_pairs_are_learned_without_within_too(tmp_path):
     pairs = [(NAMES[2 * n + 1], NAMES[2 * n]) for n in range(8)]
-    layout(tmp_path, write=False, training_paired_images=pairs, registration_val=pairs[:1])
+    layout(tmp_path, training_paired_images=pairs, registration_val=pairs[:1])
     data = Learn2Reg(str(tmp_path), held_out=2)
-    assert data.train.pairs == ()
-    assert data.train.names[0] == "Lung_0001_0000"
+    assert named(data.train.pairs) == [(f"000{n}_0001", f"000{n}_0000") for n in range(1, 7)]
+    assert named(data.validation.pairs) == [("0007_0001", "0007_0000")]
+    assert data.train.names[0] == "Lung_0001_0000", "images, as without pairs"
 
 
 def test_lists_that_cannot_be_so_are_refused(tmp_path):

@@ -10,20 +10,31 @@ from pullback.cli.train import with_data
 
 
 def doctor(
-    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="Image that stays.")],
+    fixed: Annotated[Path, typer.Argument(metavar="FIXED|FOLDER", help="Image that stays; or a folder of images.")],
     moving: Annotated[
         Path | None, typer.Argument(metavar="MOVING", help="Image to bring onto it; default none: FIXED alone.")
     ] = None,
+    setting: OfData = None,
     as_json: Json = False,
 ) -> None:
     """Tell what will go wrong in a registration of two files, and how to mend it.
 
+    Of a folder, look at all its images, as `train` does: files that cannot
+    be read, grids, labels, places, people, copies, hidden files.
+
     Exit code 1: they cannot be aligned as they are.
     """
+    from pullback.errors import refuse
     from pullback.files import Severity
     from pullback.workflows.doctor import examine, layout, verdict
+    from pullback.workflows.survey import examine_folder, is_cohort
 
-    found = examine(fixed, moving)
+    if is_cohort(fixed, setting or ()):
+        refuse({str(moving): moving}, "FIXED is a folder")
+        found = examine_folder(fixed, of_data(setting), terminal(as_json))
+    else:
+        refuse({"--set": setting or None}, "says how a folder is read, and this is a file")
+        found = examine(fixed, moving)
     listed = [{"severity": f.severity.value, "what": f.what, "remedy": f.remedy} for f in found]
     if not as_json:
         terminal(as_json).print(layout(found))
@@ -181,9 +192,10 @@ def _evaluate_runs(
     from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, left_out
-    from pullback.study.run import as_evaluated, learned_from, load_network
+    from pullback.study.run import as_evaluated, leaked, load_network
     from pullback.training import device_of
     from pullback.workflows.baselines import BEFORE, SOLVERS
+    from pullback.workflows.survey import usable_test
 
     loaded = {str(run): load_network(run, trust or ()) for run in runs}
     kinds = {name: recipe.aligns for name, (recipe, _) in loaded.items()}
@@ -197,18 +209,20 @@ def _evaluate_runs(
     for name in (*BEFORE, *SOLVERS):
         if name in networks:
             raise InputError(f"{name}: is the name of a row that stands beside runs; rename the folder of this run")
+    test, missing = usable_test(first.data, console)
     for run in runs:
-        _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
+        _warn_of_leakage(console, run, leaked(run, test.names))
     reference = str(runs[0]) if len(runs) > 1 else None
     with locked(out):
         _tell_replaced(console, out)
-        results = evaluate({**(BEFORE if pairs else {}), **networks}, first.data.test, first.evaluates, where, console)
+        results = evaluate({**(BEFORE if pairs else {}), **networks}, test, first.evaluates, where, console)
         for name, solver in SOLVERS.items() if pairs and not runs_only else ():
             with left_out(f"no row of {name}", console):
-                results |= evaluate({name: solver}, first.data.test, first.evaluates, where, console)
+                results |= evaluate({name: solver}, test, first.evaluates, where, console)
         write_tables(results, reference, out)
-    console.print(table(results, console, reference, f"{len(first.data.test)} test examples"))
-    say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")
+    console.print(table(results, console, reference, f"{len(test)} test examples"))
+    told = {"missing": missing} if missing else {}
+    say(as_json, {"output": str(out), "table": summary(results, reference)} | told, f"Written: {out}")
 
 
 def _tell_replaced(console, out: Path) -> None:

@@ -73,10 +73,11 @@ Change = Annotated[
 ]
 OfData = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="data.B=C", help="Set data.images, .labels, .masks, .seed, .test_split, … Repeatable."
-    ),
+    typer.Option("--set", metavar="data.B=C", help="Set data.images, .labels, .person, .test_split, … Repeatable."),
 ]
+
+
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without images that cannot be used; they are named.")]
 
 
 def say(as_json: bool, content: object, text: str) -> None:

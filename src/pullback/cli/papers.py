@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.options import Change, Json, Output, say, settings_of, terminal
+from pullback.cli.options import Change, Json, Output, SkipBad, say, settings_of, terminal
 
 
 def demo(
@@ -53,6 +53,7 @@ def study(
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to write; default studies/STUDY.")
     ] = None,
     workers: Annotated[int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Runs at work at once.")] = 1,
+    skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Run a paper's evaluation: its tables and figures.
@@ -62,10 +63,11 @@ def study(
     from pullback.studies import find
     from pullback.study.page import write_study
     from pullback.study.plan import chosen, run_study
+    from pullback.workflows.survey import surveyed_study
 
     roots = {key: Path(root) for key, root in settings_of(data, "--data", "NAME=DIR").items()}
     known, folder, console = find(name), out or Path("studies") / name, terminal(as_json)
-    wanted = chosen(known, tables or (), roots)
+    wanted = surveyed_study(chosen(known, tables or (), roots), roots, console, skip_bad)
     results = run_study(wanted, roots, folder, seeds or (0, 1, 2), settings_of(setting), console, workers)
     shown = write_study(known, results, folder, console)
     say(as_json, {"output": str(folder), "tables": shown}, f"Look at {folder / 'index.html'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.options import Change, Data, Json, OfData, Trust, of_data, say, settings_of, terminal
+from pullback.cli.options import Change, Data, Json, OfData, SkipBad, Trust, of_data, say, settings_of, terminal
 
 
 def prepare(
@@ -31,6 +31,7 @@ def prepare(
     normalise: Annotated[bool, typer.Option("--normalise", help="Scale intensities to 0 … 1, by percentiles.")] = False,
     task: Annotated[str, typer.Option(metavar="NAME", help="Beginning of the files' names.")] = "prepared",
     workers: Annotated[int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Subjects at work at once.")] = 1,
+    skip_bad: SkipBad = False,
     as_json: Json = False,
 ) -> None:
     """Prepare scans for training: axes R, A, S, labels merged, cropped, isotropic, one shape.
@@ -48,6 +49,7 @@ def prepare(
     from pullback.workflows.choices import whole_numbers
     from pullback.workflows.preparation import Preparation
     from pullback.workflows.prepare import prepare, summary
+    from pullback.workflows.survey import surveyed
 
     if merge is None:
         refuse({"--drop": drop or None}, "there is no --merge whose labels could be left")
@@ -62,7 +64,9 @@ def prepare(
         normalise=normalise,
         task=task,
     )
-    content = prepare(preparation, out, terminal(as_json), workers)
+    console = terminal(as_json)
+    preparation = replace(preparation, data=surveyed(preparation.data, console, skip_bad))
+    content = prepare(preparation, out, console, workers)
     say(as_json, content, summary(content, out))
 
 
@@ -87,6 +91,7 @@ def train(
         typer.Option("-o", "--output", metavar="DIR", help="Folder of the run; default runs/METHOD-NETWORK-DATA."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, by its own recipe.")] = False,
+    skip_bad: SkipBad = False,
     trust: Trust = None,
     as_json: Json = False,
 ) -> None:
@@ -94,11 +99,14 @@ def train(
 
     `pullback methods METHOD` shows its networks and the data it has recipes for.
     """
+    from dataclasses import replace
+
     from pullback.errors import InputError
     from pullback.recipes import find, named
     from pullback.study.recipe import read_recipe
     from pullback.study.resume import the_same
     from pullback.study.run import has_progress, run
+    from pullback.workflows.survey import learns_labels, surveyed
 
     known = find(recipe, network, on, trust or (), read=data is not None)
     out = out or Path("runs") / named(recipe, network, on, read=data is not None)
@@ -106,7 +114,9 @@ def train(
         if not has_progress(out) and not (out / "recipe.yaml").is_file():
             raise InputError(f"{out}: there is no run to go on with; name its folder with -o, or leave --resume out")
         known = the_same(known, read_recipe(out / "recipe.yaml", trust or ()), out)
-    run(with_data(known, data, settings_of(setting)), out, resume, terminal(as_json))
+    chosen, console = with_data(known, data, settings_of(setting)), terminal(as_json)
+    chosen = replace(chosen, data=surveyed(chosen.data, console, skip_bad, learns_labels(chosen)))
+    run(chosen, out, resume, console)
     say(as_json, {"run": str(out)}, f"Trained: {out}. Next: pullback evaluate {out} --data DIR")
 
 

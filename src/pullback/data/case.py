@@ -1,7 +1,7 @@
 """Cases of a dataset, and its splits, which are different types so that they cannot be mixed up."""
 
 from abc import ABC
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -11,8 +11,11 @@ import torch
 from pullback.alignment import Pair, stacked
 from pullback.data.memory import Memory
 from pullback.data.normalise import preprocessed
+from pullback.data.pairing import drawn_pairs, pairs_of_two
+from pullback.data.people import person_in
 from pullback.errors import InputError
-from pullback.files.images.nifti import read_image, read_labels
+from pullback.files.images.channels import read_channels
+from pullback.files.images.nifti import read_labels
 from pullback.space import Image, Labels, Transform, canonical, centred
 
 LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
@@ -57,8 +60,8 @@ class FileCase:
     """A case of files on disk, stored on loading along axes near R, A, S; `labels` and `mask` lie on the image's grid.
 
     Intensities are `preprocessed`. `shape`, counted along these axes, lays the middle of each image over the others'.
-    `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs.
-    With `as_stored` axes stay as stored, and intensities are those of the file.
+    `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs. `channels` are
+    further images on the same grid. With `as_stored` axes stay as stored, and intensities are those of the file.
     """
 
     name: str
@@ -69,18 +72,19 @@ class FileCase:
     subject: str = ""
     about: tuple[tuple[str, float | str], ...] = ()
     as_stored: bool = False
+    channels: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path | None, ...]:
-        """The files of the image, its labels and its mask; None for one that it does not have."""
-        return self.image, self.labels, self.mask
+        """The files of the image, its labels, its mask and further channels; None for one that it does not have."""
+        return self.image, self.labels, self.mask, *self.channels
 
     def load(self) -> Subject:
         """Return the subject; one that was loaded before is kept until its files change."""
         return LOADED.get((self, *map(stamp, self.files)), self._read)
 
     def _read(self) -> Subject:
-        stored = read_image(self.image, self.mask)
+        stored = read_channels((self.image, *self.channels), self.mask)
         if self.as_stored:
             labels = None if self.labels is None else read_labels(self.labels, on=stored.grid)
             return Subject(stored, labels, about=dict(self.about), name=self.name)
@@ -108,6 +112,11 @@ def subject_of(case: Case) -> str:
     return case.subject or case.name if isinstance(case, FileCase) else case.name
 
 
+def person_of(case: Case) -> str:
+    """Return whose a case is, as far as its subject's name says: two visits of one are of the same."""
+    return person_in(subject_of(case))
+
+
 def pair_of(fixed: Case, moving: Case) -> Pair:
     """Return two cases as a pair, with the true transform where both know theirs.
 
@@ -131,7 +140,7 @@ def with_atlas(case: T, atlas: T, atlas_moves: bool) -> tuple[T, T]:
 
 @dataclass(frozen=True)
 class Train:
-    """The training split of pairs: any two different cases; with an `atlas`, it and any one case.
+    """The training split of pairs: any two cases, of two people if there are some; with an `atlas`, it and one case.
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
     moving cases are given, only these are used. An example is `at_once` pairs, `stacked`: small images on one grid
@@ -151,9 +160,13 @@ class Train:
     def _one(self, generator: torch.Generator) -> Pair:
         if self.pairs:
             return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
-        one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())
+        order = torch.randperm(len(self.cases), generator=generator)
+        one, other = (self.cases[n] for n in order[:2].tolist())
         if self.atlas is not None:
             return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
+        if person_of(one) == person_of(other):
+            others = (self.cases[n] for n in order[2:].tolist())
+            other = next((case for case in others if person_of(case) != person_of(one)), other)
         return pair_of(one, other)
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
@@ -164,14 +177,12 @@ class Train:
             return sorted(drawn, key=lambda way: drawn[first[frozenset(way)]] != way)[:count]
         if self.atlas is not None:
             ways = [with_atlas(case, self.atlas, self.atlas_moves) for case in self.cases]
-        else:
-            ways = [(a, b) for n, a in enumerate(self.cases) for b in self.cases[:n]]
-        ways = [ways[n] for n in torch.randperm(len(ways), generator=generator)]
-        if self.atlas is None:
-            turned = (torch.rand(len(ways), generator=generator) < 0.5).tolist()
-            ways = [way[::-1] if turn else way for way, turn in zip(ways, turned, strict=True)]
-            ways += [way[::-1] for way in ways]
-        return ways[:count]
+            return [ways[n] for n in torch.randperm(len(ways), generator=generator)][:count]
+        drawn_ways = drawn_pairs(_who(self.cases), count, generator)
+        ways = [(self.cases[a], self.cases[b]) for a, b in drawn_ways]
+        turned = (torch.rand(len(ways), generator=generator) < 0.5).tolist()
+        ways = [way[::-1] if turn else way for way, turn in zip(ways, turned, strict=True)]
+        return [*ways, *(way[::-1] for way in ways)][:count]
 
     def load(self, cases: tuple[Case, Case]) -> Pair:
         """Load a pair of `several`."""
@@ -203,8 +214,8 @@ class Singles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its cases, sorted."""
-        return tuple(sorted({case.name for case in self.cases}))
+        """The names of its subjects, sorted."""
+        return tuple(sorted({subject_of(case) for case in self.cases}))
 
 
 class PairMaker(Protocol):
@@ -254,8 +265,15 @@ class _Listed(ABC):
 
     def some(self, count: int) -> Self:
         """Return `count` of its pairs, spread evenly, each the same as here; all, where there are no more."""
-        chosen = _spread(len(self), count)
-        pairs, make = [self.pairs[number] for number in chosen], self.make and _Renumbered(self.make, chosen)
+        return self._chosen(_spread(len(self), count))
+
+    def without(self, names: Collection[str]) -> Self:
+        """Return the split without the pairs of these cases, by name; the others are the same as here."""
+        kept = [n for n, pair in enumerate(self.pairs) if not any(case.name in names for case in pair)]
+        return self._chosen(kept)
+
+    def _chosen(self, numbers: Sequence[int]) -> Self:
+        pairs, make = [self.pairs[number] for number in numbers], self.make and _Renumbered(self.make, numbers)
         return replace(self, pairs=pairs, make=make)
 
     @property
@@ -297,15 +315,20 @@ class PairDataset(Dataset, Protocol):
 
 
 def ordered_pairs(cases: Sequence[T], limit: int | None = None) -> list[tuple[T, T]]:
-    """Return all ordered pairs of different cases, or `limit` of them.
+    """Return all ordered pairs of different cases, of two people where there are some, or `limit` of them.
 
-    Fewer than all are (i, i + k mod n), k = 1, 2, …: each case is fixed as often as any other, up to one, and moving
-    too, and no pair comes both ways before all are in.
+    Fewer than all are rounds, in each of which a case is fixed with the next one in the list, and round, of another
+    person that it was not with: each case is fixed as often as any other, up to one. Where each has one, it
+    moves as often too, up to one, and no pair comes both ways before all are in. Neither time nor memory grows with the
+    square of the cases unless all pairs are asked for.
     """
-    n = len(cases)
-    if limit is None or limit >= n * (n - 1):
-        return [(a, b) for a in cases for b in cases if a is not b]
-    return [(case, cases[(i + k) % n]) for k in range(1, n) for i, case in enumerate(cases)][: max(limit, 0)]
+    return [(cases[a], cases[b]) for a, b in pairs_of_two(_who(cases), limit)]
+
+
+def _who(cases: Sequence[Case]) -> Sequence[object]:
+    """Return whose each case is; where all are of one person, each is its own."""
+    people = [person_of(case) for case in cases]
+    return people if len({*people}) > 1 else range(len(cases))
 
 
 def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:

@@ -70,7 +70,7 @@ class PreparedIXI:
         if not self.root or not Path(self.root).is_dir():
             raise InputError(f"{self.root or 'no folder given'}: not a folder; say where IXI_data is with --data DIR")
         found = tuple(
-            tuple(PickledCase(path.stem, path) for path in sorted((Path(self.root) / folder).glob("*.pkl")))
+            tuple(PickledCase(path.stem, path) for path in sorted((Path(self.root) / folder).glob("[!.]*.pkl")))
             for folder in FOLDERS
         )
         names = [case.name for cases in found for case in cases]

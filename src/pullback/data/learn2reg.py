@@ -1,20 +1,20 @@
 """Datasets in the layout of Learn2Reg."""
 
 import json
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within
+from pullback.data.people import MODALITY
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.files.suffixes import FORMATS, NIFTI, ends
 from pullback.records.manifest import write_json
 
-MODALITY = re.compile(r"(?<=_\d{4})_\d{4}$")
+PAIRED = "paired"
 Pairs = list[tuple[FileCase, FileCase]]
 
 
@@ -25,7 +25,10 @@ class Learn2Reg:
     The test split is `registration_test` where the file has one, unless its labels are kept back while those of
     `registration_val` are at hand; else it is `registration_val`. The validation split, on which checkpoints are
     chosen, is `registration_val` when it is not the test split, else pairs of the last `held_out` training cases. The
-    other training cases are for training; images listed for testing never are.
+    other training cases are for training; images listed for testing never are. Where the file lists pairs for training
+    (`training_paired_images`), or says that its images are `paired`, these pairs alone are learned and, held out,
+    validated by: fixed is fixed. Paired images that no list pairs are those of a patient, in the file's
+    `registration_direction` where that names two modalities, else both ways.
 
     No patient is in two splits: images named TASK_PATIENT_MODALITY, the last two of four digits, such as
     `LungCT_0004_0000` and `LungCT_0004_0001` in one folder, are of one. Cases have the names of their images without
@@ -43,6 +46,7 @@ class Learn2Reg:
         within: pairs are of one patient, fixed and moving as the file's `training_paired_images` lists them for
             training, or where it lists none, each image of a patient with each other, both ways. A patient with one
             image is in no split, and the names of the splits are the patients'.
+        without: names of cases that are left out, as if they were not listed; nobody else moves.
     """
 
     root: str = ""
@@ -53,27 +57,38 @@ class Learn2Reg:
     masks: bool = True
     synthetic: Synthetic | None = None
     within: bool = False
+    without: tuple[str, ...] = ()
 
-    @cached_property
-    def _splits(self) -> tuple[Train, Validation, Test]:
+    @property
+    def cases(self) -> tuple[FileCase, ...]:
+        """All images that are listed, for training first."""
+        return tuple(self._listed(self._file)[0].values())
+
+    @property
+    def _file(self) -> Path:
         root = Path(self.root)
-        files = sorted(root.glob("*_dataset.json"))
+        files = sorted(path for path in root.glob("*_dataset.json") if not path.name.startswith("."))
         if not self.root or len(files) != 1:
             here = (self.root if root.is_dir() else f"{self.root}: not a folder") if self.root else "no folder given"
             raise InputError(
                 f"{here}: a Learn2Reg folder holds exactly one *_dataset.json, found {len(files)}; say where it is "
                 f"with --data DIR"
             )
-        training, test, validation, paired = self._listed(files[0])
+        return files[0]
+
+    @cached_property
+    def _splits(self) -> tuple[Train, Validation, Test]:
+        file, left = self._file, {*self.without}
+        _, training, test, validation, paired = self._listed(file)
         if not test or (_labelled(validation) and not _labelled(test)):
             test, validation = validation, []
         if not test:
-            raise InputError(f"{files[0]}: lists neither registration_val nor registration_test pairs to evaluate on")
+            raise InputError(f"{file}: lists neither registration_val nor registration_test pairs to evaluate on")
         tested = _patients(test)
         both = sorted({case.name for pair in validation for case in pair if _patient(case) in tested})
         if both:
             raise InputError(
-                f"{files[0]}: {len(both)} cases of registration_val, such as {both[0]}, are of patients of "
+                f"{file}: {len(both)} cases of registration_val, such as {both[0]}, are of patients of "
                 f"registration_test, so checkpoints would be chosen on who is reported: take them out of one of the "
                 f"two, or leave registration_val empty: then training cases are held out"
             )
@@ -82,24 +97,37 @@ class Learn2Reg:
         if not validation:
             late = {_patient(case) for case in rest[max(len(rest) - self.held_out, 0) :]}
             held = [case for case in rest if _patient(case) in late]
-            pairs = _among(paired, held) if self.within else ordered_pairs(held, self.validation_pairs)
+            pairs = _among(paired or [], held) if paired is not None else ordered_pairs(held, self.validation_pairs)
             validation, rest = pairs[: self.validation_pairs], [case for case in rest if _patient(case) not in late]
-        learned = _among(paired, rest)
-        if len(rest) < 2 or not validation or (self.within and not learned):
+        rest, validation, test = (
+            [case for case in rest if case.name not in left],
+            *([pair for pair in pairs if not any(case.name in left for case in pair)] for pairs in (validation, test)),
+        )
+        learned = _among(paired or [], rest)
+        if paired is not None:
+            used_images = {case.image for pairs in (test, validation, learned) for pair in pairs for case in pair}
+            within = {path.relative_to(file.parent): path.is_file() for path in sorted(used_images)}
+            _refuse_absent(file, within)
+        if not test:
+            raise InputError(f"{file}: no pair is left to evaluate on, without {', '.join(self.without)}")
+        if len(rest) < 2 or not validation or (paired is not None and not learned):
             raise InputError(
-                f"{files[0]}: {len(rest)} cases are left to train on and {len(validation)} pairs to validate by; at "
+                f"{file}: {len(rest)} cases are left to train on and {len(validation)} pairs to validate by; at "
                 f"least 2 and 1 are needed: set data.held_out (now {self.held_out}, of cases whose patients are in no "
                 f"test pair) to 2 or more and data.validation_pairs (now {self.validation_pairs}) above 0; cases named "
                 f"TASK_PATIENT_MODALITY are held out by patient"
             )
-        train = Train(tuple(rest), pairs=tuple(learned)) if self.within else Train(tuple(rest))
+        train = Train(tuple(rest), pairs=tuple(learned))
         if self.synthetic is None:
             return train, Validation(tuple(validation)), Test(tuple(test))
         seen = [list(dict.fromkeys(case for pair in pairs for case in pair)) for pairs in (validation, test)]
         return train, self.synthetic.listed(Validation, seen[0]), self.synthetic.listed(Test, seen[1])
 
-    def _listed(self, file: Path) -> tuple[list[FileCase], Pairs, Pairs, Pairs]:
-        """Read the cases for training, and the pairs for test, for validation and, within patients, for training."""
+    def _listed(self, file: Path) -> tuple[dict[Path, FileCase], list[FileCase], Pairs, Pairs, Pairs | None]:
+        """Read all cases, those for training, and the pairs for test, for validation and for training.
+
+        None of training: any two cases are a pair.
+        """
         try:
             layout = json.loads(file.read_text())
             parts = [layout["training"], [e for e in layout.get("test", []) if isinstance(e, dict)]]
@@ -108,23 +136,24 @@ class Learn2Reg:
             names = {path: _bare(path) if often[_bare(path)] == 1 else path.as_posix() for path in paths}
             training, tested = ({Path(e["image"]): self._case(file.parent, e, names) for e in part} for part in parts)
             cases = training | tested
-            lists = ["registration_test", "registration_val", *(["training_paired_images"] if self.within else [])]
+            lists = ("registration_test", "registration_val", "training_paired_images")
             wanted = [[(Path(p["fixed"]), Path(p["moving"])) for p in layout.get(name) or []] for name in lists]
-            if self.within:
-                _refuse_absent(file, {path: cases.get(path) for pairs in wanted for pair in pairs for path in pair})
+            is_paired = self.within or layout.get("pairings") == PAIRED or bool(wanted[2])
+            direction = layout.get("registration_direction") or {}
+            if is_paired:
+                _refuse_absent(file, {path: path in cases for pairs in wanted for pair in pairs for path in pair})
             listed = [[(cases[fixed], cases[moving]) for fixed, moving in pairs] for pairs in wanted]
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise InputError(f"{file}: not the Learn2Reg layout: {error!r} is missing or unreadable") from error
         if self.both_ways:
             listed = [[way for pair in pairs for way in (pair, pair[::-1])] for pairs in listed]
-        test, validation, *more = listed
-        if not self.within:
-            return list(training.values()), test, validation, []
-        _refuse_strangers(file, [pair for pairs in listed for pair in pairs])
-        patients = dict.fromkeys(map(_patient, training.values()))
-        alike = [[case for case in training.values() if _patient(case) == patient] for patient in patients]
-        paired = more[0] or pairs_within(alike)
-        return list(dict.fromkeys(case for pair in paired for case in pair)), test, validation, paired
+        test, validation, paired = listed
+        if self.within:
+            _refuse_strangers(file, [pair for pairs in listed for pair in pairs])
+        if not is_paired:
+            return cases, list(training.values()), test, validation, None
+        paired = paired or _of_patients(training.values(), {} if self.within else direction)
+        return cases, list(dict.fromkeys(case for pair in paired for case in pair)), test, validation, paired
 
     def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
         kinds = ("label", "mask") if self.masks else ("label",)
@@ -156,9 +185,21 @@ def _among(pairs: Pairs, cases: Sequence[FileCase]) -> Pairs:
     return [pair for pair in pairs if {*pair} <= known]
 
 
-def _refuse_absent(file: Path, listed: Mapping[Path, FileCase | None]) -> None:
+def _of_patients(cases: Iterable[FileCase], direction: Mapping[str, object]) -> Pairs:
+    """Return the pairs of the images of each patient: all, or from one modality to another where these differ."""
+    alike: dict[str, list[FileCase]] = {}
+    for case in cases:
+        alike.setdefault(_patient(case), []).append(case)
+    pairs = pairs_within(alike.values())
+    ends = [f"_{int(str(direction.get(side, 0))):04d}" for side in ("fixed", "moving")]
+    if ends[0] == ends[1]:
+        return pairs
+    return [(a, b) for a, b in pairs if _bare(a.image).endswith(ends[0]) and _bare(b.image).endswith(ends[1])] or pairs
+
+
+def _refuse_absent(file: Path, listed: Mapping[Path, bool]) -> None:
     """Refuse pairs of images that are not in the file's lists of images, or do not exist."""
-    absent = [path.as_posix() for path, case in listed.items() if case is None or not case.image.is_file()]
+    absent = [path.as_posix() for path, is_there in listed.items() if not is_there]
     if absent:
         raise InputError(
             f"{file}: {len(absent)} images of its pairs are not there, or not in its lists training and test, such as "

@@ -16,6 +16,9 @@ from pullback.study.recipe import Recipe, as_data, changed, digest_of
 from pullback.study.run import run
 from pullback.training import Evaluation, PairEvaluation, Row, Training, device_of
 
+LATER = ("person", "moving", "moving_labels", "without")
+"""Members of data that rows depend on only where they are set, so that studies made before there were any go on."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -256,7 +259,8 @@ def about_data(data: Any, trains: bool = False) -> object:
         splits["train"] = data.train.cases
         splits["validation"] = [case for pair in data.validation.pairs for case in pair]
     cases = {split: sorted({(case.name, *_sizes(case)) for case in listed}) for split, listed in splits.items()}
-    return [as_data(replace(data, root="") if is_stored(data) else data), cases]
+    about = as_data(replace(data, root="") if is_stored(data) else data)
+    return [{key: value for key, value in about.items() if value or key not in LATER}, cases]
 
 
 def _sizes(case: Case) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Evaluation of networks and registers on the test split."""
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,8 +10,9 @@ from rich.console import Console
 from rich.progress import track
 
 from pullback.alignment import Alignment, Pair
-from pullback.data import Test, subject_of
+from pullback.data import FileCase, PickledCase, Test, subject_of
 from pullback.errors import InputError
+from pullback.metrics import Metric
 from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Affine, Image
 from pullback.training import Evaluation, PairEvaluation, Row, mean_of
@@ -19,26 +21,30 @@ from pullback.training import Evaluation, PairEvaluation, Row, mean_of
 def evaluate(
     networks: Mapping[str, Any],
     test: Test,
-    evaluates: Callable[[Test], Evaluation] = PairEvaluation,
+    evaluates: Callable[[Test], Evaluation] | Sequence[Metric] = PairEvaluation,
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
 ) -> dict[str, list[Row]]:
     """Evaluate every network, or register, on every example of the test split.
 
     Args:
-        evaluates: makes the evaluation, as `Recipe.evaluates`; by default pairs with the standard metrics.
+        evaluates: makes the evaluation, as `Recipe.evaluates`, or metrics of pairs; by default the standard ones.
 
     Returns:
         One row per example, by network, with the process's peak memory and the example's `subject`; for a pair, that of
-        the fixed image.
+        the fixed image. Examples of files that cannot be read have none, and these are told.
 
     Raises:
         TypeError: not a test split.
-        InputError: nothing answers on its examples.
+        InputError: nothing answers on its examples, or none can be read.
     """
     if not isinstance(test, Test):
         raise TypeError(f"evaluate reports on a test split, got {type(test).__name__}")
-    evaluation, results = evaluates(test), {}
+    test, missing = readable(test)
+    if missing:
+        _tell(missing, console)
+    evaluation = PairEvaluation(test, evaluates) if isinstance(evaluates, Sequence) else evaluates(test)
+    results = {}
     for name, network in networks.items():
         forget_peak_memory(device)
         rows = track(evaluation.rows(network, device), name, len(evaluation), console=console, transient=True)
@@ -48,6 +54,36 @@ def evaluate(
         ]
         evaluation.score(mean_of(results[name]))  # or nothing was measured
     return results
+
+
+def readable(test: Test) -> tuple[Test, dict[str, str]]:
+    """Return a split without the examples whose files cannot be read, and why not, by the names of cases.
+
+    Raises:
+        InputError: none is left.
+    """
+    missing: dict[str, str] = {}
+    for case in dict.fromkeys(case for pair in test.pairs for case in pair):
+        if isinstance(case, FileCase | PickledCase):
+            try:
+                case.load()
+            except InputError as error:
+                missing[case.name] = str(error)
+    kept = test.without(missing) if missing else test
+    if missing and not len(kept):
+        raise InputError(f"no test example can be read: {'; '.join(missing.values())}")
+    return kept, missing
+
+
+def _tell(missing: Mapping[str, str], console: Console | None) -> None:
+    """Name the cases that are missing from what is measured."""
+    said = f"{len(missing)} images cannot be read, and what they are part of is not reported: " + "; ".join(
+        f"{name} ({why})" for name, why in sorted(missing.items())
+    )
+    if console is None:
+        warnings.warn(said, UserWarning, stacklevel=3)
+    else:
+        console.print(said, style="bold red", highlight=False)
 
 
 def subjects(test: Test) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
+from pullback.data.pattern import some
 from pullback.errors import InputError
 from pullback.study.recipe import Recipe, as_data, to_yaml
 from pullback.study.renamed import renamed
@@ -45,6 +46,13 @@ class Paced(Protocol):
     paced: bool
 
 
+@runtime_checkable
+class LearnsLabels(Protocol):
+    """A part that says whether it learns from labels, so that images without any are refused before."""
+
+    learns_labels: bool
+
+
 def parts(thing: Any) -> Iterator[Any]:
     """Yield a thing and all that it is made of, at any depth."""
     yield thing
@@ -75,8 +83,8 @@ def the_same(named: Recipe, begun: Recipe, out: Path) -> Recipe:
     return begun
 
 
-def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> None:
-    """Refuse to continue the folder `out` by another recipe or on other subjects.
+def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, resume: bool) -> list[str]:
+    """Refuse to continue the folder `out` by another recipe or on other subjects; return whom it goes on without.
 
     Raises:
         InputError: nobody asked for that, the recipe or the subjects are others, or more was done already.
@@ -92,10 +100,25 @@ def check_resumable(recipe: Recipe, splits: dict[str, list[str]], out: Path, res
     before, now = ((out / "recipe.yaml").read_text(), to_yaml(recipe))
     if _fixed(before, recipe, free) != _fixed(now, recipe, free):
         raise InputError(f"{out}: this run has another recipe; resume it with the settings of its recipe.yaml")
-    if noted(out / "splits.json") != splits:
-        raise InputError(f"{out}: the data has other subjects than when this run began (see its splits.json)")
+    gone = check_subjects(noted(out / "splits.json"), splits, out)
     if (out / "last.safetensors").is_file():
         check_left(load_tensors(out / "last.safetensors")[1]["update"], recipe.training, out)
+    return gone
+
+
+def check_subjects(before: dict[str, list[str]], now: dict[str, list[str]], out: Path) -> list[str]:
+    """Return the subjects that a run began with and that are gone; the others must be in the splits they were in.
+
+    Raises:
+        InputError: somebody is new, or in another split.
+    """
+    new = sorted({name for split, names in now.items() for name in {*names} - {*before.get(split, ())}})
+    if new:
+        raise InputError(
+            f"{out}: the data has other subjects than when this run began (see its splits.json): {some(new)} are new, "
+            f"or in another split. Subjects may be taken out; to learn from more, train anew"
+        )
+    return sorted({name for split, names in before.items() for name in {*names} - {*now.get(split, ())}})
 
 
 def named(part: Any) -> str:
@@ -118,7 +141,7 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """
     idle = {as_data(part)["part"]: part.elsewhere for part in parts(recipe) if isinstance(part, Naming)}
     idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
-    idle |= {as_data(recipe.data)["part"]: ("root",)}
+    idle |= {as_data(recipe.data)["part"]: ("root", "without")}
     usual = {named(part): defaults(part) for part in parts(recipe) if named(part)}
 
     def kept(tree: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -15,6 +15,8 @@ from torch import nn
 
 from pullback.alignment import Registered
 from pullback.data import PairDataset
+from pullback.data.pattern import some
+from pullback.data.people import person_in
 from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
 from pullback.records.atomic import atomic_write
@@ -50,15 +52,16 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     supervision, images = _supervision(recipe), _images(recipe)
     parameters = _parameters(recipe, supervision)
     with locked(out):
-        going_on = has_progress(out)
+        going_on, gone = has_progress(out), ""
         if going_on:
-            check_resumable(recipe, splits, out, resume)
+            missing = check_resumable(recipe, splits, out, resume)
+            gone = f", without {some(missing)}, with whom it began" if missing else ""
         with atomic_write(out / "recipe.yaml") as temporary:
             temporary.write_text(text)
         write_json(splits, out / "splits.json")
         if console is not None:
             counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
-            console.print(f"subjects: {counts}", highlight=False)
+            console.print(f"subjects: {counts}{gone}", highlight=False)
         with _recorded(recipe, parameters, images, out):
             return recipe.procedure(
                 Task(
@@ -215,6 +218,12 @@ def learned_from(folder: str | Path) -> set[str]:
     """Return the subjects that a run, or one that it names, was trained on or chosen by; empty without a record."""
     splits = noted(Path(folder) / "splits.json")
     return {name for split in ("train", "validation", EARLIER) for name in splits.get(split, ())}
+
+
+def leaked(folder: str | Path, names: Iterable[str]) -> set[str]:
+    """Return those of these subjects whom a run learned from, as persons: by another visit of theirs too."""
+    known = {person_in(name) for name in learned_from(folder)}
+    return {name for name in names if person_in(name) in known}
 
 
 def _splits(recipe: Recipe) -> dict[str, list[str]]:

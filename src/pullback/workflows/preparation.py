@@ -75,6 +75,12 @@ class Preparation:
             "stretch without a shape: say which is to be filled": self.stretch and self.shape is None,
             f"task {self.task!r}: letters, digits, - and _ are expected": not re.fullmatch(r"[\w-]+", self.task),
             "data.shape: files are cut or padded by the preparation's own shape": self.data.shape is not None,
+            "data.images: one pattern is expected; prepare each channel by itself": not isinstance(
+                self.data.images, str
+            ),
+            "data.moving: the Learn2Reg layout has one folder; prepare both by one pattern, {side}/{subject}.nii.gz": (
+                self.data.moving is not None
+            ),
             "data.atlas: the Learn2Reg layout knows none; prepare the subjects without": self.data.atlas is not None,
         }
         for what, is_so in wrong.items():

@@ -3,7 +3,8 @@
 import json
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pullback.records.ledger import LEDGER, Job, Ledger
 from pullback.records.lock import locked
 from pullback.records.manifest import manifest, write_json
 from pullback.space import Grid, Labels
+from pullback.study.arms import LATER
 from pullback.study.recipe import as_data
 from pullback.training.interrupt import asked_to_stop
 from pullback.workflows.outputs import RECORD
@@ -55,7 +57,7 @@ def prepare(
         Interrupted: it was asked to stop, and has finished its current subjects.
     """
     out, data = Path(out), preparation.data
-    cases, splits = {case.name: case for case in data.cases}, _splits(data)
+    cases, splits = {case.name: case for case in data.cases if case.name not in {*data.without}}, _splits(data)
     settings = _settings(preparation)
     with locked(out):
         ledger = _ledger(out, settings, cases.keys())
@@ -108,7 +110,8 @@ def _splits(data: PairFolder) -> dict[str, str]:
 def _settings(preparation: Preparation) -> dict[str, Any]:
     """Return the settings that determine the files and the splits, flat, without the place of the images."""
     tree = json.loads(json.dumps(as_data(preparation)))
-    data = {f"data.{key}": value for key, value in tree.pop("data").items() if key not in ("root", "part")}
+    data = {f"data.{key}": value for key, value in tree.pop("data").items() if value or key not in LATER}
+    data = {key: value for key, value in data.items() if key not in ("data.root", "data.part", "data.without")}
     return data | {key: value for key, value in tree.items() if key != "part"}
 
 
@@ -172,9 +175,19 @@ def _recorded(about: dict[str, Any], out: Path) -> Iterator[list[str]]:
 def _jobs(ledger: Ledger, task: str, cases: Mapping[str, FileCase]) -> list[Job]:
     """Return the work on each case; numbers once given are kept: TASK_SUBJECT_IMAGE names the files."""
     files = {name: str(entry.about) for name, entry in ledger.entries.items()}
-    for name, case in cases.items():
+    whose = {name: subject_of(case) for name, case in cases.items()}
+    given: dict[str, tuple[int, int]] = {}  # of each subject its number, and that of its last image
+    for name, file in files.items():
+        number, image = (int(part) for part in file.split("_")[-2:])
+        first, last = given.get(whose.get(name, name), (number, image))
+        given[whose.get(name, name)] = (first, max(last, image))
+    highest = max((number for number, _ in given.values()), default=0)
+    for name in cases:
         if name not in files:
-            files[name] = _number(files, task, case, list(cases.values()))
+            highest += whose[name] not in given
+            number, image = given.get(whose[name], (highest, -1))
+            given[whose[name]] = (number, image + 1)
+            files[name] = f"{task}_{number:04d}_{image + 1:04d}"
     return [
         Job(
             name,
@@ -184,15 +197,6 @@ def _jobs(ledger: Ledger, task: str, cases: Mapping[str, FileCase]) -> list[Job]
         )
         for name, case in cases.items()
     ]
-
-
-def _number(files: Mapping[str, str], task: str, case: FileCase, cases: Sequence[FileCase]) -> str:
-    """Return the name of the files of the next image, by those that others have."""
-    given = {name: [int(n) for n in file.split("_")[-2:]] for name, file in files.items()}
-    own = [given[other.name] for other in cases if subject_of(other) == subject_of(case) and other.name in given]
-    if own:
-        return f"{task}_{own[0][0]:04d}_{max(image for _, image in own) + 1:04d}"
-    return f"{task}_{max((subject for subject, _ in given.values()), default=0) + 1:04d}_0000"
 
 
 def _paths(case: FileCase, file: str) -> dict[str, str]:
@@ -255,16 +259,20 @@ def _refuse_sheared(grid: Grid, path: Path) -> None:
 def _finish(preparation: Preparation, rows: dict[str, SubjectRow], splits: Mapping[str, str], out: Path) -> None:
     """Write the tables and the layout of all subjects."""
     data, names = preparation.data, preparation.merge.names if preparation.merge else {}
-    found = [int(label) for row in rows.values() for label in row["labels"].split()]
-    labels = {label: names.get(label, "") for label in sorted(set(found))}
+    found = Counter(int(label) for row in rows.values() for label in row["labels"].split())
+    labels = {label: names.get(label, "") for label in sorted(found)}
     if labels:
-        counted = [{"label": label, "name": name, "subjects": found.count(label)} for label, name in labels.items()]
+        counted = [{"label": label, "name": name, "subjects": found[label]} for label, name in labels.items()]
         write_csv(counted, out / "labels.csv")
     shapes = {row["shape"] for row in rows.values()}
     write_dataset(
         out,
         preparation.task,
-        {case.name: _paths(case, rows[case.name]["file"]) for case in data.cases if case.name in splits},
+        {
+            case.name: _paths(case, rows[case.name]["file"])
+            for case in data.cases
+            if case.name in splits and case.name in rows
+        },
         {
             split: [(fixed.name, moving.name) for fixed, moving in getattr(data, split).pairs]
             for split in ("train", "validation", "test")
