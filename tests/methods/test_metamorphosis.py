@@ -35,9 +35,9 @@ def bump(grid, radius, at=None):
     return torch.exp(-0.5 * away.square().sum(1, keepdim=True) / radius**2)
 
 
-def shot(ndim=2, addition=0.0, weight=None, steps=20, motion=1.0, channels=1, sigma=5.0, momentum=None):
+def shot(ndim=2, addition=0.0, weight=None, steps=20, motion=1.0, channels=1, sigma=5.0, momentum=None, grid=None):
     """A shot that moves the fastest voxel by some `motion` voxels; away from the border all is flat."""
-    grid = Grid.centred(SHAPES[ndim], 1.0)
+    grid = grid or Grid.centred(SHAPES[ndim], 1.0)
     still = bump(grid, 6.0 if ndim == 2 else 4.0)
     image = Image(still * (1 + smooth(grid.shape, sigma, 1, channels)), grid)
     momentum = (still * smooth(grid.shape, sigma, 2, channels)) if momentum is None else momentum
@@ -80,19 +80,41 @@ def test_what_is_added_lies_within_the_mask_where_nothing_moves():
     assert not one.flow.field.any()
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_a_flow_alone_keeps_its_norm(ndim):
-    """Within 2 % at a voxel of motion: a rougher grid than the image would like, not the step in time."""
-    kinetic, added = shot(ndim).norms
-    assert not added.any()
-    assert float((kinetic / kinetic[0] - 1).abs().max()) < 0.02
+def waves(ndim, edge, addition, steps=20):
+    """A shot of formulas of world points, on voxels of `edge` mm; the fastest point moves by 1 mm."""
+    half, width, sigma = (24.0, 7.0, 5.0) if ndim == 2 else (20.0, 6.5, 5.0)
+    grid = Grid.centred((round(2 * half / edge) + 1,) * ndim, edge)
+    where = grid.to_world(grid.voxels(grid.affine)[None])
+    ways = torch.tensor([0.3, 0.2, -0.25], dtype=torch.float64)[:ndim].view(1, -1, *[1] * ndim)
+    phase = (where * ways).sum(1, keepdim=True)
+    hill, whole = bump(grid, width), torch.ones(1, 1, *grid.shape, dtype=torch.float64)
+    image, momentum = Image(hill * (1 + 0.5 * phase.cos()), grid), hill * (phase + 0.5).sin()
+    one = Shot(momentum, image, whole, addition, Gaussian(sigma), steps)
+    speed = one.kernel.smooth(one.momenta(*one.beginning)[1], grid.spacing.tolist()).norm(dim=1).max() * edge
+    return one.with_params(momentum / speed)
+
+
+def drift(values):
+    return float((values / values[0] - 1).abs().max())
+
+
+@pytest.mark.parametrize(("ndim", "edge"), [(2, 1.0), pytest.param(3, 1.5, marks=pytest.mark.slow)])
+def test_a_flow_alone_keeps_its_norm(ndim, edge):
+    """But for the grid, whose error falls as the square of the voxel's edge: to a quarter, with those of half the edge.
+
+    Steps in time have next to no part in it.
+    """
+    coarse, fine = (drift(waves(ndim, size, 0.0).norms[0]) for size in (edge, edge / 2))
+    assert 0.2 < fine / coarse < 0.32
+    assert fine < (0.02 if ndim == 2 else 0.06)
+    assert drift(waves(ndim, edge, 0.0, 40).norms[0]) == pytest.approx(coarse, rel=0.05)
 
 
 def test_a_constant_mask_keeps_the_sum_of_both_norms_and_neither_alone():
-    kinetic, added = shot(addition=0.02, steps=40).norms
-    total = kinetic + added
-    assert float((total / total[0] - 1).abs().max()) < 2e-3
-    assert float((kinetic / kinetic[0] - 1).abs().max()) > 0.1
+    coarse, fine = (waves(2, edge, 0.2, 40).norms for edge in (1.0, 0.5))
+    assert drift(fine.sum(0)) < 0.01
+    assert drift(fine.sum(0)) < 0.32 * drift(coarse.sum(0))
+    assert drift(fine[0]) > 0.5
 
 
 def test_a_growing_mask_feeds_the_sum_by_what_it_uncovers():
@@ -159,6 +181,31 @@ def test_scalar_momenta_shoot_as_vector_momenta_do():
     other = Geodesic(-velocity, one.grid, one.kernel, steps=20)
     apart = (other.displacement(one.grid) - one.flow.displacement(one.grid)).norm(dim=1)
     assert float(apart.max()) < 0.02
+
+
+@pytest.mark.parametrize("turn", ["flipped", "permuted"])
+def test_the_order_of_the_stored_voxels_changes_nothing_in_the_world(turn, oblique):
+    """Of a shot on an oblique grid with voxels of unlike edges: a scene of formulas, however its voxels are stored."""
+    grid = oblique((46, 40), seed=3)
+    n = grid.shape[0] - 1
+    change = [[-1.0, 0, n], [0, 1, 0], [0, 0, 1]] if turn == "flipped" else [[0, 1.0, 0], [1, 0, 0], [0, 0, 1]]
+
+    def turned(values):
+        return values.flip(2) if turn == "flipped" else values.mT
+
+    one = shot(addition=0.05, steps=8, grid=grid)
+    shape = grid.shape if turn == "flipped" else grid.shape[::-1]
+    stored = Grid(shape, grid.affine @ torch.tensor(change, dtype=torch.float64))
+    other = replace(
+        one,
+        momentum=turned(one.momentum),
+        image=Image(turned(one.image.data), stored),
+        weight=turned(one.weight),
+    )
+    points = torch.tensor([[[5.0, 8.0], [-7.0, 6.0], [0.0, -11.0], [12.0, 3.0]]], dtype=torch.float64)
+    assert float((one.flow(points) - points).norm(dim=-1).max()) > 0.1
+    torch.testing.assert_close(other.flow(points), one.flow(points), rtol=0, atol=1e-9)
+    torch.testing.assert_close(other.final.data, turned(one.final.data), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("motion", [1.0, 3.0])
@@ -311,8 +358,9 @@ def test_with_a_mask_it_moves_what_is_there_and_paints_the_lesion(found):
     left = {name: halves(each.moved, fixed, outside) for name, each in found.items()}
     for name in ("weighted", "growing"):
         assert left[name] < 0.8 * left["metamorphosis"]
-        added = found[name].maps["appearance"].data.abs()
-        assert float(added[lesion].sum()) > 0.9 * float(added.sum())
+        added = found[name].maps["appearance"].data.abs()  # which flows on with the tissue, by 2 voxels at most
+        near = torch.nn.functional.max_pool2d(lesion.float(), 5, 1, 2) > 0
+        assert float(added[near].sum()) > 0.99 * float(added.sum())
         assert float((found[name].maps["final"].data - fixed.data)[lesion].abs().mean()) < 0.1
     painted = found["metamorphosis"].maps["appearance"].data.abs()
     assert float(painted[lesion].sum()) < 0.7 * float(painted.sum())
@@ -361,30 +409,6 @@ def test_intensities_of_other_scales_and_a_lesion_that_outshines_all():
     bright = replace(fixed, data=torch.where(fixed.mask, fixed.data, 5.0))
     shown = one(bright, moving)
     assert float(shown.maps["final"].data[~fixed.mask].mean()) > 2
-
-
-@pytest.mark.parametrize("turn", ["flipped", "permuted"])
-def test_the_order_of_the_stored_voxels_changes_nothing_in_the_world(turn):
-    fixed, moving = pushed(dtype=torch.float64)
-    stretch = torch.diag(torch.tensor([1.0, 1.4, 1.0], dtype=torch.float64))
-
-    def stored(image, as_turned):
-        affine, data, mask = stretch @ image.grid.affine, image.data, image.mask
-        if as_turned and turn == "permuted":
-            affine, data = affine[:, [1, 0, 2]], data.mT
-            mask = None if mask is None else mask.mT
-        elif as_turned:
-            n = data.shape[2]
-            affine = affine @ torch.tensor([[-1.0, 0, n - 1], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
-            data, mask = data.flip(2), None if mask is None else mask.flip(2)
-        return Image(data.contiguous(), Grid(tuple(data.shape[2:]), affine), mask)
-
-    one = replace(QUICK, solver=Descend(8, 0.5), levels=Levels(coarsest=44))
-    answers = [one(stored(fixed, False), stored(moving, each)).transform for each in (False, True)]
-    both = one(stored(fixed, True), stored(moving, True)).transform
-    points = torch.tensor([[[5.0, 8.0], [-7.0, 6.0], [0.0, -11.0], [12.0, 3.0]]], dtype=torch.float64)
-    for other in (answers[1], both):
-        torch.testing.assert_close(other(points), answers[0](points), rtol=0, atol=1e-3)
 
 
 def test_a_start_is_gone_on_from():
@@ -450,8 +474,8 @@ def test_a_kernel_narrower_than_a_voxel_is_refused():
 
 def test_a_mask_of_what_to_see_is_no_mask_of_what_is_new():
     fixed, moving = pushed()
-    with pytest.raises(InputError, match=r"hides 92% .*exclude the lesion alone"):
-        QUICK(replace(fixed, mask=~fixed.mask), moving)
+    with pytest.raises(InputError, match=r"hides 94% .*exclude the lesion alone"):
+        replace(QUICK, scaled=False)(replace(fixed, mask=~fixed.mask), moving)
 
 
 def test_a_lesion_far_from_the_moving_image_is_refused():
@@ -477,7 +501,7 @@ def test_a_mask_that_hides_nothing_or_is_cut_off_is_told():
         one(fixed, moving)
 
 
-def test_numbers_that_overflow_are_told():
+def test_what_moves_too_far_in_a_step_is_told():
     fixed, moving = pushed()
-    with pytest.raises(InputError, match="more steps, or a wider kernel"):
+    with pytest.raises(InputError, match=r"voxels in one of 6 steps: take more steps in time"):
         replace(QUICK, solver=Descend(3, 1e30))(fixed, moving)

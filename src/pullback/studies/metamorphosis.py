@@ -289,20 +289,21 @@ PLAIN: dict[str, Arm] = {
 # ---- figures
 
 
-def path(result: Result, rows: Any, at: int = 4) -> Drawing:
-    """Draw the first pair: the way of the image for each arm that shoots, what was added, and the deformed grid.
+def path(result: Result, rows: Any, arms: Sequence[str], at: int = 4) -> Drawing:
+    """Draw the first pair, for each of some arms that shoot: images on the way, what was added, and the deformed grid.
 
     Beside the figures lies an animation of each way, `figures/<experiment>-<arm>.png`.
     """
     pair, shots = next(iter(result.data.test)), {}
-    for arm, units in result.units.items():
-        register = units[0].arm.register if isinstance(units[0].arm, RegisterArm) else None
+    for arm in arms:
+        unit = result.units[arm][0]
+        register = unit.arm.register if isinstance(unit.arm, RegisterArm) else None
         fixed = replace(pair.fixed, mask=None) if isinstance(register, Unmasked) else pair.fixed
         register = register.register if isinstance(register, Unmasked) else register
-        if isinstance(register, Metamorphosis):
-            shots[arm] = register.shoot(fixed, pair.moving)[0]
+        assert isinstance(register, Metamorphosis), arm
+        shots[arm] = register.shoot(fixed, pair.moving)[0]
     columns = at + 2
-    figure, axes = blank(columns, 1.5 * columns, 1.6 * max(len(shots), 1), max(len(shots), 1))
+    figure, axes = blank(columns, 1.5 * columns, 1.6 * len(shots), len(shots))
     for axis in axes:
         axis.set_axis_off()
     for n, (arm, shot) in enumerate(shots.items()):
@@ -351,6 +352,9 @@ LABELS = (
 )
 REST = (Column("least det", better="more"), Column("time", "s", better="less", key="seconds"))
 CONSTANT = "WM constant, ν 0.05"
+OVAL = Metamorphosis(Gaussian(9.0), steps=20, scaled=False, growing=None)
+BRAIN = Metamorphosis(Gaussian(6.0), steps=10, scaled=False, growing=None)
+BRAINS = ("LDDMM", "M, ν 0.033", CONSTANT, "WM growing, ν 0.05")
 
 study = Study(
     about="Weighted metamorphosis for registration of images with different topologies (François et al. 2022)",
@@ -367,14 +371,18 @@ study = Study(
                             9.0, (0.0007, 0.005, 0.033, 0.2), (0.0003, 0.005, 0.05, 0.3), Growth(0.1, Gaussian(7.0))
                         ),
                     },
-                    CONSTANT,
+                    "WM constant, ν 0.005",
                     Toy(),
                     (),
                     _evaluation(),
                 )
             },
             (*COLUMNS, LABELS[0], *REST),
-            {"path": Figure(path)},
+            {
+                "path": Figure(
+                    partial(path, arms=("LDDMM", "M, ν 0.0007", "WM constant, ν 0.005", "WM growing, ν 0.005"))
+                )
+            },
         ),
         "tumours": Table(
             "Another head's slice to one with a made tumour that pushes; Dice outside the tumour",
@@ -383,7 +391,7 @@ study = Study(
             "ventricles 68.6 LDDMM, 74.1 M, 77.2 WM, 45.0 masked.",
             {
                 "tumours": Experiment(
-                    {**PLAIN, **_arms(6.0, (0.005, 0.033), (0.05,), Growth())},
+                    {**PLAIN, **_arms(BRAIN, (0.001, 0.033), (0.05,), Growth())},
                     CONSTANT,
                     Tumours(),
                     (),
@@ -391,18 +399,22 @@ study = Study(
                 )
             },
             (*COLUMNS, *LABELS, *REST),
-            {"path": Figure(path)},
+            {"path": Figure(partial(path, arms=BRAINS))},
         ),
         "brats": Table(
             "The template SRI24 to two patients of BraTS 2021",
             "Figure 2, without numbers.",
             {
                 "brats": Experiment(
-                    {**PLAIN, **_arms(6.0, (0.005, 0.033), (0.05,), Growth())}, CONSTANT, Patients(), (), _evaluation()
+                    {**PLAIN, **_arms(BRAIN, (0.001, 0.033), (0.05,), Growth())},
+                    CONSTANT,
+                    Patients(),
+                    (),
+                    _evaluation(),
                 )
             },
             (*COLUMNS, *REST),
-            {"path": Figure(path)},
+            {"path": Figure(partial(path, arms=BRAINS))},
         ),
     },
 )

@@ -28,7 +28,6 @@ from pullback.stats import Stats
 
 KEPT = 4_000_000  # voxels of all steps, up to which nothing is computed again for the gradient
 FLAT = 1e-6  # of the steepest slope: what Adam takes for next to none
-OVERFLOW = "the image moves so far within a step that numbers overflow; take more steps, or a wider kernel"
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +145,22 @@ class Shot:
         return velocities, u, added, norms.mT
 
     def step(self, n: int, u: Tensor, added: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the displacement of φ⁻¹ and A after step n, its velocity, and both norms before it."""
+        """Return the displacement of φ⁻¹ and A after step n, its velocity, and both norms before it.
+
+        Raises:
+            InputError: a voxel moves by more than the image is long.
+        """
         p, m = self.momenta(u, added)
         v = self.kernel.smooth(m, self.grid.spacing.tolist())
         new = self.addition * self.weight[n if len(self.weight) > 1 else 0] * p
         norms = torch.stack([(v * m).sum(1).mean(), (new * p).sum(1).mean()]) / 2
         back = -v / self.steps
+        fastest = float(back.detach().abs().max())
+        if not fastest <= max(self.grid.shape):  # nor is it NaN
+            raise InputError(
+                f"the image moves by {fastest:.3g} voxels in one of {self.steps} steps: take more steps in time, a "
+                "wider kernel, or a descent of smaller steps"
+            )
         if self.addition:
             added = sample(added + new / self.steps, voxels(self.grid.shape, u) + back)
         return compose(u, back), added, v, norms
@@ -209,7 +218,7 @@ class Shooting:
             weight: as of `Shot`, on that grid.
 
         Raises:
-            InputError: the kernel is narrower than a voxel, or a step moves so far that numbers overflow.
+            InputError: the kernel is narrower than a voxel, or a step in time moves by more than the image is long.
         """
         shot, stats = self._begun(image, weight), Stats()
         for level in self._levels(fixed, image):
@@ -249,8 +258,6 @@ class Shooting:
         flat = FLAT * float(slope.abs().max())
         if not flat:
             return start, Stats()
-        if not math.isfinite(flat):
-            raise InputError(OVERFLOW)
         first = start.with_params(slope / (slope.abs() + flat))
         with torch.no_grad():
             _, momentum = first.momenta(*start.beginning)
