@@ -266,10 +266,9 @@ def _dice(one: Tensor, two: Tensor) -> float:
 
 
 def _arms(
-    sigma: float, metamorphosis: tuple[float, ...], weighted: tuple[float, ...], growth: Growth
+    base: Metamorphosis, metamorphosis: tuple[float, ...], weighted: tuple[float, ...], growth: Growth
 ) -> dict[str, Arm]:
     """Return the arms: LDDMM, and metamorphosis of each addition, with no mask, a constant one and a growing one."""
-    base = Metamorphosis(Gaussian(sigma), scaled=False, growing=None)
     still = replace(base, addition=0.0)
     arms = {"LDDMM": still, "LDDMM, masked": replace(still, masked=True)}
     arms |= {f"M, ν {nu:g}": Unmasked(replace(base, addition=nu)) for nu in metamorphosis}  # type: ignore[misc]
@@ -367,9 +366,7 @@ study = Study(
                 "toy": Experiment(
                     {
                         "before": PLAIN["before"],
-                        **_arms(
-                            9.0, (0.0007, 0.005, 0.033, 0.2), (0.0003, 0.005, 0.05, 0.3), Growth(0.1, Gaussian(7.0))
-                        ),
+                        **_arms(OVAL, (0.0007, 0.004, 0.02), (0.0003, 0.005, 0.03), Growth(0.1, Gaussian(7.0))),
                     },
                     "WM constant, ν 0.005",
                     Toy(),
