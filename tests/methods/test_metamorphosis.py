@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pullback.errors import InputError
+from pullback.files import read_image, read_transform, write_image
 from pullback.methods.pair.growing_mask import Growth, balls
 from pullback.methods.pair.image_shooting import Shot
 from pullback.methods.pair.lddmm import METHOD as LDDMM
@@ -15,8 +16,11 @@ from pullback.methods.pair.metamorphosis import METHOD, Metamorphosis
 from pullback.numerics.kernel import Gaussian
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Descend, Levels
-from pullback.space import Affine, Geodesic, Grid, Image, pull
+from pullback.space import Affine, Geodesic, Grid, Image, Labels, pull
 from pullback.testing import check_register, problems
+from pullback.workflows.how import How, register_of
+from pullback.workflows.inputs import ImageFiles
+from pullback.workflows.register import register_files
 
 SHAPES = {2: (48, 44), 3: (20, 22, 24)}
 SIGMA = 4.0
@@ -505,3 +509,55 @@ def test_what_moves_too_far_in_a_step_is_told():
     fixed, moving = pushed()
     with pytest.raises(InputError, match=r"voxels in one of 6 steps: take more steps in time"):
         replace(QUICK, solver=Descend(3, 1e30))(fixed, moving)
+
+
+# ---- the command
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_maps_and_labels_follow_the_deformation(tmp_path):
+    """After rigid and affine stages, which do not see the lesion; intensities are the files' own."""
+    fixed, moving = pushed(size=52)
+    edge = torch.diag(torch.tensor([1.5, 1.5, 1.0], dtype=torch.float64))
+    grid = Grid(fixed.grid.shape, edge @ fixed.grid.affine)
+    spots = Labels((moving.data > 0.7).long(), grid)
+    for name, data in (("fixed", fixed.data * 200), ("moving", moving.data * 900 + 50)):
+        write_image(Image(data, grid), tmp_path / f"{name}.nii.gz")
+    write_image(Labels((~fixed.mask).long(), grid), tmp_path / "lesion.nii.gz")
+    write_image(spots, tmp_path / "spots.nii.gz")
+    few = {"steps": "5", "solver.steps": "30", "growing.solver.steps": "10", "kernel.sigma": "6"}
+    register = register_of(How(method="metamorphosis", settings=few, start="header", preset="fast"))
+    content = register_files(
+        ImageFiles([tmp_path / "fixed.nii.gz"], exclude=tmp_path / "lesion.nii.gz"),
+        ImageFiles([tmp_path / "moving.nii.gz"], labels=tmp_path / "spots.nii.gz"),
+        register,
+        tmp_path / "out",
+    )
+    read = {
+        name: read_image(tmp_path / "out" / f"{name}.nii.gz").data
+        for name in ("moved", "maps/appearance", "maps/final", "moved_labels")
+    }
+    torch.testing.assert_close(read["maps/final"], read["moved"] + read["maps/appearance"], rtol=0, atol=0.1)
+    lesion = ~fixed.mask
+    new = 50 + 900 * 0.5
+    off = {name: float((read[name][lesion] - new).abs().mean()) for name in ("moved", "maps/final")}
+    assert off["maps/final"] < 0.5 * off["moved"]
+    there = read_transform(tmp_path / "out" / "fixed_to_moving.h5")
+    again = pull(Image(moving.data * 900 + 50, grid), there, onto=grid).data
+    torch.testing.assert_close(read["moved"], again, rtol=0, atol=1.0)
+    assert torch.equal(read["moved_labels"].long(), pull(spots, there, onto=grid).data)
+    assert {"similarity", "kinetic", "added", "length", "voxels per step"} <= content["found"].keys()
+    assert [name for name in content["files"] if "/" in name] == ["maps/appearance.nii.gz", "maps/final.nii.gz"]
+
+
+def test_lddmm_by_name_hides_the_lesion_and_metamorphosis_sees_it():
+    """The lesion of the fixed image, wild as it may be, does not matter to the one and is painted by the other."""
+    fixed, moving = pushed()
+    wild = replace(fixed, data=torch.where(fixed.mask, fixed.data, 1 - fixed.data))
+    settings = {"steps": "4", "solver.steps": "8"}
+    for name, alike in (("lddmm", True), ("metamorphosis", False)):
+        few = settings | ({} if alike else {"growing": "null"})
+        register = register_of(How(method=name, settings=few, aligned=True))
+        one, two = register(fixed, moving), register(wild, moving)
+        assert torch.equal(one.moved.data, two.moved.data) == alike
+        assert bool(two.maps) != alike
