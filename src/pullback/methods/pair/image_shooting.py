@@ -27,6 +27,7 @@ from pullback.space import Affine, Displacement, Flow, Grid, Image, pull, resamp
 from pullback.stats import Stats
 
 KEPT = 4_000_000  # voxels of all steps, up to which nothing is computed again for the gradient
+ADDED = 0.2  # of the image's range, that may be added where a voxel may move by one
 FLAT = 1e-6  # of the steepest slope: what Adam takes for next to none
 
 
@@ -88,7 +89,7 @@ class Shot:
 
     @property
     def appearance(self) -> Tensor:
-        """What was added, A₁, `(1, C, *grid.shape)`."""
+        """The intensity that was added, A₁, `(1, C, *grid.shape)`."""
         return self._end[2]
 
     @property
@@ -100,17 +101,17 @@ class Shot:
 
     @property
     def kinetic(self) -> Tensor:
-        """½⟨v, K⁻¹v⟩, a mean over voxels, `()`, as `energies.Kinetic` has it."""
+        """The energy of the velocity, ½⟨v, K⁻¹v⟩, a mean over voxels, `()`, as `energies.Kinetic` has it."""
         return self._of_path(self.norms[0])
 
     @property
     def added(self) -> Tensor:
-        """½ν⟨p, M p⟩, a mean over voxels, `()`."""
+        """The energy of the addition, ½ν⟨p, M p⟩, a mean over voxels, `()`."""
         return self._of_path(self.norms[1])
 
     @property
     def norms(self) -> Tensor:
-        """½⟨v, K⁻¹v⟩ and ½ν⟨p, M p⟩, means over voxels, at the beginning of each step, `(2, steps)`."""
+        """Both energies, ½⟨v, K⁻¹v⟩ and ½ν⟨p, M p⟩, means over voxels, at the beginning of each step, `(2, steps)`."""
         return self._end[3]
 
     def _of_path(self, by_step: Tensor) -> Tensor:
@@ -180,7 +181,8 @@ class Shooting:
 
     It descends J(p₀) = similarity(I₁, fixed) + λ H, with H as in `Shot`. Momenta have no unit by themselves, so the
     step of the descent is told in voxels: the rate of Adam is the one that moves the fastest voxel so far by its first
-    step. What is found on one level begins the next; a last shot is on the grid itself.
+    step, or a smaller one where that would add more than a fifth of the image's range for each voxel of it. What is
+    found on one level begins the next; a last shot is on the grid itself.
 
     Attributes:
         kernel, addition, steps, along: as of `Shot`.
@@ -258,11 +260,22 @@ class Shooting:
         flat = FLAT * float(slope.abs().max())
         if not flat:
             return start, Stats()
-        first = start.with_params(slope / (slope.abs() + flat))
-        with torch.no_grad():
-            _, momentum = first.momenta(*start.beginning)
-            speed = self.kernel.smooth(momentum, fixed.grid.spacing.tolist()).norm(dim=1).max()
-        if not speed:  # no slope of the image is where the images differ
+        rate = self._rate(start.with_params(slope / (slope.abs() + flat)))
+        if not rate:  # no slope of the image is where the images differ
             return start, Stats()
-        rate = self.solver.step_size / float(speed)
         return replace(self.solver, step_size=rate, optimiser=partial(Adam, eps=flat))(objective, start)
+
+    @torch.no_grad()
+    def _rate(self, first: Shot) -> float:
+        """Return the rate of Adam whose first step moves or adds as much as it may; 0 where it does neither.
+
+        Args:
+            first: the shot of the step by a rate of 1.
+        """
+        p, momentum = first.momenta(*first.beginning)
+        speed = self.kernel.smooth(momentum, first.grid.spacing.tolist()).norm(dim=1).max()
+        gain = self.addition * (first.weight * p).abs().max()
+        image = first.image.data
+        most = self.solver.step_size * ADDED * (image.max() - image.min())
+        limits = [limit / size for limit, size in ((self.solver.step_size, speed), (most, gain)) if size > 0]
+        return float(min(limits, default=0.0))
