@@ -302,7 +302,7 @@ def test_the_mask_grows_from_the_ball_to_the_region():
 # ---- what is found
 
 QUICK = Metamorphosis(
-    Gaussian(4.0), 0.05, steps=6, growing=None, solver=Descend(40, 0.5, last=0.1), levels=Levels(coarsest=24)
+    Gaussian(4.0), 0.05, steps=6, growing=None, solver=Descend(60, 0.5, last=0.1), levels=Levels(coarsest=24)
 )
 
 
@@ -414,7 +414,7 @@ def test_intensities_of_other_scales_and_a_lesion_that_outshines_all():
     torch.testing.assert_close(other.maps["appearance"].data / 90, plain.maps["appearance"].data, rtol=0, atol=0.01)
     bright = replace(fixed, data=torch.where(fixed.mask, fixed.data, 5.0))
     shown = one(bright, moving)
-    assert float(shown.maps["final"].data[~fixed.mask].mean()) > 2
+    assert float(shown.maps["final"].data[~fixed.mask].mean()) > 1.5
 
 
 def test_a_start_is_gone_on_from():

@@ -27,7 +27,7 @@ from pullback.space import Affine, Displacement, Flow, Grid, Image, pull, resamp
 from pullback.stats import Stats
 
 KEPT = 4_000_000  # voxels of all steps, up to which nothing is computed again for the gradient
-ADDED = 0.2  # of the image's range, that may be added where a voxel may move by one
+ADDED = 0.5  # of the image's range, that may be added where a voxel may move by one
 FLAT = 1e-6  # of the steepest slope: what Adam takes for next to none
 
 
@@ -111,7 +111,7 @@ class Shot:
 
     @property
     def norms(self) -> Tensor:
-        """Both energies, ½⟨v, K⁻¹v⟩ and ½ν⟨p, M p⟩, means over voxels, at the beginning of each step, `(2, steps)`."""
+        """The energies ½⟨v, K⁻¹v⟩ and ½ν⟨p, M p⟩, means over voxels, at the beginning of each step, `(2, steps)`."""
         return self._end[3]
 
     def _of_path(self, by_step: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class Shooting:
 
     It descends J(p₀) = similarity(I₁, fixed) + λ H, with H as in `Shot`. Momenta have no unit by themselves, so the
     step of the descent is told in voxels: the rate of Adam is the one that moves the fastest voxel so far by its first
-    step, or a smaller one where that would add more than a fifth of the image's range for each voxel of it. What is
+    step, or a smaller one where that would add more than half of the image's range for each voxel of it. What is
     found on one level begins the next; a last shot is on the grid itself.
 
     Attributes:
