@@ -388,7 +388,7 @@ study = Study(
             "ventricles 68.6 LDDMM, 74.1 M, 77.2 WM, 45.0 masked.",
             {
                 "tumours": Experiment(
-                    {**PLAIN, **_arms(BRAIN, (0.001, 0.033), (0.05,), Growth())},
+                    {**PLAIN, **_arms(BRAIN, (0.001, 0.033), (0.001, 0.05), Growth())},
                     CONSTANT,
                     Tumours(),
                     (),
@@ -403,7 +403,7 @@ study = Study(
             "Figure 2, without numbers.",
             {
                 "brats": Experiment(
-                    {**PLAIN, **_arms(BRAIN, (0.001, 0.033), (0.05,), Growth())},
+                    {**PLAIN, **_arms(BRAIN, (0.001, 0.033), (0.001, 0.05), Growth())},
                     CONSTANT,
                     Patients(),
                     (),
