@@ -76,7 +76,8 @@ class FileCase:
         return self.image, self.labels, self.mask
 
     def load(self) -> Subject:
-        return LOADED.get(self, self._read)
+        """Return the subject; one that was loaded before is kept until its files change."""
+        return LOADED.get((self, *map(stamp, self.files)), self._read)
 
     def _read(self) -> Subject:
         stored = read_image(self.image, self.mask)
@@ -88,6 +89,15 @@ class FileCase:
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
         return Subject(image, labels, about=dict(self.about), name=self.name)
+
+
+def stamp(path: Path | None) -> tuple[int, int]:
+    """Return a file's size and time of change in ns, which tell that it was written anew; 0, 0 of no file."""
+    try:
+        known = None if path is None else path.stat()
+    except OSError:  # whoever reads it says so
+        known = None
+    return (0, 0) if known is None else (known.st_size, known.st_mtime_ns)
 
 
 T = TypeVar("T", bound=Case)
