@@ -214,16 +214,20 @@ def test_the_order_of_the_stored_voxels_changes_nothing_in_the_world(turn, obliq
     torch.testing.assert_close(other.final.data, turned(one.final.data), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("motion", [1.0, 3.0])
-def test_the_flow_is_the_path(motion):
-    """Pulled through the flow the image is the end of the path, but for interpolation; and its inverse leads back."""
-    one = shot(motion=motion)
-    *_, (last, added) = one.path()
-    moved = pull(one.image, one.flow, onto=one.grid)
-    assert torch.equal(last.data + added, one.final.data)
-    assert float((moved.data - last.data).abs().max()) < 0.02
+def test_the_flow_is_the_path():
+    """One interpolates velocities, the other the displacement; pieces in another order lead elsewhere."""
+    one = shot(motion=3.0)
+    u, added = one.beginning
+    for n in range(one.steps):
+        u, added, *_ = one.step(n, u, added)
+    turned = replace(one.flow, field=one.flow.field.flip(0))
+    right, wrong = (float((flow.displacement(one.grid) - u).norm(dim=1).max()) for flow in (one.flow, turned))
+    assert right < 0.02
+    assert right < 0.2 * wrong
+    *_, (last, new) = one.path()
+    assert torch.equal(last.data + new, one.final.data)
     home = (one.flow.inverse() @ one.flow).displacement(one.grid)
-    assert float(home.norm(dim=1).max()) < 0.05 * motion
+    assert float(home.norm(dim=1).max()) < 0.15
 
 
 def test_channels_share_one_velocity():
@@ -364,8 +368,8 @@ def test_with_a_mask_it_moves_what_is_there_and_paints_the_lesion(found):
     left = {name: halves(each.moved, fixed, outside) for name, each in found.items()}
     for name in ("weighted", "growing"):
         assert left[name] < 0.8 * left["metamorphosis"]
-        added = found[name].maps["appearance"].data.abs()  # which flows on with the tissue, by 2 voxels at most
-        near = torch.nn.functional.max_pool2d(lesion.float(), 5, 1, 2) > 0
+        added = found[name].maps["appearance"].data.abs()  # which flows on with the tissue, by 3 voxels at most
+        near = torch.nn.functional.max_pool2d(lesion.float(), 7, 1, 3) > 0
         assert float(added[near].sum()) > 0.99 * float(added.sum())
         assert float((found[name].maps["final"].data - fixed.data)[lesion].abs().mean()) < 0.1
     painted = found["metamorphosis"].maps["appearance"].data.abs()
