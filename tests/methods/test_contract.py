@@ -17,6 +17,8 @@ from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.cyclical import FieldLabels, WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet, Transferred
 from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
+from pullback.methods.pair.growing_mask import Growth
+from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
@@ -250,6 +252,9 @@ EXCUSED = {
     FieldLabels: "no register: it makes labels in the rounds of test_cyclical.py",
     PointLabels: "no register: it makes labels in the rounds of test_points.py",
     LandmarkEvaluation: "an evaluation; test_points.py says what it measures",
+    Shot: "a path of images, whose laws test_metamorphosis.py holds",
+    Shooting: "a part of Metamorphosis, which is checked",
+    Growth: "a part of Metamorphosis; test_metamorphosis.py says how its masks grow",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
 }
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.smooth import gaussian
@@ -27,7 +28,17 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
     Raises:
         InputError: the image is constant there.
     """
-    data = image.data.clone()
+    bottom, top = window(image, low, high)
+    return replace(image, data=((image.data - bottom) / (top - bottom)).clamp(0, 1))
+
+
+def window(image: Image, low: float = 0.5, high: float = 99.5) -> tuple[Tensor, Tensor]:
+    """Return the intensities that `normalised` takes to 0 and 1, `(B, C, 1, …)` each.
+
+    Raises:
+        InputError: the image is constant there.
+    """
+    data, ends = image.data, []
     mask = None if image.mask is None else image.mask.expand(len(data), -1, *image.grid.shape)
     for index in torch.cartesian_prod(torch.arange(data.shape[0]), torch.arange(data.shape[1])):
         values = data[tuple(index)]
@@ -39,30 +50,35 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
         bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
         if float((lit <= bottom).double().mean()) > PLATEAU:
             bottom = seen.min()
-        if bottom == top:
-            bottom, top = seen.min(), seen.max()
-        data[tuple(index)] = ((values - bottom) / (top - bottom)).clamp(0, 1)
-    return replace(image, data=data)
+        ends.append(torch.stack([seen.min(), seen.max()] if bottom == top else [bottom, top]))
+    shape = (*data.shape[:2], *[1] * image.grid.ndim)
+    bottoms, tops = torch.stack(ends, 1)
+    return bottoms.view(shape), tops.view(shape)
 
 
 def preprocessed(image: Image) -> Image:
-    """Normalise the image (`normalised`), and fill what its mask hides smoothly.
-
-    Near the rim of the mask the filling is the mean of visible voxels around, far away that of all visible voxels. An
-    edge at the rim would be seen from within, by all that smooths or interpolates: where a hole is filled with one
-    value, registration shrinks it to a third.
+    """Normalise the image (`normalised`), and fill what its mask hides (`filled`).
 
     Raises:
         InputError: the mask is empty, or the image constant within it.
     """
     if image.mask is not None and not image.mask.any():
         raise InputError("the mask is empty, so there is nothing to align; leave it out, or mark where to look")
-    bright = normalised(image)
+    return filled(normalised(image))
+
+
+def filled(image: Image) -> Image:
+    """Fill what the image's mask hides smoothly.
+
+    Near the rim of the mask the filling is the mean of visible voxels around, far away that of all visible voxels. An
+    edge at the rim would be seen from within, by all that smooths or interpolates: where a hole is filled with one
+    value, registration shrinks it to a third. The mask must not be empty.
+    """
     if image.mask is None:
-        return bright
-    seen = image.mask.expand_as(bright.data)
-    axes = tuple(range(2, bright.data.ndim))
-    lit, weight = torch.where(seen, bright.data, 0), seen.to(bright.data)
+        return image
+    seen = image.mask.expand_as(image.data)
+    axes = tuple(range(2, image.data.ndim))
+    lit, weight = torch.where(seen, image.data, 0), seen.to(image.data)
     mean = lit.sum(axes, keepdim=True) / weight.sum(axes, keepdim=True)
     near = (gaussian(lit, RIM) + FAR * mean) / (gaussian(weight, RIM) + FAR)
-    return replace(bright, data=torch.where(seen, bright.data, near))
+    return replace(image, data=torch.where(seen, image.data, near))

@@ -76,6 +76,8 @@ class Method:
             Of pairs it goes on from a start (`solvers.Refine`), of poses it needs none (`Register`), of points it takes
             a `PointPair` and the network whose features it uses, or None, and answers with a transform.
         solves: problems of `pullback.testing`, by name, whose known answers it finds.
+        as_given: whether, as a deformable stage, it sees images as they are, also behind their masks; else intensities
+            are normalised, and filled there.
     """
 
     about: str
@@ -85,6 +87,7 @@ class Method:
     keys: tuple[str, ...] = ()
     register: Any = None
     solves: tuple[str, ...] = ()
+    as_given: bool = False
 
 
 def find_method(name: str) -> tuple[str, Method]:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from pullback.alignment import Register
 from pullback.errors import InputError, refuse
-from pullback.methods.method import find_method
+from pullback.methods.method import Method, find_method
 from pullback.methods.points.graph_propagation import GraphPropagation
 from pullback.solvers import Refine
 from pullback.study.recipe import changed
@@ -84,7 +83,8 @@ def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: S
         return _trained(how, device, trusted)
     refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
     refuse({"--refine": how.refine}, "refines a network's answer, and there is no --network")
-    name, value, aligns = _untrained(how.method or CLASSICAL, ("pair", "pose"), "register")
+    name, method = _untrained(how.method or CLASSICAL, ("pair", "pose"), "register")
+    value = method.register
     preset, seed = how.preset or "balanced", how.seed or 0
     if name == CLASSICAL:
         weight = 1.0 if how.smoothness is None else how.smoothness
@@ -92,9 +92,9 @@ def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: S
         return changed(chosen, how.settings)
     settings = {"--transform": how.transform, "--energy": how.energy, "--smoothness": how.smoothness}
     refuse(settings, f"is of the classical method; --set changes a number of {name}")
-    if "pair" in aligns:
+    if "pair" in method.aligns:
         before = classical(preset, start=how.place, seed=seed, aligned=how.aligned)
-        return replace(before, deformable=changed(value, how.settings))
+        return replace(before, deformable=changed(value, how.settings), as_given=method.as_given)
     start = None if how.start == "auto" else how.start
     refuse({"--preset": how.preset, "--aligned": how.aligned or None, "--start": start}, f"{name} searches all poses")
     return changed(value, ({} if how.seed is None else {"seed": str(how.seed)}) | dict(how.settings))
@@ -108,13 +108,13 @@ def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[GraphPropagation, 
     """
     if how.network is None:
         refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
-    _, value, _ = _untrained(how.method or CLOUDS, ("points",), "match")
+    _, method = _untrained(how.method or CLOUDS, ("points",), "match")
     network = None if how.network is None else load_run(how.network, trusted, "points")[1]
-    return changed(value, how.settings), network
+    return changed(method.register, how.settings), network
 
 
-def _untrained(name: str, kinds: Sequence[str], command: str) -> tuple[str, Any, tuple[str, ...]]:
-    """Return the method's name, its register, and what it aligns, which has to be one of `kinds`."""
+def _untrained(name: str, kinds: Sequence[str], command: str) -> tuple[str, Method]:
+    """Return the name and description of a method that has a register and aligns one of `kinds`."""
     called, method = find_method(name)
     if not set(kinds) & set(method.aligns):
         raise InputError(
@@ -125,7 +125,7 @@ def _untrained(name: str, kinds: Sequence[str], command: str) -> tuple[str, Any,
         raise InputError(
             f"--method {name}: has to learn first; `pullback train {name} -o RUN`, and then --network RUN in its place"
         )
-    return called, method.register, method.aligns
+    return called, method
 
 
 def _trained(how: How, device: torch.device, trusted: Sequence[str]) -> Register | Refine:

@@ -24,12 +24,13 @@ class Classical:
     """A register of any two images: initialise → rigid → affine → deformable; each stage may be None or left out.
 
     Intensities are normalised to 0 … 1, and voxels that the masks hide are filled from around (`preprocessed`), so that
-    they have no influence on any stage.
+    they have no influence on any stage. Maps and further transforms of the deformable stage are handed on.
 
     Attributes:
         initialise: finds a rough start; None begins where the headers put the images.
         linear: rigid and affine stages by name, in order.
         deformable: the last stage, a `DeformableStage` or another method; None stops at the linear ones.
+        as_given: the deformable stage sees images as they are, for a method that also looks behind masks.
     """
 
     initialise: Initialise | None = Initialise()
@@ -38,6 +39,7 @@ class Classical:
         ("affine", LinearStage(Motion.affine)),
     )
     deformable: Refine | None = DeformableStage()
+    as_given: bool = False
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Align two images, fixed → moving; each pair of a batch by itself. The stats hold the start and each stage.
@@ -63,13 +65,13 @@ class Classical:
         if start is None and self.initialise is not None:
             begun = timed(images, self.initialise, name="initialise")
             found, stats = begun.transform, begun.stats or stats
-        stages: list[tuple[str, Refine]] = list(self.linear) if found.as_affine is not None else []
-        if self.deformable is not None:
-            stages.append(("deformable", self.deformable))
-        for name, refine in stages:
+        for name, refine in self.linear if found.as_affine is not None else ():
             after = timed(images, refine, found, name)
             found, stats = after.transform, stats.then(after.stats)
-        return Alignment(pair, found, stats=stats)
+        if self.deformable is None:
+            return Alignment(pair, found, stats=stats)
+        after = timed(pair if self.as_given else images, self.deformable, found, "deformable")
+        return replace(after, pair=pair, stats=stats.then(after.stats))
 
 
 CONTRAST = LNCC(5, noise=0.1)
