@@ -381,16 +381,10 @@ def counted(rows: list[dict[str, str | float | bool]]) -> Table:
             these = [row for row in rows if row["half"] == half and kind in (row["kind"], "all")]
             if these:
                 right, wrong = ([row for row in these if row["right"] is known] for known in (True, False))
-                alarms, peace = sum(not row["sound"] for row in right), sum(bool(row["sound"]) for row in wrong)
+                alarms = f"{sum(not row['sound'] for row in right)} of {len(right)}"
+                peace = f"{sum(bool(row['sound']) for row in wrong)} of {len(wrong)}"
                 middle = float(np.median([float(row["seconds"]) for row in these]))
-                table.add_row(
-                    half,
-                    kind,
-                    str(len(these)),
-                    f"{alarms} of {len(right)}",
-                    f"{peace} of {len(wrong)}",
-                    f"{middle:.1f}",
-                )
+                table.add_row(half, kind, str(len(these)), alarms, peace, f"{middle:.2f}")
     return table
 
 

@@ -13,13 +13,13 @@ from pullback.alignment import Alignment, Pair
 from pullback.energies import NMI
 from pullback.errors import InputError
 from pullback.numerics.random import make_generator
-from pullback.numerics.rotation import uniform
+from pullback.numerics.rotation import of_vector, uniform
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.descend import Descend
 from pullback.solvers.initialise import foreground
 from pullback.solvers.levels import Levels
 from pullback.solvers.linear_stage import within_view
-from pullback.space import Affine, Image, Motion
+from pullback.space import Affine, Image, Motion, around, cropped, resampled
 
 SIMILARITY = NMI()
 BLUR = 1.0  # voxels, of the fixed image that is compared with itself: else no motion is as good as none, for its noise
@@ -29,6 +29,7 @@ PERIODS = 6  # at most
 REPEATS = 0.2  # of the autocorrelation at rest: a peak from here on is a period
 LEAST = 0.5  # of the answer's overlap: what has less gains nothing
 TINY = 1e-4  # of normalised mutual information: less gain is none
+TILT = 35.0  # degrees
 ANSWER, MIRROR, TURN, SHIFT = "answer", "mirror", "turn", "shift"
 
 
@@ -54,9 +55,9 @@ class Standing:
 class Rivals:
     """A test of a linear answer against the other ways in which the same two images may lie on each other.
 
-    1. Rivals are the answer after motions of the fixed world: random turns and half turns about the middle of the
-       foreground, shifts along the axes of the grid, and the periods of the fixed image. Mirror images are no rivals,
-       for people are nearly symmetric; they are counted apart.
+    1. Rivals are the answer after motions of the fixed world: random turns, half turns and tilts about the middle of
+       the foreground, shifts along the axes of the grid, and the periods of the fixed image. Mirror images are counted
+       apart, for people are nearly symmetric.
     2. The gain of each is its normalised mutual information over chance, by the share of the answer's overlap that it
        keeps. Chance is the median over turns, or over shifts, by whichever the fixed image is less alike to itself:
        turns change nothing of what is round, shifts nothing of what is even.
@@ -91,10 +92,8 @@ class Rivals:
         They are compared near what stands out of the fixed image, within the masks. Where they do not overlap all
         numbers are 0.
         """
-        pair = list(self.level(pair))[-1]
-        fixed = replace(pair.fixed, mask=_near_foreground(pair.fixed))
-        both = Pair(fixed, within_view(pair.moving))
-        itself = Pair(fixed, within_view(Image(gaussian(pair.fixed.data, BLUR), pair.fixed.grid)))
+        both, itself = self._compared(pair)
+        fixed = both.fixed
         kinds, motions = self._motions(fixed)
         seen, own = _seen(both, answer.matrix @ motions), _seen(itself, motions)
         if not seen[0][0]:
@@ -113,6 +112,22 @@ class Rivals:
         alike = _likeness(_seen(itself, torch.linalg.inv(ends[0]) @ ends), own, own_chance)
         return first.then(chosen, ends, after, alike).standing(float(before[0] / after[0].clamp(min=TINY)))
 
+    def _compared(self, pair: Pair) -> tuple[Pair, Pair]:
+        """Return the pair, and the fixed image with itself: coarse, the fixed one cut to what is compared, its mask."""
+        lit, view = _foreground(pair.fixed), _view(pair.fixed)
+        margin = 2 * AROUND * float(pair.fixed.grid.spacing.min())
+        part = around(lit, pair.fixed.grid, margin)
+        spacing = self.level.of(cropped(pair.fixed, part).grid)[-1]
+        shown, seen = (resampled(cropped(replace(pair.fixed, mask=mask), part), spacing) for mask in (lit, view))
+        assert shown.mask is not None
+        assert seen.mask is not None
+        near = seen.mask & (_greatest(shown.mask.to(shown.data), AROUND) > 0)
+        fixed = replace(seen, mask=near if near.any() else seen.mask)
+        other = resampled(replace(pair.fixed, mask=None), spacing)
+        moving = resampled(pair.moving, [max(edge, min(spacing)) for edge in pair.moving.grid.spacing.tolist()])
+        itself = Image(gaussian(other.data, BLUR), other.grid)
+        return Pair(fixed, within_view(moving)), Pair(fixed, within_view(itself))
+
     def _motions(self, fixed: Image) -> tuple[list[str], Tensor]:
         """Return motions of the fixed world, `(N, d+1, d+1)`, the first of them none, and the kind of each."""
         d, grid = fixed.grid.ndim, fixed.grid
@@ -120,6 +135,8 @@ class Rivals:
         points = grid.to_world(fixed.mask[0, 0].nonzero().T.double().cpu()[None])[0]  # (d, N)
         middle, axes = points.mean(1), (grid.affine[:-1, :-1] / grid.spacing).cpu()
         mirrors = [torch.eye(d, dtype=torch.float64) - 2 * torch.outer(axis, axis) for axis in axes.T]
+        turned = torch.eye(1 if d == 2 else 3, dtype=torch.float64) * math.radians(TILT)
+        tilts = axes @ of_vector(torch.cat([turned, -turned])) @ torch.linalg.inv(axes)
         along = (axes.T @ points).sort(1).values
         ends = [round(share * (along.shape[1] - 1)) for share in (0.02, 0.98)]
         extents = torch.diag(along[:, ends[1]] - along[:, ends[0]]) @ axes.T  # (d, d), one a row
@@ -127,6 +144,7 @@ class Rivals:
             ANSWER: torch.eye(d + 1, dtype=torch.float64)[None],
             TURN: _about(uniform(d, self.turns, make_generator(self.seed)), middle),
             "half turn": _about([a @ b for a, b in itertools.combinations(mirrors, 2)], middle),
+            "tilt": _about(tilts, middle),
             SHIFT: _shifts(torch.cat([sign * share * extents for share in SHIFTS for sign in (1, -1)])),
             "period": _shifts(periods(fixed)),
             MIRROR: _about(mirrors, middle),
@@ -263,15 +281,17 @@ def periods(fixed: Image) -> Tensor:
     return steps[steps.abs().sum(1) > 0][:PERIODS] @ grid.affine[:-1, :-1].T.cpu()
 
 
-def _near_foreground(image: Image) -> Tensor:
-    """Return the image's mask, or all of it, near what stands out; `(1, 1, *spatial)` bool."""
-    view = torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
+def _view(image: Image) -> Tensor:
+    return torch.ones_like(image.data[:, :1], dtype=torch.bool) if image.mask is None else image.mask
+
+
+def _foreground(image: Image) -> Tensor:
+    """Return what stands out of the background, `(1, 1, *spatial)` bool; all that is seen where nothing does."""
     try:
         lit = (foreground(image) > 0)[None, None]
-    except InputError:  # nothing stands out: all of it counts
-        return view
-    near = view & (_greatest(lit.to(image.data), AROUND) > 0)
-    return near if near.any() else view
+    except InputError:
+        return _view(image)
+    return lit if lit.any() else _view(image)
 
 
 def _greatest(values: Tensor, reach: int) -> Tensor:
