@@ -10,13 +10,13 @@ demo: $(READY)  ## train two networks on the built-in cohort and compare them
 	$(RUN)/pullback demo -o demo
 
 quick: $(READY)  ## the tests that are fast, in under two minutes on two cores
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real"
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real and not nightly"
 
-test: $(READY)  ## the whole test suite, as CI runs it
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
+test: $(READY)  ## the test suite, as CI runs it
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not nightly"
 
-nightly: $(READY)  ## the laws on 200 random examples each
-	HYPOTHESIS_PROFILE=nightly OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m hypothesis
+nightly: $(READY)  ## what takes long, and the laws on 200 random examples each
+	HYPOTHESIS_PROFILE=nightly OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "hypothesis or nightly"
 
 lint: $(READY)  ## style, types, floors
 	$(RUN)/ruff check .

@@ -55,6 +55,7 @@ from .metrics import (
     EndPointError as EndPointError,
     Folding as Folding,
     HausdorffDistance as HausdorffDistance,
+    InverseError as InverseError,
     LandmarkError as LandmarkError,
     SDLogJ as SDLogJ,
     StructuralSimilarity as StructuralSimilarity,

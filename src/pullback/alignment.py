@@ -175,10 +175,20 @@ class Alignment:
         return self.pair.fixed_points and push(self.pair.fixed_points, self.transform)
 
     @cached_property
-    def jacobian(self) -> Tensor:
-        """det ∇φ on the fixed grid, `(B, 1, *spatial)`."""
+    def displacement(self) -> Tensor:
+        """The displacement on the fixed grid, `(B, d, *spatial)` in its voxels."""
         fixed = self.pair.fixed
-        return determinant(jacobian(self.transform.displacement(fixed.grid).to(fixed.data.device)))
+        return self.transform.displacement(fixed.grid).to(fixed.data.device)
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether the transform is finite on all of the fixed grid."""
+        return bool(self.displacement.isfinite().all())
+
+    @cached_property
+    def jacobian(self) -> Tensor:
+        """det ∇φ on the fixed grid by central differences, `(B, 1, *spatial)`."""
+        return determinant(jacobian(self.displacement))
 
     @cached_property
     def mask(self) -> Tensor | None:

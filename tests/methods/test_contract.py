@@ -122,10 +122,21 @@ REGISTERS = {
 }
 
 
+DESCENTS = ("Classical", "Classical, aligned", "Initialise")
+"""Registers that descend for seconds in 3-D, where by day only some problems are theirs."""
+BY_DAY = ("identity", "mask", "anisotropic", "thin")
+
+
+def marks(key: str, name: str, ndim: int) -> tuple:
+    if ndim == 2:
+        return ()
+    return (pytest.mark.nightly,) if key in DESCENTS and name not in BY_DAY else (pytest.mark.slow,)
+
+
 def crossed() -> list:
     """Each register with each problem; in 3-D it takes four times as long."""
     return [
-        pytest.param(case, name, ndim, id=f"{key}-{name} {ndim}-D", marks=pytest.mark.slow if ndim == 3 else ())
+        pytest.param(case, name, ndim, id=f"{key}-{name} {ndim}-D", marks=marks(key, name, ndim))
         for key, case in REGISTERS.items()
         for name in PROBLEMS
         for ndim in (2, 3)

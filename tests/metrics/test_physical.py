@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from pullback.metrics import (
     StructuralSimilarity,
     foreground,
 )
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Points
+from pullback.numerics.difference import least_determinant
+from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Velocity
 
 
 def noise(*shape, seed=0):
@@ -54,13 +56,11 @@ def test_dice_by_hand():
     grid = Grid.centred((4, 6))
     fixed, moving = np.zeros((4, 6)), np.zeros((4, 6))
     fixed[0, :4], moving[0, 2:6] = 1, 1  # 2·2 / (4 + 4)
-    fixed[1, :3] = 2  # lost: 0
-    moving[2, :3] = 5  # of the moving image alone: 0
+    fixed[1, :3] = 2  # of the fixed image alone
+    moving[2, :3] = 5  # of the moving image alone
     fixed[3, :2], moving[3, :1] = 7, 7  # 2·1 / (2 + 1)
     answer = Dice()(on(grid, fixed_labels=labels(fixed, grid), moving_labels=labels(moving, grid)))
-    assert answer == pytest.approx(
-        {"dice": (0.5 + 2 / 3) / 4, "dice/1": 0.5, "dice/2": 0, "dice/5": 0, "dice/7": 2 / 3}
-    )
+    assert answer == pytest.approx({"dice": (0.5 + 2 / 3) / 2, "dice/1": 0.5, "dice/7": 2 / 3, "labels left out": 2})
 
 
 def test_dice_is_of_the_moved_labels():
@@ -212,14 +212,17 @@ def test_a_hausdorff_distance_is_named_by_its_percentile():
 
 @pytest.mark.parametrize(("shape", "axis"), [((12, 10), 0), ((12, 10), 1), ((12, 10, 9), 2)])
 def test_folding_where_it_is_known(shape, axis):
-    """One plane sent 3 voxels back: behind it the map runs backwards (1 − 3/2), before it forwards (1 + 3/2)."""
+    """One plane sent 3 voxels on: behind it the map runs backwards (1 − 3/2), before it forwards (1 + 3/2).
+
+    From neighbour to neighbour it runs backwards once, which is a fold at both of them.
+    """
     field = torch.zeros(1, len(shape), *shape)
     field.select(axis + 2, 5)[:, axis] = 3
     grid = Grid.centred(shape, tuple(0.5 + n for n in range(len(shape))))
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
     mask.narrow(axis + 2, 4, 5).fill_(True)  # five planes, the sixth among them
     answer = Folding()(on(grid, Displacement(field, grid), mask=mask))
-    assert answer["folding % (all)"] == pytest.approx(100 / shape[axis])
+    assert answer["folding % (all)"] == pytest.approx(200 / shape[axis])
     assert answer["folding %"] == pytest.approx(100 / 5)
     mask.narrow(axis + 2, 6, 1).fill_(False)
     assert Folding()(on(grid, Displacement(field, grid), mask=mask))["folding %"] == 0
@@ -227,10 +230,46 @@ def test_folding_where_it_is_known(shape, axis):
 
 def test_a_map_that_stands_still_counts_as_folded():
     field = torch.zeros(1, 2, 12, 10)
-    field[:, 0, 5] = 2  # 1 − 2/2 = 0: everything there becomes one point
+    field[:, 0, 5] = 1  # the next plane is where this one is
     grid = Grid.centred((12, 10))
-    assert Folding()(on(grid, Displacement(field, grid)))["folding % (all)"] == pytest.approx(100 / 12)
+    assert Folding()(on(grid, Displacement(field, grid)))["folding % (all)"] == pytest.approx(200 / 12)
     assert Folding()(on(grid, Displacement(0.99 * field, grid)))["folding % (all)"] == 0
+
+
+def test_central_differences_step_over_a_fold_between_neighbours():
+    """Every second plane 0.6 voxels ahead, the others behind: each step from even to odd goes back, by 1 − 1.2."""
+    field = torch.zeros(1, 2, 12, 10)
+    field[:, 0] = (0.6 * (1 - 2 * (torch.arange(12) % 2))).view(12, 1)
+    data, grid = torch.ones(1, 1, 12, 10), Grid.centred((12, 10))
+    data[:, :, [0, -1]] = 0  # where differences are one-sided anyway
+    answer = Folding()(on(grid, Displacement(field, grid), data=data))
+    assert answer == {"folding %": 0, "folding % (all)": 100}
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6)])
+def test_the_least_determinant_is_that_of_the_corners_of_cells(shape):
+    d, field = len(shape), 0.7 * noise(1, len(shape), *shape, seed=3)
+    where = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")) + field[0].numpy()
+    found = least_determinant(field)[0, 0]
+    for voxel in itertools.product(*map(range, shape)):
+        each = []
+        for side in itertools.product((1, -1), repeat=d):
+            columns = []
+            for axis, towards in enumerate(side):
+                s = towards if 0 <= voxel[axis] + towards < shape[axis] else -towards
+                beside = tuple(v + s * (a == axis) for a, v in enumerate(voxel))
+                columns.append(s * (where[(slice(None), *beside)] - where[(slice(None), *voxel)]))
+            each.append(np.linalg.det(np.stack(columns, 1)))
+        assert float(found[voxel]) == pytest.approx(min(each), abs=1e-9)
+
+
+def test_a_transform_that_is_not_finite_is_measured_by_nothing():
+    field = torch.zeros(1, 2, 12, 10)
+    field[:, 0, 5, 5] = torch.nan
+    alignment = on(Grid.centred((12, 10)), Displacement(field, Grid.centred((12, 10))))
+    for metric in EVERY:
+        with pytest.raises(FloatingPointError, match="not finite"):
+            metric(alignment)
 
 
 def test_mirrors_fold_everywhere_and_rotations_nowhere(oblique):
@@ -334,12 +373,18 @@ def test_centroid_error_is_the_shift_that_is_left(oblique):
     assert CentroidError()(on(grid, translation(*step.tolist()), **known))["centroid mm"] == pytest.approx(0, abs=1e-9)
 
 
-def test_centroid_error_of_a_label_lost_on_the_way_is_left_out():
-    grid = Grid.centred((8, 9))
+@pytest.mark.parametrize("metric", [CentroidError(), HausdorffDistance()], ids=lambda m: m.name)
+def test_a_label_lost_on_the_way_is_as_far_as_can_be_and_one_of_one_image_is_left_out(metric):
+    grid = Grid.centred((8, 9), (1.0, 2.0))
     fixed, moving = np.zeros((8, 9)), np.zeros((8, 9))
     fixed[2:4, 2:4], moving[6:, 7:] = 1, 1
+    fixed[0, 0], moving[0, 0] = 2, 3
     known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
-    assert CentroidError()(on(grid, translation(-20.0, 0.0), **known)) == {}
+    far = math.hypot(8, 18)
+    assert metric(on(grid, translation(-20.0, 0.0), **known)) == pytest.approx(
+        {metric.name: far, f"{metric.name}/1": far}
+    )
+    assert metric(on(grid, **known))[metric.name] < far
 
 
 def by_going_through(fixed, moved, window, keep):
@@ -408,7 +453,7 @@ EVERY = [
 
 def test_every_metric_is_visited():
     names = {m.name for m in EVERY}
-    assert len(EVERY) == len(names) == 13  # a new metric is counted here
+    assert len(EVERY) == len(names) == 15  # a new metric is counted here
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda m: m.name)
@@ -416,7 +461,7 @@ def test_a_metric_answers_with_plain_numbers_and_its_name_among_them_or_not_at_a
     grid = Grid.centred((8, 9, 10))
     data, field = noise(1, 1, 8, 9, 10).float(), smooth_field((8, 9, 10), 1, amplitude=1.0).float()
     segmentation = Labels((data > 0).long(), grid)
-    points, transform = Points(noise(1, 4, 3)), Displacement(field, grid)
+    points, transform = Points(noise(1, 4, 3)), Velocity(field, grid)
     known = {
         "fixed_labels": segmentation,
         "moving_labels": segmentation,
@@ -424,7 +469,7 @@ def test_a_metric_answers_with_plain_numbers_and_its_name_among_them_or_not_at_a
         "moving_points": points,
         "truth": Displacement.identity(grid, field),
     }
-    answer = metric(on(grid, transform, data=data, **known))
+    answer = metric(replace(on(grid, transform, data=data, **known), transforms={"inverse": transform.inverse()}))
     assert metric.name in answer
     assert all(type(v) is float and math.isfinite(v) for v in answer.values())
     without = metric(on(grid, transform, data=data))

@@ -93,9 +93,9 @@ def test_too_much_memory_is_refused_before_it_is_taken(learning, says):
     ("options", "learning"),
     [
         ("couplings=(0.1,), memory=400 << 20", False),
-        ("couplings=(0.1,), memory=10**10", False),
+        pytest.param("couplings=(0.1,), memory=10**10", False, marks=pytest.mark.nightly),
         ("2, temperature=1.0, blur=0", True),
-        ("couplings=(0.1,), temperature=1.0, memory=10**10", False),
+        pytest.param("couplings=(0.1,), temperature=1.0, memory=10**10", False, marks=pytest.mark.nightly),
     ],
 )
 def test_no_more_memory_is_taken_than_was_stated(options, learning):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.options import Data, Device, Json, OfData, Trust, of_data, say, terminal
+from pullback.cli.options import Data, Device, Json, OfData, Space, Trust, of_data, say, terminal
 from pullback.cli.train import with_data
 
 
@@ -32,24 +32,148 @@ def doctor(
         raise typer.Exit(1)
 
 
+FILES = "Transforms on disk"
+FixedLabels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Label map of the fixed image.", rich_help_panel=FILES)
+]
+MovingLabels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Label map of the moving image.", rich_help_panel=FILES)
+]
+FixedPoints = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Landmarks of the fixed image.", rich_help_panel=FILES)
+]
+MovingPoints = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Theirs in the moving image, by name or in order.", rich_help_panel=FILES),
+]
+FixedMask = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Mask: where voxels count.", rich_help_panel=FILES)
+]
+
+
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of trained runs.")],
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of trained runs.")] = None,
     data: Data = None,
     setting: OfData = None,
-    out: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pairs.csv and summary.csv.")
-    ] = Path("evaluation"),
     runs_only: Annotated[bool, typer.Option("--runs-only", help="Leave out the row of ConvexAdam.")] = False,
     trust: Trust = None,
     device: Device = "auto",
+    fixed: Annotated[
+        Path | None, typer.Option("-f", "--fixed", metavar="FILE", help="Image that stays.", rich_help_panel=FILES)
+    ] = None,
+    moving: Annotated[
+        Path | None,
+        typer.Option("-m", "--moving", metavar="FILE", help="Image that was brought onto it.", rich_help_panel=FILES),
+    ] = None,
+    transforms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t",
+            "--transform",
+            metavar="FILE",
+            help="Transform fixed → moving of any tool, as `apply` takes it. Repeatable.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    inverse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Transform of the way back. Repeatable.", rich_help_panel=FILES),
+    ] = None,
+    fixed_labels: FixedLabels = None,
+    moving_labels: MovingLabels = None,
+    fixed_points: FixedPoints = None,
+    moving_points: MovingPoints = None,
+    fixed_mask: FixedMask = None,
+    space: Space = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            metavar="CSV",
+            help="Table of many: columns fixed, moving, transform, and others called as these options.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pairs.csv and summary.csv.")
+    ] = Path("evaluation"),
     as_json: Json = False,
 ) -> None:
-    """Measure trained runs on the test split of the first one's data.
+    """Measure trained runs on their test data, or transforms on disk.
 
-    The table holds means ± deviations, paired differences, seconds and memory.
-    Beside runs on pairs of images stand the unmoved images and ConvexAdam, which
+    RUN... are measured on the test split of the first one's data. The table
+    holds means ± deviations, paired differences, seconds and memory. Beside
+    runs on pairs of images stand the unmoved images and ConvexAdam, which
     needs no training.
+
+    -f, -m and -t, or --pairs, measure transforms that any tool made: Dice
+    and HD95 of labels, distances of points, folding, and how far the inverse
+    is from one, before and after.
     """
+    from pullback.errors import InputError, refuse
+
+    of_files = {
+        "-f": fixed,
+        "-m": moving,
+        "-t": transforms or None,
+        "--inverse": inverse or None,
+        "--fixed-labels": fixed_labels,
+        "--moving-labels": moving_labels,
+        "--fixed-points": fixed_points,
+        "--moving-points": moving_points,
+        "--fixed-mask": fixed_mask,
+        "--space": space,
+    }
+    if runs:
+        refuse(of_files | {"--pairs": pairs}, "is of transforms on disk, and these are trained runs")
+        _evaluate_runs(runs, data, setting, out, runs_only, trust, device, as_json)
+        return
+    of_runs = {"--data": data, "--set": setting, "--runs-only": runs_only or None, "--trust": trust}
+    refuse(of_runs, "is of trained runs, and there are none")
+    if pairs is not None:
+        refuse({**of_files, "--space": None}, "is a column of --pairs")
+    elif fixed is None or moving is None or not transforms:
+        raise InputError("give folders of trained runs, or -f, -m and -t, or --pairs with a table of them")
+    _evaluate_files(of_files, pairs, space, out, as_json)
+
+
+def _evaluate_files(given: dict, pairs: Path | None, space: str | None, out: Path, as_json: bool) -> None:
+    from pullback.records.lock import locked
+    from pullback.study.compare import summary, table, write_tables
+    from pullback.workflows.evaluation import EvaluatedFiles, evaluate_many, read_evaluated
+
+    if pairs is None:
+        sides = ("fixed_labels", "moving_labels", "fixed_points", "moving_points", "fixed_mask")
+        more = {name: given[f"--{name.replace('_', '-')}"] for name in sides}
+        listed = [
+            EvaluatedFiles(
+                str(given["-f"]),
+                str(given["-m"]),
+                tuple(given["-t"]),
+                tuple(given["--inverse"] or ()),
+                **{name: str(path) for name, path in more.items() if path is not None},
+            )
+        ]
+    else:
+        listed = read_evaluated(pairs)
+    console = terminal(as_json)
+    with locked(out):
+        results = evaluate_many(listed, console, space)
+        write_tables(results, None, out)
+    console.print(table(results, console, None, f"{len(listed)} pairs" if pairs else listed[0].fixed))
+    say(as_json, {"output": str(out), "table": summary(results)}, f"Written: {out}")
+
+
+def _evaluate_runs(
+    runs: list[Path],
+    data: Path | None,
+    setting: list[str] | None,
+    out: Path,
+    runs_only: bool,
+    trust: list[str] | None,
+    device: str,
+    as_json: bool,
+) -> None:
     from pullback.errors import InputError
     from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables

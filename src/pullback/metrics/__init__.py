@@ -1,6 +1,7 @@
 """Metrics: numbers that are reported, `physical` by default, and `learn2reg` as that challenge computes them."""
 
 from pullback.metrics import learn2reg
+from pullback.metrics.length import Length, piece_lengths
 from pullback.metrics.metric import Metric, foreground, numbers_of, of_one
 from pullback.metrics.physical import (
     CentroidError,
@@ -9,6 +10,7 @@ from pullback.metrics.physical import (
     EndPointError,
     Folding,
     HausdorffDistance,
+    InverseError,
     LandmarkError,
     SDLogJ,
     StructuralSimilarity,
@@ -25,7 +27,9 @@ __all__ = [
     "EndPointError",
     "Folding",
     "HausdorffDistance",
+    "InverseError",
     "LandmarkError",
+    "Length",
     "Metric",
     "SDLogJ",
     "StructuralSimilarity",
@@ -33,4 +37,5 @@ __all__ = [
     "learn2reg",
     "numbers_of",
     "of_one",
+    "piece_lengths",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment
-from pullback.metrics.metric import label_values, of_one, with_mean
+from pullback.metrics.metric import known_labels, of_one, with_mean
 from pullback.metrics.physical import hausdorff
 from pullback.numerics.difference import determinant
 from pullback.numerics.sample import sample
@@ -20,7 +20,7 @@ from pullback.numerics.sample import sample
 
 @dataclass(frozen=True)
 class Dice:
-    """Dice as in `physical`, but labels missing from either image before the warp are left out of the mean."""
+    """Dice of the labels that both images have before the warp; the challenge calls that of others NaN."""
 
     name: ClassVar[str] = "l2r dice"
     higher_is_better: ClassVar[bool] = True
@@ -30,14 +30,11 @@ class Dice:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        fixed, moving = pair.fixed_labels.data, pair.moving_labels.data
-        each = {}
-        for value in label_values(fixed, moving):
+        fixed, each = pair.fixed_labels.data, {}
+        for value in known_labels(pair)[0]:
             a, b = fixed == value, moved.data == value
-            known = bool(a.any()) and bool((moving == value).any())
-            each[f"l2r dice/{value}"] = 2 * int((a & b).sum()) / int(a.sum() + b.sum()) if known else math.nan
-        seen = [v for v in each.values() if not math.isnan(v)]
-        return {"l2r dice": sum(seen) / len(seen), **each} if seen else {}
+            each[value] = 2 * int((a & b).sum()) / int(a.sum() + b.sum())
+        return with_mean(self.name, each)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def sdlogj(displacement: Tensor) -> float:
 
 @dataclass(frozen=True)
 class HausdorffDistance:
-    """The 95th percentile of surface distances, as in `physical`, but in voxels."""
+    """The 95th percentile of surface distances, as in `physical`, but in voxels; of a lost label it is infinite."""
 
     name: ClassVar[str] = "l2r hd95 voxels"
     higher_is_better: ClassVar[bool] = False
@@ -80,8 +77,8 @@ class HausdorffDistance:
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
         fixed = pair.fixed_labels
-        found = hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim, (95.0,))
-        return with_mean(self.name, found[95.0])
+        found = hausdorff(fixed.data, moved.data, [1.0] * fixed.grid.ndim, (95.0,))[95.0]
+        return with_mean(self.name, {value: found.get(value, math.inf) for value in known_labels(pair)[0]})
 
 
 @dataclass(frozen=True)

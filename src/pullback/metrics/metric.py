@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 
-from pullback.alignment import Alignment
+from pullback.alignment import Alignment, Pair
+from pullback.space import Grid
 
 Measure = TypeVar("Measure", bound=Callable[[Any, Alignment], dict[str, float]])
 
@@ -27,7 +29,11 @@ class Metric(Protocol):
 
 
 def of_one(measure: Measure) -> Measure:
-    """Wrap the call of a metric to refuse a batch of several pairs with a ValueError: no number describes them all."""
+    """Wrap the call of a metric to refuse what it cannot describe.
+
+    A batch of several pairs is a ValueError: no number describes them all. A transform that is not finite is a
+    FloatingPointError: it folds nowhere and matches by chance, and its numbers would count as a success.
+    """
 
     @wraps(measure)
     def checked(self: Any, alignment: Alignment) -> dict[str, float]:
@@ -36,6 +42,11 @@ def of_one(measure: Measure) -> Measure:
                 f"{type(self).__name__} measures one pair, and this is a batch of {alignment.batch}: "
                 f"fixed {tuple(alignment.pair.fixed.data.shape)}, moving {tuple(alignment.pair.moving.data.shape)}, "
                 f"{alignment.transform.batch} transforms; measure each of `alignment.each()`"
+            )
+        if not alignment.is_finite:
+            raise FloatingPointError(
+                f"{alignment.pair.name or 'a pair'}: the transform is not finite, and {type(self).__name__} measures "
+                f"nothing of it; did the training or descent diverge?"
             )
         return measure(self, alignment)
 
@@ -61,3 +72,19 @@ def with_mean(name: str, each: Mapping[int, float]) -> dict[str, float]:
 def label_values(*maps: Tensor) -> list[int]:
     """Return the labels above background in any of the maps, sorted."""
     return sorted({int(v) for m in maps for v in m.unique().tolist() if v > 0})
+
+
+def known_labels(pair: Pair) -> tuple[list[int], int]:
+    """Return the labels above background that both images of a pair have, and how many only one of them has.
+
+    What is known before a registration decides what has to answer after it: these labels alone, and each of them.
+    """
+    if pair.fixed_labels is None or pair.moving_labels is None:
+        return [], 0
+    one, two = (set(label_values(labels.data)) for labels in (pair.fixed_labels, pair.moving_labels))
+    return sorted(one & two), len(one ^ two)
+
+
+def farthest(grid: Grid) -> float:
+    """Return the diagonal of a grid in mm, edge to edge: no distance in it is greater."""
+    return float((grid.spacing * torch.tensor(grid.shape)).norm())

@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from surface_distance import compute_robust_hausdorff, compute_surface_distances
 
 from pullback.alignment import Alignment
 from pullback.energies import SSIM, ncc
 from pullback.errors import InputError
-from pullback.metrics.metric import foreground, label_values, of_one, with_mean
+from pullback.metrics.metric import farthest, foreground, known_labels, label_values, of_one, with_mean
+from pullback.numerics.difference import least_determinant
 
 
 @dataclass(frozen=True)
 class Dice:
-    """The overlap 2|A∩B| / (|A|+|B|) of each label, and its mean over the pair's labels; of a lost label it is 0.
+    """The overlap 2|A∩B| / (|A|+|B|) of each label that both images have, and its mean; of a lost label it is 0.
+
+    Labels of one image alone, such as of another field of view, are left out, and counted as `labels left out`.
 
     Attributes:
         labels: those that count, of what the pair has; None takes all above background.
@@ -30,14 +34,14 @@ class Dice:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        fixed = pair.fixed_labels.data
+        fixed, (known, left) = pair.fixed_labels.data, known_labels(pair)
         each = {}
-        for value in label_values(fixed, pair.moving_labels.data):
+        for value in known:
             if self.labels is not None and value not in self.labels:
                 continue
             a, b = fixed == value, moved.data == value
             each[value] = 2 * int((a & b).sum()) / max(int(a.sum()) + int(b.sum()), 1)
-        return with_mean(self.name, each)
+        return with_mean(self.name, each) | ({"labels left out": float(left)} if left else {})
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class HausdorffDistance:
 
     It is a percentile of the distances from either surface to the other, the greater of both: 95 ("hd95 mm"), or 100
     for the greatest of all, the Hausdorff distance itself ("hd mm"). Surface elements are weighted by their area
-    (DeepMind's `surface-distance`); labels absent from either are left out.
+    (DeepMind's `surface-distance`). Labels of one image alone are left out; one that both images have and that is lost
+    is as far away as can be, the diagonal of the fixed grid.
 
     Raises:
         InputError: no percentiles, or one beyond 0 … 100.
@@ -71,9 +76,11 @@ class HausdorffDistance:
         pair, moved = alignment.pair, alignment.moved_labels
         if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
             return {}
-        labels = pair.fixed_labels
+        labels, (known, _) = pair.fixed_labels, known_labels(pair)
         found = hausdorff(labels.data, moved.data, labels.grid.spacing.tolist(), self.percents)
-        return {k: v for percent in self.percents for k, v in with_mean(self._named(percent), found[percent]).items()}
+        lost = farthest(labels.grid)
+        each = {percent: {k: found[percent].get(k, lost) for k in known} for percent in self.percents}
+        return {k: v for percent in self.percents for k, v in with_mean(self._named(percent), each[percent]).items()}
 
     @staticmethod
     def _named(percent: float) -> str:
@@ -98,7 +105,8 @@ def hausdorff(
 class CentroidError:
     """The distance in mm between the centroids of each label in both images, and its mean over the labels.
 
-    Pérez de Frutos et al. 2023 (DDMR) report it as TRE. Labels absent from either are left out.
+    Pérez de Frutos et al. 2023 (DDMR) report it as TRE. Labels of one image alone are left out; one that both images
+    have and that is lost is as far away as can be, the diagonal of the fixed grid.
     """
 
     name: ClassVar[str] = "centroid mm"
@@ -110,8 +118,9 @@ class CentroidError:
         if fixed is None or moved is None:
             return {}
         each = {}
-        for value in label_values(fixed.data):
+        for value in known_labels(alignment.pair)[0]:
             inside = [(labels.data[0, 0] == value).nonzero().double() for labels in (fixed, moved)]
+            each[value] = farthest(fixed.grid)
             if len(inside[1]):
                 here, there = (fixed.grid.to_world(where.mean(0)[None, :, None]) for where in inside)
                 each[value] = float((there - here).norm())
@@ -120,17 +129,22 @@ class CentroidError:
 
 @dataclass(frozen=True)
 class Folding:
-    """The share of voxels, in %, with det ∇φ of 0 or less: of the foreground, as OFG counts, and of all."""
+    """The share of voxels, in %, at which the transform folds.
+
+    `folding %` is of the foreground, by central differences: det ∇φ of 0 or less, as papers count. `folding % (all)` is
+    of all voxels, and by one-sided differences as well (`least_determinant`): it also sees what folds between
+    neighbours, which central differences step over.
+    """
 
     name: ClassVar[str] = "folding %"
     higher_is_better: ClassVar[bool] = False
 
     @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        folded = alignment.jacobian <= 0
-        inside = foreground(alignment)
+        folded, inside = alignment.jacobian <= 0, foreground(alignment)
         share = 100 * float((folded & inside).sum()) / max(float(inside.sum()), 1)
-        return {"folding %": share, "folding % (all)": 100 * float(folded.double().mean())}
+        anyhow = folded | (least_determinant(alignment.displacement) <= 0)
+        return {"folding %": share, "folding % (all)": 100 * float(anyhow.double().mean())}
 
 
 @dataclass(frozen=True)
@@ -179,6 +193,30 @@ class LandmarkError:
             return {}
         off = alignment.pushed.data.double() - alignment.pair.moving_points.data.double()
         return {"tre mm": float(off.norm(dim=-1).mean())}
+
+
+@dataclass(frozen=True)
+class InverseError:
+    """The distance in mm between a foreground voxel and where the transform and then its inverse bring it.
+
+    The inverse is the alignment's further transform called `way`. The numbers are the mean, the 95th percentile and the
+    greatest; nothing where the alignment has no such transform.
+    """
+
+    way: ClassVar[str] = "inverse"
+    name: ClassVar[str] = "inverse mm"
+    higher_is_better: ClassVar[bool] = False
+
+    @of_one
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        back = alignment.transforms.get(self.way)
+        if back is None:
+            return {}
+        grid = alignment.pair.fixed.grid
+        here = grid.to_world(foreground(alignment)[0, 0].nonzero().double().mT[None].cpu())
+        off = (back(alignment.transform(here.mT)) - here.mT).norm(dim=-1)[0].numpy()
+        numbers = {"": off.mean(), " (95 %)": np.quantile(off, 0.95), " (greatest)": off.max()}
+        return {f"{self.name}{which}": float(value) for which, value in numbers.items()}
 
 
 @dataclass(frozen=True)

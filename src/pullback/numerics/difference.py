@@ -1,5 +1,8 @@
 """Finite differences of fields."""
 
+import functools
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,30 @@ def jacobian(displacement: Tensor) -> Tensor:
     columns = torch.gradient(displacement, dim=tuple(range(2, 2 + ndim)))
     identity = torch.eye(ndim, dtype=displacement.dtype, device=displacement.device)
     return torch.stack(columns, 2) + identity.view(1, ndim, ndim, *[1] * ndim)
+
+
+def least_determinant(displacement: Tensor) -> Tensor:
+    """Return the least determinant of x + u(x) by one-sided differences, `(B, 1, *spatial)`.
+
+    At each voxel it is the least of 2ᵈ, each of differences to the next or the last voxel along every axis, where there
+    is one. Central differences skip the voxel itself, and so miss what folds between neighbours; where all of these are
+    above 0, no corner of a cell of the grid is turned inside out (Liu et al. 2024, on digital diffeomorphisms).
+
+    `displacement` is `(B, d, *spatial)` in voxels.
+    """
+    ndim = displacement.shape[1]
+    identity = torch.eye(ndim, dtype=displacement.dtype, device=displacement.device)
+    sides = []
+    for axis in range(ndim):
+        steps = displacement.diff(dim=2 + axis) + identity[axis].view(1, ndim, *[1] * ndim)  # columns ∂φ/∂x_axis
+        if not steps.shape[2 + axis]:  # one voxel: nothing changes along it
+            steps = torch.zeros_like(displacement) + identity[axis].view(1, ndim, *[1] * ndim)
+            sides.append((steps, steps))
+            continue
+        first, last = steps.narrow(2 + axis, 0, 1), steps.narrow(2 + axis, steps.shape[2 + axis] - 1, 1)
+        sides.append((torch.cat([steps, last], 2 + axis), torch.cat([first, steps], 2 + axis)))
+    corners = (determinant(torch.stack(columns, 2)) for columns in itertools.product(*sides))
+    return functools.reduce(torch.minimum, corners)
 
 
 def determinant(matrices: Tensor) -> Tensor:

@@ -172,6 +172,10 @@ class Velocity(Dense):
     def __post_init__(self) -> None:
         self._check()
 
+    @property
+    def is_flow(self) -> bool:
+        return True
+
     @cached_property
     def own_displacement(self) -> Tensor:
         return exponential(self.field, self.squarings)

@@ -82,6 +82,10 @@ class Flow(Dense):
         """The pieces, `(N, B, d, *grid.shape)`."""
         return self.field.unflatten(0, (self.pieces, -1))
 
+    @property
+    def is_flow(self) -> bool:
+        return True
+
     def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
         return self.pieces * self._each, self.grid
 
@@ -142,6 +146,10 @@ class Geodesic(Dense):
     def weights(where: Tensor, n: int) -> Tensor:
         """Return the matrix of interpolation by sines: linear interpolation has kinks, whose momentum has no bound."""
         return sine_weights(where, n)
+
+    @property
+    def is_flow(self) -> bool:
+        return True
 
     def motion_on(self, grid: Grid) -> tuple[Tensor, Grid]:
         """Return the first velocity alone: all later ones have the same length."""

@@ -48,6 +48,11 @@ class Transform(ABC):
         return False
 
     @property
+    def is_flow(self) -> bool:
+        """Whether it is made of velocities, and is their flow: those of `motion_on`."""
+        return False
+
+    @property
     @abstractmethod
     def params(self) -> tuple[Tensor, ...]:
         """The parameters that a solver may change."""

@@ -17,15 +17,43 @@ from pullback.training.player import NETWORK
 
 
 def save_weights(network: nn.Module, path: Path, about: dict[str, object]) -> None:
-    """Write the parameters and buffers of `network`, with `about` as JSON in the file's header."""
+    """Write the parameters and buffers of `network`, with `about` as JSON in the file's header.
+
+    Raises:
+        FloatingPointError: weights that are not finite.
+    """
+    refuse_ruined(network)
     save_tensors({name: tensor.detach() for name, tensor in network.state_dict().items()}, path, about)
 
 
 def load_weights(network: nn.Module, path: Path) -> dict[str, object]:
-    """Put the weights of a file into `network`, and return what was saved about them."""
+    """Put the weights of a file into `network`, and return what was saved about them.
+
+    Raises:
+        InputError: weights of another network, or that are not finite.
+    """
     tensors, about = load_tensors(path)
+    ruined = _not_finite(tensors)
+    if ruined:
+        raise InputError(f"{path}: {ruined} is not finite; the training diverged, take another run's weights")
     _into(network, tensors, path)
     return about
+
+
+def refuse_ruined(learning: nn.Module) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        FloatingPointError: there are some.
+    """
+    ruined = _not_finite(learning.state_dict())
+    if ruined:
+        raise FloatingPointError(f"the weights are no longer finite, {ruined} among them; lower training.lr")
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor that is not finite, or none."""
+    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), "")
 
 
 def save_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: Path, about: dict[str, object]) -> None:
@@ -35,7 +63,11 @@ def save_state(learning: nn.Module, optimisers: Mapping[str, Optimizer], path: P
         learning: all modules that learn: the network, and the supervision where that has weights of its own.
         optimisers: by player. Their tensors become `optimiser.<player>.<index>.<key>`; their plain numbers stand in the
             header.
+
+    Raises:
+        FloatingPointError: weights that are not finite; the last state stays.
     """
+    refuse_ruined(learning)
     tensors = {name: tensor.detach() for name, tensor in learning.state_dict().items()}
     numbers: dict[str, Any] = {}
     for player, optimiser in optimisers.items():

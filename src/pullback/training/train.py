@@ -17,7 +17,7 @@ from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
 from pullback.numerics.random import make_generator
 from pullback.solvers import adam
-from pullback.training.checkpoint import load_state, load_weights
+from pullback.training.checkpoint import load_state, load_weights, refuse_ruined
 from pullback.training.device import device_of
 from pullback.training.evaluation import Evaluation
 from pullback.training.interrupt import asked_to_stop
@@ -130,7 +130,7 @@ def train(
         InputError: the folder holds another run, or, with `resume`, none that fits or one that has done more updates;
             or weights of `training.players` and `training.frozen` that do not exist, or are claimed twice.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved, where there is an `out`.
-        FloatingPointError: when the loss is no longer finite.
+        FloatingPointError: when the loss or the weights are no longer finite.
     """
     folder = None if out is None else Path(out)
     if folder is not None and not resume and (folder / "last.safetensors").is_file():
@@ -164,6 +164,8 @@ def train(
             values = _updated(fabric, step, hands, examples, training, state)
             state.update += 1
             bar.update(task, completed=state.update, description=f"loss {values['loss']:.4f}")
+            if state.update == training.updates:
+                refuse_ruined(learning)  # no later loss would tell
             if keep.due(training.log_every):
                 keep.row("training", values)
             if evaluation is not None and keep.due(training.validate_every):

@@ -2,9 +2,7 @@
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Point
 from pullback.study.recipe import as_data
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, transaction
+from pullback.workflows.partners import Partners, chosen, partners_of
 
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed
@@ -37,20 +36,6 @@ NOTES = (
     "fixed_to_moving.h5 takes points of the fixed world to the moving world, and brings images of the moving world "
     "onto grids of the fixed one; moving_to_fixed.h5 is its inverse. Far from all points only an affine map is left.",
 )
-
-
-@dataclass(frozen=True)
-class Partners:
-    """The indices of fixed and moving points that belong together, and whether their `names` say so, or their rows."""
-
-    fixed: tuple[int, ...]
-    moving: tuple[int, ...]
-    names: bool
-
-    def told(self, here: Cloud, there: Cloud) -> dict[str, Any]:
-        """Return the entries of `run.json` about them."""
-        left = [thing.points.data.shape[1] - len(self.fixed) for thing in (here, there)]
-        return {"matched by": "name" if self.names else "row", "pairs": len(self.fixed), "left out": left}
 
 
 def match_files(
@@ -96,7 +81,7 @@ def match_files(
     for other in (there, table):
         if other is not None:
             _alike(here, other)
-    partners = _partners(here, there) if matched else None
+    partners = partners_of(here, there) if matched else None
     organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
     surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
@@ -104,7 +89,7 @@ def match_files(
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
         if partners is not None:
-            found = ThinPlate.between(*_chosen(here.points, there.points, partners), smoothing)
+            found = ThinPlate.between(*chosen(here.points, there.points, partners), smoothing)
         else:
             found = register(PointPair(here.points, there.points, *(surfaces or ())), network)
         seconds = time.perf_counter() - clock
@@ -214,46 +199,6 @@ def _check(
         )
 
 
-def _partners(here: Cloud, there: Cloud) -> Partners:
-    """Match points by names, where both files have some, else by rows.
-
-    Rows count too where both files name several points alike, as ANTs' tables do, whose labels are of structures.
-    """
-    one, two = here.points.name, there.points.name
-    doubled = [[name for name, times in Counter(names).items() if name and times > 1] for names in (one, two)]
-    if not one or not two or all(doubled):
-        rows, others = (cloud.points.data.shape[1] for cloud in (here, there))
-        if rows != others:
-            raise InputError(
-                f"{here.path}: {rows} points, but {there.path}: {others}; points without names of their own are "
-                f"matched row by row, and as many in both; name them in both, in a column 'label'"
-            )
-        return Partners(tuple(range(rows)), tuple(range(rows)), False)
-    for path, names in ((here.path, doubled[0]), (there.path, doubled[1])):
-        if names:
-            raise InputError(
-                f"{path}: {_few(names)} is the name of more than one point; --matched points of one name belong "
-                f"together: name each once, or leave the names out to match row by row"
-            )
-    where = {name: n for n, name in enumerate(two) if name}
-    pairs = [(n, where[name]) for n, name in enumerate(one) if name in where]
-    needed = here.points.data.shape[2] + 1
-    if len(pairs) < needed:
-        raise InputError(
-            f"{here.path}, {there.path}: {len(pairs)} names are in both ({_few(one)} against {_few(two)}), and "
-            f"{needed} are needed; name the points alike, or leave the names out to match row by row"
-        )
-    return Partners(tuple(n for n, _ in pairs), tuple(n for _, n in pairs), True)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _chosen(fixed: Points, moving: Points, partners: Partners) -> tuple[Points, Points]:
-    return fixed[partners.fixed], moving[partners.moving]
-
-
 def _alike(here: Cloud, there: Cloud) -> None:
     one, two = (cloud.points.data.shape[2] for cloud in (here, there))
     if one != two:
@@ -320,7 +265,7 @@ def _numbers(
 def _apart(points: Points, moving: Points, partners: Partners | None) -> dict[str, float]:
     """Return the mean distance of the points to their partners, or to the nearest moving point, in mm."""
     if partners is not None:
-        here, there = _chosen(points, moving, partners)
+        here, there = chosen(points, moving, partners)
         return {"mm between matched points": float((here.data - there.data).norm(dim=2).mean())}
     return {"mm to the nearest moving point": float(nearest(points.data[0], moving.data[0], 1)[0].mean())}
 
