@@ -115,7 +115,7 @@ def slab(image: Image, axis: int, low: int, high: int) -> Image:
 
 
 def brains(data: Path, half: int) -> Iterator[Case]:
-    names = (("15", "16"), ("13", "14"))[half], (("09", "11"), ("02", "07"))[half]
+    names = (("15", "16"), ("01", "03"))[half], (("09", "11"), ("05", "06"))[half]
     first, second = ([read_image(data / "brains" / "2mm" / f"sub-{n}_T1w.nii.gz") for n in two] for two in names)
     pair, other = Pair(*first), Pair(*second)
     yield Case("by headers", True, pair, still(pair))
@@ -134,9 +134,9 @@ def brains(data: Path, half: int) -> Iterator[Case]:
 
 
 def slabs(data: Path, half: int) -> Iterator[Case]:
-    names = (("15", "16"), ("13", "14"))[half]
+    names = (("15", "16"), ("10", "12"))[half]
     one, two = (read_image(data / "brains" / "2mm" / f"sub-{n}_T1w.nii.gz") for n in names)
-    axis, low, high = ((2, 40, 60), (1, 30, 48))[half]
+    axis, low, high = ((2, 40, 60), (2, 58, 76))[half]
     thin = slab(two, axis, low, high)
     shift = [0.0] * 3
     shift[axis] = 20.0
@@ -172,7 +172,7 @@ def head(grid: Grid, seed: int) -> Tensor:
 
 
 def spines(data: Path, half: int) -> Iterator[Case]:
-    period, count = ((18.0, 6), (15.0, 7))[half]
+    period, count = ((18.0, 6), (13.0, 8))[half]
     for d in (2, 3):
         pair, truth = spine(d, period, count, half)
         yield Case(f"{d}-D", True, pair, truth)
@@ -206,7 +206,7 @@ def spine(d: int, period: float, count: int, seed: int) -> tuple[Pair, Affine]:
 
 
 def round_things(data: Path, half: int) -> Iterator[Case]:
-    for name, d, size in (("ring", 2, (18.0, 24.0)[half]), ("ball", 3, (9.0, 12.0)[half])):
+    for name, d, size in (("ring", 2, (18.0, 21.0)[half]), ("ball", 3, (9.0, 10.5)[half])):
         grid, truth = Grid.centred((64, 70) if d == 2 else (30, 32, 34)), shifted(*[2.4, -2.2, 1.0][:d])
         images = []
         for n, placed in enumerate((Affine.identity(d), truth)):
@@ -224,14 +224,14 @@ def round_things(data: Path, half: int) -> Iterator[Case]:
 
 def slices(data: Path, half: int) -> Iterator[Case]:
     folder = data / "ants_2d_slices" / "inst" / "extdata"
-    names = (("r16", "r64"), ("r27", "r30"))[half], (("r30", "r62"), ("r85", "r16"))[half]
+    names = (("r16", "r64"), ("r62", "r85"))[half], (("r30", "r62"), ("r64", "r27"))[half]
     for two in names:
         pixels = [picture(folder / f"{name}slice.jpg") for name in two]
         pair = Pair(*pixels)
         yield Case(" ← ".join(two), True, pair, middles(pair))
         yield from wrongs(pair, middles(pair), 40.0)
     folder = data / "oasis_trt20_2d" / "images"
-    numbers = ((1, 2), (5, 6))[half]
+    numbers = ((1, 2), (9, 10))[half]
     pair = Pair(*(read_image(folder / f"OASIS-TRT-20-{n:02d}.nii.gz") for n in numbers))
     yield Case("OASIS", True, pair, still(pair))
     yield from wrongs(pair, still(pair), 30.0)
@@ -309,12 +309,12 @@ def abdomens(data: Path, half: int) -> Iterator[Case]:
     pair, truth = Pair(*images), rigid(*ends)
     yield Case(("CT ← MR", "MR ← CT")[half], True, pair, truth)
     yield from wrongs(pair, truth, 60.0)
-    brain = read_image(data / "brains" / "2mm" / f"sub-{('15', '13')[half]}_T1w.nii.gz")
+    brain = read_image(data / "brains" / "2mm" / f"sub-{('15', '08')[half]}_T1w.nii.gz")
     yield Case("a brain in its place", False, Pair(pair.fixed, brain), middles(Pair(pair.fixed, brain)))
 
 
 def hippocampi(data: Path, half: int) -> Iterator[Case]:
-    names = (("0001", "0003"), ("0014", "0015"))[half], (("0007", "0011"), ("0023", "0026"))[half]
+    names = (("0001", "0003"), ("0033", "0036"))[half], (("0007", "0011"), ("0042", "0046"))[half]
     for two in names:
         folder = data / "hippocampus" / "imagesTr"
         pair = Pair(*(read_image(folder / f"HippocampusMR_{n}_0000.nii.gz") for n in two))
@@ -325,7 +325,7 @@ def hippocampi(data: Path, half: int) -> Iterator[Case]:
 
 def masks(data: Path, half: int) -> Iterator[Case]:
     """A mask in which nothing is to be seen, and the affine map that makes most of that; a mask about a lesion."""
-    names = (("15", "16"), ("13", "14"))[half]
+    names = (("15", "16"), ("08", "04"))[half]
     pair = Pair(*(read_image(data / "brains" / "2mm" / f"sub-{n}_T1w.nii.gz") for n in names))
     grid = pair.fixed.grid
     where = grid.to_world(grid.voxels(pair.fixed.data)[None].double())[0] - grid.centre.view(-1, 1, 1, 1)

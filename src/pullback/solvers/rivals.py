@@ -28,6 +28,7 @@ SHIFTS = (0.15, 0.3, 0.5)  # of the foreground's extent along an axis
 PERIODS = 6  # at most
 REPEATS = 0.2  # of the autocorrelation at rest: a peak from here on is a period
 LEAST = 0.5  # of the answer's overlap: what has less gains nothing
+BETTER = 1.15  # times the answer's gain: a rival, however alike
 TINY = 1e-4  # of normalised mutual information: less gain is none
 TILT = 35.0  # degrees
 ANSWER, MIRROR, TURN, SHIFT = "answer", "mirror", "turn", "shift"
@@ -62,7 +63,7 @@ class Rivals:
        keeps. Chance is the median over turns, or over shifts, by whichever the fixed image is less alike to itself:
        turns change nothing of what is round, shifts nothing of what is even.
     3. The likeness of the fixed image to itself after a motion is measured in the same way, as a share of that without
-       motion. A motion that hardly changes it makes no rival. The lead over any other is
+       motion. A motion that hardly changes it makes no rival, unless it gains much more. The lead over any other is
        (1 − its share of the answer's gain) / (1 − likeness).
     4. Unless the lead is clear, the answer and the best rival of each kind descend shortly before they are compared,
        and so does a mirror image that comes near.
@@ -180,9 +181,12 @@ class _Contest:
     @property
     def leads(self) -> Tensor:
         """`(N,)`, infinite over what is no rival."""
+        share = self.gains / self.gains[0].clamp(min=TINY)
+        differs = (self.likeness < self.alike) | (share > BETTER)
+        rival = torch.tensor([kind not in (ANSWER, MIRROR) for kind in self.kinds]) & differs
         lost = (self.gains[0] - self.gains) / self.gains[0].clamp(min=TINY)
-        rival = torch.tensor([kind not in (ANSWER, MIRROR) for kind in self.kinds]) & (self.likeness < self.alike)
-        return (lost / (1 - self.likeness)).clamp(min=-1).where(rival, math.inf)
+        lead = lost / (1 - self.likeness).clamp(min=1 - self.alike)
+        return lead.clamp(min=-1).where(rival, math.inf)
 
     @property
     def shares(self) -> Tensor:

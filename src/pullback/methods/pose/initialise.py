@@ -56,7 +56,8 @@ class Initialise:
     2. Of several the best is taken by its gain over chance, the similarity that random rotations about the middle reach
        without it, weighted by the share of the smaller image that it explains: two edges that happen to meet in a
        corner are no alignment.
-    3. A rival that is better takes its place; where it does not lead by enough, the search is asked.
+    3. Where it does not lead its rivals by enough, the nearest of them takes its place if that is better; where that
+       does not, either, the search is asked.
 
     Attributes:
         guesses: by name, in the order in which they are preferred among equals.
@@ -102,7 +103,7 @@ class Initialise:
         coarse = list(self.level(Pair(fixed, moving)))[-1]
         seen = Pair(within_view(coarse.fixed), within_view(coarse.moving))
         best = self._measured(seen, self._guessed(fixed, moving))
-        if best is not None and best.standing.rival is not None and best.standing.lead < 0:
+        if best is not None and best.standing.rival is not None and best.standing.lead < self.sure:
             best = self._measured(seen, [(best.origin, best.transform), (RIVAL, best.standing.rival)])
         if self.search is not None and (best is None or best.standing.lead < self.sure):
             known = [] if best is None else [(best.origin, best.transform)]
