@@ -28,6 +28,7 @@ SHIFTS = (0.15, 0.3, 0.5)  # of the foreground's extent along an axis
 PERIODS = 6  # at most
 REPEATS = 0.2  # of the autocorrelation at rest: a peak from here on is a period
 LEAST = 0.5  # of the answer's overlap: what has less gains nothing
+STANDS_OUT = 4.0  # standard deviations of chance: a gain of so many leads nothing, whatever its rivals
 BETTER = 1.15  # times the answer's gain: a rival, however alike
 TINY = 1e-4  # of normalised mutual information: less gain is none
 TILT = 35.0  # degrees
@@ -65,7 +66,8 @@ class Rivals:
     3. The likeness of the fixed image to itself after a motion is measured in the same way, as a share of that without
        motion. A motion that hardly changes it makes no rival, unless it gains much more. The lead over any other is
        (1 − its share of the answer's gain) / (1 − likeness).
-    4. Unless the lead is clear, the answer and the best rival of each kind descend shortly before they are compared,
+    4. Nor does the answer lead by more than what stands out of chance: 1 − 4 σ / gain.
+    5. Unless the lead is clear, the answer and the best rival of each kind descend shortly before they are compared,
        and so does a mirror image that comes near.
 
     Attributes:
@@ -99,9 +101,9 @@ class Rivals:
         seen, own = _seen(both, answer.matrix @ motions), _seen(itself, motions)
         if not seen[0][0]:
             return Standing(0.0, 0.0, 0.0, None)
-        chance, own_chance = _chances(kinds, seen, own)
+        chance, own_chance, spread = _chances(kinds, seen, own)
         first = _Contest(
-            kinds, answer.matrix @ motions, _gains(seen, chance), _likeness(own, own, own_chance), self.alike
+            kinds, answer.matrix @ motions, _gains(seen, chance), _likeness(own, own, own_chance), self.alike, spread
         )
         chosen = first.chosen(self.clear, self.near)
         if not chosen:
@@ -170,6 +172,7 @@ class _Contest:
         gains: `(N,)`.
         likeness: `(N,)`, of the fixed image to itself when it is moved from the answer to each.
         alike: likeness from which two are the same.
+        spread: standard deviation of gains by chance.
     """
 
     kinds: Sequence[str]
@@ -177,6 +180,7 @@ class _Contest:
     gains: Tensor
     likeness: Tensor
     alike: float
+    spread: float
 
     @property
     def leads(self) -> Tensor:
@@ -211,14 +215,14 @@ class _Contest:
             torch.cat([gains[:1], self.gains[1:], gains[1:]]),
             torch.cat([likeness[:1], self.likeness[1:], likeness[1:]]),
             self.alike,
+            self.spread,
         )
 
     def standing(self, held: float) -> Standing:
         leads = self.leads
-        nearest, lead = int(leads.argmin()), float(leads.min())
-        return Standing(
-            lead, held, float(self.shares.max()), None if lead == math.inf else Affine(self.matrices[nearest])
-        )
+        nearest = None if leads.min() == math.inf else Affine(self.matrices[int(leads.argmin())])
+        by_luck = 1 - STANDS_OUT * self.spread / float(self.gains[0].clamp(min=TINY))
+        return Standing(max(min(float(leads.min()), by_luck), -1.0), held, float(self.shares.max()), nearest)
 
 
 def _seen(pair: Pair, matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,16 +233,19 @@ def _seen(pair: Pair, matrices: Tensor) -> tuple[Tensor, Tensor]:
     return (found.mask.flatten(1).sum(1) / pair.fixed.mask.sum()).double().cpu(), SIMILARITY.each(found).double().cpu()
 
 
-def _chances(kinds: Sequence[str], seen: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Return the information by chance, of the pair and of the fixed image with itself."""
+def _chances(
+    kinds: Sequence[str], seen: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]
+) -> tuple[float, float, float]:
+    """Return the information by chance, of the pair and of the fixed image with itself, and the spread of the first."""
     medians = []
     for kind in (TURN, SHIFT):
         of_kind = torch.tensor([one == kind for one in kinds])
         fair = [of_kind & (overlap >= LEAST * overlap[0]) for overlap, _ in (seen, own)]
         fair = [one if one.any() else of_kind for one in fair]
-        medians.append([float(shared[one].median()) for (_, shared), one in zip((own, seen), fair[::-1], strict=True)])
-    own_chance, chance = min(medians)
-    return chance, own_chance
+        by_chance, alone = (shared[one] for (_, shared), one in zip((seen, own), fair, strict=True))
+        medians.append((float(alone.median()), float(by_chance.median()), float(by_chance.std(correction=0))))
+    own_chance, chance, spread = min(medians)
+    return chance, own_chance, spread
 
 
 def _gains(seen: tuple[Tensor, Tensor], chance: float, whole: float | None = None) -> Tensor:
