@@ -143,7 +143,7 @@ def test_images_that_do_not_meet_have_no_standing(body):
     assert (found.lead, found.held, found.mirrored, found.rival) == (0, 0, 0, None)
 
 
-@pytest.mark.parametrize("period", [6, 10])
+@pytest.mark.parametrize("period", [6.0, 7.5, 10.0])
 def test_periods_are_those_of_a_grating(period, oblique):
     """cos, ±1 period, ±2 and so on: all along one axis, and whole multiples."""
     grid = oblique((60, 20), 3)
@@ -152,9 +152,9 @@ def test_periods_are_those_of_a_grating(period, oblique):
     found = periods(Image(grating[None, None], grid))
     voxels = found @ torch.linalg.inv(grid.affine[:-1, :-1]).T
     first = voxels[voxels[:, 0].abs().argsort()][:2]
-    torch.testing.assert_close(first.abs(), torch.tensor([[period, 0.0]] * 2, dtype=torch.float64), atol=1.0, rtol=0)
-    assert float((voxels[:, 0] / period - (voxels[:, 0] / period).round()).abs().max()) <= 1 / period
-    assert float(voxels[:, 1].abs().max()) < 1e-9
+    torch.testing.assert_close(first.abs(), torch.tensor([[period, 0.0]] * 2, dtype=torch.float64), atol=0.2, rtol=0)
+    assert float((voxels[:, 0] / period - (voxels[:, 0] / period).round()).abs().max()) < 0.1
+    assert float(voxels[:, 1].abs().max()) < 0.1
 
 
 def test_noise_has_no_periods():

@@ -66,7 +66,8 @@ class Rivals:
     3. The likeness of the fixed image to itself after a motion is measured in the same way, as a share of that without
        motion. A motion that hardly changes it makes no rival, unless it gains much more. The lead over any other is
        (1 − its share of the answer's gain) / (1 − likeness).
-    4. Nor does the answer lead by more than what stands out of chance: 1 − 4 σ / gain.
+    4. Nor does the answer lead by more than what stands out of chance: 1 − 4 σ / gain, where σ is that of the
+       gains of turns and shifts less what their likeness explains.
     5. Unless the lead is clear, the answer and the best rival of each kind descend shortly before they are compared,
        and so does a mirror image that comes near.
 
@@ -83,7 +84,7 @@ class Rivals:
     turns: int = 24
     level: Levels = Levels(coarsest=16, most=20_000)
     descent: Descend = Descend(steps=16, step_size=0.5, last=0.2)
-    alike: float = 0.85
+    alike: float = 0.75
     clear: float = 0.6
     near: float = 0.5
     seed: int = 0
@@ -101,9 +102,9 @@ class Rivals:
         seen, own = _seen(both, answer.matrix @ motions), _seen(itself, motions)
         if not seen[0][0]:
             return Standing(0.0, 0.0, 0.0, None)
-        chance, own_chance, spread = _chances(kinds, seen, own)
+        chance, own_chance = _chances(kinds, seen, own)
         first = _Contest(
-            kinds, answer.matrix @ motions, _gains(seen, chance), _likeness(own, own, own_chance), self.alike, spread
+            kinds, answer.matrix @ motions, _gains(seen, chance), _likeness(own, own, own_chance), self.alike
         )
         chosen = first.chosen(self.clear, self.near)
         if not chosen:
@@ -172,7 +173,6 @@ class _Contest:
         gains: `(N,)`.
         likeness: `(N,)`, of the fixed image to itself when it is moved from the answer to each.
         alike: likeness from which two are the same.
-        spread: standard deviation of gains by chance.
     """
 
     kinds: Sequence[str]
@@ -180,7 +180,17 @@ class _Contest:
     gains: Tensor
     likeness: Tensor
     alike: float
-    spread: float
+
+    @property
+    def by_luck(self) -> float:
+        """What the answer leads by, over a gain of `STANDS_OUT` standard deviations of chance.
+
+        These are of the gains of turns and shifts less what their likeness explains, by median absolute deviation.
+        """
+        these = torch.tensor([kind in (TURN, SHIFT) for kind in self.kinds])
+        left = (self.gains - self.gains[0] * self.likeness)[these]
+        spread = 1.4826 * float((left - left.median()).abs().median())
+        return 1 - STANDS_OUT * spread / float(self.gains[0].clamp(min=TINY))
 
     @property
     def leads(self) -> Tensor:
@@ -215,14 +225,13 @@ class _Contest:
             torch.cat([gains[:1], self.gains[1:], gains[1:]]),
             torch.cat([likeness[:1], self.likeness[1:], likeness[1:]]),
             self.alike,
-            self.spread,
         )
 
     def standing(self, held: float) -> Standing:
         leads = self.leads
         nearest = None if leads.min() == math.inf else Affine(self.matrices[int(leads.argmin())])
-        by_luck = 1 - STANDS_OUT * self.spread / float(self.gains[0].clamp(min=TINY))
-        return Standing(max(min(float(leads.min()), by_luck), -1.0), held, float(self.shares.max()), nearest)
+        lead = max(min(float(leads.min()), self.by_luck), -1.0)
+        return Standing(lead, held, float(self.shares.max()), nearest)
 
 
 def _seen(pair: Pair, matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,19 +242,16 @@ def _seen(pair: Pair, matrices: Tensor) -> tuple[Tensor, Tensor]:
     return (found.mask.flatten(1).sum(1) / pair.fixed.mask.sum()).double().cpu(), SIMILARITY.each(found).double().cpu()
 
 
-def _chances(
-    kinds: Sequence[str], seen: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]
-) -> tuple[float, float, float]:
-    """Return the information by chance, of the pair and of the fixed image with itself, and the spread of the first."""
+def _chances(kinds: Sequence[str], seen: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Return the information by chance, of the pair and of the fixed image with itself."""
     medians = []
     for kind in (TURN, SHIFT):
         of_kind = torch.tensor([one == kind for one in kinds])
-        fair = [of_kind & (overlap >= LEAST * overlap[0]) for overlap, _ in (seen, own)]
+        fair = [of_kind & (overlap >= LEAST * overlap[0]) for overlap, _ in (own, seen)]
         fair = [one if one.any() else of_kind for one in fair]
-        by_chance, alone = (shared[one] for (_, shared), one in zip((seen, own), fair, strict=True))
-        medians.append((float(alone.median()), float(by_chance.median()), float(by_chance.std(correction=0))))
-    own_chance, chance, spread = min(medians)
-    return chance, own_chance, spread
+        medians.append([float(shared[one].median()) for (_, shared), one in zip((own, seen), fair, strict=True)])
+    own_chance, chance = min(medians)
+    return chance, own_chance
 
 
 def _gains(seen: tuple[Tensor, Tensor], chance: float, whole: float | None = None) -> Tensor:
@@ -288,8 +294,20 @@ def periods(fixed: Image) -> Tensor:
     peak = (found == _greatest(found, 1)) & (found > REPEATS * found[(0, 0, *grid.shape)])
     heights, where = found[peak], peak[0, 0].nonzero() - torch.tensor(grid.shape, device=peak.device)
     order = heights.argsort(descending=True, stable=True)[: PERIODS + 1]
-    steps = where[order].double().cpu()
-    return steps[steps.abs().sum(1) > 0][:PERIODS] @ grid.affine[:-1, :-1].T.cpu()
+    steps = _refined(found[0, 0], where[order], grid.shape)
+    return steps[where[order].abs().sum(1).cpu() > 0][:PERIODS] @ grid.affine[:-1, :-1].T.cpu()
+
+
+def _refined(values: Tensor, where: Tensor, middle: Sequence[int]) -> Tensor:
+    """Return peaks, `(K, d)` in voxels about `middle`, moved to the tops of the parabolas along each axis."""
+    refined = where.double().cpu()
+    for k, peak in enumerate((where + torch.tensor(middle, device=where.device)).tolist()):
+        for axis, at in enumerate(peak):
+            line = values[tuple(slice(None) if n == axis else p for n, p in enumerate(peak))]
+            before, top, after = (float(line[(at + step) % len(line)]) for step in (-1, 0, 1))
+            bend = 2 * top - before - after
+            refined[k, axis] += 0.5 * (after - before) / bend if bend > 0 else 0.0
+    return refined
 
 
 def _view(image: Image) -> Tensor:
