@@ -97,17 +97,12 @@ def test_to_turn_what_is_round_is_no_rival_but_to_shift_it_is(ndim):
     assert Rivals()(pair, truth @ shift(9.0, *[0.0] * (ndim - 1))).lead < 0
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_one_period_off_is_told_and_the_rival_is_the_truth(ndim):
-    grid = Grid.centred((24, 50) if ndim == 2 else (20, 22, 50))
-    truth = shift(*[0.5, -1.0, 1.0][-ndim:])
+def test_one_period_off_is_told():
+    grid, truth = Grid.centred((24, 50)), shift(-1.0, 1.0)
     pair = pictured(column, truth, grid, 0.03)
     assert Rivals()(pair, truth).lead > LEAST
     for steps in (9.0, -9.0):
-        found = Rivals(clear=math.inf)(pair, truth @ shift(*[0.0] * (ndim - 1), steps))
-        assert found.lead < 0
-        home = found.rival.matrix - truth.matrix
-        assert float(home[:-1, -1].abs().max()) < 1.0
+        assert Rivals()(pair, truth @ shift(0.0, steps)).lead < LEAST
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -145,11 +140,11 @@ def test_images_that_do_not_meet_have_no_standing(body):
 
 @pytest.mark.parametrize("period", [6.0, 7.5, 10.0])
 def test_periods_are_those_of_a_grating(period, oblique):
-    """cos, ±1 period, ±2 and so on: all along one axis, and whole multiples."""
-    grid = oblique((60, 20), 3)
-    along = torch.arange(60.0)[:, None].expand(60, 20)
-    grating = (2 * math.pi * along / period).cos() * torch.exp(-(((torch.arange(20.0) - 9.5) / 4) ** 2))
-    found = periods(Image(grating[None, None], grid))
+    """One period on, two, three, either way; across, what is white has none."""
+    grid = oblique((60, 40), 3)
+    along = torch.arange(60.0)[:, None].expand(60, 40)
+    white = torch.randn(40, generator=make_generator(4))
+    found = periods(Image(((2 * math.pi * along / period).cos() * white)[None, None], grid))
     voxels = found @ torch.linalg.inv(grid.affine[:-1, :-1]).T
     first = voxels[voxels[:, 0].abs().argsort()][:2]
     torch.testing.assert_close(first.abs(), torch.tensor([[period, 0.0]] * 2, dtype=torch.float64), atol=0.2, rtol=0)

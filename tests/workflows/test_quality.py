@@ -191,13 +191,12 @@ def spine(where: torch.Tensor) -> torch.Tensor:
     return 0.2 + wide * torch.sigmoid(5 * (2 * torch.pi * where[-1] / 10).cos()) * (0.7 + 0.015 * where[-1])
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_a_spine_one_vertebra_off_is_not_called_sound(ndim):
-    grid, truth = Grid.centred((24, 60) if ndim == 2 else (20, 22, 60)), shift(*[0.5, -1.0, 1.0][-ndim:])
-    pair = Pair(made(grid, spine, Affine.identity(ndim), 1, 0.03), made(grid, spine, truth, 2, 0.03))
+def test_a_spine_one_vertebra_off_is_not_called_sound():
+    grid, truth = Grid.centred((24, 60)), shift(-1.0, 1.0)
+    pair = Pair(made(grid, spine, Affine.identity(2), 1, 0.03), made(grid, spine, truth, 2, 0.03))
     assert judged(pair, truth).passed
     for off in (10.0, -10.0):
-        found = judged(pair, truth @ shift(*[0.0] * (ndim - 1), off))
+        found = judged(pair, truth @ shift(0.0, off))
         assert any("in another way" in reason for reason in found.reasons)
 
 

@@ -21,7 +21,6 @@ from pullback.stats import Stats
 
 SIMILARITY = NMI()
 SAME = 1e-3  # between matrices of guesses, in mm and as ratios
-RIVAL = "rival"
 AS_GOOD = 0.95  # of the best guess's gain over chance, from which an earlier guess is preferred
 WHOLE = 2**31  # voxels: no level coarser than the first
 Guess = Callable[[Image, Image], list[Affine]]
@@ -56,8 +55,7 @@ class Initialise:
     2. Of several the best is taken by its gain over chance, the similarity that random rotations about the middle reach
        without it, weighted by the share of the smaller image that it explains: two edges that happen to meet in a
        corner are no alignment.
-    3. Where it does not lead its rivals by enough, the nearest of them takes its place if that is better; where that
-       does not, either, the search is asked.
+    3. Where it does not lead its rivals by enough, the search is asked.
 
     Attributes:
         guesses: by name, in the order in which they are preferred among equals.
@@ -91,8 +89,8 @@ class Initialise:
     def __call__(self, fixed: Image, moving: Image) -> Alignment:
         """Return a rigid start, fixed → moving, for images with intensities 0 … 1; each pair of a batch by itself.
 
-        Its stats hold the origin ("header", "centres", "masses", "moments", "rival" or "search") and the confidence:
-        its lead over its rivals. Below `sure` it may be wrong.
+        Its stats hold the origin ("header", "centres", "masses", "moments" or "search") and the confidence: its lead
+        over its rivals. Below `sure` it may be wrong.
 
         Raises:
             InputError: nowhere do the images share the least part of the smaller one.
@@ -103,8 +101,6 @@ class Initialise:
         coarse = list(self.level(Pair(fixed, moving)))[-1]
         seen = Pair(within_view(coarse.fixed), within_view(coarse.moving))
         best = self._measured(seen, self._guessed(fixed, moving))
-        if best is not None and best.standing.rival is not None and best.standing.lead < self.sure:
-            best = self._measured(seen, [(best.origin, best.transform), (RIVAL, best.standing.rival)])
         if self.search is not None and (best is None or best.standing.lead < self.sure):
             known = [] if best is None else [(best.origin, best.transform)]
             with contextlib.suppress(InputError):  # nowhere enough overlap to search: what is known remains
