@@ -28,7 +28,7 @@ SHIFTS = (0.15, 0.3, 0.5)  # of the foreground's extent along an axis
 PERIODS = 6  # at most
 REPEATS = 0.2  # of the autocorrelation at rest: a peak from here on is a period
 LEAST = 0.5  # of the answer's overlap: what has less gains nothing
-STANDS_OUT = 6.0  # standard deviations of chance: a gain of so many leads nothing, whatever its rivals
+STANDS_OUT = 5.0  # standard deviations of chance: a gain of so many leads nothing, whatever its rivals
 BETTER = 1.15  # times the answer's gain: a rival, however alike
 TINY = 1e-4  # of normalised mutual information: less gain is none
 TILT = 35.0  # degrees
@@ -66,7 +66,7 @@ class Rivals:
     3. The likeness of the fixed image to itself after a motion is measured in the same way, as a share of that without
        motion. A motion that hardly changes it makes no rival, unless it gains much more. The lead over any other is
        (1 − its share of the answer's gain) / (1 − likeness).
-    4. Nor does the answer lead by more than what stands out of chance: 1 − 6 σ / gain, where σ is that of the
+    4. Nor does the answer lead by more than what stands out of chance: 1 − 5 σ / gain, where σ is that of the
        gains of turns and shifts less what their likeness explains.
     5. Unless the lead is clear, the answer and the best rival of each kind descend shortly before they are compared,
        and so does a mirror image that comes near.
@@ -183,7 +183,7 @@ class _Contest:
 
     @property
     def by_luck(self) -> float:
-        """What the answer leads by, over a gain of `STANDS_OUT` standard deviations of chance.
+        """The lead over a gain of `STANDS_OUT` standard deviations of chance.
 
         These are of the gains of turns and shifts less what their likeness explains, by median absolute deviation.
         """
@@ -194,7 +194,7 @@ class _Contest:
 
     @property
     def leads(self) -> Tensor:
-        """`(N,)`, infinite over what is no rival."""
+        """The leads over each, `(N,)`; infinite over what is no rival."""
         share = self.gains / self.gains[0].clamp(min=TINY)
         differs = (self.likeness < self.alike) | (share > BETTER)
         rival = torch.tensor([kind not in (ANSWER, MIRROR) for kind in self.kinds]) & differs
@@ -204,7 +204,7 @@ class _Contest:
 
     @property
     def shares(self) -> Tensor:
-        """`(N,)`, of the answer's gain; −infinite but for mirror images."""
+        """The shares of the answer's gain, `(N,)`; −infinite but for mirror images."""
         mirror = torch.tensor([kind == MIRROR for kind in self.kinds])
         return (self.gains / self.gains[0].clamp(min=TINY)).where(mirror, -math.inf)
 

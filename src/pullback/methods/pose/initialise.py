@@ -77,7 +77,7 @@ class Initialise:
         ("moments", moments),
     )
     search: CrossNGF | None = SMALL
-    sure: float = 0.4
+    sure: float = 0.5
     tried: int = 4
     random: int = 24
     least: float = 0.25
