@@ -34,7 +34,7 @@ class Stats:
     Attributes:
         start: the initial transform, fixed → moving; None where that was as the headers say.
         origin: how the start was found, such as "header", "masses" or "search"; "" where nothing sought it.
-        confidence: how many standard deviations the start's score lies above chance; None where that was not measured.
+        confidence: the lead of the start over its rivals; None where that was not measured.
         stages: what was done, in order.
         energies: `(n,)`, what was descended, before each step and where a descent stopped by itself; of several
             descents one after the other.

@@ -201,6 +201,20 @@ def test_a_view_ends_before_the_image_fades():
     assert bool(within_view(Image(torch.ones(1, 1, 8, 5, 1), flat)).mask.any()), "a single slice is seen"
 
 
+@pytest.mark.parametrize(("voxels", "kept"), [(1, 1), (2, 2), (5, 5), (11, 11), (12, 10), (30, 28)])
+def test_thin_images_count_to_their_rim(voxels, kept, oblique):
+    """Along a thin axis the outermost voxels are repeated instead of left out; nothing moves in the world."""
+    grid = oblique((16, 20, voxels), 3)
+    image = Image(torch.rand(1, 1, *grid.shape), grid)
+    seen = within_view(image)
+    assert int(seen.mask.sum()) == 14 * 18 * kept
+    home = pull(seen, Affine.identity(3), grid)
+    torch.testing.assert_close(home.data, image.data)
+    rim = slice(None) if kept == voxels else slice(1, -1)
+    assert bool(home.mask[..., 1:-1, 1:-1, rim].all())
+    assert int(home.mask.sum()) == 14 * 18 * kept
+
+
 def test_no_linear_motion_goes_on_from_a_field():
     image = Image(torch.rand(1, 1, 8, 9), Grid.centred((8, 9)))
     field = Displacement(torch.ones(1, 2, 8, 9), image.grid)

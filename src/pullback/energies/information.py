@@ -66,6 +66,10 @@ class Information(Energy):
             whole = replace(fixed, mask=None)  # as the moving image is, whose range is that of all its voxels
             return self.shared(*_entropies(_joint_histogram(fixed, fixed.data, whole, fixed.mask, self.bins)))
 
+    def each(self, alignment: Alignment) -> Tensor:
+        """Return what each pair of a batch shares, `(B,)`, the mean over channels, without a bound."""
+        return self.shared(*_entropies(joint_histogram(alignment, self.bins))).mean(1)
+
     def compared(self, alignment: Alignment, most: Tensor) -> dict[str, Tensor]:
         """Return the terms, where that is known."""
         most = most * (1 - ROUNDING * torch.finfo(alignment.moved.data.dtype).eps)

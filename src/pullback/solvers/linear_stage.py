@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional
 
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import MI, Energy
@@ -12,6 +13,9 @@ from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.space import Affine, Grid, Image, Motion, Transform
 from pullback.stats import Stats
+
+THIN = 11
+"""Voxels along an axis of which the outermost two are a sixth or more."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,19 @@ class LinearStage:
 
 
 def within_view(image: Image) -> Image:
-    """Return the image with its own mask, or one of all but its outermost voxels, so that nothing beyond is compared.
+    """Return the image with its own mask, or one of all that is measured, so that nothing beyond is compared.
 
-    Between its outermost voxels and the dark beyond, an image fades within one voxel: an edge that is not real.
+    Between its outermost voxels and the dark beyond, an image fades within one voxel: an edge that is not real. Along
+    an axis of more than `THIN` voxels the mask leaves out the outermost ones. Along a thinner one, of which they are
+    too large a part, they are repeated once beyond the rim instead, and count.
     """
     if image.mask is not None:
         return image
-    mask = image.data.new_zeros(1, 1, *image.grid.shape, dtype=torch.bool)
-    mask[(..., *(slice(1, -1) if n > 2 else slice(None) for n in image.grid.shape))] = True
-    return replace(image, mask=mask)
+    thin = [1 < n <= THIN for n in image.grid.shape]
+    rims = [int(axis) for axis in reversed(thin) for _ in range(2)]  # the last axis first, before and behind
+    data = functional.pad(image.data, rims, mode="replicate")
+    affine = image.grid.affine.clone()
+    affine[:-1, -1] -= affine[:-1, :-1] @ torch.tensor(thin).to(affine)
+    mask = torch.zeros_like(data[:1, :1], dtype=torch.bool)
+    mask[(..., *(slice(1, -1) if n > 1 else slice(None) for n in image.grid.shape))] = True
+    return replace(image, data=data, grid=Grid(tuple(data.shape[2:]), affine), mask=mask)

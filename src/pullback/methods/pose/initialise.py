@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,6 +15,7 @@ from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import uniform
 from pullback.solvers import Converged, Descend, Levels, LinearStage, within_view
 from pullback.solvers.initialise import centres, header, masses, moments
+from pullback.solvers.rivals import Rivals, Standing
 from pullback.space import Affine, Image, Motion, Transform
 from pullback.stats import Stats
 
@@ -37,24 +38,35 @@ def from_masses(fixed: Image, moving: Image) -> list[Affine]:
     return [masses(fixed, moving)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A guess, and how it stands among its rivals."""
+
+    origin: str
+    transform: Affine
+    standing: Standing
+
+
 @dataclass(frozen=True)
 class Initialise:
-    """A register that tries cheap guesses, measures them against chance, and if they fail searches globally.
+    """A register that tries cheap guesses, measures the best against its rivals, and if it fails searches globally.
 
     1. Each guess is improved by a short rigid descent of normalised mutual information at low resolution.
-    2. Chance is the similarity that random rotations about the middle of the best guess reach without it.
-    3. The gain of a guess over chance is weighted by the share of the smaller image that it explains: two edges that
-       happen to meet in a corner are no alignment.
+    2. Of several the best is taken by its gain over chance, the similarity that random rotations about the middle reach
+       without it, weighted by the share of the smaller image that it explains: two edges that happen to meet in a
+       corner are no alignment.
+    3. Where it does not lead its rivals by enough, the search is asked.
 
     Attributes:
         guesses: by name, in the order in which they are preferred among equals.
         search: the global search; None does without.
-        sure: standard deviations above chance from which a guess is good enough.
+        sure: lead over its rivals from which a guess is good enough.
         tried: number of guesses, the best as they are, that are improved; the first always is.
         random: number of random rotations that measure chance.
         least: share of the smaller image that must lie within the other for a guess to count.
         level: the resolution of all this.
         solver: the short descent, in voxels of the level.
+        rivals: the test of the best guess.
         seed: of the random rotations.
     """
 
@@ -65,20 +77,20 @@ class Initialise:
         ("moments", moments),
     )
     search: CrossNGF | None = SMALL
-    sure: float = 7.5
+    sure: float = 0.5
     tried: int = 4
     random: int = 24
     least: float = 0.25
     level: Levels = Levels(coarsest=24, most=30_000)
     solver: Descend = Descend(steps=40, step_size=0.5, until=Converged())
+    rivals: Rivals = Rivals()
     seed: int = 0
 
     def __call__(self, fixed: Image, moving: Image) -> Alignment:
         """Return a rigid start, fixed → moving, for images with intensities 0 … 1; each pair of a batch by itself.
 
-        Its stats hold the origin ("header", "centres", "masses", "moments" or "search") and the confidence: how many
-        standard deviations its similarity exceeds that of random rotations about the same middle. Below `sure` it may
-        be wrong.
+        Its stats hold the origin ("header", "centres", "masses", "moments" or "search") and the confidence: its lead
+        over its rivals. Below `sure` it may be wrong.
 
         Raises:
             InputError: nowhere do the images share the least part of the smaller one.
@@ -88,20 +100,20 @@ class Initialise:
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         coarse = list(self.level(Pair(fixed, moving)))[-1]
         seen = Pair(within_view(coarse.fixed), within_view(coarse.moving))
-        best = self._best(seen, self._guessed(fixed, moving))
-        if self.search is not None and (best is None or best[2] < self.sure):
-            known = [] if best is None else [best[:2]]
+        best = self._measured(seen, self._guessed(fixed, moving))
+        if self.search is not None and (best is None or best.standing.lead < self.sure):
+            known = [] if best is None else [(best.origin, best.transform)]
             with contextlib.suppress(InputError):  # nowhere enough overlap to search: what is known remains
                 found = self.search(fixed, moving).transform.as_affine
                 known += [] if found is None else [("search", found)]
-            best = self._best(seen, known)
+            best = self._measured(seen, known)
         if best is None:
             raise InputError(
                 f"no start found: nowhere do the images share {self.least:.0%} of the smaller one; are they of the "
                 f"same body part, and their voxel sizes in mm?"
             )
-        origin, transform, confidence = best
-        return Alignment(Pair(fixed, moving), transform, stats=Stats(transform, origin, confidence))
+        stats = Stats(best.transform, best.origin, best.standing.lead)
+        return Alignment(Pair(fixed, moving), best.transform, stats=stats)
 
     def _guessed(self, fixed: Image, moving: Image) -> list[tuple[str, Affine]]:
         guessed: list[tuple[str, Affine]] = []
@@ -110,8 +122,15 @@ class Initialise:
                 guessed += [(name, affine) for affine in guess(fixed, moving)]
         return guessed
 
-    def _best(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> tuple[str, Affine, float] | None:
-        """Return the best guess: its origin, its transform, and the confidence in it."""
+    def _measured(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> "_Begun | None":
+        """Return the best guess and how it stands."""
+        best = self._best(pair, guesses)
+        if best is None:
+            return None
+        return _Begun(*best, replace(self.rivals, seed=self.seed)(pair, best[1]))
+
+    def _best(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> tuple[str, Affine] | None:
+        """Return the best guess: its origin and its transform."""
         tried = [(name, affine) for name, affine in guesses if self._overlap(pair, affine) >= self.least]
         if not tried:
             return None
@@ -122,6 +141,8 @@ class Initialise:
         moved = [known for known in moved if self._overlap(pair, known[1]) >= self.least]  # none may slip away
         if not moved:
             return None
+        if len(moved) == 1:
+            return moved[0]
         scores = [self._score(pair, affine) for _, affine in moved]
         _, winner = moved[scores.index(max(scores))]
         turned = (Affine(winner.matrix @ turn.matrix) for turn in self._turns(pair.fixed))
@@ -130,7 +151,7 @@ class Initialise:
         gains = [share * (score - float(chance.mean())) for share, score in zip(shares, scores, strict=True)]
         most = max(gains)
         first = next(n for n, gain in enumerate(gains) if gain >= most - (1 - AS_GOOD) * abs(most))
-        return *moved[first], gains[first] / max(float(chance.std()), 1e-6)
+        return moved[first]
 
     def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
         """Return the preferred guess and the best as they are, in their order; of equal guesses, the first."""
