@@ -14,7 +14,7 @@ from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
 from pullback.space.points import PointColumn, Points
-from pullback.space.pull import pull, push
+from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
@@ -51,16 +51,19 @@ __all__ = [
     "centred",
     "centroids",
     "cropped",
+    "displacement_in_slabs",
     "fitted",
     "inverted",
     "isotropic",
     "joined",
     "keypoints",
+    "least_at_border",
     "normals",
     "one_batch",
     "outline",
     "params_of",
     "pull",
+    "pull_in_slabs",
     "push",
     "resample",
     "resampled",
