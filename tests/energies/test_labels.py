@@ -66,5 +66,5 @@ def test_without_labels_it_asks_for_them():
     with pytest.raises(InputError, match="labels of both images are needed"):
         LabelMSE()(Alignment(Pair(image, image), Affine.identity(2)))
     nothing = Labels(torch.zeros(1, 1, 5, 6, dtype=torch.int32), image.grid)
-    with pytest.raises(InputError, match="all background"):
+    with pytest.raises(InputError, match="no label above background"):
         LabelMSE()(Alignment(Pair(image, image, nothing, nothing), Affine.identity(2)))

@@ -80,6 +80,8 @@ def solid(recipe: Recipe) -> Recipe:
     """For volumes, where it is for slices; narrow, where it is wide."""
     if recipe.network.func is PooledUNet:
         recipe = changed(recipe, {"network.widths": "[4, 8]"})
+    if isinstance(recipe.supervision, partial) and "ndim" in recipe.supervision.keywords:
+        recipe = changed(recipe, {"supervision.ndim": "3"})
     if recipe.network.func is WithRefinement:
         return changed(recipe, {"network.network.ndim": "3"})
     return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
-from pullback.alignment import Pair
+from pullback.alignment import Pair, stacked
 from pullback.data.memory import Memory
 from pullback.data.normalise import preprocessed
 from pullback.errors import InputError
@@ -134,16 +134,21 @@ class Train:
     """The training split of pairs: any two different cases; with an `atlas`, it and any one case.
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
-    moving cases are given, only these are used.
+    moving cases are given, only these are used. An example is `at_once` pairs, `stacked`: small images on one grid
+    are learned from at once.
     """
 
     cases: Sequence[Case]
     atlas: Case | None = None
     atlas_moves: bool = True
     pairs: Sequence[tuple[Case, Case]] = ()
+    at_once: int = 1
 
     def draw(self, generator: torch.Generator) -> Pair:
-        """Draw an ordered pair, or a case with the atlas."""
+        """Draw an ordered pair, or a case with the atlas; or a batch of them."""
+        return stacked([self._one(generator) for _ in range(self.at_once)])
+
+    def _one(self, generator: torch.Generator) -> Pair:
         if self.pairs:
             return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
         one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())
