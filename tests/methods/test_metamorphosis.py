@@ -222,8 +222,8 @@ def test_the_flow_is_the_path():
         u, added, *_ = one.step(n, u, added)
     turned = replace(one.flow, field=one.flow.field.flip(0))
     right, wrong = (float((flow.displacement(one.grid) - u).norm(dim=1).max()) for flow in (one.flow, turned))
-    assert right < 0.02
-    assert right < 0.2 * wrong
+    assert right < 0.1
+    assert right < 0.3 * wrong
     *_, (last, new) = one.path()
     assert torch.equal(last.data + new, one.final.data)
     home = (one.flow.inverse() @ one.flow).displacement(one.grid)
