@@ -414,6 +414,14 @@ def test_label_maps_of_many_regions_are_said(tmp_path, mode, kind):
     assert "--labels" in doubt
 
 
+@pytest.mark.parametrize("pad", [-1e6, -(2.0**30)])
+def test_a_background_far_below_makes_no_labels(tmp_path, pad):
+    values = np.random.default_rng(0).integers(0, 900, (15, 18, 21)).astype(np.float32)
+    values[:4] = pad
+    path = stored(tmp_path / "image.nii.gz", values)
+    assert not apply_files(path, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path).doubt
+
+
 def test_a_scan_of_whole_numbers_is_no_label_map(shared, tmp_path):
     for path in (
         shared / "data" / "brains" / "2mm" / "sub-13_T1w.nii.gz",

@@ -1,6 +1,5 @@
 """Application of transform files to files: images are pulled, points are pushed, each resampled once."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,13 +37,11 @@ from pullback.space import (
     pull_in_slabs,
     push,
 )
+from pullback.workflows.blending import blended
 from pullback.workflows.outputs import refuse_overwrite
 
 MODES = ("linear", "cubic", "nearest")
-FEW = 64  # whole numbers: an image with no more of them is likely one of labels
-ALIKE = 0.5  # share of voxels that equal their neighbour: noise leaves far fewer in an image
-GREY = 2**24  # beyond which float32 holds not every whole number
-WIDEST = 2**31
+WIDEST = 2**31  # of whole numbers that are written
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ def _pull(
     what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
     value, most = _extremes(moved)
     if value < most or {value} == {*_extremes(thing)}:
-        return Applied(what, _blended(given, thing, mode))
+        return Applied(what, blended(given, thing, mode))
     return Applied(
         what,
         f"{out} is {value:g} everywhere: nothing of {given} lies within the view of {reference}. Check "
@@ -180,34 +177,6 @@ def _extremes(thing: Image | Labels | Series) -> tuple[float, float]:
     """Return the least and the largest value."""
     ends = [frame.data.aminmax() for frame in (thing if isinstance(thing, Series) else (thing,))]
     return min(float(end.min) for end in ends), max(float(end.max) for end in ends)
-
-
-def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> str:
-    """Say what is wrong with interpolation, where an image holds whole numbers as labels do; else return "".
-
-    These are few; or most voxels off the commonest number, the background, equal their neighbours; or they name more
-    things than an image has grey levels. Of a large image a million voxels are looked at.
-    """
-    if mode == "nearest" or isinstance(thing, Labels):
-        return ""
-    frames, count = (thing, len(thing)) if isinstance(thing, Series) else ((thing,), 1)
-    every = 1 + count * math.prod(thing.grid.shape) // 1_000_000
-    some = [frame.data.flatten() for frame in frames]
-    seen, beside = (torch.cat([flat[first : len(flat) - 1 + first][::every] for flat in some]) for first in (0, 1))
-    few, times = seen.unique(return_counts=True)
-    if len(few) == 1 or bool((few != few.round()).any()):
-        return ""
-    lit = seen != few[times.argmax()]
-    if len(few) <= FEW:
-        why = f"holds {len(few)} different whole numbers"
-    elif float((seen == beside)[lit].double().mean()) > ALIKE:
-        why = f"holds whole numbers ({len(few)} different ones), most of which equal their neighbours"
-    elif float(few.abs().max()) > GREY:
-        why = f"holds whole numbers up to {float(few.abs().max()):.0f}"
-    else:
-        return ""
-    remedy = "-n nearest" if isinstance(thing, Series) else "--labels"
-    return f"{given} {why}, as labels do, and -n {mode} blends them; if they are labels, say {remedy}"
 
 
 def _read(given: str | Path, labels: bool, ndim: int, mode: str) -> Image | Labels | Series:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pullback.errors import InputError
-from pullback.files import PointTable, Surface, is_points, read_image, read_points
+from pullback.files import PointTable, Surface, is_points, read_image, read_labels, read_points
 from pullback.files.points.tables import made_table
-from pullback.space import Image, Labels, Points, keypoints, outline
+from pullback.space import Image, Points, keypoints, outline
 from pullback.workflows.outputs import pushed_name
 
 MOST = 2000
@@ -67,7 +67,7 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
             f"landmarks of theirs with --matched"
         )
     if is_label_map(image):
-        return Cloud(made_table(outline(Labels(image.data.long(), image.grid), OUTLINE)), path, "outline")
+        return Cloud(made_table(outline(read_labels(path), OUTLINE)), path, "outline")
     points = keypoints(image, MOST)
     if points.data.shape[1] < LEAST:
         raise InputError(
