@@ -54,7 +54,7 @@ class VariationalPrinciple:
     ends when its least determinant falls below `floor` (the paper's regridding). In each stage f = J_min + f̂² (4).
     J_min is no bound on the determinant: descents with f ≥ 0.5 everywhere fold where nothing else holds them. What
     prevents folding is that no step takes the determinant of a stage below 0.9 × `floor`, in any corner of any cell
-    between voxels, and that a stage is halved while the whole folds on the level's grid. So in 2-D each stage is
+    between voxels, and that a stage is halved while the whole folds on the fixed grid. So in 2-D each stage is
     one-to-one between voxels, too, and so is the whole.
 
     Intensities are compared as they are. Nothing crosses the border of the fixed grid, which does not move: an object
@@ -113,9 +113,8 @@ class VariationalPrinciple:
         stages: list[Displacement] = []
         stats = Stats(start=start)
         for level in _levels(pair, self.levels):
-            found, descent = self._descended(level, (begin, *stages))
-            stages += [_carried(stage, fixed) for stage in found]
-            stats = stats.then(descent)
+            found, descent = self._descended(level, (begin, *stages), fixed)
+            stages, stats = [*stages, *found], stats.then(descent)
         whole = reduce(matmul, stages or [Displacement.identity(fixed.grid, fixed.data)])
         answer = Alignment(pair, whole if start is None else start @ whole)
         loss, left = (float(MSE()(one)) for one in (Alignment(pair, begin), answer))
@@ -128,34 +127,25 @@ class VariationalPrinciple:
         _warn(answer, numbers)
         return replace(answer, stats=replace(stats, numbers=numbers))
 
-    def _descended(self, level: Pair, before: Sequence[Transform]) -> tuple[list[Displacement], Stats]:
-        """Return the stages that follow `before` on a level, on its grid, and the statistics of their descents."""
+    def _descended(self, level: Pair, before: Sequence[Transform], fixed: Image) -> tuple[list[Displacement], Stats]:
+        """Return the stages that follow `before`, found on a level, and the statistics of their descents."""
         grid, like = level.fixed.grid, level.fixed.data
         goal = self.ratio * float(MSE()(Alignment(level, before[0]))) / 2
         stages: list[Displacement] = []
         values: list[float] = []
-        so_far, stopped = _on(grid, before).to(like), ""
+        stopped = ""
         while not stopped:
+            so_far = reduce(matmul, (*before, *stages)).displacement(grid).to(like)
             field, seen, stopped = self._stage(_Loss(level, so_far), goal, self.steps - len(values))
             values += seen
-            if field is None:
-                break
-            stage, so_far = self._joined((*before, *stages), Displacement(field, grid), so_far)
-            if not bool(stage.field.any()):
-                stopped = "converged"
+            stage = None if field is None else _carried(Displacement(field, grid), fixed)
+            if stage is not None and self.floor is not None:
+                stage = _without_folds((*before, *stages), stage)
+            if stage is None:
+                stopped = stopped or "converged"
                 break
             stages.append(stage)
         return stages, Stats(energies=torch.tensor(values), steps=len(values), stopped=stopped)
-
-    def _joined(self, before: Sequence[Transform], stage: Displacement, so_far: Tensor) -> tuple[Displacement, Tensor]:
-        """Return a stage, halved while the whole folds on its grid and did not before, and the whole's displacement."""
-        held = self.floor is not None and not _folds(so_far)
-        for _ in range(HALVINGS):
-            whole = _on(stage.grid, (*before, stage)).to(so_far)
-            if not (held and _folds(whole)):
-                return stage, whole
-            stage = replace(stage, field=stage.field / 2)
-        return replace(stage, field=torch.zeros_like(stage.field)), so_far
 
     @torch.enable_grad()
     def _stage(self, loss: "_Loss", goal: float, steps: int) -> tuple[Tensor | None, list[float], str]:
@@ -243,13 +233,19 @@ class _Look:
         return float(least_determinant(self.field.detach()).min())
 
 
-def _on(grid: Grid, parts: Sequence[Transform]) -> Tensor:
-    """Return the displacement of a composition on a grid."""
-    return reduce(matmul, parts).displacement(grid)
+def _without_folds(before: Sequence[Transform], stage: Displacement) -> Displacement | None:
+    """Return a stage, halved while the whole folds on the stage's grid and did not before; None where nothing helps."""
+    if _folds(before, stage.grid):
+        return stage
+    for _ in range(HALVINGS):
+        if not _folds((*before, stage), stage.grid):
+            return stage
+        stage = replace(stage, field=stage.field / 2)
+    return None
 
 
-def _folds(displacement: Tensor) -> bool:
-    return bool(least_determinant(displacement).min() <= 0)
+def _folds(parts: Sequence[Transform], grid: Grid) -> bool:
+    return bool(least_determinant(reduce(matmul, parts).displacement(grid)).min() <= 0)
 
 
 def _levels(pair: Pair, levels: Levels) -> Iterator[Pair]:
