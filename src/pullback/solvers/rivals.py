@@ -231,7 +231,7 @@ class _Contest:
         leads = self.leads
         nearest = None if leads.min() == math.inf else Affine(self.matrices[int(leads.argmin())])
         lead = max(min(float(leads.min()), self.by_luck), -1.0)
-        return Standing(lead, held, float(self.shares.max()), nearest)
+        return Standing(lead, max(held, 0.0), max(float(self.shares.max()), 0.0), nearest)
 
 
 def _seen(pair: Pair, matrices: Tensor) -> tuple[Tensor, Tensor]:
