@@ -139,20 +139,6 @@ def test_round_things_are_not_searched_for(ndim):
     assert float((begun.transform(middle) - truth(middle)).norm()) < 0.5
 
 
-def test_a_header_one_vertebra_off_gives_no_confidence():
-    def spine(where):
-        wide = torch.sigmoid(1.5 * (6 + 0.08 * where[-1] - where[:-1].norm(dim=0)))
-        return 0.2 + wide * torch.sigmoid(5 * (2 * math.pi * where[-1] / 10).cos()) * (0.5 + 0.013 * where[-1])
-
-    still, grid = Affine.identity(2), Grid.centred((24, 60))
-    truth = still.matrix.clone()
-    truth[-2, -1] = 10.0
-    fixed, near, far = (seen(spine, placed, grid, n) for n, placed in enumerate((still, still, Affine(truth))))
-    by_header = replace(QUICK, guesses=(("header", from_header),))
-    wrong, right = (by_header(fixed, moving).stats.confidence for moving in (far, near))
-    assert wrong < QUICK.sure < right
-
-
 def test_unrelated_images_give_no_confidence():
     """Noise against noise: no start stands out of chance as that of one picture does."""
     grid = Grid.centred((26, 24, 28), 1.5)

@@ -231,7 +231,7 @@ class _Contest:
         leads = self.leads
         nearest = None if leads.min() == math.inf else Affine(self.matrices[int(leads.argmin())])
         lead = max(min(float(leads.min()), self.by_luck), -1.0)
-        return Standing(lead, held, float(self.shares.max()), nearest)
+        return Standing(lead, max(held, 0.0), max(float(self.shares.max()), 0.0), nearest)
 
 
 def _seen(pair: Pair, matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,7 +281,7 @@ def _shifts(steps: Tensor) -> Tensor:
 def periods(fixed: Image) -> Tensor:
     """Return the shifts, `(K, d)` in mm, after which an image is most alike to itself within its mask.
 
-    These are the peaks of its normalised autocorrelation but for that at rest, `PERIODS` at most, the highest first.
+    These are the peaks of its normalised autocorrelation but for that at rest, `PERIODS` at most, high and near ones first.
     """
     grid, axes = fixed.grid, tuple(range(2, fixed.data.ndim))
     inside = torch.ones_like(fixed.data[:, :1]) if fixed.mask is None else fixed.mask.to(fixed.data)
@@ -291,8 +291,9 @@ def periods(fixed: Image) -> Tensor:
     spectra = (torch.fft.rfftn(part, s=padded, dim=axes) for part in (data, inside))
     products, counts = (torch.fft.irfftn(one.abs().square(), s=padded, dim=axes) for one in spectra)
     found = torch.fft.fftshift(products / counts.clamp(min=0.25 * float(counts.max())), axes)
+    products = torch.fft.fftshift(products, axes)  # which fall with the distance
     peak = (found == _greatest(found, 1)) & (found > REPEATS * found[(0, 0, *grid.shape)])
-    heights, where = found[peak], peak[0, 0].nonzero() - torch.tensor(grid.shape, device=peak.device)
+    heights, where = products[peak], peak[0, 0].nonzero() - torch.tensor(grid.shape, device=peak.device)
     order = heights.argsort(descending=True, stable=True)[: PERIODS + 1]
     steps = _refined(found[0, 0], where[order], grid.shape)
     return steps[where[order].abs().sum(1).cpu() > 0][:PERIODS] @ grid.affine[:-1, :-1].T.cpu()
