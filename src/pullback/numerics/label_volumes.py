@@ -31,7 +31,7 @@ def moved_volumes(fixed: Tensor, moving: Tensor, where: Tensor, count: int) -> t
 
 
 class _MovedVolumes(torch.autograd.Function):
-    """Both volumes of labels 0 … count, `(2, B, count + 1)`; only the inputs are kept.
+    """Sums of the volumes of labels 0 … count, `(2, B, count + 1)`; only the inputs are kept.
 
     1. A place x has a corner c with the label l(c) and the share w_c(x) = Π_a (t_a or 1 − t_a), t = x − ⌊x⌋.
     2. The volumes are V_k = Σ_x Σ_c [l(c) = k] w_c and U_k, the same over places whose fixed label is k.
