@@ -281,7 +281,8 @@ def _shifts(steps: Tensor) -> Tensor:
 def periods(fixed: Image) -> Tensor:
     """Return the shifts, `(K, d)` in mm, after which an image is most alike to itself within its mask.
 
-    These are the peaks of its normalised autocorrelation but for that at rest, `PERIODS` at most, high and near ones first.
+    These are the peaks of its normalised autocorrelation but for that at rest, the high and near ones first,
+    `PERIODS` at most.
     """
     grid, axes = fixed.grid, tuple(range(2, fixed.data.ndim))
     inside = torch.ones_like(fixed.data[:, :1]) if fixed.mask is None else fixed.mask.to(fixed.data)
