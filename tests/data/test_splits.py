@@ -415,7 +415,9 @@ def test_the_darkest_structure_stays_apart_from_the_background():
     data = torch.zeros(1, 1, 20, 20)
     data[..., 2:18, 2:18], data[..., 6:14, 6:14] = 1, 2
     levels = normalised(Image(data, Grid.centred((20, 20)))).data.unique()
-    assert levels.tolist() == pytest.approx([0, 0.5, 1])
+    assert levels.tolist() == pytest.approx([0, 1 / 11, 1])
+    padded = torch.where(data == 0, -3000.0, torch.where(data == 1, -1000.0, 500.0))  # as CT: padding, air, tissue
+    assert normalised(Image(padded, Grid.centred((20, 20)))).data.unique().tolist() == pytest.approx([0, 1 / 11, 1])
 
 
 def test_normalised_is_robust_and_sees_no_scale():
