@@ -28,15 +28,16 @@ LOWEST = torch.finfo(torch.float32).min
 @pytest.fixture
 def thin(monkeypatch):
     """Slabs of one or two layers, and a record of how many places are looked at together."""
-    seen = []
+    seen, contiguous = [], []
 
     def counted(values, where, *more):
         seen.append(where[0, 0].numel())
+        contiguous.append(values.is_contiguous())
         return sampled(values, where, *more)
 
     monkeypatch.setattr(MODULE, "SLAB", 400)
     monkeypatch.setattr(MODULE, "sample", counted)
-    return seen
+    return seen, contiguous
 
 
 def scene(oblique, smooth_field, shape):
@@ -44,7 +45,8 @@ def scene(oblique, smooth_field, shape):
     field = Displacement(smooth_field(shape, 2, amplitude=1.2, fade=False), fixed)
     matrix = torch.eye(len(shape) + 1, dtype=torch.float64)
     matrix[0, 1], matrix[0, -1] = 0.1, 0.6
-    image = Image(torch.rand(1, 1, *moving.shape, generator=torch.Generator().manual_seed(1)).double() - 3, moving)
+    stored = torch.rand(*reversed(moving.shape), generator=torch.Generator().manual_seed(1)).double() - 3
+    image = Image(stored.permute(*reversed(range(len(shape))))[None, None], moving)  # as NIfTI has it, i first
     affine = Affine(matrix)
     ways = {
         "affine": affine,
@@ -63,7 +65,9 @@ def scene(oblique, smooth_field, shape):
 def test_slabs_are_the_whole(oblique, smooth_field, thin, shape, mode, way, outside):
     fixed, image, ways = scene(oblique, smooth_field, shape)
     found = pull_in_slabs(image, ways[way], fixed, mode, outside)
-    assert max(thin) <= 400 < fixed.voxels(image.data)[0].numel()
+    seen, contiguous = thin
+    assert all(contiguous)  # else it would be copied for each slab
+    assert max(seen) <= 400 < fixed.voxels(image.data)[0].numel()
     whole = pull(image, ways[way], fixed, mode, outside)
     near = (found.data - whole.data).abs() < 1e-6
     assert near.double().mean() > (0.995 if mode == "nearest" else 0.9999)  # between two voxels either is nearest
@@ -136,6 +140,8 @@ def test_far_from_the_origin_as_near_it(smooth_field, far):
     twice = Displacement(field, away) @ Displacement(field, away)
     expected = (Displacement(field, near) @ Displacement(field, near)).displacement(near)
     torch.testing.assert_close(twice.displacement(away), expected, atol=2e-5, rtol=0)
+    home = inverted(Displacement(field, near)).displacement(near)
+    torch.testing.assert_close(inverted(Displacement(field, away)).displacement(away), home, atol=2e-3, rtol=0)
 
 
 def test_a_field_is_inverted_in_parts_as_in_one(smooth_field, monkeypatch):

@@ -72,7 +72,7 @@ def pull_in_slabs(image, transform, onto, mode="linear", outside=None):
     """
     grid = _grid(image, onto)
     mode = "nearest" if isinstance(image, Labels) else mode
-    known = spline_coefficients(image.data) if mode == "cubic" else image.data
+    known = (spline_coefficients(image.data) if mode == "cubic" else image.data).contiguous()  # or each slab copies it
     if outside is None and isinstance(image, Image):
         beyond = least_at_border(image.data)
     else:
