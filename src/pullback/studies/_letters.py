@@ -63,7 +63,7 @@ def _to_arc(x: Tensor, y: Tensor, centre: tuple[float, float], radius: float = 0
 
 @dataclass(frozen=True)
 class Letters:
-    """One letter that is to become another; a test split alone."""
+    """A letter that is to become another; a test split alone."""
 
     moving: str = "J"
     fixed: str = "V"
@@ -86,7 +86,7 @@ class Letters:
 
 @dataclass(frozen=True)
 class Slices:
-    """One slice of a head that is to become another's; a test split alone.
+    """A slice of a head that is to become another's; a test split alone.
 
     Attributes:
         root: the folder of `r16slice.jpg`, or "" until one is given.
