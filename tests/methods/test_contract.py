@@ -16,6 +16,7 @@ from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.cyclical import FieldLabels, WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet, Transferred
+from pullback.methods.pair.determinant_and_curl import Prescription
 from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
 from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
@@ -243,6 +244,7 @@ def test_augmentation_of_images(ndim):
 EXCUSED = {
     Method: "a description; tests/test_commands.py reads it",
     Paper: "a description; tests/test_commands.py cites it",
+    Prescription: "no register: what a map can have; test_determinant_and_curl.py holds it against maps",
     Refinement: "settings of FeatureRegistration, which is checked with them",
     Reference: "a part of CrossNGF, which is checked; its map is held against sums over shifts in test_cross_ngf.py",
     Level: "a part of CrossNGF, which is checked",

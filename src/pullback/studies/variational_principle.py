@@ -18,7 +18,6 @@ away from the voxels of the other makes them less alike.
 What is asked is how much of that a registration of the two images finds.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,21 +31,18 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, seen
-from pullback.data import Test, normalised
-from pullback.data.case import LOADED
 from pullback.energies import MSE, Diffusion
-from pullback.files import read_image, read_labels
+from pullback.methods.pair.broken_geodesics import BrokenGeodesics
 from pullback.methods.pair.classical import BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.determinant_and_curl import controlled, inverse_by, possible, reached
+from pullback.methods.pair.determinant_and_curl import controlled, inverse_by
+from pullback.methods.pair.log_demons import LogDemons
 from pullback.methods.pair.variational_principle import VariationalPrinciple
-from pullback.numerics.random import make_generator
-from pullback.numerics.smooth import gaussian
 from pullback.report.animation import write_animation
 from pullback.report.figures import COLOURS, blank
 from pullback.solvers import DeformableStage, Descend, FieldAdam, Levels
-from pullback.solvers.initialise import otsu
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Velocity, inverted, pull, resample
+from pullback.space import Affine, Displacement, Image, Velocity, pull
+from pullback.studies._letters import SHRUNK, SIDE, Atrophy, Letters, Slices
 from pullback.study.arms import RegisterArm
 from pullback.study.evaluate import unmoved
 from pullback.study.peers import ANTs, PeerArm
@@ -59,169 +55,10 @@ if TYPE_CHECKING:
 
     from pullback.study.result import Result
 
-SIDE = 128
-STROKE = 0.17  # of the side
-HIPPOCAMPI, SHRUNK, NOISE = (17, 53), 0.8, 0.01
 ONE_LEVEL = Levels(coarsest=SIDE)
 
 
-# ---- letters
-
-
-def letter(name: str, side: int = SIDE) -> Image:
-    """Return J, V, C or the disc, `(1, 1, side, side)`, 0 … 1, anti-aliased, y growing upwards."""
-    t = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    x, y = torch.meshgrid(t, t, indexing="ij")
-    if name == "J":
-        away = torch.minimum(_to_segment(x, y, (0.58, 0.38), (0.58, 0.8)), _to_arc(x, 0.38 - y + 0.38, (0.41, 0.38)))
-    elif name == "V":
-        away = torch.minimum(*(_to_segment(x, y, (at, 0.78), (0.5, 0.22)) for at in (0.26, 0.74)))
-    elif name == "C":
-        middle = (x - 0.5, y - 0.5)
-        opening = math.pi / 4
-        tip = 0.25 * math.cos(opening), 0.25 * math.sin(opening)
-        end = (middle[0] - tip[0]).hypot(middle[1].abs() - tip[1])
-        ring = (middle[0].hypot(middle[1]) - 0.25).abs()
-        away = torch.where(torch.atan2(middle[1], middle[0]).abs() >= opening, ring, end)
-    else:
-        away = (x - 0.5).hypot(y - 0.5) - 0.335 + STROKE / 2
-    ink = (0.5 - (away - STROKE / 2) * side).clamp(0, 1)
-    return Image(ink[None, None].float(), Grid.centred((side, side)))
-
-
-def _to_segment(x: Tensor, y: Tensor, one: tuple[float, float], other: tuple[float, float]) -> Tensor:
-    """Return the distance of points to a segment."""
-    along = other[0] - one[0], other[1] - one[1]
-    share = ((x - one[0]) * along[0] + (y - one[1]) * along[1]) / (along[0] ** 2 + along[1] ** 2)
-    share = share.clamp(0, 1)
-    return (x - one[0] - share * along[0]).hypot(y - one[1] - share * along[1])
-
-
-def _to_arc(x: Tensor, y: Tensor, centre: tuple[float, float], radius: float = 0.17) -> Tensor:
-    """Return the distance of points to the upper half of a circle, whose ends are round."""
-    off = x - centre[0], y - centre[1]
-    ends = (off[0].abs() - radius).hypot(off[1])
-    return torch.where(off[1] >= 0, (off[0].hypot(off[1]) - radius).abs(), ends)
-
-
-@dataclass(frozen=True)
-class Letters:
-    """One letter that is to become another; a test split alone."""
-
-    moving: str = "J"
-    fixed: str = "V"
-    side: int = SIDE
-
-    @property
-    def name(self) -> str:
-        return f"{self.moving} → {self.fixed}"
-
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
-
-    def load(self) -> Pair:
-        """Return the pair, with labels of what is ½ and more."""
-        fixed, moving = letter(self.fixed, self.side), letter(self.moving, self.side)
-        return Pair(fixed, moving, _at_least(fixed, 0.5), _at_least(moving, 0.5), name=self.name)
-
-
-@dataclass(frozen=True)
-class Slices:
-    """One slice of a head that is to become another's; a test split alone.
-
-    Attributes:
-        root: the folder of `r16slice.jpg`, or "" until one is given.
-        moving, fixed: names of slices.
-        side: voxels along each axis.
-    """
-
-    root: str = ""
-    moving: str = "r16"
-    fixed: str = "r64"
-    side: int = SIDE
-
-    @property
-    def name(self) -> str:
-        return f"{self.moving} → {self.fixed}"
-
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
-
-    def load(self) -> Pair:
-        """Return the pair, intensities as stored, with labels of the foregrounds."""
-        fixed, moving = (self._read(name) for name in (self.fixed, self.moving))
-        one, two = (_at_least(image, otsu(image.data.flatten())) for image in (fixed, moving))
-        return Pair(fixed, moving, one, two, name=self.name)
-
-    def _read(self, name: str) -> Image:
-        image = read_image(Path(self.root) / f"{name}slice.jpg")
-        return resample(image, image.grid.between_ends((self.side,) * 2))
-
-
-def _at_least(image: Image, value: float) -> Labels:
-    return Labels((image.data >= value).to(torch.uint8), image.grid)
-
-
-# ---- atrophy
-
-
-@dataclass(frozen=True)
-class Atrophy:
-    """A brain whose hippocampi shrink by a prescribed map; a test split alone.
-
-    Attributes:
-        root: the folder of *_T1w.nii.gz and *_dseg.nii.gz, or "" until one is given.
-        subject: whose brain.
-        ndim: 2 for the coronal slice through the middle of the hippocampi, 3 for the whole.
-    """
-
-    root: str = ""
-    subject: str = "sub-13"
-    ndim: int = 2
-
-    @property
-    def name(self) -> str:
-        return f"{self.subject}, {self.ndim}-D"
-
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
-
-    def load(self) -> Pair:
-        """Return the shrunk brain ← the brain as it was, with the hippocampi as fixed labels and the truth."""
-        return LOADED.get(self, self._made)
-
-    def _made(self) -> Pair:
-        image = normalised(read_image(Path(self.root) / f"{self.subject}_T1w.nii.gz"))
-        labels = read_labels(Path(self.root) / f"{self.subject}_dseg.nii.gz")
-        inside = torch.isin(labels.data, torch.tensor(HIPPOCAMPI))
-        if self.ndim == 2:
-            at = round(float(inside.nonzero()[:, 3].double().mean()))
-            grid = Grid.centred((image.grid.shape[0], image.grid.shape[2]), tuple(image.grid.spacing[[0, 2]].tolist()))
-            image, inside = Image(image.data[:, :, :, at].contiguous(), grid), inside[:, :, :, at]
-        truth = reached(possible(shrinking(inside), image.grid), 100)
-        image = replace(image, data=gaussian(image.data, 1.0))  # or interpolation alone would tell what did not move
-        shrunk = pull(image, inverted(truth), onto=image)
-        fixed, moving = (
-            replace(one, data=one.data + NOISE * _noise(one.data, n)) for n, one in enumerate((image, shrunk))
-        )
-        marked = Labels(inside.to(torch.uint8), image.grid)
-        return Pair(fixed, moving, fixed_labels=marked, truth=truth, name=self.name)
-
-
-def shrinking(inside: Tensor) -> Tensor:
-    """Return a determinant of 0.8 where `inside` is True, with a smooth collar, and 1 elsewhere."""
-    soft = 1 - (1 - SHRUNK) * gaussian(inside.float(), 1.0)
-    return torch.where(inside, torch.full_like(soft, SHRUNK), soft)
-
-
-def _noise(like: Tensor, number: int) -> Tensor:
-    return torch.randn(like.shape, generator=make_generator(31, number), dtype=like.dtype)
+# ---- what is measured
 
 
 def recovered(register: Any, pair: Pair) -> dict[str, float]:
@@ -243,9 +80,6 @@ def recovered(register: Any, pair: Pair) -> dict[str, float]:
         "epe mm": float(off.norm(dim=1, keepdim=True)[inside].mean()),
         "seconds": seconds,
     }
-
-
-# ---- letters and slices, both ways
 
 
 def both_ways(register: Any, pair: Pair) -> dict[str, float]:
@@ -384,6 +218,8 @@ DESCENT = DeformableStage(
 RIVALS = {
     "Velocity": RegisterArm(replace(DESCENT, kind=Velocity)),
     "Displacement": RegisterArm(replace(DESCENT, kind=Displacement)),
+    "log-demons": RegisterArm(LogDemons()),
+    "broken geodesics": RegisterArm(BrokenGeodesics()),
     "SyN": PeerArm(ANTs("SyN")),
 }
 
@@ -419,10 +255,11 @@ def _sweep() -> dict[str, Any]:
 def _shrunk(ndim: int) -> Experiment:
     plain: dict[str, Any] = {
         "before": RegisterArm(unmoved),
-        "variational": RegisterArm(VariationalPrinciple(steps=60)),
+        "variational": RegisterArm(VariationalPrinciple()),
         "fast": RegisterArm(replace(FAST, initialise=None, linear=())),
         "balanced": RegisterArm(replace(BALANCED, initialise=None, linear=())),
         "ConvexAdam": RegisterArm(ConvexAdam()),
+        "log-demons": RegisterArm(LogDemons()),
         "SyN": PeerArm(ANTs("SyN")),
     }
     measured = partial(ExampleEvaluation, measure=recovered, chooses="epe mm", higher_is_better=False, aligns="pair")
@@ -443,6 +280,13 @@ COLUMNS = (
     Column("round trip", "voxels", better="less", digits=4),
     Column("time", "s", better="less", digits=2, key="seconds"),
     Column("inverse time", "s", better="less", digits=2, key="inverse seconds"),
+)
+OF_ATROPHY = (
+    Column("volume", digits=3),
+    Column("true volume", digits=3),
+    Column("error of the prescription", digits=4),
+    Column("EPE", "mm", better="less", digits=3),
+    Column("time", "s", better="less", digits=2, key="seconds"),
 )
 TABLES = "Table 1, {one}. Table 2, of the inverse: {two}."
 
@@ -483,25 +327,13 @@ study = Study(
             "Hippocampi that shrank to 0.8 of their volume: how much of it is found, in a coronal slice",
             "This is not shown; no paper.",
             {"brains": _shrunk(2)},
-            (
-                Column("volume", digits=3),
-                Column("true volume", digits=3),
-                Column("error of the prescription", digits=4),
-                Column("EPE", "mm", better="less", digits=3),
-                Column("time", "s", better="less", digits=2, key="seconds"),
-            ),
+            OF_ATROPHY,
         ),
         "atrophy-3d": Table(
             "The same of the whole brain; the truth takes minutes",
             "This is not shown; no paper.",
             {"brains/3-D": _shrunk(3)},
-            (
-                Column("volume", digits=3),
-                Column("true volume", digits=3),
-                Column("error of the prescription", digits=4),
-                Column("EPE", "mm", better="less", digits=3),
-                Column("time", "s", better="less", digits=2, key="seconds"),
-            ),
+            OF_ATROPHY,
         ),
     },
 )

@@ -27,7 +27,7 @@ from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pair.determinant_and_curl import LEAST, controlled, in_voxels, poisson
 from pullback.metrics import foreground
-from pullback.numerics.difference import least_determinant
+from pullback.numerics.difference import determinant, jacobian, least_determinant
 from pullback.numerics.integrate import compose
 from pullback.numerics.separable import apply_along
 from pullback.numerics.sine import sine_weights
@@ -52,10 +52,10 @@ class VariationalPrinciple:
 
     The answer is composed of stages: each starts with fresh controls on the moving image as it was moved so far, and
     ends when its least determinant falls below `floor` (the paper's regridding). In each stage f = J_min + f̂² (4).
-    J_min is no bound on the determinant: descents with f ≥ 0.5 everywhere fold where nothing else holds them. What
-    prevents folding is that no step takes the determinant of a stage below 0.9 × `floor`, in any corner of any cell
-    between voxels, and that a stage is halved while the whole folds on the fixed grid. So in 2-D each stage is
-    one-to-one between voxels, too, and so is the whole.
+    J_min is no bound on the determinant: descents with f ≥ 0.5 everywhere fold where nothing else holds them. Here no
+    step takes the determinant of a stage below 0.9 × `floor`, in any corner of any cell between voxels; so in 2-D each
+    stage is one-to-one between voxels, too, and so is their composition. And a stage is halved while the whole, by
+    central differences on the fixed grid, folds.
 
     Intensities are compared as they are. Nothing crosses the border of the fixed grid, which does not move: an object
     that touches it wants padding.
@@ -234,10 +234,7 @@ class _Look:
 
 
 def _without_folds(before: Sequence[Transform], stage: Displacement) -> Displacement | None:
-    """Return a stage, halved while the whole folds on the stage's grid and did not before.
-
-    None where halving does not mend it.
-    """
+    """Return a stage, halved while the whole folds on its grid and did not before; None where no size is small enough."""
     if _folds(before, stage.grid):
         return stage
     for _ in range(HALVINGS):
@@ -248,7 +245,7 @@ def _without_folds(before: Sequence[Transform], stage: Displacement) -> Displace
 
 
 def _folds(parts: Sequence[Transform], grid: Grid) -> bool:
-    return bool(least_determinant(reduce(matmul, parts).displacement(grid)).min() <= 0)
+    return bool(determinant(jacobian(reduce(matmul, parts).displacement(grid))).min() <= 0)
 
 
 def _levels(pair: Pair, levels: Levels) -> Iterator[Pair]:
