@@ -14,11 +14,13 @@ import pytest
 import typer
 import yaml
 
+import pullback as pb
 from pullback import cli, recipes, studies
 from pullback.errors import InputError
 from pullback.methods.method import Paper, find_method, methods
 from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.pose.cross_ngf import CrossNGF
 from pullback.solvers import DeformableStage
 from pullback.study.recipe import as_data, changed, to_yaml
@@ -360,3 +362,11 @@ def test_help_of_a_command_does_not_wait_for_torch():
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'nibabel', 'pandas', 'jinja2')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_classes_of_methods_are_found_at_the_front_door_though_no_list_names_them():
+    assert pb.VoxelMorph is VoxelMorph
+    assert "VoxelMorph" not in dir(pb)
+    for name in ("VoxelMorf", "voxelmorph", "METHOD", "replace"):
+        with pytest.raises(AttributeError):
+            getattr(pb, name)

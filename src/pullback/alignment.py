@@ -1,6 +1,6 @@
 """Pairs, alignments (a pair seen through a transform), and the protocol of a register."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Protocol, Self
@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from pullback.errors import InputError
 from pullback.numerics.difference import determinant, jacobian
 from pullback.space import Image, Labels, Points, Transform, inverted, one_batch, pull, push, short_repr
 from pullback.stats import Stats
@@ -85,6 +86,33 @@ class Pair:
         return {k: v for k, v in known.items() if isinstance(v, Image | Labels | Points | Transform)}
 
 
+def stacked(pairs: Sequence[Pair]) -> Pair:
+    """Return pairs of images on one grid as one pair, a batch, so that a network sees all of them at once.
+
+    Images, labels and truths are stacked, each kind known of all pairs or of none; one pair returns itself.
+
+    Raises:
+        InputError: no pair, grids or known parts that differ, or points, of which each pair has its own number.
+    """
+    if not pairs:
+        raise InputError("stacked: one pair or more expected, got none")
+    first, *others = pairs
+    if not others:
+        return first
+    known = [pair._known for pair in pairs]
+    points = sorted({name for parts in known for name, part in parts.items() if isinstance(part, Points)})
+    if points or any(parts.keys() != known[0].keys() for parts in known):
+        has = "; ".join(
+            f"{pair.name or 'a pair'}: {', '.join(parts)}" for pair, parts in zip(pairs, known, strict=True)
+        )
+        raise InputError(f"stacked: pairs of which the same is known expected, and no points, got {has}")
+    try:
+        parts = {name: part.stack([other[name] for other in known[1:]]) for name, part in known[0].items()}
+    except ValueError as error:
+        raise InputError(f"stacked: {first.name or 'pairs'} and {len(others)} more: {error}") from error
+    return replace(first, **parts, name=f"{first.name} and {len(others)} more")
+
+
 @dataclass(frozen=True, eq=False)
 class Alignment:
     """A pair seen through a transform, the answer of every register; what follows from it is computed when asked for.
@@ -154,18 +182,29 @@ class Alignment:
         return self.pair.moving_labels and pull(self.pair.moving_labels, self.transform, onto=self.pair.fixed)
 
     @cached_property
-    def soft_labels(self) -> tuple[Tensor, Tensor] | None:
-        """Indicator images of each label above background, fixed and moved: `(B, labels, *spatial)` each.
+    def shared_labels(self) -> Tensor | None:
+        """The labels above background that both images have, `(labels,)` sorted, of any pair of a batch.
 
-        Both lie on the fixed grid: the fixed ones are 0 or 1, the moved ones are interpolated linearly, so that
-        gradients reach the transform. None where the pair lacks labels on either side; without channels where all is
-        background.
+        None where the pair lacks labels on either side.
         """
         fixed, moving = self.pair.fixed_labels, self.pair.moving_labels
         if fixed is None or moving is None:
             return None
-        values = torch.cat([labels.data.unique() for labels in (fixed, moving)]).unique()
-        values = values[values > 0].view(1, -1, *[1] * fixed.grid.ndim)  # (1, labels, 1, …)
+        one, two = (labels.data.unique() for labels in (fixed, moving))
+        return one[torch.isin(one, two) & (one > 0)]
+
+    @cached_property
+    def soft_labels(self) -> tuple[Tensor, Tensor] | None:
+        """Indicator images of the `shared_labels`, fixed and moved: `(B, labels, *spatial)` each.
+
+        Both lie on the fixed grid: the fixed ones are 0 or 1, the moved ones are interpolated linearly, so that
+        gradients reach the transform. None where the pair lacks labels on either side; without channels where no label
+        is shared.
+        """
+        fixed, moving, shared = self.pair.fixed_labels, self.pair.moving_labels, self.shared_labels
+        if fixed is None or moving is None or shared is None:
+            return None
+        values = shared.view(1, -1, *[1] * fixed.grid.ndim)  # (1, labels, 1, …)
         one, two = ((labels.data == values).to(self.pair.moving.data.dtype) for labels in (fixed, moving))
         return one, pull(Image(two, moving.grid), self.transform, onto=self.pair.fixed).data
 

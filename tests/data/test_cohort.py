@@ -18,7 +18,7 @@ def test_the_cohort_knows_its_truth():
         assert EndPointError()(after) == {"epe mm": 0.0}
         assert EndPointError()(before)["epe mm"] > 2
         assert Dice()(after)["dice"] > Dice()(before)["dice"] + 0.1
-        assert Folding()(after)["folding % (all)"] == 0
+        assert Folding()(after)["folding %"] == 0
         back = pair.truth.inverse() @ pair.truth
         inner = Alignment(pair, back).transform.displacement(pair.fixed.grid)[..., 4:-4, 4:-4, 4:-4]
         assert float(inner.norm(dim=1).mean()) < 0.1

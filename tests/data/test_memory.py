@@ -1,6 +1,7 @@
 """What is kept of what was loaded: the latest, within the limit."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
@@ -8,6 +9,7 @@ from pullback.data import FileCase
 from pullback.data.case import LOADED, Subject
 from pullback.data.memory import Memory, tensor_bytes
 from pullback.data.phantoms.brain import BrainPhantom
+from pullback.files import write
 from pullback.space import Grid, Image, Labels, Velocity
 
 GRID = Grid.centred((5, 4))
@@ -44,6 +46,16 @@ def test_all_tensors_count_even_those_that_are_computed_later():
     assert before == 20 * (4 + 1 + 8 + 2 * 4) + 3 * 9 * 8
     _ = velocity.own_displacement
     assert tensor_bytes(subject) == before + 20 * 2 * 4
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path):
+    path, case = tmp_path / "a.nii", FileCase("a", tmp_path / "a.nii", as_stored=True)
+    image = replace(kilobytes(1), data=torch.arange(250.0).view(1, 1, 5, 50))
+    write(image, path)
+    before = case.load()
+    assert case.load() is before
+    write(replace(image, data=image.data + 1), path)  # as many bytes
+    assert float(case.load().image.data.min()) == 1
 
 
 def test_threads_share_one():

@@ -28,6 +28,13 @@ def seen(fixed, moving, transform=None):
     return Alignment(pair, transform or Affine.identity(grid.ndim))
 
 
+def beside(labels, value):
+    """Labels, with a voxel of `value` in the last corner, which both images have: nothing is wrong there."""
+    labels = labels.clone()
+    labels[(..., *[-1] * (labels.ndim - 2))] = value
+    return labels
+
+
 def shifted(shape, voxels):
     return Displacement(torch.full((1, len(shape), *shape), voxels, dtype=torch.float64), Grid.centred(shape))
 
@@ -64,14 +71,15 @@ def test_each_erosion_takes_off_what_scipy_says(shape):
     for k in range(1, 4):
         wrong = np.clip(2 * convolve(wrong, cross, mode="nearest") - 1, 0, None)
         expected += k**1.5 * wrong.mean()
-    assert float(SoftHausdorff(3, 1.5)(seen(fixed, moving))) == pytest.approx(expected, rel=1e-12)
+    view = seen(beside(fixed, 3), beside(moving, 3))
+    assert float(SoftHausdorff(3, 1.5)(view)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("shape", "lost"), [(SHAPES[0], 7), (SHAPES[1], 8)], ids=["2D", "3D"])
 def test_a_plate_of_eight_voxels_is_gone_when_it_is_said_to_be(shape, lost):
     fixed = torch.zeros(1, 1, *shape, dtype=torch.int32)
     fixed[:, :, 2:10] = 1
-    view = seen(fixed, torch.zeros_like(fixed))
+    view = seen(beside(fixed, 1), beside(torch.zeros_like(fixed), 1))
     before, last, after = (float(SoftHausdorff(erosions)(view)) for erosions in (lost - 2, lost - 1, lost))
     assert before < last == after
 
@@ -86,7 +94,24 @@ def test_deep_errors_weigh_more_than_wide_ones(shape):
     side = round(count ** (1 / max(len(shape) - 1, 1)))
     plate[(0, 0, 3, *[slice(1, 1 + side)] * (len(shape) - 1))] = 1
     assert abs(int(plate.sum()) - count) <= 0.25 * count
-    assert float(SoftHausdorff()(seen(block, none))) > 3 * float(SoftHausdorff()(seen(plate, none)))
+    deep, wide = (float(SoftHausdorff()(seen(beside(each, 1), beside(none, 1)))) for each in (block, plate))
+    assert deep > 3 * wide
+
+
+def test_labels_of_one_image_alone_count_in_neither_loss():
+    shape = (17, 15)
+    fixed, moving = blocks(shape, [4, 4]), blocks(shape, [5, 4])
+    more = fixed + blocks(shape, [10, 10], 7, 3), moving + blocks(shape, [11, 1], 9, 3)
+    for energy in (SoftDice(), SoftHausdorff(3)):
+        assert float(energy(seen(*more))) == pytest.approx(float(energy(seen(fixed, moving))))
+
+
+def test_pairs_of_a_batch_count_their_own_labels():
+    shape = (17, 15)
+    pairs = [(blocks(shape, [4, 4]), blocks(shape, [5, 4])), (blocks(shape, [4, 4], 7), blocks(shape, [6, 4], 7))]
+    fixed, moving = (torch.cat(each) for each in zip(*pairs, strict=True))
+    alone = [float(SoftDice()(seen(*pair))) for pair in pairs]
+    assert float(SoftDice()(seen(fixed, moving))) == pytest.approx(sum(alone) / 2)
 
 
 def test_labels_that_are_missing_are_asked_for():
@@ -94,7 +119,7 @@ def test_labels_that_are_missing_are_asked_for():
     image = Image(torch.zeros(1, 1, 8, 8), grid)
     with pytest.raises(InputError, match="labels of both images"):
         SoftDice()(Alignment(Pair(image, image, name="two"), Affine.identity(2)))
-    with pytest.raises(InputError, match="all background"):
+    with pytest.raises(InputError, match="no label above background"):
         SoftDice()(seen(*[torch.zeros(1, 1, 8, 8, dtype=torch.int32)] * 2))
     with pytest.raises(InputError, match="at least one erosion"):
         SoftHausdorff(0)

@@ -17,6 +17,7 @@ from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.cyclical import FieldLabels, WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet, Transferred
 from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
+from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.transmorph import TransMorph
@@ -244,6 +245,8 @@ EXCUSED = {
     Reference: "a part of CrossNGF, which is checked; its map is held against sums over shifts in test_cross_ngf.py",
     Level: "a part of CrossNGF, which is checked",
     RegisterClouds: "a part of GraphPropagation, which is checked",
+    Coarser: "a kind of field for networks; test_lddmm_gan.py says that it is the same motion",
+    Discriminator: "no register: a part of Adversarial, which is checked; test_lddmm_gan.py says what it sees",
     FieldLabels: "no register: it makes labels in the rounds of test_cyclical.py",
     PointLabels: "no register: it makes labels in the rounds of test_points.py",
     LandmarkEvaluation: "an evaluation; test_points.py says what it measures",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from pullback.numerics.sample import sample, voxels
+from pullback.numerics.sample import coverage, sample, spline_coefficients, voxels
 
 SHAPES = [(9, 7), (6, 8, 5)]
 LIKE_SCIPY = {"zeros": "grid-constant", "border": "nearest"}
@@ -139,3 +139,38 @@ def test_errors_say_what_was_expected(arguments, says):
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
 def test_nowhere_to_look_gives_no_values(mode):
     assert sample(torch.rand(1, 2, 4, 5), torch.zeros(1, 2, 0), mode).shape == (1, 2, 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_doubles_a_voxel_has_its_own_number_whatever_lies_beside_it(shape):
+    """The lowest float32 next to numbers of 0 … 1, as where ITK fills what it does not know."""
+    values = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+    values[..., ::2] = torch.finfo(torch.float32).min
+    where = voxels(shape, torch.zeros((), dtype=torch.float64))[None]
+    found = sample(values, where)
+    assert found.dtype == values.dtype
+    assert torch.equal(found, values)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 7), (5, 1, 6)])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_doubles_and_floats_are_interpolated_alike(shape, padding):
+    image, where = scattered(shape, reach=2.5)
+    expected = map_coordinates(image, where, order=1, mode=LIKE_SCIPY[padding], cval=0)
+    found = sample(torch.from_numpy(image).float()[None, None], torch.from_numpy(where)[None], "linear", padding)
+    np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 7)])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_coverage_is_what_is_found_of_ones(shape, mode):
+    _, where = scattered(shape, reach=2.5)
+    ones, at = torch.ones(1, 1, *shape, dtype=torch.float64), torch.from_numpy(where)[None]
+    torch.testing.assert_close(coverage(at, shape, mode), sample(ones, at, mode))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_spline_of_coefficients_is_the_cubic(shape):
+    image, where = scattered(shape, reach=1.5)
+    values, at = torch.from_numpy(image)[None, None], torch.from_numpy(where)[None]
+    torch.testing.assert_close(sample(spline_coefficients(values), at, "spline"), sample(values, at, "cubic"))

@@ -36,6 +36,15 @@ def test_summary_is_numpys_and_scipys(results):
     assert not {"difference", "p"} & set(before)
 
 
+def test_a_cell_says_how_many_cases_have_the_number_where_not_all_do(results):
+    rows, _, _ = results
+    rows["after"] = [row if n < 2 else {"pair": row["pair"], "seconds": 0.1} for n, row in enumerate(rows["after"])]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table(rows, console))
+    assert console.file.getvalue().count("of 12)") == 1
+    assert "(2 of 12)" in console.file.getvalue()
+
+
 def test_a_number_that_is_not_known_of_a_pair_is_in_no_difference(results):
     rows, a, b = results
     less = {"before": [*rows["before"][:5], {**rows["before"][5], "dice": float("nan")}], "after": rows["after"]}

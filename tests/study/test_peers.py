@@ -58,6 +58,37 @@ def test_what_ants_found_moves_images_and_labels_as_ants_does(monkeypatch, tmp_p
     assert differ < 1e-3 < 0.05 < moved
 
 
+def test_syn_climbs_what_it_is_told_to_and_else_its_own(monkeypatch, tmp_path):
+    asked = []
+
+    class Fake:
+        def image_read(self, path):
+            return path
+
+        def registration(self, *images, **settings):
+            asked.append({k: v for k, v in settings.items() if k != "outprefix"})
+            return {"fwdtransforms": []}
+
+    monkeypatch.setattr(peers, "import_module", lambda name: Fake())
+    monkeypatch.setattr(peers, "read_ants", lambda paths: Affine.identity(3))
+    for peer in (ANTs(), ANTs("SyNCC"), ANTs(metric="meansquares")):
+        peer(*written(PAIR, tmp_path), tmp_path)
+    assert asked == [{}, {}, {"syn_metric": "meansquares"}]
+    with pytest.raises(InputError, match="SyNCC climbs local cross-correlation"):
+        ANTs("SyNCC", "meansquares")
+
+
+def test_by_mean_squares_syn_finds_another_map_than_by_mutual_information(tmp_path):
+    """And, of intensities that compare, one whose squared difference is less than before."""
+    pytest.importorskip("ants")
+    paths = written(PAIR, tmp_path)
+    before = float((PAIR.fixed.data - PAIR.moving.data).square().mean())
+    found = [ANTs("SyN", metric)(*paths, tmp_path).transform for metric in ("meansquares", "mattes")]
+    moved = [Alignment(PAIR, transform).moved.data for transform in found]
+    assert float((moved[0] - PAIR.fixed.data).square().mean()) < 0.8 * before
+    assert float((moved[0] - moved[1]).abs().max()) > 0.01
+
+
 def test_where_it_is_not_installed_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(peers, "import_module", missing)
     with pytest.raises(InputError, match=r"SyNCC needs antspyx: pip install 'pullback\[peers\]'"):

@@ -80,6 +80,8 @@ def solid(recipe: Recipe) -> Recipe:
     """For volumes, where it is for slices; narrow, where it is wide."""
     if recipe.network.func is PooledUNet:
         recipe = changed(recipe, {"network.widths": "[4, 8]"})
+    if isinstance(recipe.supervision, partial) and "ndim" in recipe.supervision.keywords:
+        recipe = changed(recipe, {"supervision.ndim": "3"})
     if recipe.network.func is WithRefinement:
         return changed(recipe, {"network.network.ndim": "3"})
     return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe
@@ -103,6 +105,25 @@ def distinct() -> list:
         pytest.param(key, id="-".join(key), marks=pytest.mark.slow if key in by_day.values() else pytest.mark.nightly)
         for key in seen.values()
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (("ofg-voxelmorph-folder",), "ofg-voxelmorph-folder"),
+        (("ofg_voxelmorph_folder",), "ofg-voxelmorph-folder"),
+        (("unsupervised_voxelmorph_folder",), "voxelmorph-voxelmorph-folder"),
+        (("unsupervised",), "voxelmorph-voxelmorph-phantom"),
+        (("unsupervised", "transmorph", "brains"), "transmorph-transmorph-brains"),
+    ],
+)
+def test_a_recipe_is_also_called_in_one_word_and_training_without_labels_by_its_network(given, found):
+    assert named(*given) == found
+
+
+def test_a_network_that_does_not_learn_alone_is_told_of_those_that_do():
+    with pytest.raises(InputError, match=r"unsupervised.*--network transmorf.*did you mean.*transmorph"):
+        named("unsupervised", "transmorf")
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.network == "pooled-unet"], ids="-".join)

@@ -10,7 +10,7 @@ from pullback.alignment import Alignment, Pair
 from pullback.data import FileCase, preprocessed
 from pullback.files import read_image, write
 from pullback.space import Affine, Composite, Displacement, Grid, Image, Labels, pull
-from pullback.study.trained import Trained
+from pullback.study.trained import AtItsSpacing, Trained
 
 
 class Watching(nn.Module):
@@ -34,6 +34,23 @@ def test_what_a_mask_hides_looks_as_it_did_in_training(tmp_path):
     for seen in network.seen:
         torch.testing.assert_close(seen.data, learned.data)
         assert torch.equal(seen.mask, learned.mask)
+
+
+def test_evaluation_shows_voxels_of_another_size_as_registration_does():
+    """And those of the training's size as the data set has prepared them."""
+    generator, network = torch.Generator().manual_seed(0), Watching()
+    trained = Trained(network, spacing=(1.0, 1.0))
+    for edge in (1.0, 2.0):
+        grid = Grid.centred((24, 28), edge)
+        image = preprocessed(Image(torch.rand(1, 1, 24, 28, generator=generator), grid))
+        AtItsSpacing(trained)(image, image)
+        seen = network.seen[0]
+        if edge == 1:
+            assert seen is image
+        else:
+            trained(image, image)
+            assert torch.equal(seen.data, network.seen[0].data)
+            assert seen.grid.shape == (47, 55)
 
 
 @pytest.mark.parametrize("long", [0, 1, 2])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ from pullback.training import (
     seeded,
     train,
 )
+from pullback.training.checkpoint import save_state
 from pullback.training.log import Log
 
 SMALL = partial(VoxelMorph, ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4))
@@ -436,6 +438,35 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         train(SMALL(), COHORT.train, broken, Training(updates=2))
 
 
+def test_weights_that_the_last_update_ruins_are_not_kept(tmp_path):
+    with pytest.raises(FloatingPointError, match="finite"):
+        run(recipe(updates=1, lr=1e38), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
+    network = SMALL()
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.inf)
+    for save in (partial(save_weights, network), partial(save_state, network, {})):
+        with pytest.raises(FloatingPointError, match=r"weights are no longer finite.*training\.lr"):
+            save(tmp_path / "w.safetensors", {})
+    assert not list(tmp_path.iterdir())
+    save_tensors({k: v * float("nan") for k, v in network.state_dict().items()}, tmp_path / "w.safetensors", {})
+    with pytest.raises(InputError, match=r"w\.safetensors.*not finite"):
+        load_weights(network, tmp_path / "w.safetensors")
+
+
+def test_a_run_that_is_not_finished_says_so(tmp_path):
+    run(recipe(updates=2), tmp_path / "run")
+    load_run(tmp_path / "run")  # without a word
+    told = json.loads((tmp_path / "run" / "run.json").read_text()) | {"status": "interrupted"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    with pytest.warns(UserWarning, match=r"not finished \(interrupted\).*--resume"):
+        load_run(tmp_path / "run")
+
+
 def test_pairs_depend_on_seed_and_index_alone():
     names = [draw(COHORT.train, 0, index).name for index in range(12)]
     assert names == [draw(COHORT.train, 0, index).name for index in range(12)]
@@ -485,8 +516,14 @@ def test_the_network_is_never_pickled(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is at work there"):
-        run(recipe(updates=2), tmp_path / "run")
+    begins = [
+        lambda: run(recipe(updates=2), tmp_path / "run"),
+        lambda: train(SMALL(), COHORT.train, Unsupervised(), Training(updates=2), out=tmp_path / "run"),
+    ]
+    with locked(tmp_path / "run"), ThreadPoolExecutor(1) as beside:
+        for begin in begins:
+            with pytest.raises(InputError, match="another process is at work there"):
+                beside.submit(begin).result()
     run(recipe(updates=2), tmp_path / "run")
     assert (tmp_path / "run" / "last.safetensors").is_file()
 

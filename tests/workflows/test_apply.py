@@ -351,3 +351,125 @@ def test_a_slice_over_time_comes_frame_by_frame(tmp_path, ndim):
         alone = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
         np.testing.assert_allclose(np.asarray(moved.dataobj)[..., n], alone, atol=1e-6)
         assert alone.any()
+
+
+IDS = np.array([0, 997, 312782546, 614454276, 614454277, 16777217], np.int64)  # of Allen's atlas: beyond 24 bits
+NUMBERS = {
+    "int32": IDS.astype(np.int32),
+    "uint32": np.array([0, 7, 2**32 - 1, 2**32 - 2], np.uint32),
+    "uint16": np.array([0, 65535, 65534], np.uint16),
+    "int16": np.array([-1000, 0, 32767, -32768], np.int16),
+    "uint8": np.array([3, 255], np.uint8),
+    "int64": IDS,
+    "float64": np.array([1 / 3, 1e9 + 0.125, -2.5e-7]),
+    "float32": np.array([1 / 3, -7e8], np.float32),
+}
+
+
+def stored(path, values, affine=None, **header):
+    image = nib.Nifti1Image(values, np.eye(4) if affine is None else affine, dtype=values.dtype)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_nearest_neighbours_copy_the_files_own_numbers(tmp_path, kind, frames):
+    """A voxel further along; where nothing was, 0 or the least at the border."""
+    numbers = NUMBERS[kind]
+    values = numbers[np.random.default_rng(0).integers(0, len(numbers), (9, 8, 10, frames))].squeeze()
+    path, out = stored(tmp_path / "own.nii.gz", values), tmp_path / "out.nii.gz"
+    apply_files(path, read_transforms(shifts(tmp_path, 1.0)), out, path, "nearest")
+    found = np.asanyarray(nib.load(out).dataobj)
+    assert np.array_equal(found[:-1], values[1:])
+    assert found[-1].max() <= 0
+    assert (found.dtype.kind == "f") is (values.dtype.kind == "f")
+    apply_files(path, read_transforms(shifts(tmp_path, 1.0)), out, path, "nearest", outside=-7.5)
+    found = np.asanyarray(nib.load(out).dataobj)
+    assert np.array_equal(found[:-1], values[1:])
+    assert (found[-1] == -7.5).all()
+
+
+def test_scaled_numbers_are_copied_too(tmp_path):
+    image = nib.Nifti1Image(np.arange(9 * 8 * 10, dtype=np.int16).reshape(9, 8, 10), np.eye(4))
+    image.header.set_xyzt_units("mm")
+    image.header.set_slope_inter(0.1, 1e6)
+    nib.save(image, tmp_path / "scaled.nii.gz")
+    path, out = tmp_path / "scaled.nii.gz", tmp_path / "out.nii.gz"
+    apply_files(path, read_transforms(shifts(tmp_path, 0.0)), out, path, "nearest")
+    assert np.array_equal(nib.load(out).get_fdata(), nib.load(path).get_fdata())
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("kind", ["regions", "ids"])
+def test_label_maps_of_many_regions_are_said(tmp_path, mode, kind):
+    """200 regions of some voxels each, as of a parcellation; and as many ids as voxels, beyond 24 bits."""
+    rng = np.random.default_rng(0)
+    blocks = np.kron(rng.permutation(210).reshape(5, 6, 7)[..., None, None], np.ones((1, 1, 1, 3, 3), int))
+    regions = blocks.transpose(0, 3, 1, 4, 2).reshape(15, 18, 7).repeat(3, 2) * (kind == "regions")
+    ids = rng.integers(2**28, 2**30, (15, 18, 21)) * (kind == "ids")
+    path = stored(tmp_path / "labels.nii.gz", (regions + ids).astype(np.int32))
+    doubt = apply_files(path, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path, mode).doubt
+    assert "--labels" in doubt
+
+
+def test_a_scan_of_whole_numbers_is_no_label_map(shared, tmp_path):
+    for path in (
+        shared / "data" / "brains" / "2mm" / "sub-13_T1w.nii.gz",
+        min((shared / "data" / "hippocampus" / "imagesTr").iterdir()),
+    ):
+        values = np.rint(nib.load(path).get_fdata()).astype(np.int16)
+        whole = stored(tmp_path / "whole.nii.gz", values, nib.load(path).affine)
+        assert not apply_files(whole, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", whole).doubt
+
+
+@pytest.mark.filterwarnings("ignore:.*sheared:UserWarning")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"out": "o.mha"}, "written as .nii"),
+        ({"out": "file/o.nii.gz"}, "is a file"),
+        ({"out": "folder"}, "is a folder"),
+        ({"given": "wide.nii.gz", "mode": "nearest"}, "32 bits"),
+        ({"given": "wide.nii.gz", "labels": True}, "32 bits"),
+        ({"given": "wide4.nii.gz", "mode": "nearest"}, "32 bits"),
+        ({"reference": "sheared.nii.gz"}, "sheared"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, change, says):
+    def never(*_):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("pullback.workflows.apply.pull_in_slabs", never)
+    values = np.random.default_rng(0).random((9, 8, 10)).astype(np.float32)
+    stored(tmp_path / "image.nii.gz", values)
+    wide = (values > 0.5) * np.int64(2**40)
+    stored(tmp_path / "wide.nii.gz", wide)
+    stored(tmp_path / "wide4.nii.gz", np.stack([wide, wide], -1))
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.3
+    image = nib.Nifti1Image(values, sheared)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "sheared.nii.gz")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    asked = {"given": "image.nii.gz", "out": "o.nii.gz", "reference": "image.nii.gz"} | change
+    paths = {key: tmp_path / asked.pop(key) for key in ("given", "out", "reference")}
+    with pytest.raises(InputError, match=says):
+        apply_files(transform=read_transforms(shifts(tmp_path, 0.5)), **paths, **asked)
+
+
+@pytest.mark.parametrize("edge", [4e-6, 1e-4, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_voxels_of_any_size_anywhere(tmp_path, edge, offset):
+    """As with voxels of 1 mm at the origin; `offset` is in voxels."""
+    values = np.random.default_rng(0).random((9, 8, 10)).astype(np.float32)
+    found = {}
+    for size, away in ((1.0, 0.0), (edge, offset)):
+        affine = np.diag([size, size, size, 1.0])
+        affine[:3, 3] = away * size
+        path = stored(tmp_path / "image.nii.gz", values, affine)
+        apply_files(path, read_transforms(shifts(tmp_path, 1.5 * size)), tmp_path / "out.nii.gz", path)
+        found[size] = nib.load(tmp_path / "out.nii.gz").get_fdata()
+    np.testing.assert_allclose(found[edge], found[1.0], atol=1e-3 * (1 + offset / 1e3))  # the header is float32

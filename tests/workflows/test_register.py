@@ -1,6 +1,9 @@
 """`pullback register` end to end on an oblique, anisotropic pair, its files read by SimpleITK and ANTs."""
 
 import json
+import os
+import shutil
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -29,7 +32,7 @@ from pullback.training import save_weights
 from pullback.workflows.choices import learned
 from pullback.workflows.inputs import ImageFiles
 from pullback.workflows.outputs import ExtraOutputs, transaction
-from pullback.workflows.register import register_files, round_trip, settings_of
+from pullback.workflows.register import register_files, round_trip, settings_of, summary
 
 
 def turned(degrees: float, spacing: tuple[float, float, float], shape: tuple[int, int, int], flip: bool) -> Grid:
@@ -450,11 +453,12 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(scene, tmp_path
 
 
 def test_what_is_read_is_not_replaced(tmp_path):
-    """Neither what an earlier run left there, before any work, nor what has the name of a new file."""
+    """Neither what is known to be written, before any work, nor what has the name of a new file."""
     with transaction(tmp_path) as folder:
         (folder / "moved.nii.gz").write_text("moved")
         (folder / "run.json").write_text('{"files": ["moved.nii.gz", "run.json"]}')
-    with pytest.raises(InputError, match="is read here"), transaction(tmp_path, [tmp_path / "moved.nii.gz"]):
+    given, names = [tmp_path / "moved.nii.gz"], ["moved.nii.gz"]
+    with pytest.raises(InputError, match="is read here"), transaction(tmp_path, given, names):
         raise AssertionError("the work began")
     (tmp_path / "own.nii.gz").write_text("own")
     with (
@@ -518,3 +522,67 @@ def test_moved_is_what_apply_makes_of_the_written_transform(scene, tmp_path):
     there = read_transform(tmp_path / "fixed_to_moving.h5")
     again = pull(read_image(scene / "moving0.nii.gz"), there, onto=read_image(scene / "fixed0.nii.gz"))
     torch.testing.assert_close(again.data, read_image(tmp_path / "moved.nii.gz").data)
+
+
+def test_another_pair_in_the_folder_keeps_its_files(scene, tmp_path):
+    """Two moving images with prefixes of their own, as in loops over subjects for ANTs."""
+    start = replace(QUICK, deformable=None, linear=())
+    fixed, moving = sides(scene)
+    out = tmp_path / "out"
+    first = register_files(fixed, moving, start, out, wanted=ExtraOutputs(jacobian=True, ants="sub-01_"))
+    assert first["earlier"] == []
+    kept = {path.name: path.read_bytes() for path in out.iterdir()}
+    own = [name for name in kept if name.startswith("sub-01_") or name == "jacobian.nii.gz"]
+    assert len(own) > 1
+    second = register_files(moving, fixed, start, out, wanted=ExtraOutputs(ants="sub-02_"))
+    assert {name: (out / name).read_bytes() for name in own} == {name: kept[name] for name in own}
+    assert [path for path in out.iterdir() if path.name.startswith("sub-02_")]
+    (said,) = second["earlier"]
+    assert "moved.nii.gz" in said
+    assert str(fixed.images[0]) in said
+    assert "a folder for each pair" in summary(second, out)
+
+
+def test_what_an_earlier_run_of_the_pair_left_is_said(scene, tmp_path):
+    start = replace(QUICK, deformable=None, linear=())
+    register_files(*sides(scene), start, tmp_path, wanted=ExtraOutputs(jacobian=True))
+    (tmp_path / "notes.txt").write_text("mine")
+    again = register_files(*sides(scene), start, tmp_path)
+    assert (tmp_path / "jacobian.nii.gz").is_file()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (said,) = again["earlier"]
+    assert said.endswith("jacobian.nii.gz")
+
+
+def test_names_with_arrows_and_names_that_are_no_utf8(scene, tmp_path):
+    fixed, moving = sides(scene)
+    for named in ("a ← b", os.fsdecode(b"M\xfcller")):
+        folder = tmp_path / named
+        folder.mkdir()
+        copied = shutil.copy(fixed.images[0], folder / "fixed.nii.gz")
+        register_files(ImageFiles([copied]), moving, replace(QUICK, deformable=None), folder / "out")
+        assert "fixed.nii.gz" in (folder / "out" / "report.html").read_text(encoding="utf-8")
+        assert (folder / "out" / "fixed_to_moving.h5").is_file()
+        assert json.loads((folder / "out" / "run.json").read_text())["fixed"] == [str(copied)]
+
+
+@pytest.mark.parametrize("name", ["moved.nii.gz", "report.html", "sub_1Warp.nii.gz"])
+def test_a_folder_of_the_name_of_a_file_is_told_before_the_work(scene, tmp_path, name):
+    (tmp_path / "out" / name).mkdir(parents=True)
+
+    def never(fixed, moving):
+        raise AssertionError("the work began")
+
+    with pytest.raises(InputError, match="is a folder"):
+        register_files(*sides(scene), never, tmp_path / "out", wanted=ExtraOutputs(ants="sub_"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_a_library_that_is_missing_is_told_before_the_work(scene, tmp_path, monkeypatch):
+    def never(fixed, moving):
+        raise AssertionError("the work began")
+
+    monkeypatch.setitem(sys.modules, "contourpy", None)
+    with pytest.raises(InputError, match="contourpy"):
+        register_files(*sides(scene), never, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -91,19 +91,22 @@ def convert(
     from pullback.errors import InputError
     from pullback.files import meaning, read_any, read_grid, write_any
     from pullback.files.transforms.convert import files_read, files_written
+    from pullback.records.atomic import refuse_unwritable
     from pullback.workflows.outputs import refuse_overwrite
 
     grids = [None if path is None else read_grid(path) for path in (fixed, moving)]
     kind, given_kind = _kind("--to", target), _kind("--from", source)
     what = meaning(out, kind)
     refuse_overwrite(files_written(out, kind), [*files_read(given, given_kind), *filter(None, (fixed, moving))])
+    for written in files_written(out, kind):
+        refuse_unwritable(written)
     transform = read_any(given, given_kind, *grids)
     for path, grid in zip((fixed, moving), grids, strict=True):
         if grid is not None and grid.ndim != transform.ndim:
             raise InputError(f"{given}: moves points in {transform.ndim}-D, and {path} is {grid.ndim}-D")
-    written = write_any(transform, out, kind, *grids)
-    names = ", ".join(map(str, written))
-    say(as_json, {"output": [*map(str, written)], "what": what}, f"Written: {names}: {what}")
+    made = write_any(transform, out, kind, *grids)
+    names = ", ".join(map(str, made))
+    say(as_json, {"output": [*map(str, made)], "what": what}, f"Written: {names}: {what}")
 
 
 def _kind(option: str, name: str | None):

@@ -52,7 +52,9 @@ FixedMask = Annotated[
 
 
 def evaluate(
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of trained runs.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of trained runs; default none.")
+    ] = None,
     data: Data = None,
     setting: OfData = None,
     runs_only: Annotated[bool, typer.Option("--runs-only", help="Leave out the row of ConvexAdam.")] = False,
@@ -89,8 +91,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--pairs",
-            metavar="CSV",
-            help="Table of many: columns fixed, moving, transform, and others called as these options.",
+            metavar="FILE",
+            help="CSV of many: columns fixed, moving, transform, and others called as these options.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -158,6 +160,7 @@ def _evaluate_files(given: dict, pairs: Path | None, space: str | None, out: Pat
         listed = read_evaluated(pairs)
     console = terminal(as_json)
     with locked(out):
+        _tell_replaced(console, out)
         results = evaluate_many(listed, console, space)
         write_tables(results, None, out)
     console.print(table(results, console, None, f"{len(listed)} pairs" if pairs else listed[0].fixed))
@@ -178,7 +181,7 @@ def _evaluate_runs(
     from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import evaluate, left_out
-    from pullback.study.run import learned_from, load_network
+    from pullback.study.run import as_evaluated, learned_from, load_network
     from pullback.training import device_of
     from pullback.workflows.baselines import BEFORE, SOLVERS
 
@@ -189,7 +192,7 @@ def _evaluate_runs(
     first = with_data(next(iter(loaded.values()))[0], data, of_data(setting))
     console = terminal(as_json)
     where = device_of(device)
-    networks = {name: network.to(where) for name, (_, network) in loaded.items()}
+    networks = {name: as_evaluated(name, *both, where) for name, both in loaded.items()}
     pairs = first.aligns == "pair"
     for name in (*BEFORE, *SOLVERS):
         if name in networks:
@@ -198,6 +201,7 @@ def _evaluate_runs(
         _warn_of_leakage(console, run, learned_from(run) & set(first.data.test.names))
     reference = str(runs[0]) if len(runs) > 1 else None
     with locked(out):
+        _tell_replaced(console, out)
         results = evaluate({**(BEFORE if pairs else {}), **networks}, first.data.test, first.evaluates, where, console)
         for name, solver in SOLVERS.items() if pairs and not runs_only else ():
             with left_out(f"no row of {name}", console):
@@ -205,6 +209,11 @@ def _evaluate_runs(
         write_tables(results, reference, out)
     console.print(table(results, console, reference, f"{len(first.data.test)} test examples"))
     say(as_json, {"output": str(out), "table": summary(results, reference)}, f"Written: {out}")
+
+
+def _tell_replaced(console, out: Path) -> None:
+    if (out / "pairs.csv").is_file():
+        console.print(f"{out}: replacing the evaluation that is there; -o names another folder", highlight=False)
 
 
 def _warn_of_leakage(console, run: Path, shared: set[str]) -> None:

@@ -33,7 +33,7 @@ def demo(
 
 
 def study(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="classical, cross-ngf, cyclical, ddmr or ofg.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study; one that is not known lists all.")],
     tables: Annotated[
         list[str] | None,
         typer.Argument(

@@ -21,6 +21,7 @@ from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
+from pullback.data.phantoms.tori import Tori
 from pullback.data.synthesis import Synthesis, Synthetic
 
 Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
@@ -45,6 +46,7 @@ __all__ = [
     "Synthesis",
     "Synthetic",
     "Test",
+    "Tori",
     "Train",
     "Validation",
     "lung_fold",

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
-from pullback.alignment import Pair
+from pullback.alignment import Pair, stacked
 from pullback.data.memory import Memory
 from pullback.data.normalise import preprocessed
 from pullback.errors import InputError
@@ -76,7 +76,8 @@ class FileCase:
         return self.image, self.labels, self.mask
 
     def load(self) -> Subject:
-        return LOADED.get(self, self._read)
+        """Return the subject; one that was loaded before is kept until its files change."""
+        return LOADED.get((self, *map(stamp, self.files)), self._read)
 
     def _read(self) -> Subject:
         stored = read_image(self.image, self.mask)
@@ -88,6 +89,15 @@ class FileCase:
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
         return Subject(image, labels, about=dict(self.about), name=self.name)
+
+
+def stamp(path: Path | None) -> tuple[int, int]:
+    """Return a file's size and time of change in ns, which tell that it was written anew; 0, 0 of no file."""
+    try:
+        known = None if path is None else path.stat()
+    except OSError:  # whoever reads it says so
+        known = None
+    return (0, 0) if known is None else (known.st_size, known.st_mtime_ns)
 
 
 T = TypeVar("T", bound=Case)
@@ -124,16 +134,21 @@ class Train:
     """The training split of pairs: any two different cases; with an `atlas`, it and any one case.
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
-    moving cases are given, only these are used.
+    moving cases are given, only these are used. An example is `at_once` pairs, `stacked`: small images on one grid
+    are learned from at once.
     """
 
     cases: Sequence[Case]
     atlas: Case | None = None
     atlas_moves: bool = True
     pairs: Sequence[tuple[Case, Case]] = ()
+    at_once: int = 1
 
     def draw(self, generator: torch.Generator) -> Pair:
-        """Draw an ordered pair, or a case with the atlas."""
+        """Draw an ordered pair, or a case with the atlas; or a batch of them."""
+        return stacked([self._one(generator) for _ in range(self.at_once)])
+
+    def _one(self, generator: torch.Generator) -> Pair:
         if self.pairs:
             return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
         one, other = (self.cases[n] for n in torch.randperm(len(self.cases), generator=generator)[:2].tolist())

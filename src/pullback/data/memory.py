@@ -11,7 +11,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Memory:
     """A cache by key, up to `limit` bytes of tensors, which drops what was asked for longest ago.
 
@@ -19,22 +19,30 @@ class Memory:
     """
 
     limit: int
-    _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False, repr=False)
+    _kept: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict, init=False, repr=False)
+    _bytes: int = field(default=0, init=False, repr=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """Return what is kept under `key`, else the answer of `load()`."""
         with self._lock:
             if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+                self._put(key, self._kept[key][0])  # it may have grown by what was computed of it
+                return self._kept[key][0]
         thing = load()
         with self._lock:
-            self._kept[key] = thing
-            self._kept.move_to_end(key)
-            while self._kept and tensor_bytes(list(self._kept.values())) > self.limit:
-                self._kept.popitem(last=False)
+            self._put(key, thing)
+            while self._kept and self._bytes > self.limit:
+                _, (_, dropped) = self._kept.popitem(last=False)
+                self._bytes -= dropped
         return thing
+
+    def _put(self, key: Hashable, thing: Any) -> None:
+        """Keep a thing as the latest, with its size."""
+        _, before = self._kept.pop(key, (None, 0))
+        size = tensor_bytes(thing)
+        self._kept[key] = thing, size
+        self._bytes += size - before
 
 
 def tensor_bytes(thing: Any) -> int:

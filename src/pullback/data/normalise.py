@@ -12,13 +12,17 @@ RIM = 3.0
 """Voxels: how far into what a mask hides the image goes on as at its rim."""
 FAR = 1e-3
 """The weight of what is far away."""
+PLATEAU = 0.05
+"""Share of the voxels at or below the `low` percentile, from which on it is no noise but a structure."""
 
 
 def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
     """Scale the image's `low` percentile to 0 and its `high` percentile to 1, and cut intensities off there.
 
     Percentiles are of the voxels above the image's minimum, within its mask where it has one, so that an empty
-    background does not decide; each image and channel by itself, since scanners share no unit.
+    background does not decide; each image and channel by itself, since scanners share no unit. Where many voxels have
+    the `low` percentile itself, as the darkest level of an image of few levels, that is a structure and not the dark
+    end of noise: then the minimum becomes 0, so that it stays apart from the background.
 
     Raises:
         InputError: the image is constant there.
@@ -33,6 +37,8 @@ def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
             raise InputError("normalised: the image is constant where it may be looked at; look at another part of it")
         ordered = lit.flatten().sort().values  # torch.quantile refuses volumes of more than 2²⁴ voxels
         bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
+        if float((lit <= bottom).double().mean()) > PLATEAU:
+            bottom = seen.min()
         if bottom == top:
             bottom, top = seen.min(), seen.max()
         data[tuple(index)] = ((values - bottom) / (top - bottom)).clamp(0, 1)

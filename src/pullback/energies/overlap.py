@@ -2,28 +2,51 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.energies.energy import Energy
 from pullback.errors import InputError
+from pullback.numerics.label_volumes import moved_volumes
 from pullback.numerics.smooth import cross_mean
 from pullback.space import Grid, around
+from pullback.space.pull import coordinates
 
 
 @dataclass(frozen=True)
 class SoftDice(Energy):
-    """The soft Dice loss: 1 − the mean over the pair's labels of 2 Σ p q / (Σ p + Σ q).
+    """The soft Dice loss: 1 − the mean of 2 Σ p q / (Σ p + Σ q) over the labels that both images have.
 
     Each label's voxels are pulled as an image of 0 and 1, linearly, so that gradients reach the transform (Milletari et
-    al. 2016, with plain sums in the denominator, which make it the metric wherever a voxel is all one label).
+    al. 2016, with plain sums in the denominator, which make it the metric wherever a voxel is all one label). The sums
+    are taken for all labels at once, and memory does not grow with their number.
     """
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        fixed, moved = soft_labels(alignment)
-        axes = tuple(range(2, fixed.ndim))
-        both = (fixed * moved).sum(axes)
-        return {"soft dice": 1 - (2 * both / (fixed.sum(axes) + moved.sum(axes)).clamp(min=1e-6)).mean()}
+        values, pair = shared_labels(alignment), alignment.pair
+        assert pair.fixed_labels is not None
+        assert pair.moving_labels is not None
+        fixed, moving = (_numbered(labels.data, values) for labels in (pair.fixed_labels, pair.moving_labels))
+        own = pair.moving_labels.grid
+        where = coordinates(own, alignment.transform, pair.fixed.grid, pair.moving.data)
+        moved, both = moved_volumes(fixed, moving, where, len(values))
+        before, there = (_counts(numbers, len(values)) for numbers in (fixed, moving))
+        dice = 2 * both / (before + moved).clamp(min=1e-6)
+        known = ((before > 0) & (there > 0)).to(dice)  # a pair of a batch may lack some
+        mean = ((dice * known).sum(1) / known.sum(1).clamp(min=1)).mean()
+        return {"soft dice": (1 - mean).to(pair.moving.data.dtype)}
+
+
+def _numbered(labels: Tensor, values: Tensor) -> Tensor:
+    """Return labels `(B, 1, *spatial)` by their place among the sorted `values`, from 1; 0 for others."""
+    place = torch.searchsorted(values, labels.contiguous()).clamp(max=len(values) - 1)
+    return torch.where(values[place] == labels, place + 1, 0)
+
+
+def _counts(numbers: Tensor, count: int) -> Tensor:
+    """Return the numbers of voxels of labels 1 … count, `(B, count)` float64."""
+    return torch.stack([each.flatten().bincount(minlength=count + 1)[1:] for each in numbers]).double()
 
 
 @dataclass(frozen=True)
@@ -75,14 +98,25 @@ def soft_labels(alignment: Alignment) -> tuple[Tensor, Tensor]:
     """Return the soft labels of an alignment, which all its energies share.
 
     Raises:
-        InputError: the pair has no labels on both sides, or nothing but background.
+        InputError: as of `shared_labels`.
     """
-    name, found = alignment.pair.name or "a pair", alignment.soft_labels
+    shared_labels(alignment)
+    assert alignment.soft_labels is not None
+    return alignment.soft_labels
+
+
+def shared_labels(alignment: Alignment) -> Tensor:
+    """Return the labels above background that both images have, `(labels,)` sorted.
+
+    Raises:
+        InputError: the pair has no labels on both sides, or none that both have.
+    """
+    name, found = alignment.pair.name or "a pair", alignment.shared_labels
     if found is None:
         raise InputError(
             f"{name}: labels of both images are needed to be guided by; give them, or take an energy of intensities "
             f"alone"
         )
-    if found[0].shape[1] == 0:
-        raise InputError(f"{name}: its labels are all background; nothing can be guided by them")
+    if not len(found):
+        raise InputError(f"{name}: no label above background is in both images; nothing can be guided by them")
     return found

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -109,3 +110,20 @@ def methods() -> Mapping[str, Method]:
         if isinstance(method, Method):
             found[module.name.rsplit(".", 1)[1].replace("_", "-")] = method
     return MappingProxyType(dict(sorted(found.items())))
+
+
+def class_called(name: str) -> type:
+    """Return a public class that is defined in a module of a method, by its name.
+
+    Raises:
+        AttributeError: there is none, or several modules have one.
+    """
+    found = []
+    for module in pkgutil.walk_packages(pullback.methods.__path__, "pullback.methods."):
+        thing = vars(importlib.import_module(module.name)).get(name)
+        if isinstance(thing, type) and thing.__module__ == module.name and "METHOD" in vars(sys.modules[module.name]):
+            found.append(thing)
+    if len(found) != 1:
+        where = ", ".join(thing.__module__ for thing in found)
+        raise AttributeError(f"pullback has no {name}" + (f" but in several modules: {where}" if found else ""))
+    return found[0]

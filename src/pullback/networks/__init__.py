@@ -6,10 +6,12 @@ from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
+from pullback.networks.trunk import Backbone, Trunk
 from pullback.networks.unet import UNet, convolution
-from pullback.networks.up import Convolved, Up, batch_norm_relu
+from pullback.networks.up import Convolved, Up, batch_norm_relu, instance_norm_leaky
 
 __all__ = [
+    "Backbone",
     "Convolved",
     "EdgeConvolution",
     "EmbeddingHead",
@@ -18,12 +20,14 @@ __all__ = [
     "GraphFeatures",
     "PoseHead",
     "Swin",
+    "Trunk",
     "UNet",
     "Up",
     "batch_norm_relu",
     "channels_last",
     "convolution",
     "convolve",
+    "instance_norm_leaky",
     "padded",
     "together",
 ]

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pullback.errors import InputError
 from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.pad import padded
+from pullback.networks.trunk import Trunk
 
 
 def convolution(ndim: int, *args, **kwargs) -> nn.Conv2d | nn.Conv3d:
@@ -36,6 +38,7 @@ class UNet(nn.Module):
         if len(decoder) < depth + 2:
             raise ValueError(f"UNet: {depth} encoder stages need at least {depth + 2} decoder stages, got {decoder}")
         self.stride = 2**depth
+        self.decoder = decoder
         self.channels_out = decoder[-1]
         widths = [channels, *encoder]
         self.down = nn.ModuleList(
@@ -62,6 +65,44 @@ class UNet(nn.Module):
                 out = torch.cat([F.interpolate(out, scale_factor=2, mode="nearest"), skips.pop()], 1)
             out = _activate(convolve(stage, out))
         return out
+
+    def trunk(self) -> Trunk:
+        """Return the stages down, and those up to a quarter of the size.
+
+        Raises:
+            InputError: fewer than two stages down, which do not get to a quarter.
+        """
+        depth = len(self.down)
+        if depth < 2:
+            raise InputError(f"UNet.trunk: two encoder stages or more, which get to a quarter, expected; got {depth}")
+        up = [_Joining(stage) for stage in self.up[1 : depth - 1]]
+        return Trunk(_Down(self.down, self.up[0]), up, self.decoder[depth - 2], self.stride)
+
+
+class _Down(nn.Module):
+    """The stages down and the first at the lowest size: features from half the size to that."""
+
+    def __init__(self, down: nn.ModuleList, last: nn.Module) -> None:
+        super().__init__()
+        self.down, self.last = down, last
+
+    def forward(self, values: Tensor) -> list[Tensor]:
+        features = [channels_last(values)]
+        for stage in self.down:
+            features.append(_activate(convolve(stage, features[-1])))
+        return [*features[1:-1], _activate(convolve(self.last, features[-1]))]
+
+
+class _Joining(nn.Module):
+    """Stage up: nearest upsampling, the skip of that size, a convolution."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, values: Tensor, skip: Tensor) -> Tensor:
+        joined = torch.cat([F.interpolate(values, scale_factor=2, mode="nearest"), skip], 1)
+        return _activate(convolve(self.stage, joined))
 
 
 def _activate(values: Tensor) -> Tensor:

@@ -19,6 +19,12 @@ def batch_norm_relu(ndim: int) -> Finish:
     return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))
 
 
+def instance_norm_leaky(ndim: int) -> Finish:
+    """Return instance normalisation followed by leaky ReLU of slope 0.01."""
+    norm = nn.InstanceNorm2d if ndim == 2 else nn.InstanceNorm3d
+    return lambda channels: nn.Sequential(norm(channels), nn.LeakyReLU(inplace=True))
+
+
 class Convolved(nn.Module):
     """A 3ᵈ convolution that keeps the size, or every `stride`-th voxel of it, then `finish`.
 

@@ -13,6 +13,7 @@ Moving = Callable[[float, Tensor], Tensor]
 """The right-hand side of a flow: the velocity field at time t, given the displacement of the flow so far."""
 Scheme = Callable[[Moving, float, float, Tensor], tuple[Tensor, Tensor]]
 """One step in time of a flow: `scheme(velocity, t, step, u)` is the displacement after it, and the velocity it took."""
+CHUNK = 2**20  # voxels at once, where each is found by itself
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -82,16 +83,25 @@ def invert(displacement: Tensor, tolerance: float = 1e-3, iterations: int = 100)
     """Return the displacement `w` with `(id + u) ∘ (id + w) = id`, by the fixed point `w ← −u(x + w)`.
 
     Chen et al. 2008. It converges where `u` is a contraction, and somewhat further, for steps are halved when the
-    residual grows. Voxels whose residual does not exceed `tolerance` voxels are done, and the others go on. Where `u`
-    folds there is no inverse and the residual stays: measure it with `compose`.
+    residual grows. Voxels whose residual does not exceed `tolerance` voxels are done, and the others go on; so many are
+    looked at together as leave memory to others. Where `u` folds there is no inverse and the residual stays: measure it
+    with `compose`.
     """
-    grid = voxels(tuple(displacement.shape[2:]), displacement).flatten(1)[None]  # (1, d, N)
     inverse = -displacement.flatten(2)  # (B, d, N)
+    shape = tuple(displacement.shape[2:])
+    for some in torch.arange(inverse.shape[2], device=inverse.device).split(CHUNK):
+        at = torch.stack(torch.unravel_index(some, shape)).to(inverse)[None]  # (1, d, n)
+        inverse[..., some] = _inverted(displacement, at, inverse[..., some], tolerance, iterations)
+    return inverse.reshape(displacement.shape)
+
+
+def _inverted(displacement: Tensor, at: Tensor, inverse: Tensor, tolerance: float, iterations: int) -> Tensor:
+    """Return the inverse at some voxels `(1, d, n)`, from a first guess `(B, d, n)`."""
     relaxation, last = 1.0, float("inf")
-    left = torch.arange(grid.shape[2], device=grid.device)
+    left = torch.arange(at.shape[2], device=at.device)
     for _ in range(iterations):
         found = inverse[..., left]
-        residual = found + sample(displacement, grid[..., left] + found, padding="border")
+        residual = found + sample(displacement, at[..., left] + found, padding="border")
         away = residual.abs().amax((0, 1))
         worst = float(away.max())
         if worst <= tolerance:
@@ -101,4 +111,4 @@ def invert(displacement: Tensor, tolerance: float = 1e-3, iterations: int = 100)
         far = away > tolerance
         left, last = left[far], worst
         inverse[..., left] = found[..., far] - relaxation * residual[..., far]
-    return inverse.reshape(displacement.shape)
+    return inverse

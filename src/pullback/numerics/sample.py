@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +24,11 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
 
     Args:
         values: `(B, C, *spatial)`; a batch of one serves every batch of `where`.
-        where: `(B, d, *out)`, voxel coordinates of `values`, channels i, j, k; `*out` has any length.
-        mode: `"linear"`, `"nearest"` (keeps integers exact) or `"cubic"` (interpolating B-spline, mirrored border,
-            as `scipy.ndimage.map_coordinates(order=3, mode="mirror")` within the grid).
+        where: `(B, d, *out)`, voxel coordinates of `values`, channels i, j, k; `*out` has any length. Doubles are
+            used as such, whatever the dtype of the values: at a voxel stands that voxel's own number.
+        mode: `"linear"`, `"nearest"` (keeps integers exact), `"cubic"` (interpolating B-spline, mirrored border,
+            as `scipy.ndimage.map_coordinates(order=3, mode="mirror")` within the grid), or `"spline"`: the same, of
+            values that are its coefficients already, as `spline_coefficients` gives them.
         padding: beyond the outermost voxel centres, `"zeros"` fades to 0 within one voxel (nearest: within half a
             voxel), `"border"` repeats the outermost value.
 
@@ -46,14 +49,40 @@ def sample(values: Tensor, where: Tensor, mode: str = "linear", padding: str = "
     if not flat.numel():
         return values.new_zeros(batch, values.shape[1], *where.shape[2:])
     if mode == "linear":
-        out = _linear(values, flat, padding)
+        finer = flat.dtype == torch.float64 and values.dtype != torch.float64
+        out = _by_taps(values, flat, padding, _two) if finer else _linear(values, flat, padding)
     elif mode == "nearest":
         out = _nearest(values, flat, padding)
-    elif mode == "cubic":
-        out = _cubic(values, flat, padding)
+    elif mode in ("cubic", "spline"):
+        out = _by_taps(values if mode == "spline" else spline_coefficients(values), flat, padding, _four)
     else:
-        raise ValueError(f'sample: mode is "linear", "nearest" or "cubic", not {mode!r}')
+        raise ValueError(f'sample: mode is "linear", "nearest", "cubic" or "spline", not {mode!r}')
     return out.reshape(*out.shape[:2], *where.shape[2:])
+
+
+def coverage(where: Tensor, shape: tuple[int, ...], mode: str = "linear") -> Tensor:
+    """Return the share of a grid in what `sample` finds with `"zeros"`: 1 within it, 0 where all comes from beyond.
+
+    Args:
+        where: `(B, d, *out)`, voxel coordinates on a grid of `shape`.
+        mode: as of `sample`; of `"nearest"` the share is 1 or 0.
+
+    Returns:
+        `(B, 1, *out)` in the dtype of `where`.
+    """
+    last = torch.tensor(shape, dtype=where.dtype, device=where.device).view(-1, *[1] * (where.ndim - 2)) - 1
+    if mode == "nearest":
+        index = torch.floor(where + 0.5)
+        return ((index >= 0) & (index <= last)).all(1, keepdim=True).to(where.dtype)
+    out = (where - where.clamp(min=torch.zeros_like(last), max=last)).abs()
+    return (1 - out).clamp(min=0).prod(1, keepdim=True)
+
+
+def spline_coefficients(values: Tensor) -> Tensor:
+    """Return the coefficients of the cubic B-splines, mirrored at the borders, that meet values `(B, C, *spatial)`."""
+    for axis, n in enumerate(values.shape[2:]):
+        values = apply_along(_spline_filter(n).to(values), values, axis)
+    return values
 
 
 def scatter(values: Tensor, where: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -150,28 +179,48 @@ def _gather(values: Tensor, index: Tensor) -> Tensor:
     return values.flatten(2).gather(2, flat[:, None].expand(-1, values.shape[1], -1))  # (B, C, N)
 
 
-def _cubic(values: Tensor, where: Tensor, padding: str) -> Tensor:
-    size = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).view(1, -1, 1)
-    at = where.clamp(min=torch.zeros_like(size), max=size - 1)
-    coefficients, taps = values, []
-    for axis, n in enumerate(values.shape[2:]):
-        coefficients = apply_along(_spline_filter(n).to(values), coefficients, axis)
-        taps.append(_four(at[:, axis], n, math.prod(values.shape[3 + axis :]), values.dtype))
-    coefficients = coefficients.flatten(2)  # (B, C, voxels)
-    out = values.new_zeros(*values.shape[:2], where.shape[2])
-    for neighbour in itertools.product(*taps):
-        steps, weights = zip(*neighbour, strict=True)
-        index = functools.reduce(torch.add, steps)[:, None].expand(-1, values.shape[1], -1)
-        out = out + coefficients.gather(2, index) * functools.reduce(torch.mul, weights)[:, None]
+Taps = list[tuple[Tensor, Tensor]]
+"""The neighbours along an axis that have a share in a place: parts of a flat index `(B, N)`, and weights."""
+
+
+def _by_taps(values: Tensor, where: Tensor, padding: str, taps_of: Callable[[Tensor, int, int], Taps]) -> Tensor:
+    """Sum the neighbours of each place by the product of their weights, in the finer dtype of both."""
+    last = torch.tensor(values.shape[2:], dtype=where.dtype, device=where.device).view(1, -1, 1) - 1
+    at = where.clamp(min=torch.zeros_like(last), max=last)
+    strides = [math.prod(values.shape[3 + axis :]) for axis in range(where.shape[1])]
+    taps = [taps_of(at[:, axis], n, strides[axis]) for axis, n in enumerate(values.shape[2:])]
+    out = _summed(values.flatten(2), taps)
     if padding == "zeros":
-        out = out * (1 - (where - at).abs()).clamp(min=0).prod(1, keepdim=True).to(values.dtype)
-    return out
+        out = out * coverage(where, tuple(values.shape[2:]))
+    return out.to(values.dtype)
 
 
-def _four(at: Tensor, n: int, stride: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """Return four neighbours along an axis of `n` voxels, mirrored at its ends: parts of a flat index, and weights."""
+def _summed(values: Tensor, taps: Sequence[Taps], before: Tensor | int = 0) -> Tensor:
+    """Return the weighted sum of values `(B, C, voxels)` over all neighbours; `before` is an index so far, `(B, N)`."""
+    (first, *rest), total = taps, None
+    for step, weight in first:
+        index = before + step
+        if rest:
+            part = _summed(values, rest, index)
+        else:
+            part = values.gather(2, index[:, None].expand(-1, values.shape[1], -1))
+        part = part * weight[:, None]
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def _two(at: Tensor, n: int, stride: int) -> Taps:
+    """Return the two neighbours along an axis of `n` voxels; of one voxel, that one alone."""
+    low = at.floor().clamp(max=max(n - 2, 0))
+    index, share = low.long() * stride, at - low
+    return [(index, 1 - share), (index + stride, share)] if n > 1 else [(index, 1 - share)]
+
+
+def _four(at: Tensor, n: int, stride: int) -> Taps:
+    """Return four neighbours along an axis of `n` voxels, mirrored at its ends."""
     base = torch.floor(at)
-    t = (at - base).to(dtype)
+    t = at - base
     weights = ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
     period = max(2 * n - 2, 1)
     indices = ((base.long() + offset) % period for offset in range(-1, 3))

@@ -8,13 +8,14 @@
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
 | `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
+| `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pullback.data import BrainPhantom, Dataset, Learn2Reg, LungKeypoints, PairFolder, PreparedIXI
+from pullback.data import BrainPhantom, Dataset, Learn2Reg, LungKeypoints, PairFolder, PreparedIXI, Tori
 from pullback.metrics import STANDARD, Dice, EndPointError, Folding, Metric, SDLogJ
 
 
@@ -46,6 +47,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             BrainPhantom(spacing=5.0),
             metrics=(Dice(), Folding(), SDLogJ(), EndPointError()),
         ),
+        "tori": DataSet("the built-in tori", Tori(), ndim=2),
         "folder": DataSet("your own folder of images", PairFolder()),
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),
         "brains": DataSet(

@@ -7,6 +7,8 @@ from pullback.errors import InputError, did_you_mean
 from pullback.methods.method import find_method
 
 FOLDER = "folder"  # the data set that is any folder of images
+UNSUPERVISED = "unsupervised"
+"""Training without labels, whichever the network: the method that is called as its network."""
 
 
 class Key(NamedTuple):
@@ -28,6 +30,16 @@ def of_method(known: Iterable[Key], name: str) -> list[Key]:
     return sorted((key for key in known if key.method in names), key=lambda key: names.index(key.method))
 
 
+def in_full(known: Iterable[Key], name: str) -> Key | None:
+    """Return the key that is called so in one word, `ofg-voxelmorph-folder`, also with underscores; or None."""
+    wanted = name.replace("_", "-")
+    for key in known:
+        methods = (key.method, UNSUPERVISED) if key.method == key.network else (key.method,)
+        if any("-".join((method, *key[1:])) == wanted for method in methods):
+            return key
+    return None
+
+
 def resolve(
     known: Iterable[Key], method: str, network: str | None = None, data: str | None = None, read: bool = False
 ) -> Key:
@@ -35,13 +47,25 @@ def resolve(
 
     Args:
         known: all keys, of each method the default network and data first.
-        method: its name; of a method that has variants only, the first of them is meant.
+        method: its name, or `UNSUPERVISED`; of a method that has variants only, the first of them is meant. Or all
+            three in one word, as runs are called: `ofg-voxelmorph-folder`.
         network, data: their names; None takes the first there is.
         read: whether a folder of images is given: then `folder` is the default data set, where there are recipes of it.
 
     Raises:
         InputError: no recipe is of these; the message says what there is.
     """
+    known = list(known)
+    if network is None and data is None:
+        named = in_full(known, method)
+        if named is not None:
+            return named
+    if method == UNSUPERVISED:
+        alone = dict.fromkeys(key.method for key in known if key.method == key.network)
+        if network is not None and network not in alone:
+            told = f"its networks are {', '.join(alone)}{did_you_mean(network, alone)}"
+            raise InputError(f"{UNSUPERVISED}: no recipe of --network {network}; {told}")
+        method = network or next(iter(alone))
     every = of_method(known, method)
     if not every:
         called, described = find_method(method)

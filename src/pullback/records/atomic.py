@@ -24,7 +24,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     known = 2 if path.suffix.lower() == ".gz" else 1  # of what each writer knows a file by
     suffix = "".join(path.suffixes[-known:]).lower()
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}{suffix}"
+    name = path.name[:40].encode("ascii", "replace").decode().replace("?", "_")  # some libraries know no others
+    temporary = path.parent / f".{name}.{secrets.token_hex(8)}{suffix.encode('ascii', 'ignore').decode()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
@@ -40,6 +41,22 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path}: writing failed ({error.strerror or error}); nothing was left there") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Refuse a place where `atomic_write` would fail, before the work whose result goes there; nothing is made.
+
+    Raises:
+        InputError: it is a folder, or the folder that it is to lie in cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file to write")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise InputError(f"{path}: cannot write there: {folder} is a file; name another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot write there: {folder} does not allow it; name another place")
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -21,14 +21,22 @@ LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "lightning-fabri
 def manifest() -> dict[str, object]:
     """Return the versions, machine and time of this process."""
     return {
-        "pullback": version("pullback"),
+        "pullback": known_version("pullback"),
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: known_version(name) for name in LIBRARIES},
         "platform": platform.platform(),
         "processor": {"cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "command": sys.argv,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def known_version(name: str) -> str:
+    """Return the version of an installed package; "unknown" where its files are there and nothing tells it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -13,7 +13,7 @@ def write_page(path: str | Path, template: str, **content: Any) -> None:
     """Write one file of HTML: `<template>.html.j2` of this package, filled with `content`."""
     page = _templates().get_template(f"{template}.html.j2").render(content)
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # names of files may be no UTF-8
 
 
 @cache

@@ -108,7 +108,9 @@ def _slice(whole: Grid, centre: Tensor, name: str, right: int, up: int) -> Plane
     shape[normal] = 1
     affine[normal, 3] += affine[normal, normal] * centre[normal]
     at = float(affine[normal, 3])
-    where = f"{ENDS[normal][at > 0]} {abs(at):.0f}\N{NO-BREAK SPACE}mm" if abs(at) >= 0.5 else "0\N{NO-BREAK SPACE}mm"
+    at = 0.0 if abs(at) < 0.5 * min(1.0, float(whole.spacing.min())) else at
+    told = f"{abs(at):.0f}" if abs(at) >= 0.5 or not at else f"{abs(at):.2g}"
+    where = f"{ENDS[normal][at > 0]} {told}\N{NO-BREAK SPACE}mm" if at else "0\N{NO-BREAK SPACE}mm"
     return Plane(name, where, Grid(tuple(shape), affine), right, up, ENDS[right] + ENDS[up])
 
 

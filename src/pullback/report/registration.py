@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pullback.alignment import Alignment
+from pullback.records.manifest import known_version
 from pullback.report import pictures
 from pullback.report.page import write_page
 from pullback.report.pictures import DIFFERENCE, FIXED, FOLDED, JACOBIAN, MOVED, Cut
@@ -54,7 +54,7 @@ def write_report(
         cuts=[_drawn(cut, shown) for cut in seen],
         maps=[_map(name, image) for name, image in alignment.maps.items()],
         facts=_facts(shown),
-        version=version("pullback"),
+        version=known_version("pullback"),
         difference_colours=DIFFERENCE,
         jacobian_colours=JACOBIAN,
         fixed_colour=FIXED,
@@ -100,7 +100,7 @@ def _numbers(numbers: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
-    value = round(value, 9)
+    value = round(value, 15)
     size = abs(value)
     text = f"{value:,.0f}" if size >= 1000 else f"{value:.3f}" if size >= 0.01 else f"{value:.2g}"
     return text.replace("-", "−", 1) if value < 0 else text

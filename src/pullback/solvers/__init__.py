@@ -4,7 +4,7 @@ from pullback.solvers.belief_propagation import BeliefPropagation
 from pullback.solvers.chain import Chain, Refine, chain, timed
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformable_stage import DeformableStage, placed
-from pullback.solvers.descend import Converged, Descend, FieldAdam, adam, summed_sgd
+from pullback.solvers.descend import Converged, Descend, FieldAdam, Stalled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.instance_optimisation import InstanceOptimisation
@@ -28,6 +28,7 @@ __all__ = [
     "LinearStage",
     "Refine",
     "RobustPointMatching",
+    "Stalled",
     "adam",
     "centres",
     "chain",

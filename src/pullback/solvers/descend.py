@@ -50,6 +50,24 @@ class Converged:
 
 
 @dataclass(frozen=True)
+class Stalled:
+    """A stop rule: the last value is as good as that of `window` values before.
+
+    Attributes:
+        window: number of values.
+        share: of the first value, by which the last ones have to differ to go on.
+    """
+
+    window: int = 5
+    share: float = 1e-3
+
+    def __call__(self, values: Sequence[float]) -> bool:
+        if len(values) <= self.window:
+            return False
+        return abs(values[-1] - values[-1 - self.window]) <= self.share * values[0]
+
+
+@dataclass(frozen=True)
 class Descend:
     """A gradient solver: at most `steps` steps of an optimiser on the parameters of a transform, or of anything else.
 

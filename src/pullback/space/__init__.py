@@ -3,7 +3,7 @@
 from pullback.space.batch import one_batch
 from pullback.space.box import Box
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
-from pullback.space.flow import Flow, Geodesic
+from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
@@ -14,7 +14,7 @@ from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
 from pullback.space.points import PointColumn, Points
-from pullback.space.pull import pull, push
+from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
@@ -51,15 +51,19 @@ __all__ = [
     "centred",
     "centroids",
     "cropped",
+    "displacement_in_slabs",
     "fitted",
     "inverted",
     "isotropic",
+    "joined",
     "keypoints",
+    "least_at_border",
     "normals",
     "one_batch",
     "outline",
     "params_of",
     "pull",
+    "pull_in_slabs",
     "push",
     "resample",
     "resampled",

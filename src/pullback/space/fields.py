@@ -13,9 +13,11 @@ from torch import Tensor
 from pullback.numerics.integrate import exponential, invert
 from pullback.numerics.sample import sample
 from pullback.numerics.separable import apply_along, linear_weights, spline_weights
-from pullback.space.grid import Grid
+from pullback.space.grid import Grid, transform_channels, turned
 from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
+
+SAME = 1e-6  # voxels: rounding of places far from the origin
 
 
 class Dense(Transform):
@@ -76,9 +78,14 @@ class Dense(Transform):
         at = self.grid.to_voxels(where)
         return self.grid.to_world(at + self.between(at))
 
+    def displacement_at(self, where: Tensor, grid: Grid) -> Tensor:
+        here = torch.linalg.solve(self.grid.affine, grid.affine)
+        moved = self.between(transform_channels(here, where))
+        return turned(torch.linalg.inv(here[:-1, :-1]), moved)
+
     def between(self, at: Tensor) -> Tensor:
         """Return the displacement at any voxel coordinates `(B, d, …)` of its grid."""
-        return sample(self.own_displacement.to(at), at)
+        return sample(self.own_displacement, at).to(at)
 
     @abstractmethod
     def inverse(self) -> "Dense":
@@ -86,7 +93,14 @@ class Dense(Transform):
 
     def along(self, where: Sequence[Tensor]) -> Tensor:
         """Return the displacement at all voxels with coordinates `where` along each axis: `between`, axis by axis."""
-        return _tensor_product(linear_weights, where, self.own_displacement)
+        values = self.own_displacement
+        for axis, (at, n) in enumerate(zip(where, values.shape[2:], strict=True)):
+            first = _in_a_row(at, n)
+            if first is None:
+                values = apply_along(linear_weights(at, n).to(values), values, axis)
+            else:
+                values = values.narrow(2 + axis, first, len(at))
+        return values
 
     def displacement(self, grid: Grid) -> Tensor:
         if grid == self.grid:
@@ -212,7 +226,7 @@ class BSpline(Dense):
         return _tensor_product(spline_weights, at, self.field)
 
     def between(self, at: Tensor) -> Tensor:
-        return sample(self.own_displacement.to(at), at, "cubic")
+        return sample(self.field, at, "spline").to(at)
 
     def along(self, where: Sequence[Tensor]) -> Tensor:
         return _tensor_product(spline_weights, where, self.field)
@@ -262,6 +276,14 @@ def _along_axes(grid: Grid, other: Grid) -> list[tuple[Tensor, float]] | None:
         (torch.arange(n, dtype=torch.float64) * scale + shift, float(scale))
         for n, scale, shift in zip(grid.shape, scales, frames[:-1, -1], strict=True)
     ]
+
+
+def _in_a_row(at: Tensor, n: int) -> int | None:
+    """Return the first of n voxels of which `at` are some, one after the other; None where they are others."""
+    first = round(float(at[0]))
+    there = torch.arange(first, first + len(at), dtype=at.dtype)
+    whole = first >= 0 and first + len(at) <= n and float((at - there).abs().max()) < SAME
+    return first if whole else None
 
 
 def _in_steps(field: Tensor, steps: list[tuple[Tensor, float]]) -> Tensor:

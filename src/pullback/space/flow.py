@@ -13,7 +13,7 @@ from pullback.numerics.integrate import Scheme, compose, euler, exponential, mid
 from pullback.numerics.kernel import Kernel
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sine import sine_weights
-from pullback.space.fields import Dense
+from pullback.space.fields import Dense, Velocity
 from pullback.space.grid import Grid
 from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
@@ -66,16 +66,26 @@ class Flow(Dense):
         return self if self.batch == 1 else replace(self, field=self._each[:, n])
 
     def stack(self, others: Sequence[Transform]) -> Transform:
-        """Return one batch of this flow and others.
+        """Return one batch of this flow and others; those of fewer pieces get pieces without motion.
 
         Raises:
-            ValueError: what is no flow of as many pieces on the same grid.
+            ValueError: what is no flow of as many squarings and of one scheme on the same grid.
         """
-        alike = [one for one in others if isinstance(one, Flow) and one.pieces == self.pieces]
+        alike = [one for one in others if isinstance(one, Flow) and one._integrated == self._integrated]
         if len(alike) < len(others) or any(one.grid != self.grid for one in alike):
-            raise ValueError("a batch is of flows of as many pieces on one grid")
-        # (N, B, d, …) to (N·B, d, …)
-        return replace(self, field=torch.cat([self._each, *(one._each for one in alike)], 1).flatten(0, 1))
+            raise ValueError("a batch is of flows on one grid, of as many squarings and of one scheme")
+        pieces = max(one.pieces for one in (self, *alike))
+        every = torch.cat([one._padded(pieces) for one in (self, *alike)], 1)  # (N, B, d, …)
+        return replace(self, field=every.flatten(0, 1), pieces=pieces)
+
+    @property
+    def _integrated(self) -> tuple[int, Scheme]:
+        return self.squarings, self.scheme
+
+    def _padded(self, pieces: int) -> Tensor:
+        """Return the pieces and as many without motion as are missing, `(pieces, B, d, *grid.shape)`."""
+        still = self.field.new_zeros(pieces - self.pieces, *self._each.shape[1:])
+        return torch.cat([self._each, still])
 
     @property
     def _each(self) -> Tensor:
@@ -195,3 +205,35 @@ class Geodesic(Dense):
         """Return the geodesic back, shot from the end; `flow.inverse()` retraces the same steps more exactly."""
         _, displacement = self._shot
         return replace(self, field=transported(-self.field, displacement, self.kernel, self.grid.spacing.tolist()))
+
+
+def joined(each: Sequence[Transform]) -> Flow:
+    """Return velocities and flows on one grid as one flow, the outermost first, with the most squarings of any.
+
+    Composites of them are taken apart, and linear parts that move nothing left out.
+
+    Raises:
+        InputError: none at all, another kind of transform, or grids, batches or schemes that differ.
+    """
+    flows = [_as_flow(part) for one in each for part in one.parts if not _moves_nothing(part)]
+    alike = {(one.batch, one.scheme) for one in flows}
+    if len(alike) != 1 or any(one.grid != flows[0].grid for one in flows):
+        raise InputError(
+            f"joined: flows on one grid, of one batch and one scheme, are expected, got "
+            f"{', '.join(f'{one.batch} on {one.grid}' for one in flows) or 'none'}"
+        )
+    pieces, squarings = sum(one.pieces for one in flows), max(one.squarings for one in flows)
+    return replace(flows[0], field=torch.cat([one.field for one in flows]), pieces=pieces, squarings=squarings)
+
+
+def _as_flow(transform: Transform) -> Flow:
+    if isinstance(transform, Flow):
+        return transform
+    if isinstance(transform, Velocity):
+        return Flow(transform.field, transform.grid, 1, transform.squarings)
+    raise InputError(f"a Velocity or a Flow expected, got a {type(transform).__name__}: its motion is not in pieces")
+
+
+def _moves_nothing(transform: Transform) -> bool:
+    linear = transform.as_affine
+    return linear is not None and torch.equal(linear.matrix, torch.eye(linear.ndim + 1).to(linear.matrix))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pullback.numerics.sample import voxels
+from pullback.numerics.singular import spans
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,8 @@ class Grid:
             oblique, anisotropic, flipped.
 
     Raises:
-        ValueError: other than 2 or 3 axes, or an affine of another size, or one that has no inverse.
+        ValueError: other than 2 or 3 axes, or an affine of another size, or one that has no inverse. Voxels may be of
+            any size: of nanometres as of kilometres.
     """
 
     shape: tuple[int, ...]
@@ -30,7 +32,7 @@ class Grid:
             raise ValueError(
                 f"Grid: shape of 2 or 3 axes and an affine one larger, got {self.shape}, {tuple(self.affine.shape)}"
             )
-        if not torch.isfinite(self.affine).all() or torch.linalg.det(self.affine[:d, :d]).abs() < 1e-12:
+        if not torch.isfinite(self.affine).all() or not spans(self.affine[:d, :d]):
             raise ValueError(f"Grid: the affine cannot be inverted:\n{self.affine}")
 
     @classmethod
@@ -134,14 +136,15 @@ class Grid:
 
     def to_mm(self, displacement: Tensor) -> Tensor:
         """Convert displacements `(B, d, …)` from voxels to RAS mm."""
-        return _turned(self.affine[:-1, :-1], displacement)
+        return turned(self.affine[:-1, :-1], displacement)
 
     def from_mm(self, displacement: Tensor) -> Tensor:
         """Convert displacements `(B, d, …)` from RAS mm to voxels."""
-        return _turned(torch.linalg.inv(self.affine[:-1, :-1]), displacement)
+        return turned(torch.linalg.inv(self.affine[:-1, :-1]), displacement)
 
 
-def _turned(matrix: Tensor, vectors: Tensor) -> Tensor:
+def turned(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Apply a matrix `(d, d)` to vectors `(B, d, …)`."""
     return (matrix.to(vectors) @ vectors.flatten(2)).unflatten(2, vectors.shape[2:])  # (B, d, N) to (B, d, …)
 
 

@@ -107,6 +107,16 @@ class Labels:
         """Return the n-th label map of the batch; a batch of one returns itself, whatever n."""
         return self if self.batch == 1 else replace(self, data=self.data[n : n + 1])
 
+    def stack(self, others: Sequence["Labels"]) -> "Labels":
+        """Return one batch of this label map and others on its grid.
+
+        Raises:
+            ValueError: a label map lies on another grid.
+        """
+        if any(one.grid != self.grid for one in others):
+            raise ValueError("a batch is of label maps on one grid")
+        return Labels(torch.cat([self.data, *(one.data for one in others)]), self.grid)
+
 
 def _check_shape(thing: Image | Labels, data: Tensor) -> None:
     if data.ndim != thing.grid.ndim + 2 or tuple(data.shape[2:]) != thing.grid.shape:

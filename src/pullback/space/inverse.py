@@ -14,6 +14,7 @@ from pullback.space.transform import Composite, Transform
 
 TOLERANCE = 1e-3  # voxels
 ITERATIONS = 50
+CHUNK = 2**16  # points at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +92,24 @@ class Inverse(Transform):
 
     @torch.no_grad()
     def at(self, where: Tensor) -> Tensor:
+        flat = where.flatten(2)  # (B, d, N)
+        if not flat.numel():
+            return where
+        return torch.cat([self._home(part) for part in flat.split(CHUNK, 2)], 2).unflatten(2, where.shape[2:])
+
+    def _home(self, where: Tensor) -> Tensor:
         grid = self.field.grid
-        goal = grid.to_voxels(where).double().flatten(2)  # (B, d, N)
-        found = grid.to_voxels(self.guess.at(where)).double().flatten(2)
-        found = _settled(lambda at: self._off(at, goal), found, TOLERANCE)
+        goal = grid.to_voxels(where).double()
+        found = grid.to_voxels(self.guess.at(where)).double()
+        found = _settled(self._off, found, goal, TOLERANCE / 10)
         beyond = (found - self._clamped(found)).abs().amax(1, keepdim=True)
         doubtful = (beyond > TOLERANCE) | ~self._right(found, goal)
         some = doubtful.any(0)[0]
-        again = self._within(goal[..., some])
-        better = doubtful[..., some] & self._right(again, goal[..., some])
-        found[..., some] = torch.where(better, again, found[..., some])
-        return grid.to_world(found.reshape(len(found), *where.shape[1:])).to(where)
+        if some.any():
+            again = self._within(goal[..., some])
+            better = doubtful[..., some] & self._right(again, goal[..., some])
+            found[..., some] = torch.where(better, again, found[..., some])
+        return grid.to_world(found).to(where)
 
     def _off(self, at: Tensor, goal: Tensor) -> Tensor:
         return at + self.field.between(at) - goal
@@ -121,11 +129,11 @@ class Inverse(Transform):
         linear, shift = (part.to(goal) for part in self.bulk)
         back = torch.linalg.pinv(linear, rtol=1e-3)
 
-        def off(at: Tensor) -> Tensor:
+        def off(at: Tensor, goal: Tensor) -> Tensor:
             edge = self._clamped(at)
             return back @ (linear @ (at - edge) + self._off(edge, goal))
 
-        return self._clamped(_settled(off, back @ (goal - shift), TOLERANCE / 4))
+        return self._clamped(_settled(off, back @ (goal - shift), goal, TOLERANCE / 4))
 
     def inverse(self) -> Dense:
         return self.field
@@ -142,17 +150,21 @@ def inverted(transform: Transform) -> Transform:
     return transform.inverse()
 
 
-def _settled(off: Callable[[Tensor], Tensor], found: Tensor, tolerance: float) -> Tensor:
-    """Step points `(B, d, N)` against `off` until it is shorter than `tolerance`, or for `ITERATIONS` steps.
+def _settled(off: Callable[[Tensor, Tensor], Tensor], found: Tensor, goal: Tensor, tolerance: float) -> Tensor:
+    """Step points `(B, d, N)` against `off(points, goal)` until it is shorter than `tolerance`, or `ITERATIONS` times.
 
-    The steps of a point are halved where `off` hardly shrinks.
+    Those that are there rest. The steps of a point are halved where `off` hardly shrinks.
     """
     step, last = torch.ones_like(found[:, :1]), torch.full_like(found[:, :1], torch.inf)
+    found, left = found.clone(), torch.arange(found.shape[2], device=found.device)
     for _ in range(ITERATIONS):
-        away = off(found)
+        here = found[..., left]
+        away = off(here, goal[..., left])
         size = away.norm(dim=1, keepdim=True)
-        if (size < tolerance).all():
+        far = (size >= tolerance).any(0)[0]
+        if not far.any():
             break
-        step = torch.where(size > 0.9 * last, (step / 2).clamp(min=0.1), step)
-        found, last = found - step * away, size
+        step = torch.where(size > 0.9 * last, (step / 2).clamp(min=0.1), step)[..., far]
+        left, last = left[far], size[..., far]
+        found[..., left] = torch.where(last < tolerance, here[..., far], here[..., far] - step * away[..., far])
     return found

@@ -119,8 +119,15 @@ class Transform(ABC):
 
     def displacement(self, grid: Grid) -> Tensor:
         """Return the displacement u on `grid`, φ(x) = x + u(x): `(B, d, *grid.shape)` in voxels of `grid`."""
-        where = grid.voxels(self.params[0])[None]
-        return grid.to_voxels(self.at(grid.to_world(where))) - where
+        return self.displacement_at(grid.voxels(self.params[0])[None], grid)
+
+    def displacement_at(self, where: Tensor, grid: Grid) -> Tensor:
+        """Return the displacement at voxel coordinates `where` `(B, d, …)` of `grid`, in its voxels.
+
+        It is as exact far from the world's origin as near it, in single precision too.
+        """
+        at = where.double()
+        return (grid.to_voxels(self.at(grid.to_world(at))) - at).to(where)
 
     def __matmul__(self, inner: "Transform") -> "Transform":
         """Return the composition `(φ @ ψ)(x) = φ(ψ(x))`, by which an image is resampled once."""
@@ -161,6 +168,15 @@ class Linear(Transform):
 
     def at(self, where: Tensor) -> Tensor:
         return transform_channels(self.matrix, where)
+
+    def displacement_at(self, where: Tensor, grid: Grid) -> Tensor:
+        frames = self.in_voxels(grid, grid)
+        return transform_channels(frames - torch.eye(grid.ndim + 1).to(frames), where)
+
+    def in_voxels(self, grid: Grid, other: Grid) -> Tensor:
+        """Return the map from voxels of `grid` to voxels of `other`, `(…, d+1, d+1)` float64: one matrix."""
+        matrix = self.matrix.double()
+        return torch.linalg.inv(other.affine).to(matrix) @ matrix @ grid.affine.to(matrix)
 
     def inverse(self) -> "Affine":
         return Affine(torch.linalg.inv(self.matrix))
@@ -272,8 +288,11 @@ class Composite(Transform):
 
     def displacement(self, grid: Grid) -> Tensor:
         inner = self.inner.displacement(grid)
-        where = grid.voxels(inner)[None]
-        return grid.to_voxels(self.outer.at(grid.to_world(where + inner))) - where
+        return inner + self.outer.displacement_at(grid.voxels(inner)[None] + inner, grid)
+
+    def displacement_at(self, where: Tensor, grid: Grid) -> Tensor:
+        inner = self.inner.displacement_at(where, grid)
+        return inner + self.outer.displacement_at(where + inner, grid)
 
     def inverse(self) -> "Composite":
         return Composite(self.inner.inverse(), self.outer.inverse())

@@ -106,7 +106,8 @@ def table(
 ) -> Group:
     """Make a table for a terminal, a column per register.
 
-    A cell is mean ± sd, and below it the paired difference to `reference`, and p. A table wider than the terminal
+    A cell is mean ± sd, with how many of the cases have the number where not all do; below it the paired difference to
+    `reference`, and p. A table wider than the terminal
     becomes several, one below the other, so that no number is broken.
     """
     known = {(r["register"], r["measure"]): r for r in summary(results, reference)}
@@ -148,6 +149,8 @@ def _cell(record: dict[str, Any] | None) -> str:
     if record is None:
         return "·"
     text = short(record["mean"]) + ("" if record["sd"] is None else f" ± {short(record['sd'], record['mean'])}")
+    if record["missing"]:
+        text += f" ({record['cases']} of {record['cases'] + record['missing']})"
     if record.get("p") is not None:
         text += f"\n[dim]{record['difference']:+.2g}[/dim]\n[dim]p {record['p']:.1g}[/dim]"
     return text

@@ -88,12 +88,12 @@ def _keep(found: Sequence[Mapping[str, Any]], again: Collection[str], table: Tab
         path.unlink(missing_ok=True)
         return
     with atomic_write(path) as temporary:
-        lines.to_csv(temporary, index=False)
+        lines.to_csv(temporary, index=False, errors="surrogateescape")
 
 
 def _read(path: Path) -> pd.DataFrame:
     """Read a table with numbers as numbers, and NaN where a cell is empty; no word stands for it."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], encoding_errors="surrogateescape")
 
 
 def _tables(name: str, table: Table, out: Path) -> dict[str, tuple[str, list[dict[str, str]]]]:

@@ -116,10 +116,22 @@ class ANTs(Peer):
 
     Attributes:
         kind: `"SyN"`, affine and SyN by mutual information, or `"SyNCC"`, rigid and affine, then SyN by local
-            cross-correlation, which takes minutes.
+            cross-correlation, which takes minutes; or another of ANTsPy's `type_of_transform`.
+        metric: what SyN itself climbs, ANTsPy's `syn_metric`: `"mattes"`, `"CC"`, `"meansquares"` or `"demons"`; ""
+            leaves it to the kind.
+
+    Raises:
+        InputError: another metric than local cross-correlation for `"SyNCC"`, which would not heed it.
     """
 
     kind: str = "SyN"
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind == "SyNCC" and self.metric:
+            raise InputError(
+                f"SyNCC climbs local cross-correlation whatever syn_metric says: ANTs('SyN', {self.metric!r}) heeds it"
+            )
 
     def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
         """Register two images of one channel.
@@ -130,7 +142,8 @@ class ANTs(Peer):
         ants = _installed("ants", f"{self.kind} needs antspyx: pip install 'pullback[peers]'")
         images = [ants.image_read(str(path)) for path in (fixed, moving)]
         start = time.perf_counter()
-        found = ants.registration(*images, self.kind, outprefix=f"{folder}/")["fwdtransforms"]
+        chosen = {"syn_metric": self.metric} if self.metric else {}
+        found = ants.registration(*images, self.kind, outprefix=f"{folder}/", **chosen)["fwdtransforms"]
         seconds = time.perf_counter() - start
 
         def pulled(labels: Path) -> np.ndarray:

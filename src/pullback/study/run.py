@@ -1,9 +1,10 @@
 """Runs: a recipe carried out in a folder, resumed, and read back."""
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +23,12 @@ from pullback.records.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
 from pullback.study.resume import Naming, check_resumable, noted, parts
-from pullback.study.trained import Trained
+from pullback.study.trained import AtItsSpacing, Trained
 from pullback.training import PairEvaluation, Task, device_of, load_weights, seeded
 from pullback.training.player import shares
 
 COMMANDS = {"pair": "register --network", "points": "match --network"}  # what takes a run, by what it aligns
+FINISHED = "finished"
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
@@ -153,7 +155,13 @@ def load_network(folder: str | Path, trusted: Sequence[str] = ()) -> tuple[Recip
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such run; `pullback train RECIPE -o {folder}` makes one")
-    _ = noted(folder / "run.json")  # a damaged record is told, whoever needs it
+    status = noted(folder / "run.json").get("status", FINISHED)  # a damaged record is told, whoever needs it
+    if status != FINISHED:
+        warnings.warn(
+            f"{folder}: this run is not finished ({status}); its best weights so far are taken. `pullback train … "
+            f"--resume -o {folder}` goes on",
+            stacklevel=2,
+        )
     recipe = read_recipe(folder / "recipe.yaml", trusted)
     network = build(recipe)
     load_weights(network, folder / "best.safetensors")
@@ -178,16 +186,29 @@ def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None
             f"{folder}: is a run that aligns {recipe.aligns}, not {aligns}; `pullback "
             f"{COMMANDS.get(recipe.aligns, 'evaluate')}` takes it"
         )
-    if recipe.aligns != PairEvaluation.aligns:
-        return recipe, network
+    return recipe, network if recipe.aligns != PairEvaluation.aligns else _of_pairs(folder, recipe, network)
+
+
+def _of_pairs(folder: str | Path, recipe: Recipe, network: nn.Module) -> Trained:
     made, data = recipe.network.keywords, cast(PairDataset, recipe.data)
-    return recipe, Trained(
+    return Trained(
         network,
         noted(Path(folder) / "run.json").get("spacing mm"),
         data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
     )
+
+
+def as_evaluated(folder: str | Path, recipe: Recipe, network: nn.Module, device: torch.device) -> Any:
+    """Return the network of a run, on a device, as it is shown the examples of a test split.
+
+    Pairs of images whose voxels are of another size than the run's are shown as `register --network` shows them.
+    """
+    network.to(device)
+    if recipe.aligns != PairEvaluation.aligns:
+        return network
+    return AtItsSpacing(replace(_of_pairs(folder, recipe, network), centred=False))
 
 
 def learned_from(folder: str | Path) -> set[str]:
@@ -235,4 +256,4 @@ def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path
     except BaseException as error:
         note("interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
         raise
-    note("finished")
+    note(FINISHED)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, Registered
 from pullback.data import preprocessed
 from pullback.errors import InputError
 from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull, resample
@@ -75,11 +75,31 @@ class Trained:
             Stats(start=begin).then(answer.stats),
         )
 
+    def is_near(self, image: Image) -> bool:
+        """Return whether voxels are as large as in the training, within 5 %."""
+        if self.spacing is None:
+            return True
+        return torch.allclose(canonical(image).grid.spacing, torch.tensor(self.spacing, dtype=torch.float64), rtol=0.05)
+
     def _grid(self, fixed: Image) -> Grid:
         grid = canonical(fixed).grid
-        wanted = grid.spacing if self.spacing is None else torch.tensor(self.spacing, dtype=torch.float64)
-        near = torch.allclose(grid.spacing, wanted, rtol=0.05)
-        return grid if near else grid.at_spacing(tuple(wanted.tolist()))
+        return grid if self.spacing is None or self.is_near(fixed) else grid.at_spacing(self.spacing)
+
+
+@dataclass(frozen=True, eq=False)
+class AtItsSpacing:
+    """A trained network as a register of images that a data set has prepared, as `evaluate` measures it.
+
+    Images with voxels as large as in the training are shown to the network as they are; others as `Trained` shows them,
+    so that what is measured is what `register --network` gives.
+    """
+
+    trained: Trained
+
+    def __call__(self, fixed: Image, moving: Image) -> Registered:
+        """Align two images, fixed → moving."""
+        known = self.trained.is_near(fixed) and self.trained.is_near(moving)
+        return self.trained.network(fixed, moving) if known else self.trained(fixed, moving)
 
 
 def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:

@@ -1,7 +1,7 @@
 """The training loop of all networks and all supervisions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,13 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from torch.optim import Optimizer
 
+from pullback.data import Validation
 from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
 from pullback.numerics.random import make_generator
+from pullback.records.lock import locked
 from pullback.solvers import adam
 from pullback.training.checkpoint import load_state, load_weights, refuse_ruined
 from pullback.training.device import device_of
-from pullback.training.evaluation import Evaluation
+from pullback.training.evaluation import Evaluation, PairEvaluation
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.keep import Keeper, State
 from pullback.training.measure import in_words, mean_of
@@ -108,7 +110,7 @@ def train(
     examples: Examples,
     supervision: Supervision,
     training: Training = Training(),
-    evaluation: Evaluation | None = None,
+    evaluation: Evaluation | Validation | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     fabric: Fabric | None = None,
@@ -120,19 +122,23 @@ def train(
 
     The same seed gives the same examples in the same order, whatever the supervision and however often the run was
     interrupted. With `out` the folder gets `training.csv`, `validation.csv`, `tensorboard/`, `last.safetensors` (all
-    that resuming needs) and, with `evaluation`, `best.safetensors`, chosen by its score.
+    that resuming needs) and, with `evaluation`, `best.safetensors`, chosen by its score; a validation split of pairs
+    stands for its `PairEvaluation`.
 
     Returns:
         The network with its best weights where there was an evaluation and an `out`, else with its last, on the CPU and
         no longer in training mode.
 
     Raises:
-        InputError: the folder holds another run, or, with `resume`, none that fits or one that has done more updates;
-            or weights of `training.players` and `training.frozen` that do not exist, or are claimed twice.
+        InputError: the folder holds another run, another process is at work there, or, with `resume`, there is no run
+            that fits or one that has done more updates; or weights of `training.players` and `training.frozen` that do
+            not exist, or are claimed twice.
         Interrupted: after Ctrl-C or SIGTERM, when the state has been saved, where there is an `out`.
         FloatingPointError: when the loss or the weights are no longer finite.
     """
     folder = None if out is None else Path(out)
+    if isinstance(evaluation, Validation):
+        evaluation = PairEvaluation(evaluation)
     if folder is not None and not resume and (folder / "last.safetensors").is_file():
         raise InputError(f"{folder}: there is a run already; go on with it (resume), or name another folder")
     fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
@@ -151,6 +157,7 @@ def train(
     kept_in, numbers = folder if fabric.is_global_zero else None, (training.plateau, training.choose_from)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with (
+        nullcontext() if kept_in is None else locked(kept_in),
         Progress(*columns, console=console, disable=not fabric.is_global_zero) as bar,
         asked_to_stop() as stopping,
         _deterministic(training.deterministic),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +21,30 @@ from pullback.files import (
     read_series,
     write,
 )
+from pullback.files.images.nifti import exact, read_exact, refuse_other_names, refuse_sheared, refuse_wide
 from pullback.files.images.series import StoredFrames
 from pullback.files.suffixes import POINTS
-from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, inverted, pull, push
+from pullback.records.atomic import refuse_unwritable
+from pullback.space import (
+    Grid,
+    Image,
+    Labels,
+    Points,
+    Series,
+    Transform,
+    displacement_in_slabs,
+    inverted,
+    least_at_border,
+    pull_in_slabs,
+    push,
+)
 from pullback.workflows.outputs import refuse_overwrite
 
 MODES = ("linear", "cubic", "nearest")
 FEW = 64  # whole numbers: an image with no more of them is likely one of labels
+ALIKE = 0.5  # share of voxels that equal their neighbour: noise leaves far fewer in an image
+GREY = 2**24  # beyond which float32 holds not every whole number
+WIDEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -68,17 +85,19 @@ def apply_files(
     """Move the image or the points of a file and write them.
 
     An image is pulled onto the grid of `reference`, by `mode`, with `outside` or the default of `pull` beyond it; of a
-    4-D one each frame; labels by nearest neighbours, as integers. Points and surfaces, known by the file's ending, are
-    pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto the fixed
-    grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse` says
-    whether it is the inverse of them all, as in `read_transforms`: they are named in the account, and like all files
-    that are read they are not overwritten.
+    4-D one each frame; labels by nearest neighbours, as integers. Nearest neighbours copy the file's own numbers, whole
+    ones as such. What cannot be written is refused before anything is moved. Points and surfaces, known by the file's
+    ending, are pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto
+    the fixed grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse`
+    says whether it is the inverse of them all, as in `read_transforms`: they are named in the account, and like all
+    files that are read they are not overwritten.
 
     Raises:
         InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
             unknown mode, an argument for another kind of file, or dimensions that differ.
     """
     refuse_overwrite([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
+    refuse_unwritable(out)
     if mode not in MODES:
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
     if is_points(given):
@@ -91,6 +110,7 @@ def apply_files(
             f"{', '.join(POINTS)})"
         )
     refuse({"--space": space}, "is of points; an image says where it is")
+    refuse_other_names(out)
     if labels:
         refuse({"-n cubic": None if mode != "cubic" else mode}, "labels come from the nearest voxel")
         refuse({"--outside": outside}, "labels are 0 beyond their image")
@@ -136,12 +156,12 @@ def _pull(
     mode: str,
     outside: float | None,
 ) -> Applied:
-    thing = _read(given, labels, transform.ndim)
     onto = read_grid(reference, transform.ndim)
-    _alike(given, thing.grid.ndim, transform)
     _alike(reference, onto.ndim, transform)
-    with torch.no_grad():
-        moved = _moved(thing, transform, onto, mode, outside)
+    refuse_sheared(onto, reference)
+    thing = _read(given, labels, transform.ndim, mode)
+    _alike(given, thing.grid.ndim, transform)
+    moved = _moved(thing, transform, onto, mode, 0 if labels else outside, given)
     write(moved, out, like=reference)
     how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
@@ -163,47 +183,103 @@ def _extremes(thing: Image | Labels | Series) -> tuple[float, float]:
 
 
 def _blended(given: str | Path, thing: Image | Labels | Series, mode: str) -> str:
-    """Say what is wrong with interpolation, where an image holds few numbers and all of them whole; else return "".
+    """Say what is wrong with interpolation, where an image holds whole numbers as labels do; else return "".
 
-    Of a large image a million voxels are looked at.
+    These are few; or most voxels off the commonest number, the background, equal their neighbours; or they name more
+    things than an image has grey levels. Of a large image a million voxels are looked at.
     """
     if mode == "nearest" or isinstance(thing, Labels):
         return ""
     frames, count = (thing, len(thing)) if isinstance(thing, Series) else ((thing,), 1)
     every = 1 + count * math.prod(thing.grid.shape) // 1_000_000
-    few = torch.cat([frame.data.flatten()[::every] for frame in frames]).unique()
-    if not 1 < len(few) <= FEW or bool((few != few.round()).any()):
+    some = [frame.data.flatten() for frame in frames]
+    seen, beside = (torch.cat([flat[first : len(flat) - 1 + first][::every] for flat in some]) for first in (0, 1))
+    few, times = seen.unique(return_counts=True)
+    if len(few) == 1 or bool((few != few.round()).any()):
+        return ""
+    lit = seen != few[times.argmax()]
+    if len(few) <= FEW:
+        why = f"holds {len(few)} different whole numbers"
+    elif float((seen == beside)[lit].double().mean()) > ALIKE:
+        why = f"holds whole numbers ({len(few)} different ones), most of which equal their neighbours"
+    elif float(few.abs().max()) > GREY:
+        why = f"holds whole numbers up to {float(few.abs().max()):.0f}"
+    else:
         return ""
     remedy = "-n nearest" if isinstance(thing, Series) else "--labels"
+    return f"{given} {why}, as labels do, and -n {mode} blends them; if they are labels, say {remedy}"
+
+
+def _read(given: str | Path, labels: bool, ndim: int, mode: str) -> Image | Labels | Series:
+    """Read what is to be moved, and refuse what could not be written."""
+    if not labels and is_series(given):
+        series = read_series(given, ndim)
+        if mode == "nearest":
+            for frame in _whole_frames(series, given):
+                refuse_wide(frame, given)
+        return series
+    thing: Image | Labels
+    if labels:
+        thing = read_labels(given, ndim=ndim)
+    else:
+        thing = read_exact(given, ndim) if mode == "nearest" else read_scalar(given, ndim)
+    refuse_wide(thing, given)
+    return thing
+
+
+def _whole_frames(series: Series, given: str | Path) -> Iterator[Image | Labels]:
+    """Yield frames with the file's own numbers."""
+    frames = series.frames
     return (
-        f"{given} holds {len(few)} different whole numbers, as labels do, and -n {mode} blends them; if they are "
-        f"labels, say {remedy}"
+        (exact(frames.data[..., n], series.grid, given) for n in range(len(frames)))
+        if isinstance(frames, StoredFrames)
+        else iter(frames)
     )
 
 
-def _read(given: str | Path, labels: bool, ndim: int) -> Image | Labels | Series:
-    if labels:
-        return read_labels(given, ndim=ndim)
-    return read_series(given, ndim) if is_series(given) else read_scalar(given, ndim)
-
-
 def _moved(
-    thing: Image | Labels | Series, transform: Transform, onto: Grid, mode: str, outside: float | None
+    thing: Image | Labels | Series,
+    transform: Transform,
+    onto: Grid,
+    mode: str,
+    outside: float | None,
+    given: str | Path,
 ) -> Image | Labels | Series:
-    if isinstance(thing, Labels):
-        return pull(thing, transform, onto)
-    if isinstance(thing, Image):
-        return pull(thing, transform, onto, mode, outside)
-    return _each(thing, transform, onto, mode, outside)
+    if isinstance(thing, Series):
+        return _each(thing, transform, onto, mode, outside, given)
+    thing, outside = _with_beyond(thing, outside)
+    return pull_in_slabs(thing, transform, onto, mode, outside)
 
 
-def _each(series: Series, transform: Transform, onto: Grid, mode: str, outside: float | None) -> Series:
+def _each(
+    series: Series, transform: Transform, onto: Grid, mode: str, outside: float | None, given: str | Path
+) -> Series:
     """Pull every frame, by a transform that is evaluated once."""
-    there = Displacement(transform.displacement(onto), onto)
-    values = np.empty((*onto.shape, len(series)), np.float32)
-    for n, frame in enumerate(series):
-        values[..., n] = pull(frame, there, onto, mode, outside).data[0, 0].numpy()
+    there = transform.as_affine or displacement_in_slabs(transform, onto)
+    values: np.ndarray | None = None
+    for n, frame in enumerate(_whole_frames(series, given) if mode == "nearest" else series):
+        moved = _moved(frame, there, onto, mode, outside, given)
+        assert not isinstance(moved, Series)
+        data = moved.data[0, 0].numpy()
+        kept = data.dtype if values is None else np.promote_types(values.dtype, data.dtype)
+        if values is None:
+            values = np.empty((*onto.shape, len(series)), kept)
+        elif values.dtype != kept:  # of a frame whose value beyond needs a wider type
+            values = values.astype(kept)
+        values[..., n] = data
+    assert values is not None
     return replace(series, frames=StoredFrames(values, onto), grid=onto)
+
+
+def _with_beyond(thing: Image | Labels, outside: float | None) -> tuple[Image | Labels, float | None]:
+    """Return whole numbers in a type that holds the value beyond their image too, and that value."""
+    if isinstance(thing, Image):
+        return thing, outside
+    value = float(least_at_border(thing.data)) if outside is None else float(outside)
+    if not value.is_integer() or abs(value) > WIDEST:
+        return Image(thing.data.double(), thing.grid), value
+    held = torch.iinfo(thing.data.dtype)
+    return (thing if held.min <= value <= held.max else replace(thing, data=thing.data.long())), value
 
 
 def _alike(path: str | Path, ndim: int, transform: Transform) -> None:

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from pullback.errors import InputError, refuse
 from pullback.example import PointPair
 from pullback.files import is_points, read_labels, read_points, write_points, write_transform
-from pullback.files.transforms.itk import FLAT
 from pullback.methods.points.graph_propagation import GraphPropagation, gap_of
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
+from pullback.numerics.singular import is_singular
 from pullback.records.atomic import atomic_write
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.report.pictures import ENDS, FIXED, MOVED, PLANES
 from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
 from pullback.study.recipe import as_data
 from pullback.workflows.clouds import Cloud, read_cloud
-from pullback.workflows.outputs import PUSHED, RECORD, about_points, transaction
+from pullback.workflows.outputs import PUSHED, RECORD, about_points, of_earlier_runs, refuse_without, transaction
 from pullback.workflows.partners import Partners, chosen, partners_of
 
+DRAWN_WITH = ("matplotlib.backends.backend_agg", "matplotlib.figure")  # imported late, when all is done
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed
 LARGEST = 30.0  # change of volume, either way, that tissue may go through
@@ -85,7 +86,8 @@ def match_files(
     organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
     surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
-    with transaction(Path(out), given) as folder:
+    refuse_without(DRAWN_WITH)
+    with transaction(Path(out), given, _planned(here, there, table)) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
         if partners is not None:
@@ -112,8 +114,19 @@ def match_files(
             **(about or {}),
             "files": [*sorted(path.name for path in folder.iterdir()), RECORD],
         }
+        content["earlier"] = of_earlier_runs(Path(out), content["files"], content["fixed"], content["moving"])
         write_json(content, folder / RECORD)
     return content
+
+
+def _planned(here: Cloud, there: Cloud, table: Cloud | None) -> list[str]:
+    """Return the names of the files that are written."""
+    made = [
+        cloud.named(f"{side}_{cloud.kind}") for side, cloud in (("fixed", here), ("moving", there)) if cloud.is_made
+    ]
+    sent = [here.named("fixed_in_moving"), there.named("moving_in_fixed")]
+    more = [] if table is None else [table.named(PUSHED)]
+    return ["fixed_to_moving.h5", "moving_to_fixed.h5", *made, *sent, *more, "clouds.png", RECORD]
 
 
 def _write(
@@ -147,7 +160,7 @@ def gridded(transform: ThinPlate, grid: Grid) -> Composite:
     known = torch.cat([here, torch.ones_like(here[:, :1])], 1)
     rows = torch.linalg.lstsq(known, transform(here)).solution.mT
     affine = Affine.identity(here.shape[1]).with_params(rows)
-    if abs(float(torch.linalg.det(rows[:, :-1]))) < FLAT:
+    if is_singular(rows[:, :-1]):
         raise InputError("the points are brought into one place, and there is no way back; do they belong together?")
     rest = affine.inverse() @ transform
     return Composite(affine, Displacement(rest.displacement(grid), grid))
@@ -165,11 +178,12 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         left = content["left out"]
         without = f"; without a partner: {left[0]} fixed, {left[1]} moving" if any(left) else ""
         lines.append(f"{content['pairs']} pairs, matched by {content['matched by']}{without}")
-    lines += [f"{name}: {round(before[name], 9):.4g} → {round(after[name], 9):.4g}" for name in before]
-    lines += [f"{name}: {round(value, 9):.4g}" for name, value in after.items() if name not in before]
+    lines += [f"{name}: {round(before[name], 15):.4g} → {round(after[name], 15):.4g}" for name in before]
+    lines += [f"{name}: {round(value, 15):.4g}" for name, value in after.items() if name not in before]
     judged = content["quality"]
     lines += ["quality: sound"] if judged["passed"] else ["quality: looks FAILED (exit code 3)"]
     lines += [f"  {reason}" for reason in judged["reasons"]]
+    lines += [f"{out}: {said}" for said in content["earlier"]]
     lines.append("points go fixed → moving by fixed_to_moving.h5, images moving → fixed by the same file")
     return "\n".join([*lines, f"Look at {Path(out) / 'clouds.png'}"])
 

@@ -4,17 +4,18 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 
-from pullback.alignment import Alignment
+from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, write_image, write_points, write_transform
 from pullback.files.suffixes import ends
-from pullback.files.transforms.ants import write_ants
+from pullback.files.transforms.ants import KIND as ANTS, write_ants
 from pullback.space import Image, Transform, push
 
 RECORD = "run.json"
@@ -36,15 +37,20 @@ class ExtraOutputs:
 
 
 @contextmanager
-def transaction(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
+def transaction(out: Path, given: Sequence[str | Path] = (), names: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a folder whose files are moved to `out` when all went well; else `out` stays as it was.
 
-    Files of an earlier run in `out` are removed. `given` are the files that the work reads: none of them may be lost.
+    A file that is in `out` already is replaced by one of the same name; all others stay, whoever wrote them.
+
+    Args:
+        out: the folder of the results.
+        given: the files that the work reads: none of them may be lost.
+        names: of the files that the work will write, as far as they are known before it.
 
     Raises:
         InputError: nothing can be written there, or a file that is read would be replaced.
     """
-    refuse_overwrite([out / name for name in _written(out)], given)
+    _refuse_taken(out, names, given)
     new = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -53,16 +59,11 @@ def transaction(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
         raise InputError(f"{out}: cannot write there: {error.strerror or error}; name another folder by -o") from error
     try:
         yield folder
-        names = names_in(folder)
-        refuse_overwrite([out / name for name in names], given)
-        old = _written(out) - {*names}
-        for name in names:
+        made = names_in(folder)
+        _refuse_taken(out, made, given)
+        for name in made:
             (out / name).parent.mkdir(exist_ok=True)
             os.replace(folder / name, out / name)
-        for name in old:
-            (out / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the folder is not empty, or it is `out`
-                (out / name).parent.rmdir()
     except InputError as error:  # of a file in the folder that goes
         raise InputError(str(error).replace(str(folder), str(out))) from error
     except OSError as error:
@@ -72,6 +73,18 @@ def transaction(out: Path, given: Sequence[str | Path] = ()) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # not empty: it is wanted
             for path in new:
                 path.rmdir()
+
+
+def _refuse_taken(out: Path, names: Sequence[str], given: Sequence[str | Path]) -> None:
+    """Refuse names in `out` that are too long, those of folders, and those of files that are read."""
+    refuse_overwrite([out / name for name in names], given)
+    for name in names:
+        try:
+            taken = (out / name).is_dir()
+        except OSError as error:
+            raise InputError(f"{out / name}: cannot write there: {error.strerror or error}") from error
+        if taken:
+            raise InputError(f"{out / name}: is a folder, and a file of this name is to be written; name another by -o")
 
 
 def refuse_overwrite(written: Iterable[str | Path], given: Iterable[str | Path]) -> None:
@@ -85,20 +98,57 @@ def refuse_overwrite(written: Iterable[str | Path], given: Iterable[str | Path])
         raise InputError(f"{lost[0]}: is read here, and would be replaced; write to another place")
 
 
-def _written(out: Path) -> set[str]:
-    """Return the files in `out` that an earlier run recorded as its own."""
+def refuse_without(libraries: Iterable[str]) -> None:
+    """Refuse to begin work whose last step needs libraries that are not there.
+
+    Raises:
+        InputError: one cannot be imported.
+    """
+    for library in libraries:
+        try:
+            import_module(library)
+        except ImportError as error:
+            name = library.partition(".")[0]
+            raise InputError(
+                f"{name}: is needed to write the results, and is not there ({error}); install it"
+            ) from error
+
+
+def of_earlier_runs(out: Path, names: Collection[str], fixed: object, moving: object) -> list[str]:
+    """Say what becomes of the files that an earlier run recorded in `out`, where a person may care.
+
+    Args:
+        out: the folder of the results, before these are moved there.
+        names: of the files of this run.
+        fixed, moving: the inputs, as they are recorded.
+    """
     try:
-        names = json.loads((out / RECORD).read_text())["files"]
+        record = json.loads((out / RECORD).read_text())
+        files = [name for name in record["files"] if isinstance(name, str) and (out / name).is_file()]
+        same = (record["fixed"], record["moving"]) == (fixed, moving)
     except (OSError, ValueError, KeyError, TypeError):
-        return set()
-    inside = [name for name in names if isinstance(name, str) and _is_inside(name)]
-    return {name for name in inside if (out / name).is_file()}
+        return []
+    replaced, left = [name for name in files if name in names], [name for name in files if name not in names]
+    if same and left:
+        return [f"of an earlier run of the same images, and left as they were: {', '.join(left)}"]
+    if not same and replaced:
+        said = f"{', '.join(replaced)} are of these images, and no longer of {_told(record['moving'])}"
+        return [f"{said} onto {_told(record['fixed'])}; a folder for each pair keeps both"]
+    return []
 
 
-def _is_inside(name: str) -> bool:
-    """Return whether a name is that of a file in the folder, or in one of the folders that are written there."""
-    *folders, last = Path(name).parts or ("",)
-    return last not in ("", "..") and (not folders or folders in ([MAPS], [TRANSFORMS]))
+def _told(recorded: object) -> str:
+    return ", ".join(map(str, recorded)) if isinstance(recorded, list) else str(recorded)
+
+
+def planned(pair: Pair, points: str | Path | None, wanted: ExtraOutputs) -> list[str]:
+    """Return the names of the files that a registration of `pair` writes; without those that only the answer knows."""
+    moved = [f"moved_channel_{n + 1}.nii.gz" for n in range(1, pair.moving.data.shape[1])]
+    names = ["moved.nii.gz", *moved, "fixed_to_moving.h5", "moving_to_fixed.h5", "report.html", RECORD]
+    names += ["moved_labels.nii.gz"] if pair.moving_labels is not None else []
+    names += [pushed_name(PUSHED, points)] if points is not None else []
+    names += ["jacobian.nii.gz"] if wanted.jacobian else []
+    return names + ([] if wanted.ants is None else [str(path) for path in ANTS.writes(wanted.ants)])
 
 
 def names_in(folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Registration of two files by any register, with all results in one folder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from inspect import isfunction
@@ -12,6 +13,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, Register
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_points, read_transform
+from pullback.files.images.nifti import refuse_wide
 from pullback.files.transforms.itk import affine_and_field
 from pullback.metrics import STANDARD, foreground, numbers_of
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
@@ -22,9 +24,20 @@ from pullback.stats import Stage, Stats
 from pullback.study.recipe import as_data
 from pullback.study.trained import Trained
 from pullback.workflows.inputs import ImageFiles, headers, read_pair
-from pullback.workflows.outputs import RECORD, ExtraOutputs, about_known, about_points, transaction, write_all
+from pullback.workflows.outputs import (
+    RECORD,
+    ExtraOutputs,
+    about_known,
+    about_points,
+    of_earlier_runs,
+    planned,
+    refuse_without,
+    transaction,
+    write_all,
+)
 from pullback.workflows.quality import Verdict, verdict
 
+DRAWN_WITH = ("PIL.Image", "contourpy")  # imported late, when all is done, by the report
 ON_GRID = 1e-6  # voxels: what rounding may take a point beyond a grid
 NOTES = (
     "moved.nii.gz is the moving image on the fixed grid.",
@@ -50,8 +63,8 @@ def register_files(
     """Align two files and write the results into `out`.
 
     These are `moved.nii.gz`, `fixed_to_moving.h5`, `moving_to_fixed.h5`, `run.json`, `report.html`; moved labels and
-    pushed points where they are given; and the outputs of `wanted`. Nothing is written before all has succeeded; files
-    of an earlier run that this one does not make are removed.
+    pushed points where they are given; and the outputs of `wanted`. Nothing is written before all has succeeded. A file
+    of the same name is replaced; all others in the folder stay.
 
     Args:
         fixed: the image that stays.
@@ -80,9 +93,10 @@ def register_files(
         start = read_transform(start)
     start = start and start.to(device)
     _check(pair, table, start, wanted)
+    refuse_without(DRAWN_WITH)
     found = headers(fixed, moving)
     fixed, moving = fixed.closed(), moving.closed()
-    with transaction(Path(out), given) as folder:
+    with transaction(Path(out), given, planned(pair, points, wanted)) as folder:
         forget_peak_memory(device)
         before, after = _aligned(pair, register, start)
         stats, inverse, judged = after.stats or Stats(), _inverse(after), verdict(before, after)
@@ -109,8 +123,10 @@ def register_files(
             "round trip as written": round_trip(after, inverse),
             **(about or {}),
         }
+        content["earlier"] = of_earlier_runs(Path(out), content["files"], content["fixed"], content["moving"])
         notes = [*NOTES, *about_known(after), *about_points(table, points)]
-        _report(before, after, judged, folder / "report.html", numbers, notes)
+        named = " aligned to ".join(Path(str(files.images[0])).name for files in (moving, fixed))
+        _report(before, after, judged, folder / "report.html", named, numbers, notes)
         write_json(content, folder / RECORD)
     return content
 
@@ -126,16 +142,20 @@ def round_trip(there: Alignment, back: Transform) -> dict[str, dict[str, float]]
     away, known = there.transform.followed(where, ON_GRID)
     home, still = back.followed(away, ON_GRID)
     off = {"round trip mm": home - where, "round trip voxels": grid.to_voxels(home) - voxels}
-    return {name: _spread(vectors[0, :, (known & still)[0]]) for name, vectors in off.items()}
+    units = {"round trip mm": float(grid.spacing.min()), "round trip voxels": 1.0}
+    return {name: _spread(vectors[0, :, (known & still)[0]], units[name]) for name, vectors in off.items()}
 
 
-def _spread(errors: Tensor) -> dict[str, float]:
-    """Return the mean, 95 % and maximum of the lengths of vectors `(d, N)`; empty where there are none."""
+def _spread(errors: Tensor, unit: float) -> dict[str, float]:
+    """Return the mean, 95 % and maximum of the lengths of vectors `(d, N)`, to about a ten-thousandth of `unit`.
+
+    It is empty where there are none.
+    """
     lengths = errors.norm(dim=0).sort().values
     if not len(lengths):
         return {}
     picks = {"mean": lengths.mean(), "95 %": lengths[int(0.95 * (len(lengths) - 1))], "max": lengths[-1]}
-    return {name: round(float(value), 4) for name, value in picks.items()}
+    return {name: round(float(value), 4 - math.floor(math.log10(unit))) for name, value in picks.items()}
 
 
 def descents(stats: Stats) -> list[Stage]:
@@ -172,6 +192,8 @@ def _check(
     ):
         if has not in (None, ndim):
             raise InputError(f"{pair.name}: the images are {ndim}-D and the {what} {has}-D; both must be alike")
+    if pair.moving_labels is not None:
+        refuse_wide(pair.moving_labels, "--moving-labels")
     if wanted.ants is not None and Path(wanted.ants).name != wanted.ants:
         raise InputError(f"--ants-prefix {wanted.ants}: what names begin with, no folder; the pieces go where all goes")
 
@@ -202,7 +224,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     begun, trip = content["begun"], content["round trip voxels"]
     lines = [f"start: {begun['origin']}, a lead of {begun['confidence']:.2f} over its rivals"] if begun else []
     lines.append("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in content["seconds"].items()))
-    told = [(name, round(before[name], 9), round(value, 9)) for name, value in after.items() if "/" not in name]
+    told = [(name, round(before[name], 15), round(value, 15)) for name, value in after.items() if "/" not in name]
     lines += [f"{name}: {was:.4g} → {now:.4g}" for name, was, now in told]
     if trip:
         millimetres, written = content["round trip mm"], content["round trip as written"]["round trip voxels"]
@@ -217,6 +239,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         f"quality: {judged['score']:.2f} of 1, {'sound' if judged['passed'] else 'looks FAILED (exit code 3)'}"
     )
     lines += [f"  {reason}" for reason in judged["reasons"]]
+    lines += [f"{out}: {said}" for said in content["earlier"]]
     lines.append("points go fixed → moving by fixed_to_moving.h5, images moving → fixed by the same file")
     return "\n".join([*lines, f"Look at {Path(out) / 'report.html'}"])
 
@@ -240,15 +263,15 @@ def _report(
     after: Alignment,
     judged: Verdict,
     path: Path,
+    title: str,
     numbers: dict[str, dict[str, float]],
     notes: Sequence[str],
 ) -> None:
-    fixed, moving = after.pair.name.split(" ← ")
     said = "The result looks sound" if judged.passed else f"The result looks failed: {'; '.join(judged.reasons)}"
     write_report(
         after,
         path,
-        f"{Path(moving).name} aligned to {Path(fixed).name}",
+        title,
         numbers,
         [f"{said} (score {judged.score:.2f} of 1; below 0.5 is failed).", *notes],
         _stages(after.stats or Stats()),

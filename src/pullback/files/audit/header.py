@@ -6,6 +6,7 @@ from enum import Enum
 
 import nibabel as nib
 import numpy as np
+import torch
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
@@ -13,6 +14,7 @@ from pullback.errors import InputError
 from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, where_itk_differs
 from pullback.files.suffixes import PICTURES, ends
+from pullback.numerics.singular import spans
 
 UNITS = {0: "no unit", 1: "metres", 3: "micrometres"}
 SMALL, LARGE = 0.01, 20.0  # mm: voxels beyond these are likely given in another unit
@@ -83,7 +85,7 @@ def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
         )
     linear = np.array(image.affine, np.float64)[:3, : min(3, len(image.shape))]
     sizes = np.linalg.norm(linear, axis=0)
-    if not np.isfinite(image.affine).all() or np.linalg.svd(linear, compute_uv=False).min() < 1e-9:
+    if not np.isfinite(image.affine).all() or _flat(linear):
         yield Finding(
             Severity.ERROR,
             f"{path} has an affine that is singular or not finite: {np.array(image.affine).round(6).tolist()}.",
@@ -94,6 +96,11 @@ def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     if linear.shape[1] == 3:
         yield from _orientation(cosines, path)
     yield from _disagreement(image, path, float(sizes.min()))
+
+
+def _flat(linear: np.ndarray) -> bool:
+    """Return whether the axes `(3, d)` do not span d dimensions, whatever the size of the voxels."""
+    return not spans(torch.from_numpy(np.linalg.qr(linear, mode="r")))
 
 
 def _orientation(cosines: np.ndarray, path: ImageSource) -> Iterator[Finding]:

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from pullback.files.audit.header import Finding, Severity, times
 from pullback.files.images.image_file import ImageSource, load, spatial
 from pullback.files.images.orientation import in_plane, thin_axis
+from pullback.numerics.singular import spans
 
 
 def audit_pair(fixed: ImageSource, moving: ImageSource) -> tuple[Finding, ...]:
@@ -27,7 +29,7 @@ def audit_pair(fixed: ImageSource, moving: ImageSource) -> tuple[Finding, ...]:
     if any(not np.isfinite(image.affine).all() for image in images):
         return ()
     boxes = [_box(image) for image in images]
-    if any(abs(np.linalg.det(box)) < 1e-12 for box in boxes):
+    if any(not spans(torch.from_numpy(box[:-1, :-1])) for box in boxes):
         return ()
     counts = [np.prod(spatial(image)) for image in images]
     sizes = [(abs(np.linalg.det(b)) / n) ** (1 / (len(b) - 1)) for b, n in zip(boxes, counts, strict=True)]

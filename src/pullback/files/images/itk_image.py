@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from PIL import Image as Picture
 
 from pullback.errors import InputError
+from pullback.files.itk_names import name_for_itk
 from pullback.files.suffixes import PICTURES, ends
 
 
@@ -42,7 +43,8 @@ def read_itk(path: str | Path) -> nib.Nifti1Image:
 
 def _opened(path: str | Path) -> sitk.Image:
     try:
-        return sitk.ReadImage(str(path))
+        with name_for_itk(path) as name:
+            return sitk.ReadImage(name)
     except RuntimeError as error:
         grey = _without_alpha(path) if ends(path, PICTURES) else None
         if grey is None:

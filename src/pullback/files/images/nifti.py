@@ -52,6 +52,59 @@ def read_scalar(path: ImageSource, ndim: int | None = None) -> Image:
     return Image(torch.from_numpy(values)[None, None], grid)
 
 
+def read_exact(path: ImageSource, ndim: int | None = None) -> Image | Labels:
+    """Read one scalar image with the file's own numbers, for nearest neighbours to copy.
+
+    Whole numbers that are stored as such are `Labels` of a type that holds them all, others an `Image` in float32 or,
+    where the file or its scaling asks for more, float64. `ndim` is as in `read_scalar`.
+
+    Raises:
+        InputError: as of `read_scalar`, and whole numbers beyond 32 bits, which are not written.
+    """
+    values, grid = _scalar(path, ndim)
+    thing = exact(values, grid, path)
+    refuse_wide(thing, path)
+    return thing
+
+
+def exact(values: np.ndarray, grid: Grid, path: ImageSource) -> Image | Labels:
+    """Return values `(*grid.shape,)` of a file with no digit lost: whole numbers as `Labels`, others as an `Image`.
+
+    Raises:
+        InputError: numbers that are not finite, or whole ones beyond 63 bits.
+    """
+    if values.dtype.kind == "f":
+        refuse_not_finite(values, "voxels", path)
+        floats = np.ascontiguousarray(values, np.float32 if values.dtype.itemsize <= 4 else np.float64)
+        return Image(torch.from_numpy(floats)[None, None], grid)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 8 and values.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{path}: numbers up to {values.max()} do not fit 63 bits; number them anew")
+    wider = {"u2": "i4", "u4": "i8", "u8": "i8"}  # torch knows few unsigned types
+    stored = values.dtype.str[1:]
+    whole = np.ascontiguousarray(values, np.dtype(wider.get(stored, stored)))
+    return Labels(torch.from_numpy(whole)[None, None], grid)
+
+
+def refuse_wide(thing: Image | Labels, path: ImageSource) -> None:
+    """Refuse whole numbers that need more than 32 bits, which is what readers of NIfTI accept.
+
+    Raises:
+        InputError: there are any.
+    """
+    if isinstance(thing, Labels):
+        low, high = (int(end) for end in thing.data.aminmax())
+        if narrowest(low, high).itemsize > 4:
+            raise InputError(
+                f"{path}: labels from {low} to {high} do not fit 32 bits, which is what NIfTI readers accept; number "
+                f"them anew"
+            )
+
+
+def narrowest(low: int, high: int) -> np.dtype:
+    """Return the smallest type of integers that holds all from `low` to `high`."""
+    return np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
+
+
 def read_grid(path: ImageSource, ndim: int | None = None) -> Grid:
     """Read the grid of an image, whatever its voxels hold; of a series, the grid of its frames.
 
@@ -83,8 +136,8 @@ def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels",
         InputError: not one volume or slice of whole numbers, nowhere in the world, or on another grid than `on`.
     """
     values, grid = _scalar(path, ndim)
-    rounded = np.rint(values)
-    if not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3:
+    rounded = np.rint(values) if values.dtype.kind == "f" else values
+    if rounded is not values and (not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3):
         raise InputError(
             f"{path}: {what}: whole numbers are expected; this looks like an image or a probability map"
             f"{': threshold it' if what == 'mask' else ''}"
@@ -101,7 +154,8 @@ def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels",
 
 
 def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
-    """Write an image's first channel as float32, or labels as the smallest integers that hold them.
+    """Write an image's first channel as float32, or float64 where it is that, or labels as the smallest integers that
+    hold them.
 
     A slice is placed where the slice in the file `like` lies, on whose grid it must be, and stored as that one is;
     without `like`, in the plane of world x and y.
@@ -112,14 +166,8 @@ def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None
     refuse_batch(thing.batch, path)
     data = thing.data[0, 0].detach().cpu().numpy()
     if isinstance(thing, Labels):
-        data = data.astype(np.result_type(np.min_scalar_type(data.min()), np.min_scalar_type(data.max())))
-        if data.dtype.itemsize > 4:
-            raise InputError(
-                f"{path}: labels from {data.min()} to {data.max()} do not fit 32 bits, which is what NIfTI readers "
-                f"accept; number them anew"
-            )
-    else:
-        data = data.astype(np.float32)
+        refuse_wide(thing, path)
+        data = data.astype(narrowest(int(data.min()), int(data.max())), copy=False)
     refuse_sheared(thing.grid, path)
     affine = affine3(thing.grid.affine)
     if like is not None and thing.grid.ndim == 2:
@@ -161,13 +209,22 @@ def save(image: nib.Nifti1Image, path: str | Path) -> None:
     Raises:
         InputError: another ending than .nii or .nii.gz.
     """
-    if not ends(path, NIFTI):
-        raise InputError(f"{path}: images are written as .nii or .nii.gz")
+    refuse_other_names(path)
     image.header["xyzt_units"] = int(image.header["xyzt_units"]) & TIME | MM
     image.set_qform(image.affine, code=1)
     image.set_sform(image.affine, code=1)
     with atomic_write(path) as temporary:
         nib.save(image, temporary)
+
+
+def refuse_other_names(path: str | Path) -> None:
+    """Refuse a name that is not NIfTI's, as which images are written.
+
+    Raises:
+        InputError: another ending than .nii or .nii.gz.
+    """
+    if not ends(path, NIFTI):
+        raise InputError(f"{path}: images are written as .nii or .nii.gz")
 
 
 def is_slice(image: nib.Nifti1Pair, path: ImageSource) -> bool:
@@ -188,7 +245,7 @@ def _scalar(path: ImageSource, ndim: int | None = None) -> tuple[np.ndarray, Gri
     _thick(shape, path)
     grid = grid_of(image, path, ndim)
     values = stored_voxels(image, path)
-    return values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32).reshape(grid.shape), grid
+    return values.reshape(grid.shape), grid
 
 
 def _thick(shape: tuple[int, ...], path: ImageSource) -> tuple[int, ...]:

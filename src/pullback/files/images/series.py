@@ -11,7 +11,15 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.images.image_file import load, spatial, stored_voxels
-from pullback.files.images.nifti import TIME, affine3, grid_of, refuse_not_finite, refuse_sheared, save
+from pullback.files.images.nifti import (
+    TIME,
+    affine3,
+    grid_of,
+    narrowest,
+    refuse_not_finite,
+    refuse_sheared,
+    save,
+)
 from pullback.space import Grid, Image, Series
 
 UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units
@@ -68,7 +76,9 @@ def read_series(path: str | Path, ndim: int | None = None) -> Series:
 
 
 def write_series(series: Series, path: str | Path, like: str | Path | None = None) -> None:
-    """Write a series as float32 with its time step and unit; 2-D frames are placed as `write_image` places slices.
+    """Write a series with its time step and unit; 2-D frames are placed as `write_image` places slices.
+
+    Numbers are float32, or of the file that the frames are of: whole ones in the smallest type that holds them.
 
     Raises:
         InputError: the name is not NIfTI's, the grid is sheared, frames have several channels, times are not evenly
@@ -89,9 +99,13 @@ def write_series(series: Series, path: str | Path, like: str | Path | None = Non
 
 
 def _values(series: Series, path: str | Path) -> np.ndarray:
-    """Return the frames as one array, `(*grid.shape, T)` float32."""
+    """Return the frames as one array, `(*grid.shape, T)`."""
     if isinstance(series.frames, StoredFrames):
-        return series.frames.data.astype(np.float32, copy=False)
+        data = series.frames.data
+        if data.dtype.kind == "f":
+            return data
+        kept = narrowest(int(data.min()), int(data.max()))
+        return data.astype(np.float32 if kept.itemsize > 4 else kept, copy=False)
     data = np.empty((*series.grid.shape, len(series)), np.float32)
     for n, frame in enumerate(series):
         if frame.data.shape[:2] != (1, 1):

@@ -17,6 +17,7 @@ from pullback.files.images.nifti import refuse_not_finite
 from pullback.files.points.freesurfer import is_freesurfer, of_gifti, read_triangles
 from pullback.files.points.tables import SIGNS, agreed
 from pullback.files.suffixes import GIFTI, VTK, ends, refuse_absent
+from pullback.numerics.singular import is_singular
 from pullback.records.atomic import atomic_write
 from pullback.space import Points, normals
 
@@ -112,7 +113,7 @@ def _gifti(path: str | Path, space: str | None) -> Surface:
     matrix = np.eye(4)
     if system is None or system.dataspace == 0:
         matrix = _unnamed(arrays[0], path)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or is_singular(torch.from_numpy(matrix[:3, :3])):
         raise InputError(f"{path}: the matrix to the world cannot be inverted: {matrix.tolist()}")
     triangles = [array.data for array in image.get_arrays_from_intent("NIFTI_INTENT_TRIANGLE")]
     faces = triangles[0] if len(triangles) == 1 else np.empty((0, 3))

@@ -18,6 +18,7 @@ from pullback.files.images.orientation import stored_grid
 from pullback.files.suffixes import NIFTI, ends, refuse_batch
 from pullback.files.transforms.index_space import between, homogeneous, landed_points
 from pullback.files.transforms.kind import Evidence, Kind, both
+from pullback.numerics.singular import is_singular
 from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Grid, Transform
 
@@ -87,7 +88,7 @@ def _read_flirt(path: str | Path, fixed: Grid, moving: Grid) -> Affine:
     if stored.shape != (4, 4) or not np.allclose(affine3(torch.from_numpy(stored[np.ix_(keep, keep)])), stored):
         raise InputError(f"{path}: four rows of four numbers are expected that move points in {d} dimensions")
     matrix = torch.from_numpy(stored[np.ix_(keep, keep)])
-    if not torch.isfinite(matrix).all() or torch.linalg.det(matrix).abs() < 1e-12:
+    if is_singular(matrix[:-1, :-1]):
         raise InputError(f"{path}: the matrix cannot be inverted; run FLIRT anew")
     moving_to_world = moving.affine @ torch.linalg.inv(_frame(moving))
     return Affine(moving_to_world @ torch.linalg.inv(matrix) @ _frame(fixed) @ torch.linalg.inv(fixed.affine))

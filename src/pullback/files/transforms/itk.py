@@ -11,6 +11,7 @@ import torch
 
 from pullback.errors import InputError
 from pullback.files.images.nifti import refuse_sheared
+from pullback.files.itk_names import name_for_itk
 from pullback.files.suffixes import ITK_IMAGES, NIFTI, ends, refuse_absent, refuse_batch
 from pullback.files.transforms.kind import Evidence, Kind
 from pullback.files.transforms.lps import (
@@ -23,6 +24,7 @@ from pullback.files.transforms.lps import (
     write_image_field,
 )
 from pullback.files.transforms.nifti_field import DISPVECT, VECTOR
+from pullback.numerics.singular import is_singular
 from pullback.records.atomic import atomic_write
 from pullback.space import (
     Affine,
@@ -40,7 +42,6 @@ from pullback.space import (
 
 HDF5 = (".h5", ".hdf5")
 STORED = (Displacement, Velocity, Flow, Geodesic)  # files hold their displacement; it is linear between voxels
-FLAT = 1e-12  # determinant of an affine, up to which it has no inverse
 TRANSFORMS = (*HDF5, ".tfm", ".txt", ".mat")
 
 
@@ -69,7 +70,8 @@ def write_transform(transform: Transform, path: str | Path, on: Grid | None = No
             transform = affine if rest is None else affine @ rest
         with atomic_write(path) as temporary:
             try:
-                sitk.WriteTransform(_to_itk(transform, path), str(temporary))
+                with name_for_itk(temporary) as name:
+                    sitk.WriteTransform(_to_itk(transform, path), name)
             except RuntimeError as error:
                 raise InputError(f"{path}: ITK cannot write this: {last_line(error)}") from error
             if str(path).endswith(HDF5):
@@ -90,7 +92,8 @@ def read_itk_transform(path: str | Path) -> Transform:
     if ends(path, HDF5):
         _refuse_cut(path)
     try:
-        return from_itk(sitk.ReadTransform(str(path)), path)
+        with name_for_itk(path) as name:
+            return from_itk(sitk.ReadTransform(name), path)
     except RuntimeError as error:
         kinds = ", ".join(FIELDS + TRANSFORMS)
         raise InputError(f"{path}: not a transform that ITK reads ({kinds}); see pullback convert") from error
@@ -247,7 +250,7 @@ def from_itk(transform: sitk.Transform, path: str | Path) -> Transform:
         columns = [np.array(transform.TransformPoint(list(map(float, e)))) - origin for e in np.eye(ndim)]
         matrix = np.eye(ndim + 1)
         matrix[:-1, :-1], matrix[:-1, -1] = np.stack(columns, 1), origin
-        if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < FLAT:
+        if not np.isfinite(matrix).all() or is_singular(torch.from_numpy(matrix[:-1, :-1])):
             raise InputError(f"{path}: the affine cannot be inverted, it flattens the image; estimate it anew")
         return Affine(torch.from_numpy(flip(ndim) @ matrix @ flip(ndim)))
     raise InputError(

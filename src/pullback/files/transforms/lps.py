@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.images.nifti import ras_lps, refuse_not_finite, refuse_sheared
+from pullback.files.itk_names import name_for_itk
 from pullback.files.suffixes import ITK_IMAGES, NIFTI, ends, refuse_absent
 from pullback.files.transforms.nifti_field import read_field, write_field
 from pullback.records.atomic import atomic_write
@@ -31,7 +32,8 @@ def read_image_field(path: str | Path) -> Displacement:
         return read_field(path)
     refuse_absent(path)
     try:
-        image = sitk.ReadImage(str(path))
+        with name_for_itk(path) as name:
+            image = sitk.ReadImage(name)
     except RuntimeError as error:
         raise InputError(f"{path}: not a readable image ({last_line(error)}); copy or convert it anew") from error
     ndim, count = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
@@ -69,8 +71,8 @@ def write_image_field(field: Displacement, path: str | Path) -> None:
     if ends(path, NIFTI):
         return write_field(field, path)
     refuse_sheared(field.grid, path)
-    with atomic_write(path) as temporary:
-        sitk.WriteImage(sitk.Cast(vector_image(field.grid, field.field), sitk.sitkVectorFloat32), str(temporary))
+    with atomic_write(path) as temporary, name_for_itk(temporary) as name:
+        sitk.WriteImage(sitk.Cast(vector_image(field.grid, field.field), sitk.sitkVectorFloat32), name)
     return None
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import Convolved, FieldHead, Swin, Up, together
+from pullback.networks import Convolved, FieldHead, Swin, Trunk, Up, instance_norm_leaky, together
 from pullback.space import Dense, Displacement, Grid, Image
 
 WINDOW = {2: (7, 7), 3: (5, 6, 7)}
@@ -52,15 +52,13 @@ class TransMorph(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        both = 2 * channels
+        both, finish = 2 * channels, instance_norm_leaky(ndim)
         self.pool = F.avg_pool2d if ndim == 2 else F.avg_pool3d
         self.swin = Swin(ndim, both, 4, embed, depths, heads, window or WINDOW[ndim], drop_path)
-        self.at_half = Convolved(ndim, both, embed // 2, _finish(ndim))
-        self.at_full = Convolved(ndim, both, last, _finish(ndim))
+        self.at_half = Convolved(ndim, both, embed // 2, finish)
+        self.at_full = Convolved(ndim, both, last, finish)
         widths = [8 * embed, 4 * embed, 2 * embed, embed, embed // 2, last]
-        self.up = nn.ModuleList(
-            Up(ndim, before, after, after, _finish(ndim)) for before, after in itertools.pairwise(widths)
-        )
+        self.up = nn.ModuleList(Up(ndim, before, after, after, finish) for before, after in itertools.pairwise(widths))
         self.head = FieldHead(ndim, last, transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
@@ -81,10 +79,9 @@ class TransMorph(nn.Module):
             values = up(values, skip)
         return self.head(values, fixed, moving)
 
-
-def _finish(ndim: int) -> Callable[[int], nn.Module]:
-    norm = nn.InstanceNorm2d if ndim == 2 else nn.InstanceNorm3d
-    return lambda channels: nn.Sequential(norm(channels), nn.LeakyReLU(inplace=True))
+    def trunk(self) -> Trunk:
+        """Return the transformer, and the stages up to a quarter of the size."""
+        return Trunk(self.swin, self.up[:3], self.swin.embed.out_channels, beyond=16)
 
 
 METHOD = Method(

@@ -15,6 +15,7 @@ from pullback.methods.method import Method, Paper
 from pullback.networks import (
     Convolved,
     FieldHead,
+    Trunk,
     Up,
     batch_norm_relu,
     channels_last,
@@ -65,6 +66,7 @@ class ViTVNet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
+        self.decoder = tuple(decoder)
         self.mode = "bilinear" if ndim == 2 else "trilinear"
         self.pool = F.max_pool2d if ndim == 2 else F.max_pool3d
         widths = [2 * channels, *encoder]
@@ -96,22 +98,45 @@ class ViTVNet(nn.Module):
             raise InputError(f"ViTVNet learns from more than {STRIDE} voxels along some axis, got {fixed.grid.shape}")
         return self.head(padded(self._features, together(fixed, moving), STRIDE), fixed, moving)
 
+    def trunk(self) -> Trunk:
+        """Return the encoder with its transformer, and the stages up to a quarter of the size."""
+        return Trunk(_Encoder(self), self.up[:3], self.decoder[2], STRIDE, beyond=STRIDE)
+
     def _features(self, values: Tensor) -> Tensor:
-        skips: list[Tensor] = []
-        values = channels_last(values)
-        for stage in self.down:
-            values = stage(values if not skips else self.pool(values, 2))
-            skips.append(values)
-        skips += [self.pool(values, 2), self.pool(values, 4)]
-        values = self.bottom(self._attended(convolve(self.embed, values)))
-        for up, skip in zip(self.up, reversed(skips), strict=True):
+        values, *skips = reversed(_encoded(self, values))
+        for up, skip in zip(self.up, skips, strict=True):
             values = up(values, skip)
         return values
 
-    def _attended(self, patches: Tensor) -> Tensor:
-        positions = F.interpolate(self.positions, patches.shape[2:], mode=self.mode, align_corners=False)
-        tokens = self.dropout((patches + positions).flatten(2).mT)  # (B, tokens, hidden)
-        return self.transformer(tokens).mT.unflatten(-1, patches.shape[2:])  # (B, hidden, …)
+
+class _Encoder(nn.Module):
+    """The encoder of a `ViTVNet`, of its modules: what comes before its stages up."""
+
+    def __init__(self, network: ViTVNet) -> None:
+        super().__init__()
+        self.mode, self.pool = network.mode, network.pool
+        self.down, self.embed, self.positions = network.down, network.embed, network.positions
+        self.dropout, self.transformer, self.bottom = network.dropout, network.transformer, network.bottom
+
+    def forward(self, values: Tensor) -> list[Tensor]:
+        """Return features at full, half, …, and 1/32 of the size, of `(B, 2 channels, *spatial)`, multiples of 32."""
+        return _encoded(self, values)
+
+
+def _encoded(network: ViTVNet | _Encoder, values: Tensor) -> list[Tensor]:
+    features: list[Tensor] = []
+    values = channels_last(values)
+    for stage in network.down:
+        values = stage(values if not features else network.pool(values, 2))
+        features.append(values)
+    features += [network.pool(values, 2), network.pool(values, 4)]
+    return [*features, network.bottom(_attended(network, convolve(network.embed, values)))]
+
+
+def _attended(network: ViTVNet | _Encoder, patches: Tensor) -> Tensor:
+    positions = F.interpolate(network.positions, patches.shape[2:], mode=network.mode, align_corners=False)
+    tokens = network.dropout((patches + positions).flatten(2).mT)  # (B, tokens, hidden)
+    return network.transformer(tokens).mT.unflatten(-1, patches.shape[2:])  # (B, hidden, …)
 
 
 def _block(hidden: int, heads: int, mlp: int, dropout: float) -> nn.Module:

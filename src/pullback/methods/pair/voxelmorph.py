@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pullback.alignment import Alignment
 from pullback.methods.method import Method, Paper
-from pullback.networks import FieldHead, UNet, together
+from pullback.networks import FieldHead, Trunk, UNet, together
 from pullback.space import Dense, Displacement, Grid, Image
 
 ENCODER = (16, 32, 32, 32)
@@ -45,6 +45,10 @@ class VoxelMorph(nn.Module):
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         return self.head(self.unet(together(fixed, moving)), fixed, moving)
+
+    def trunk(self) -> Trunk:
+        """Return the stages down, and those up to a quarter of the size."""
+        return self.unet.trunk()
 
 
 METHOD = Method(
