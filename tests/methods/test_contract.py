@@ -112,7 +112,7 @@ REGISTERS = {
     "CrossNGF": Case(lambda _: FEW, ("identity",), (), {"rounding": 1e-3}),
     # so few steps leave it on its way, where rounding has parted the two by up to a third of a voxel
     "Initialise": Case(
-        lambda _: Initialise(CHEAP, search=None, random=6, solver=Descend(25, 0.6)),
+        lambda _: Initialise(CHEAP, search=None, random=6, solver=Descend(25, 0.6, last=0.3)),
         solved("initialise"),
         None,
         {"rounding": 0.6},
