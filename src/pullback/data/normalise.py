@@ -13,21 +13,13 @@ RIM = 3.0
 """Voxels: how far into what a mask hides the image goes on as at its rim."""
 FAR = 1e-3
 """The weight of what is far away."""
-PLATEAU = 0.05
-"""Share of the voxels above the minimum, from which on as many at one level are no noise but a structure."""
-APART = 0.1
-"""How far such a structure stays above the background, of the range from it to the `high` percentile."""
 
 
 def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
     """Scale the image's `low` percentile to 0 and its `high` percentile to 1, and cut intensities off there.
 
     Percentiles are of the voxels above the image's minimum, within its mask where it has one, so that an empty
-    background does not decide; each image and channel by itself, since scanners share no unit. Where many voxels have
-    the minimum, and many the `low` percentile itself, as the darkest level of an image of few levels, that is a
-    structure and not the dark end of noise: then it stays apart from the background, by a tenth of the range above it.
-    As much is enough to tell them apart, and leaves a scan its contrast whose air is one level and whose padding lies
-    far below.
+    background does not decide; each image and channel by itself, since scanners share no unit.
 
     Raises:
         InputError: the image is constant there.
@@ -52,8 +44,6 @@ def window(image: Image, low: float = 0.5, high: float = 99.5) -> tuple[Tensor, 
             raise InputError("normalised: the image is constant where it may be looked at; look at another part of it")
         ordered = lit.flatten().sort().values  # torch.quantile refuses volumes of more than 2²⁴ voxels
         bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
-        if min(seen.numel() - len(lit), int((lit <= bottom).sum())) > PLATEAU * len(lit):
-            bottom = torch.maximum(seen.min(), bottom - APART * (top - bottom))
         ends.append(torch.stack([seen.min(), seen.max()] if bottom == top else [bottom, top]))
     shape = (*data.shape[:2], *[1] * image.grid.ndim)
     bottoms, tops = torch.stack(ends, 1)
