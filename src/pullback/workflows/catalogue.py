@@ -113,8 +113,10 @@ def overview() -> list[MethodEntry]:
 def layout(rows: Sequence[MethodEntry], width: int) -> Table:
     """Return the table of all methods as a terminal of so many columns shows it; a wide one tells what each is."""
     table = Table(box=SIMPLE, pad_edge=False)
-    for column in ("method", "learns", "pullback …"):
+    for column in ("method", "learns"):
         table.add_column(column, no_wrap=True)
+    longest = max((len(command.removeprefix("pullback ")) for row in rows for command in row.commands), default=0)
+    table.add_column("pullback …", no_wrap=True, min_width=longest)  # what is typed is not cut, rather whose it is
     for column in ("aligns", "what it is")[: 2 if width >= WIDE else 1]:
         table.add_column(column)
     for row in rows:

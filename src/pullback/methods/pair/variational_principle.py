@@ -234,10 +234,7 @@ class _Look:
 
 
 def _without_folds(before: Sequence[Transform], stage: Displacement) -> Displacement | None:
-    """Return a stage, halved while the whole folds on the stage's grid and did not before.
-
-    None where halving does not mend it.
-    """
+    """Return a stage, halved while the whole folds on its grid and did not before; None where none is small enough."""
     if _folds(before, stage.grid):
         return stage
     for _ in range(HALVINGS):
