@@ -273,6 +273,7 @@ def test_a_damaged_record_is_told(pullback, run_folder, tmp_path):
     assert "run.json: cannot be read" in complaint(pullback, "evaluate", tmp_path / "run", "-o", tmp_path / "eval")
 
 
+@pytest.mark.filterwarnings("ignore:.*copies of one image")
 def test_evaluate_on_files_of_other_names(pullback, tmp_path):
     for name in ("one/s{}.nii.gz", "two/s{}_T1w.nii.gz", "two/s{}_T2w.nii.gz"):
         for n in range(8):

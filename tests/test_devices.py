@@ -349,7 +349,8 @@ def test_it_works_elsewhere_as_it_does_here(pair, name):
     here = WORK[name](pair)
     with elsewhere():
         there = WORK[name](pair.to(ELSEWHERE))
-    assert there == pytest.approx(here, rel=2e-3)
+    # in 3-D the linear stages stop by a rule, and the order of sums parts them by some thousandths of a voxel
+    assert there == pytest.approx(here, rel=1e-2 if name == "fast" else 2e-3)
 
 
 CLOUDS = {

@@ -50,7 +50,8 @@ def tree(tmp_path_factory) -> Path:
     for name in ("README.md", "HOUSE.md", "GLOSSARY.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
     (folder / "tests" / "methods").mkdir(parents=True)
-    shutil.copy(ROOT / "tests" / "methods" / "test_contract.py", folder / "tests" / "methods")
+    for test in (ROOT / "tests" / "methods").glob("test_*.py"):  # what has a check of its own is known by its test
+        shutil.copy(test, folder / "tests" / "methods")
     for path, text in FILES.items():
         assert not (folder / path).exists(), "a method adds files and edits none"
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """One process at a time, and no trace of one that left nothing."""
 
 import fcntl
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,17 +31,17 @@ def test_a_folder_that_cannot_be(tmp_path):
 @pytest.mark.parametrize("left", [True, False], ids=["the folder stays", "the folder goes"])
 def test_who_comes_while_another_leaves_is_alone_too(tmp_path, monkeypatch, left):
     """The first one takes its lock away after the second has opened that file, and before it has locked it."""
-    folder, lock = tmp_path / "run", fcntl.flock
-    first = locked(folder)
-    first.__enter__()
-    if left:
-        (folder / "weights").touch()
+    folder, lock, first = tmp_path / "run", fcntl.flock, locked(tmp_path / "run")
+    with ThreadPoolExecutor(1) as beside:  # a thread of its own locks as a process of its own does
+        beside.submit(first.__enter__).result()
+        if left:
+            (folder / "weights").touch()
 
-    def late(*how):
-        monkeypatch.setattr(fcntl, "flock", lock)
-        first.__exit__(None, None, None)
-        return lock(*how)
+        def late(*how):
+            monkeypatch.setattr(fcntl, "flock", lock)
+            beside.submit(first.__exit__, None, None, None).result()
+            return lock(*how)
 
-    monkeypatch.setattr(fcntl, "flock", late)
-    with locked(folder), pytest.raises(InputError, match="another process is at work there"), locked(folder):
-        pass
+        monkeypatch.setattr(fcntl, "flock", late)
+        with locked(folder), pytest.raises(InputError, match="another process is at work there"):
+            beside.submit(locked(folder).__enter__).result()

@@ -113,7 +113,7 @@ def test_length_grows_with_the_size_of_a_deformation(smooth_field):
         moving = pull(fixed, Velocity(-size * w, fixed.grid), onto=fixed) if size else fixed
         found = BrokenGeodesics(DEMONS)(fixed, moving)
         lengths.append(found.stats.numbers["length mm"])
-    assert lengths[0] == 0
+    assert lengths[0] == pytest.approx(0, abs=1e-4)  # mm: rounding of float32
     assert lengths == sorted(lengths)
 
 
@@ -185,7 +185,7 @@ def test_a_batch_is_of_pairs_that_take_more_and_fewer_pieces():
     assert both.batch == 2
     alone = BROKEN(*one.pair.images).transform
     torch.testing.assert_close(both.own_displacement[:1], alone.own_displacement)
-    assert both.own_displacement[1].abs().max() == 0
+    assert float(both.own_displacement[1].abs().max()) == pytest.approx(0, abs=1e-4)  # voxels: rounding
 
 
 @pytest.mark.filterwarnings("ignore:the images' intensities")

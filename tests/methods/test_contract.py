@@ -169,6 +169,7 @@ def test_register_of_points(register, problem):
     check_register(register, problem, rounding=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:VariationalPrinciple. the object touches the border")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, method in methods().items() if method.solves])
 def test_a_method_solves_what_it_says(name):

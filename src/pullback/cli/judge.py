@@ -209,11 +209,11 @@ def _evaluate_runs(
     for name in (*BEFORE, *SOLVERS):
         if name in networks:
             raise InputError(f"{name}: is the name of a row that stands beside runs; rename the folder of this run")
-    test, missing = usable_test(first.data, console)
-    for run in runs:
-        _warn_of_leakage(console, run, leaked(run, test.names))
     reference = str(runs[0]) if len(runs) > 1 else None
     with locked(out):
+        test, missing = usable_test(first.data, console)
+        for run in runs:
+            _warn_of_leakage(console, run, leaked(run, test.names))
         _tell_replaced(console, out)
         results = evaluate({**(BEFORE if pairs else {}), **networks}, test, first.evaluates, where, console)
         for name, solver in SOLVERS.items() if pairs and not runs_only else ():

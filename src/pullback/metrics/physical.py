@@ -213,8 +213,8 @@ class InverseError:
         if back is None:
             return {}
         grid = alignment.pair.fixed.grid
-        here = grid.to_world(foreground(alignment)[0, 0].nonzero().double().mT[None].cpu())
-        off = (back(alignment.transform(here.mT)) - here.mT).norm(dim=-1)[0].numpy()
+        here = grid.to_world(foreground(alignment)[0, 0].nonzero().double().mT[None])
+        off = (back(alignment.transform(here.mT)) - here.mT).norm(dim=-1)[0].cpu().numpy()
         numbers = {"": off.mean(), " (95 %)": np.quantile(off, 0.95), " (greatest)": off.max()}
         return {f"{self.name}{which}": float(value) for which, value in numbers.items()}
 

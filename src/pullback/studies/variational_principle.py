@@ -229,7 +229,7 @@ def _arms(own: VariationalPrinciple) -> dict[str, Any]:
     ways = {
         "variational": own,
         "multiresolution alone": replace(own, floor=None, levels=PAPER.levels),
-        "regridding alone": replace(own, levels=ONE_LEVEL),
+        **({} if own.levels == ONE_LEVEL else {"regridding alone": replace(own, levels=ONE_LEVEL)}),
         "neither": replace(own, floor=None, levels=ONE_LEVEL),
         "F": replace(own, controls="F"),
     }

@@ -68,7 +68,7 @@ def verdict(before: Alignment, after: Alignment) -> Verdict:
     coarse = list(RESOLUTION(images))[-1]
     pair, inside = _seen(images, coarse)
     points = inside.grid.to_world(inside.data[0, 0].nonzero().T.double().cpu()[None])
-    standing = RIVALS(coarse, _linear(after.transform, points))
+    standing = RIVALS(coarse, _linear(after.transform, points.to(after.pair.fixed.data.device)))
     was, now = _similarity(pair, before.transform), _similarity(pair, after.transform)
     lit = foreground(after) & (after.pair.fixed.data > after.pair.fixed.data.min()).any(1, keepdim=True)
     folded = float(((after.jacobian <= 0) & lit).sum()) / max(float(lit.sum()), 1)
@@ -131,7 +131,7 @@ def _similarity(pair: Pair, transform: Transform) -> float:
 
 def _linear(transform: Transform, points: Tensor) -> Affine:
     """Return the affine map nearest to `transform` at `points` `(1, d, N)`."""
-    there = transform.at(points)[0].double()
+    there, points = transform.at(points)[0].double().cpu(), points.cpu()
     known = torch.cat([points[0], torch.ones_like(points[0, :1])])
     matrix = torch.eye(len(known), dtype=torch.float64)
     matrix[:-1] = torch.linalg.lstsq(known.T, there.T, driver="gelsd").solution.T
