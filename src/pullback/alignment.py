@@ -70,6 +70,14 @@ class Pair:
         """Return the n-th pair of the batch; a batch of one returns itself, whatever n."""
         return self if self.batch == 1 else replace(self, **{k: part.nth(n) for k, part in self._known.items()})
 
+    @cached_property
+    def label_sets(self) -> tuple[Tensor, Tensor] | None:
+        """The labels above background of the fixed and of the moving image, sorted; None without both."""
+        if self.fixed_labels is None or self.moving_labels is None:
+            return None
+        one, two = (labels.data.unique() for labels in (self.fixed_labels, self.moving_labels))
+        return one[one > 0], two[two > 0]
+
     @property
     def images(self) -> tuple[Image, ...]:
         """The fixed and the moving image."""
@@ -187,11 +195,10 @@ class Alignment:
 
         None where the pair lacks labels on either side.
         """
-        fixed, moving = self.pair.fixed_labels, self.pair.moving_labels
-        if fixed is None or moving is None:
+        if self.pair.label_sets is None:
             return None
-        one, two = (labels.data.unique() for labels in (fixed, moving))
-        return one[torch.isin(one, two) & (one > 0)]
+        one, two = self.pair.label_sets
+        return one[torch.isin(one, two)]
 
     @cached_property
     def soft_labels(self) -> tuple[Tensor, Tensor] | None:

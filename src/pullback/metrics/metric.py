@@ -79,9 +79,9 @@ def known_labels(pair: Pair) -> tuple[list[int], int]:
 
     What is known before a registration decides what has to answer after it: these labels alone, and each of them.
     """
-    if pair.fixed_labels is None or pair.moving_labels is None:
+    if pair.label_sets is None:
         return [], 0
-    one, two = (set(label_values(labels.data)) for labels in (pair.fixed_labels, pair.moving_labels))
+    one, two = (set(labels.tolist()) for labels in pair.label_sets)
     return sorted(one & two), len(one ^ two)
 
 
