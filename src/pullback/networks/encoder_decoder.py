@@ -247,7 +247,8 @@ class Decoder(nn.Module):
 
         The first of them has `channels_out` channels, and the size of the features that were joined last.
         """
-        values, found = features[-1], []
+        values = features[-1]
+        found: list[Tensor] = []
         for grow, block, skip in zip(self.grows, self.blocks, reversed(features[:-1]), strict=False):
             values = block(self.join(grow(values, skip.shape[2:]), skip))
             found.insert(0, values)
