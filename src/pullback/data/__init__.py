@@ -16,6 +16,7 @@ from pullback.data.case import (
     subject_of,
 )
 from pullback.data.folder import PairFolder
+from pullback.data.folds import Folds, dealt
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
@@ -35,6 +36,7 @@ __all__ = [
     "Case",
     "Dataset",
     "FileCase",
+    "Folds",
     "Learn2Reg",
     "LungCase",
     "LungKeypoints",
@@ -52,6 +54,7 @@ __all__ = [
     "Tori",
     "Train",
     "Validation",
+    "dealt",
     "lung_fold",
     "normalised",
     "ordered_pairs",
