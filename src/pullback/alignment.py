@@ -1,5 +1,6 @@
 """Pairs, alignments (a pair seen through a transform), and the protocol of a register."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -12,6 +13,9 @@ from pullback.errors import InputError
 from pullback.numerics.difference import determinant, jacobian
 from pullback.space import Image, Labels, Points, Series, Transform, inverted, one_batch, pull, push, short_repr
 from pullback.stats import Stats
+
+STEP = "step_"
+"""What the names of transforms on the way begin with; numbers from 1 follow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +148,8 @@ class Alignment:
         transform: fixed → moving.
         maps: images on the fixed grid that a register knows beside the transform, by a name in snake case, such as a
             residual appearance, a non-correspondence or a deviation in mm.
-        transforms: further ones from the fixed world, by name: the phases of a breath.
+        transforms: further ones from the fixed world, by name; `step_1`, `step_2`, … are on the way from the moving to
+            the fixed image, such as the phases of a breath.
         stats: how it was found; None where that is not known.
 
     Raises:
@@ -185,6 +190,12 @@ class Alignment:
             yield replace(
                 self, pair=self.pair.nth(n), transform=self.transform.nth(n), maps=maps, transforms=transforms
             )
+
+    @property
+    def on_the_way(self) -> tuple[Transform, ...]:
+        """The transforms called `step_1`, `step_2`, … in their order, from the moving image on; often none."""
+        count = next(n for n in itertools.count() if f"{STEP}{n + 1}" not in self.transforms)
+        return tuple(self.transforms[f"{STEP}{n + 1}"] for n in range(count))
 
     @cached_property
     def inverse(self) -> Transform:

@@ -15,6 +15,7 @@ from pullback.data.case import (
     pairs_within,
     subject_of,
 )
+from pullback.data.dirlab import DirLab
 from pullback.data.folder import PairFolder
 from pullback.data.folds import Folds, dealt
 from pullback.data.ixi import PickledCase, PreparedIXI
@@ -24,6 +25,7 @@ from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.phantoms.breathing import Breathing, BreathingCase
 from pullback.data.phantoms.tori import Tori
+from pullback.data.series_folder import SeriesFolder
 from pullback.data.synthesis import Synthesis, Synthetic
 
 Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
@@ -35,6 +37,7 @@ __all__ = [
     "BreathingCase",
     "Case",
     "Dataset",
+    "DirLab",
     "FileCase",
     "Folds",
     "Learn2Reg",
@@ -45,6 +48,7 @@ __all__ = [
     "PairFolder",
     "PickledCase",
     "PreparedIXI",
+    "SeriesFolder",
     "Singles",
     "Stored",
     "Subject",

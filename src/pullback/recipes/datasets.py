@@ -16,7 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pullback.data import BrainPhantom, Breathing, Dataset, Learn2Reg, LungKeypoints, PairFolder, PreparedIXI, Tori
+from pullback.data import (
+    BrainPhantom,
+    Breathing,
+    Dataset,
+    DirLab,
+    Learn2Reg,
+    LungKeypoints,
+    PairFolder,
+    PreparedIXI,
+    SeriesFolder,
+    Tori,
+)
 from pullback.metrics import STANDARD, Dice, EndPointError, Folding, LandmarkError, Metric, SDLogJ
 
 
@@ -51,6 +62,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         ),
         "tori": DataSet("the built-in tori", Tori(), ndim=2),
         "folder": DataSet("your own folder of images", PairFolder()),
+        "series": DataSet("your own folder of 4-D series", SeriesFolder()),
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),
         "brains": DataSet(
             "whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz",
@@ -101,6 +113,11 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             Breathing(shape=(96, 104), phases=5, textures=2),
             ndim=2,
             metrics=BREATHING,
+        ),
+        "dirlab": DataSet(
+            "DIR-Lab 4-D CT, exhale and inhale with the phases between",
+            DirLab(),
+            metrics=(LandmarkError(), Folding(), SDLogJ()),
         ),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
     }

@@ -52,7 +52,6 @@ class Breathing:
         straight: tissue runs straight from moving to fixed, without hysteresis, as in `LungMotion`.
         noise: standard deviation; the brightest vessels are near 1.
         points: of each pair.
-        match_error: standard deviation along each axis of the moving points, of examples for training alone, mm.
         validation_split, test_split: names of people, or shares, as in `PairFolder`.
         seed: of everything that is drawn.
 
@@ -69,7 +68,6 @@ class Breathing:
     straight: bool = False
     noise: float = 0.03
     points: int = 300
-    match_error: float = 0.0
     validation_split: tuple[str, ...] | float = 0.1
     test_split: tuple[str, ...] | float = 0.2
     seed: int = 0
@@ -78,10 +76,10 @@ class Breathing:
         if len(self.shape) not in (2, 3) or min(self.shape) < 8:
             raise InputError(f"Breathing: a shape of 2 or 3 axes of 8 voxels or more expected, got {self.shape}")
         counts = self.fine, self.phases, self.textures, self.points
-        if min(counts) < 1 or min(self.noise, self.match_error) < 0:
+        if min(counts) < 1 or self.noise < 0:
             raise InputError(
-                f"Breathing: fine, phases, textures and points from 1, and noise and match_error from 0 expected, got "
-                f"{', '.join(map(str, counts))}, {self.noise:g} and {self.match_error:g}"
+                f"Breathing: fine, phases, textures and points from 1, and noise from 0 expected, got "
+                f"{', '.join(map(str, counts))} and {self.noise:g}"
             )
 
     @property
@@ -121,17 +119,16 @@ class Breathing:
         if not self._groups[split]:
             raise too_few(self._groups, 1, self.root)
         ways = [(person, texture) for person in self._groups[split] for texture in range(self.textures)]
-        return tuple(BreathingCase(self, *way, learnt=split == "train") for way in ways)
+        return tuple(BreathingCase(self, *way) for way in ways)
 
 
 @dataclass(frozen=True)
 class BreathingCase:
-    """A case that is one person's chest with one texture: a pair by itself. `learnt` ones have erring points."""
+    """A case that is one person's chest with one texture: a pair by itself."""
 
     data: Breathing
     person: str
     texture: int
-    learnt: bool = False
 
     @property
     def name(self) -> str:
@@ -202,9 +199,7 @@ class _Chest:
         chosen = inside[torch.randint(len(inside), (self.data.points,), generator=self.generator)]
         chosen = chosen + torch.rand(chosen.shape, generator=self.generator, dtype=torch.float64) - 0.5
         fixed = self.grid.to_world(chosen.mT[None]).mT
-        error = self.data.match_error if self.case.learnt else 0.0
-        off = error * torch.randn(fixed.shape, generator=self.generator, dtype=torch.float64)
-        return Points(fixed), Points(truth(fixed) + off)
+        return Points(fixed), Points(truth(fixed))
 
 
 def volume(transform: Transform, grid: Grid) -> Tensor:
