@@ -14,7 +14,7 @@ from pullback.numerics.difference import determinant, jacobian
 from pullback.space import Image, Labels, Points, Series, Transform, inverted, one_batch, pull, push, short_repr
 from pullback.stats import Stats
 
-STEP = "step_"
+PHASE = "phase_"
 """What the names of transforms on the way begin with; numbers from 1 follow."""
 
 
@@ -148,8 +148,8 @@ class Alignment:
         transform: fixed → moving.
         maps: images on the fixed grid that a register knows beside the transform, by a name in snake case, such as a
             residual appearance, a non-correspondence or a deviation in mm.
-        transforms: further ones from the fixed world, by name; `step_1`, `step_2`, … are on the way from the moving to
-            the fixed image, such as the phases of a breath.
+        transforms: further ones from the fixed world, by name; `phase_1`, `phase_2`, … are on the way from the moving
+            to the fixed image, such as those of a breath.
         stats: how it was found; None where that is not known.
 
     Raises:
@@ -193,9 +193,9 @@ class Alignment:
 
     @property
     def on_the_way(self) -> tuple[Transform, ...]:
-        """The transforms called `step_1`, `step_2`, … in their order, from the moving image on; often none."""
-        count = next(n for n in itertools.count() if f"{STEP}{n + 1}" not in self.transforms)
-        return tuple(self.transforms[f"{STEP}{n + 1}"] for n in range(count))
+        """The transforms called `phase_1`, `phase_2`, … in their order, from the moving image on; often none."""
+        count = next(n for n in itertools.count() if f"{PHASE}{n + 1}" not in self.transforms)
+        return tuple(self.transforms[f"{PHASE}{n + 1}"] for n in range(count))
 
     @cached_property
     def inverse(self) -> Transform:

@@ -18,7 +18,7 @@ from pullback.errors import InputError
 from pullback.files import read_grid, write, write_transform
 from pullback.methods.pair.decomposed import METHOD, AlongTheWay, Decomposed, Way, met
 from pullback.metrics import BetweenError
-from pullback.networks import AcrossSteps
+from pullback.networks import AcrossPhases
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import smooth_noise
 from pullback.recipes import find
@@ -71,23 +71,23 @@ def noisy(ndim, size=3.0, sigma=2.0):
     return size * smooth_noise((1, ndim, *SHAPES[ndim]), sigma, make_generator(9), torch.zeros(()))
 
 
-def steps(answer):
+def phases(answer):
     return [*answer.on_the_way, answer.transform]
 
 
 @dimensions
 @pytest.mark.parametrize("transform", [Displacement, Velocity])
-def test_without_attention_steps_are_even_parts(ndim, transform):
+def test_without_attention_phases_are_even_parts(ndim, transform):
     """Where the layer answers 0, vₜ = (t/n) Φ exactly; and so without the layer."""
     field, images = noisy(ndim), pair(ndim)
     resting = told(field, transform=transform)
     nn.init.zeros_(resting.across.leave.weight)
     for network in (resting, told(field, transform=transform, heads=0)):
         answer = network(images.fixed, images.moving)
-        assert [*answer.transforms] == ["step_1", "step_2", "step_3", "step_4"]
-        for t, step in enumerate(steps(answer), 1):
-            assert isinstance(step, transform)
-            assert torch.equal(step.field, (t / 5) * field)
+        assert [*answer.transforms] == ["phase_1", "phase_2", "phase_3", "phase_4"]
+        for t, phase in enumerate(phases(answer), 1):
+            assert isinstance(phase, transform)
+            assert torch.equal(phase.field, (t / 5) * field)
         assert torch.equal(answer.whole.field, field)
 
 
@@ -129,7 +129,7 @@ def test_attention_on_fields_alone_does_not_tell_two_places_apart(ndim, transfor
         for seed in (0, 1):
             images = pair(ndim, seed)
             answer = told(field, features=features, transform=transform)(images.fixed, images.moving)
-            fields = [step.field[0].detach() for step in steps(answer)]
+            fields = [phase.field[0].detach() for phase in phases(answer)]
             ways[features, seed] = [torch.stack([f[(slice(None), *at)] for f in fields]) for at in (here, there)]
             assert float((fields[-1] - field[0]).abs().max()) > 0.3  # it bends
     for seed in (0, 1):
@@ -141,10 +141,10 @@ def test_attention_on_fields_alone_does_not_tell_two_places_apart(ndim, transfor
     assert float((ways[16, 0][0] - ways[16, 1][0]).abs().max()) > 1e-2
 
 
-def test_attention_is_over_steps_and_does_not_know_their_order():
-    """Permuted steps get permuted answers; a step is heard at its own node, and nowhere else."""
+def test_attention_is_over_phases_and_does_not_know_their_order():
+    """Permuted phases get permuted answers; a phase is heard at its own node, and nowhere else."""
     with seeded(0):
-        layer = AcrossSteps(2, 3, 12, 2).eval()
+        layer = AcrossPhases(2, 3, 12, 2).eval()
     nn.init.normal_(layer.leave.weight, generator=make_generator(0))
     tokens = torch.randn(7, 5, 6, generator=make_generator(1))
     tokens[..., -1] = 0  # t/n
@@ -156,6 +156,23 @@ def test_attention_is_over_steps_and_does_not_know_their_order():
     assert float(off[2].min()) > 1e-4
     assert float(off[[0, 1, 3, 4, 5, 6]].max()) < 1e-6
     assert layer(tokens).shape == (7, 5, 2)
+
+
+@dimensions
+def test_features_are_those_of_where_a_phase_leads(ndim):
+    """A motion by whole nodes shows the features of the node that it leads to; tokens hold lengths in tens of voxels."""
+    network, images = told(noisy(ndim)), pair(ndim)
+    still = torch.zeros(1, ndim, *SHAPES[ndim])
+    shift = still.clone()
+    shift[:, 0] = 4.0
+    with torch.no_grad():
+        tokens = network.tokens([still, shift], images.moving.data)
+    assert tokens.shape == (1, 2, ndim + 17, *LATTICES[ndim])
+    here, led = tokens[0, 0, ndim:-1], tokens[0, 1, ndim:-1]
+    torch.testing.assert_close(led[:, :-1], here[:, 1:], rtol=0, atol=1e-5)
+    assert float((led - here).abs().mean()) > 1e-2
+    assert tokens[0, 1, 0].unique().tolist() == pytest.approx([0.4])
+    assert tokens[0, :, -1].flatten(1).unique(dim=1).flatten().tolist() == [0.5, 1.0]
 
 
 @dimensions
@@ -172,13 +189,13 @@ def test_parts_of_a_velocity_compose_and_those_of_a_displacement_do_not(ndim):
         ]
     )
     answer = told(smooth, heads=0, transform=Velocity)(image, image)
-    ways = steps(answer)
+    ways = phases(answer)
     for s, t in ((1, 1), (2, 3), (1, 4)):
         composed = (ways[s - 1] @ ways[t - 1]).at(inner)
         assert float((composed - ways[s + t - 1].at(inner)).norm(dim=1).max()) < 1e-2
     slope = 0.1 * torch.randn(ndim, ndim, generator=make_generator(5), dtype=torch.float64)
     linear = torch.einsum("ab,b...->a...", slope, grid.to_world(grid.voxels(smooth)[None])[0])[None]
-    ways = steps(told(linear, heads=0)(image, image))
+    ways = phases(told(linear, heads=0)(image, image))
     for s, t in ((1, 1), (2, 3), (1, 4)):
         off = (ways[s - 1] @ ways[t - 1]).at(inner) - ways[s + t - 1].at(inner)
         expected = s * t / 25 * torch.einsum("ab,bc,xc...->xa...", slope, slope, inner)
@@ -207,7 +224,7 @@ def by(ndim, length):
 
 @dimensions
 def test_uniform_motion_has_no_loss_at_the_truth_and_a_slope_towards_it(ndim):
-    """At Φ = a each step meets its image; at a/2 the loss is Σ (0.1 (t/n) a/2)² and falls along a."""
+    """At Φ = a each phase meets its image; at a/2 the loss is Σ (0.1 (t/n) a/2)² and falls along a."""
     known, learn = uniform(ndim), AlongTheWay(MSE())
     network = by(ndim, 3.0)
     loss = learn(network, known, 0.0)["mse"]
@@ -224,13 +241,14 @@ def test_uniform_motion_has_no_loss_at_the_truth_and_a_slope_towards_it(ndim):
         assert float(learn(by(ndim, 3.0), uniform(ndim, order=wrong), 0.0)["mse"].detach()) > 1e-3
 
 
-def test_similarity_is_a_sum_over_steps_and_regularity_a_mean_of_both_ends():
+def test_similarity_is_a_sum_over_phases_and_regularity_a_mean_of_both_ends():
     known, energy = pair(2, frames=4), LNCC(5) + 0.5 * Diffusion()
     network = told(noisy(2))
     answer, found = network(known.fixed, known.moving), AlongTheWay(energy)(network, known, 0.0)
     images = [*known.between, known.fixed]
     each = [
-        LNCC(5)(Alignment(Pair(image, known.moving), step)) for image, step in zip(images, steps(answer), strict=True)
+        LNCC(5)(Alignment(Pair(image, known.moving), phase))
+        for image, phase in zip(images, phases(answer), strict=True)
     ]
     torch.testing.assert_close(found["lncc"], torch.stack(each).sum())
     ends = [0.5 * Diffusion()(Alignment(known, transform)) for transform in (answer.transform, answer.whole)]
@@ -257,7 +275,7 @@ def test_a_longer_series_is_met_evenly_and_others_are_refused():
     assert [next(n for n, frame in enumerate(known.between) if frame is image) for image in seen[:-1]] == [1, 3, 5, 7]
     assert seen[-1] is known.fixed
     known = pair(2, frames=3)
-    with pytest.raises(InputError, match=r"a series in 4 steps.* 5 even ones.*phases=4"):
+    with pytest.raises(InputError, match=r"a series of 4 phases.*network's 5.*phases=4"):
         AlongTheWay()(told(noisy(2)), known, 0.0)
     with pytest.raises(TypeError, match="answers with a way"):
         AlongTheWay()(lambda fixed, moving: Alignment(Pair(fixed, moving), Affine.identity(2)), known, 0.0)
@@ -266,8 +284,8 @@ def test_a_longer_series_is_met_evenly_and_others_are_refused():
 
 
 @dimensions
-def test_the_error_between_is_that_of_known_steps(ndim):
-    """0 at the truth; a step that is off by (1, −2) mm in one of two phases makes half of √5, in the lungs alone."""
+def test_the_error_between_is_that_of_known_phases(ndim):
+    """0 at the truth; a phase that is off by (1, −2) mm in one of two phases makes half of √5, in the lungs alone."""
     known = pair(ndim, frames=2)
     grid = known.fixed.grid
     truths = tuple(Displacement(noisy(ndim) * n, grid) for n in (0.1, 0.2))
@@ -279,7 +297,7 @@ def test_the_error_between_is_that_of_known_steps(ndim):
     away = pull(known.moving_labels, truths[1], onto=grid).data > 0
     off = replace(truths[1], field=truths[1].field + torch.where(away, shift, 9 * shift))
     for second, expected in ((truths[1], 0.0), (off, math.sqrt(5) / 2)):
-        way = Way(known, Affine.identity(ndim), transforms={"step_1": truths[0], "step_2": second})
+        way = Way(known, Affine.identity(ndim), transforms={"phase_1": truths[0], "phase_2": second})
         assert BetweenError()(way) == {"between mm": pytest.approx(expected, abs=1e-5)}
     assert BetweenError()(Alignment(known, Affine.identity(ndim))) == {}
     assert BetweenError()(replace(way, pair=replace(known, between=None))) == {}
@@ -298,7 +316,7 @@ def test_contract_of_the_supervision(between):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """What `register` writes of two files by a network with steps."""
+    """What `register` writes of two files by a network with phases."""
     folder = tmp_path_factory.mktemp("way")
     images = pair(3)
     for name, image in (("fixed", images.fixed), ("moving", images.moving)):
@@ -309,9 +327,9 @@ def run(tmp_path_factory):
 
 
 def test_the_way_is_written_and_read_by_apply_and_by_itk(run):
-    """Each step on disk moves the moving image as it did: by `apply`, and by SimpleITK, which knows nothing of us."""
+    """Each phase on disk moves the moving image as it did: by `apply`, and by SimpleITK, which knows nothing of us."""
     folder, content = run
-    names = [f"transforms/step_{t}.h5" for t in range(1, 5)]
+    names = [f"transforms/phase_{t}.h5" for t in range(1, 5)]
     assert {*names, "way.png"} <= {*content["files"]}
     moving = sitk.ReadImage(str(folder / "moving.nii.gz"))
     fixed = sitk.ReadImage(str(folder / "fixed.nii.gz"))
@@ -322,9 +340,9 @@ def test_the_way_is_written_and_read_by_apply_and_by_itk(run):
         )
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "m.nii.gz")))
         theirs = sitk.Resample(moving, fixed, sitk.ReadTransform(str(path)), sitk.sitkLinear, 0.0)
-        step, grid = read_transforms([str(path)]), read_grid(folder / "fixed.nii.gz")
+        phase, grid = read_transforms([str(path)]), read_grid(folder / "fixed.nii.gz")
         where = grid.to_world(grid.voxels(torch.zeros(()).double())[None]).flatten(2)
-        inside = grid.holds(step.at(where), -0.1).view(grid.shape).numpy().T  # ITK gives 0 beyond, we fade
+        inside = grid.holds(phase.at(where), -0.1).view(grid.shape).numpy().T  # ITK gives 0 beyond, we fade
         assert inside.mean() > 0.3
         np.testing.assert_allclose(ours[inside], sitk.GetArrayFromImage(theirs)[inside], atol=2e-3)
         still = sitk.GetArrayFromImage(moving)[inside]
@@ -334,7 +352,7 @@ def test_the_way_is_written_and_read_by_apply_and_by_itk(run):
 def test_the_way_is_shown_out_and_back(run):
     folder, _ = run
     with Picture.open(folder / "out" / "way.png") as film:
-        assert film.n_frames == 10  # the moving image, four steps and the answer, and back
+        assert film.n_frames == 10  # the moving image, four phases and the answer, and back
         shown = []
         for n in range(film.n_frames):
             film.seek(n)
@@ -353,14 +371,14 @@ def test_an_answer_without_a_way_is_one_step(tmp_path):
         assert film.n_frames == 2
 
 
-def test_written_steps_are_the_steps(tmp_path):
+def test_written_phases_are_the_phases(tmp_path):
     images = pair(2)
     answer = told(noisy(2))(images.fixed, images.moving)
     points = torch.rand(1, 20, 2, generator=make_generator(0)) * 20 - 10
-    for name, step in answer.transforms.items():
-        write_transform(step, tmp_path / f"{name}.h5", on=images.fixed.grid)
+    for name, phase in answer.transforms.items():
+        write_transform(phase, tmp_path / f"{name}.h5", on=images.fixed.grid)
         again = read_transforms([str(tmp_path / f"{name}.h5")])
-        torch.testing.assert_close(again(points.double()).float(), step(points), atol=1e-4, rtol=0)
+        torch.testing.assert_close(again(points.double()).float(), phase(points), atol=1e-4, rtol=0)
 
 
 def test_recipes_are_of_the_methods_keys():

@@ -10,9 +10,10 @@ from pullback.space import pull
 
 @dataclass(frozen=True)
 class BetweenError:
-    """The mean distance in mm between where steps of a way and the true transforms of images between send lung, or all.
+    """The mean distance in mm between where phases of an answer and the true ones send points.
 
-    It is a mean over the images between, and of each over what the moving labels say is tissue there, or everywhere.
+    It is a mean over the images between, and of each over the places that the truth leads to a moving label; without
+    labels, over all.
     """
 
     name: ClassVar[str] = "between mm"
@@ -24,8 +25,8 @@ class BetweenError:
         if known is None or not known.truths or len(alignment.on_the_way) != len(known):
             return {}
         grid, away = pair.fixed.grid, []
-        for step, truth in zip(alignment.on_the_way, known.truths, strict=True):
-            found, true = (each.displacement(grid).to(pair.fixed.data.device).double() for each in (step, truth))
+        for phase, truth in zip(alignment.on_the_way, known.truths, strict=True):
+            found, true = (each.displacement(grid).to(pair.fixed.data.device).double() for each in (phase, truth))
             mm = grid.to_mm(found - true).norm(dim=1, keepdim=True)
             labels = pair.moving_labels and pull(pair.moving_labels, truth, onto=grid)
             away.append(float((mm if labels is None else mm[labels.data > 0]).mean()))

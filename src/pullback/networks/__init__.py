@@ -1,6 +1,6 @@
 """Building blocks of networks."""
 
-from pullback.networks.across_steps import AcrossSteps
+from pullback.networks.across_phases import AcrossPhases
 from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.encoder_decoder import (
     Add,
@@ -25,7 +25,7 @@ from pullback.networks.unet import UNet, convolution
 from pullback.networks.up import Convolved, Up, batch_norm_relu, instance_norm_leaky, instance_norm_relu
 
 __all__ = [
-    "AcrossSteps",
+    "AcrossPhases",
     "Add",
     "Backbone",
     "Concatenate",

@@ -104,12 +104,12 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
         "prepared": DataSet("a folder that `pullback prepare` made", Learn2Reg()),
         "breathing": DataSet(
-            "chests that breathe as real lungs, in five steps",
+            "chests that breathe as real lungs, in five phases",
             Breathing(shape=(48, 48, 52), fine=2, phases=5),
             metrics=BREATHING,
         ),
         "breathing-slices": DataSet(
-            "coronal planes of chests that breathe as real lungs, in five steps",
+            "coronal planes of chests that breathe as real lungs, in five phases",
             Breathing(shape=(96, 104), phases=5, textures=2),
             ndim=2,
             metrics=BREATHING,

@@ -8,7 +8,7 @@ the paper's figure has it; `decomposed-linear` has none; `decomposed-velocity` h
 | backbone | 3-D U-Net | VoxelMorph's; of slices a quarter of its channels | two cores |
 | ℓ, R, λ | not named | LNCC(9), diffusion, 1 | as all recipes; density differs |
 | optimiser, rate, updates | not given | Adam, 1e-3; 5e-4 on CT | |
-| images | ten phases | five steps of each half of a breath | two samples of one person |
+| images | ten phases | five of each half of a breath | two samples of one person |
 | `dirlab` | 4-D CT, cross-validation | the same, voxels of 2 mm | |
 """
 
@@ -52,7 +52,7 @@ def decomposed(variant: str, data: str) -> Recipe:
     (called, differs), images = VARIANTS[variant], DATASETS[data]
     size = NARROW if images.ndim == 2 else {}
     return Recipe(
-        about=f"A motion in the steps of a series, {called}, {images.about}",
+        about=f"A motion in the phases of a series, {called}, {images.about}",
         data=images.data,
         network=partial(Decomposed, ndim=images.ndim, **size, **differs),
         supervision=AlongTheWay(ENERGY, frugal=data == "dirlab"),

@@ -1,4 +1,4 @@
-"""Animations of a way: the moving image through the steps of an answer, to the fixed image and back."""
+"""Animations of a way: the moving image through the phases of an answer, to the fixed image and back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,11 @@ from pullback.report.animation import write_animation
 from pullback.report.pictures import cuts
 from pullback.space import Affine
 
-MILLISECONDS = 250  # for each step
+MILLISECONDS = 250  # for each phase
 
 
 def write_way(alignment: Alignment, path: str | Path) -> None:
-    """Write the moving image through each step, out and back, beside the fixed one, as an animated PNG.
+    """Write the moving image through each phase, there and back, beside the fixed one, as an animated PNG.
 
     Raises:
         InputError: another ending than `.png` or `.apng`.

@@ -204,7 +204,7 @@ def about_known(after: Alignment) -> list[str]:
     """Describe the maps and further transforms that are written."""
     maps = [f"{MAPS}/{name}.nii.gz: {name.replace('_', ' ')}, on the fixed grid." for name in after.maps]
     more = [f"{TRANSFORMS}/{name}.h5: {name.replace('_', ' ')}, from the fixed image on." for name in after.transforms]
-    way = [f"{WAY}: the moving image through these steps, beside the fixed one, as an animation."]
+    way = [f"{WAY}: the moving image through these phases, beside the fixed one, as an animation."]
     return maps + more + (way if after.on_the_way else [])
 
 

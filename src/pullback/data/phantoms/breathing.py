@@ -19,7 +19,7 @@ from pullback.errors import InputError
 from pullback.numerics.difference import determinant
 from pullback.numerics.random import drawn_number, make_generator
 from pullback.numerics.smooth import smooth_noise
-from pullback.space import Grid, Image, Labels, Points, Series, Transform, pull
+from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, pull
 
 TISSUE, MOTTLE = 0.12, (0.15, 14.0)  # intensity of tissue; share and σ in mm by which it varies
 VESSELS = ((49.0, 10.5, 1.0), (31.5, 6.3, 0.9), (21.0, 3.9, 0.8), (14.0, 2.8, 0.6))  # σ of the curve, radius (mm); peak
@@ -36,7 +36,8 @@ class Breathing:
     matches (`LungMotion`): 30 of them are public. The moving image shows a texture T, tissue with vessels as smooth
     random tubes, the fixed image T(φ(x)) · det ∇φ(x): mass is preserved, so exhale is the denser one, as in CT. Each
     image has noise of its own. Nothing is interpolated but the texture, by cubic splines; the truth is exact at every
-    point, and so are those of the phases, `Pair.between.truths`, each from its own grid to the moving one.
+    point, and so are those of the phases, `Pair.between.truths`, each from its own grid to the moving one; of straight
+    tissue at each voxel.
 
     In 2-D images are coronal planes, and the motion is that within the plane. A plane through vessels shows spots.
 
@@ -46,7 +47,7 @@ class Breathing:
         root: the folder of the matches, or "" until one is given.
         shape: voxels of images, over the same field of view whatever it is: 336 × 240 × 364 mm, or 336 × 364 mm.
         fine: images are means of this many finer voxels along each axis.
-        phases: steps from moving to fixed, n; images between are n − 1.
+        phases: n, from the first after the moving image to the fixed one; images between are n − 1.
         textures: examples of each person, with other textures, and in 2-D other planes.
         bend: size of the hysteresis, as a share of the motion. Below 0, it is that of the other half of a breath.
         straight: tissue runs straight from moving to fixed, without hysteresis, as in `LungMotion`.
@@ -158,7 +159,10 @@ class _Chest:
         truths = [motion.phase(part) for part in parts.tolist()]
         moving, *way = self._images(truths)
         lungs = self._lungs()
-        between = Series(tuple(way[:-1]), self.grid, parts[:-1], "", tuple(truths[:-1])) if len(way) > 1 else None
+        known: tuple[Transform, ...] = tuple(truths[:-1])
+        if data.straight:  # an inverse is sought at each point, each time it is asked for
+            known = tuple(Displacement(truth.displacement(self.grid), self.grid) for truth in known)
+        between = Series(tuple(way[:-1]), self.grid, parts[:-1], "", known) if len(way) > 1 else None
         fixed_lungs = pull(lungs, truths[-1], onto=self.grid)
         fixed_points, moving_points = self._points(fixed_lungs, truths[-1])
         name = f"{case.person} {case.texture}"

@@ -1,21 +1,21 @@
-"""A large motion in parts: one field is cut into the steps of a series, and attention over the steps bends the way.
+"""A large motion in parts: one field is cut into the phases of a series, and attention over them bends the way.
 
 Zou, Liu, Choi & Qin, "Deformable lung CT registration by decomposing large deformation", WBIR 2022. A network
 answers with the field Φ between the two ends of a series, moving I_S at t = 0 and fixed T_n; uₜ = (t/n) Φ is held
-against the image Tₜ between (eq. 2), and attention over the n steps makes (v₁ … vₙ) of (u₁ … uₙ). vₙ is the answer.
+against the image Tₜ between (eq. 2), and attention over the n phases makes (v₁ … vₙ) of (u₁ … uₙ). vₙ is the answer.
 Each φₜ leads from the grid of Tₜ to I_S, which is resampled once.
 
 Where the paper is silent:
 
 1. Tokens. If they are the fields alone, the layer sees at each node n multiples of one vector: two places with the same
-   Φ get the same way, whatever tissue they are. So a token holds features of I_S too, where the step leads:
+   Φ get the same way, whatever tissue they are. So a token holds features of I_S too, where the phase leads:
    [uₜ(x) / 10, c(x + uₜ(x)), t/n]. `features=0` is the layer on fields alone.
 2. The layer: z ← z + MHA(z, z, z) over t for z = W token, and vₜ = uₜ + W' z, on a lattice of a quarter of the size,
    from where W' z is interpolated linearly. W' starts near 0, so training starts as plain decomposition.
 3. (t/n) Φ lies on the grid of Tₜ, and Φ on that of T_n: voxels with one number are other tissue. With `Velocity` the
    parts exp((t/n) v) compose exactly: φₛ ∘ φₜ = φₛ₊ₜ.
-4. Similarity is a sum over the steps, as eq. 2 has it; regularity is the mean of that of Φ and of vₙ. Backbone: that of
-   VoxelMorph.
+4. Similarity is a sum over the phases, as eq. 2 has it; regularity is the mean of that of Φ and of vₙ. The backbone is
+   VoxelMorph's.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pullback.alignment import STEP, Alignment, Pair, Registered
+from pullback.alignment import PHASE, Alignment, Pair, Registered
 from pullback.energies import LNCC, Diffusion, Energy, Sum
 from pullback.energies.energy import parts
 from pullback.energies.regularity import is_regularity
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pair.voxelmorph import ENCODER, VOXELMORPH_2
-from pullback.networks import AcrossSteps, FieldHead, UNet, together
+from pullback.networks import AcrossPhases, FieldHead, UNet, together
 from pullback.networks.unet import convolution
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sample import sample, voxels
@@ -46,13 +46,13 @@ UNIT = 10.0  # voxels: lengths in tokens are of order 1
 
 @dataclass(frozen=True, eq=False)
 class Way(Alignment):
-    """An alignment with the steps on the way from the moving to the fixed image.
+    """An alignment with the phases on the way from the moving to the fixed image.
 
-    `transforms` hold φₜ for t = 1 … n − 1, from the world of the image at t/n of the way to the moving one, as `step_1`
-    and so on; `transform` is φₙ.
+    `transforms` hold φₜ for t = 1 … n − 1, from the world of the image at t/n of the way to the moving one, as
+    `phase_1` and so on; `transform` is φₙ.
 
     Attributes:
-        whole: Φ, of which the steps are parts before attention bends them.
+        whole: Φ, of which the phases are parts before attention bends them.
     """
 
     whole: Transform | None = None
@@ -61,14 +61,14 @@ class Way(Alignment):
 class Decomposed(nn.Module):
     """A register of the two ends of a series, that knows the way between them.
 
-    It needs the two images alone; how many steps it answers with does not depend on a series.
+    It needs the two images alone, and answers with all phases, whatever series it learned from.
 
     Args:
         ndim: 2 or 3.
-        phases: n, steps from moving to fixed.
+        phases: n, from the first after the moving image to the fixed one.
         features: of the moving image in the attention's tokens; 0 for the fields alone.
         width, heads: of the attention, which is left out without heads.
-        transform: `Displacement`, of which the steps are shares, as in the paper, or `Velocity`.
+        transform: `Displacement`, of which the phases are shares, as in the paper, or `Velocity`.
         encoder, decoder: as of `VoxelMorph`.
         channels: of one image.
 
@@ -98,7 +98,7 @@ class Decomposed(nn.Module):
         self.unet = UNet(ndim, 2 * channels, encoder, decoder)
         self.head = FieldHead(ndim, self.unet.channels_out, transform)
         self.look = convolution(ndim, channels, features, 3, padding=1) if features and heads else None
-        self.across = AcrossSteps(ndim, features, width, heads) if heads else None
+        self.across = AcrossPhases(ndim, features, width, heads) if heads else None
 
     def forward(self, fixed: Image, moving: Image) -> Way:
         """Return the way between two images, fixed → moving."""
@@ -110,8 +110,8 @@ class Decomposed(nn.Module):
                 moved = seen[:, seen.shape[1] // 2 :]
                 fields = self._bent(fields, moved, fixed.grid)
             *between, last = (self.transform(field, fixed.grid) for field in fields)
-        steps = {f"{STEP}{t}": step for t, step in enumerate(between, 1)}
-        return Way(Pair(fixed, moving), last, transforms=steps, whole=whole)
+        phases = {f"{PHASE}{t}": phase for t, phase in enumerate(between, 1)}
+        return Way(Pair(fixed, moving), last, transforms=phases, whole=whole)
 
     def _bent(self, fields: list[Tensor], moving: Tensor, grid: Grid) -> list[Tensor]:
         """Return fields `(B, d, …)` after attention over them, for the moving image `(B, C, …)` on the same grid."""
@@ -124,7 +124,7 @@ class Decomposed(nn.Module):
         return [field + resized(each, grid.shape) for field, each in zip(fields, off, strict=True)]
 
     def tokens(self, displacements: list[Tensor], moving: Tensor) -> Tensor:
-        """Return tokens `(B, n, d + features + 1, *lattice)` for displacements `(B, d, …)` of each step.
+        """Return tokens `(B, n, d + features + 1, *lattice)` for displacements `(B, d, …)` of each phase.
 
         The lattice has its first and last nodes on the first and last voxels, and about a quarter of these between.
         """
@@ -153,15 +153,15 @@ def resized(values: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class AlongTheWay:
-    """The supervision by an energy of each step, against the images between where the pair has some (eq. 2).
+    """The supervision by an energy of each phase, against the images between where the pair has some (eq. 2).
 
-    Similarities of all steps add up; regularity is a mean over Φ and φₙ. On a pair without images between it is the
-    energy of the last step alone: plain unsupervised learning. Of a series in a multiple of the network's n steps, the
-    images that n even steps meet are seen.
+    Similarities of all phases add up; regularity is a mean over Φ and φₙ. On a pair without images between it is the
+    energy of the last phase alone: plain unsupervised learning. Of a series of a multiple of n phases, every so
+    many images are seen.
 
     Attributes:
         energy: a sum of similarities and weighted regularities.
-        frugal: computes each step again for the gradient, which takes less memory and more time.
+        frugal: computes each phase again for the gradient, which takes less memory and more time.
     """
 
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
@@ -174,7 +174,7 @@ class AlongTheWay:
 
         Raises:
             TypeError: an answer without a way, as that of any other network.
-            InputError: images between that n even steps do not meet.
+            InputError: a series of a number of phases that is no multiple of the network's.
         """
         answer = register(pair.fixed, pair.moving)
         if not isinstance(answer, Way) or answer.whole is None:
@@ -182,49 +182,49 @@ class AlongTheWay:
         alike = Sum(tuple(part for part in parts(self.energy) if not is_regularity(part)))
         smooth = Sum(tuple(part for part in parts(self.energy) if is_regularity(part)))
         total: dict[str, Tensor] = {}
-        for image, step in met(pair, answer):
-            for name, value in self._terms(alike, Pair(image, pair.moving), step).items():
+        for image, phase in met(pair, answer):
+            for name, value in self._terms(alike, Pair(image, pair.moving), phase).items():
                 total[name] = total[name] + value if name in total else value
         for transform in (answer.transform, answer.whole):
             for name, value in smooth.terms(Alignment(pair, transform)).items():
                 total[name] = total[name] + value / 2 if name in total else value / 2
         return total
 
-    def _terms(self, energy: Energy, pair: Pair, step: Transform) -> dict[str, Tensor]:
+    def _terms(self, energy: Energy, pair: Pair, phase: Transform) -> dict[str, Tensor]:
         if not self.frugal:
-            return energy.terms(Alignment(pair, step))
+            return energy.terms(Alignment(pair, phase))
         names: list[str] = []
 
         def values(*params: Tensor) -> Tensor:
-            terms = energy.terms(Alignment(pair, step.with_params(*params)))
+            terms = energy.terms(Alignment(pair, phase.with_params(*params)))
             names[:] = terms
             return torch.stack([*terms.values()])
 
-        found = checkpointed(values, *step.params)
+        found = checkpointed(values, *phase.params)
         return dict(zip(names, found, strict=True))
 
 
 def met(pair: Pair, way: Way) -> list[tuple[Image, Transform]]:
-    """Return the images that steps of a way are held against, each with its step; the fixed image, with φₙ, is last.
+    """Return the images that phases of a way are held against, each with its phase; the fixed image, with φₙ, is last.
 
     Raises:
-        InputError: images between that are not met by even steps.
+        InputError: a series of a number of phases that is no multiple of theirs.
     """
-    steps, between = (*way.on_the_way, way.transform), pair.between
+    phases, between = (*way.on_the_way, way.transform), pair.between
     if between is None:
-        return [(pair.fixed, steps[-1])]
-    given, n = len(between) + 1, len(steps)
+        return [(pair.fixed, phases[-1])]
+    given, n = len(between) + 1, len(phases)
     if given % n:
         raise InputError(
-            f"{pair.name or 'a pair'}: a series in {given} steps, of which {n} even ones miss the images: give it "
+            f"{pair.name or 'a pair'}: a series of {given} phases is no multiple of the network's {n}: give it "
             f"{n - 1} images between, or {2 * n - 1}, …, or train with network.phases={given}"
         )
     frames = [between.frames[t * given // n - 1] for t in range(1, n)]
-    return [*zip(frames, steps[:-1], strict=True), (pair.fixed, steps[-1])]
+    return [*zip(frames, phases[:-1], strict=True), (pair.fixed, phases[-1])]
 
 
 METHOD = Method(
-    about="one field in the steps of a series, with attention over the steps; knows the way between two images",
+    about="one field in the phases of a series, with attention over them; knows the way between two images",
     aligns=("pair",),
     trained=True,
     keys=("decomposed-fields", "decomposed-linear", "decomposed-velocity"),

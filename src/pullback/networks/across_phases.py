@@ -1,12 +1,12 @@
-"""Attention over the steps of a series."""
+"""Attention over the phases of a series."""
 
 from torch import Tensor, nn
 
 NEAR_ZERO = 1e-5  # deviation of the last layer's weights to begin with
 
 
-class AcrossSteps(nn.Module):
-    """A layer of attention over the steps of a series, each node by itself, that answers with corrections of vectors.
+class AcrossPhases(nn.Module):
+    """A layer of attention over the phases of a series, each node by itself, that answers with corrections of vectors.
 
     Args:
         ndim: 2 or 3: components of the vectors.
