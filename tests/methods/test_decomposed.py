@@ -160,7 +160,7 @@ def test_attention_is_over_phases_and_does_not_know_their_order():
 
 @dimensions
 def test_features_are_those_of_where_a_phase_leads(ndim):
-    """A motion by whole nodes shows the features of the node that it leads to; tokens hold lengths in tens of voxels."""
+    """A motion by whole nodes shows the features of the node that it leads to; lengths are in tens of voxels."""
     network, images = told(noisy(ndim)), pair(ndim)
     still = torch.zeros(1, ndim, *SHAPES[ndim])
     shift = still.clone()
