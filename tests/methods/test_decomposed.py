@@ -16,7 +16,7 @@ from pullback.data import Breathing
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.errors import InputError
 from pullback.files import read_grid, write, write_transform
-from pullback.methods.pair.decomposed import METHOD, AlongTheWay, Decomposed, Way, met
+from pullback.methods.pair.decomposed import METHOD, AlongTheWay, Decomposed, PhasedAlignment, met
 from pullback.metrics import BetweenError
 from pullback.networks import AcrossPhases
 from pullback.numerics.random import make_generator
@@ -153,8 +153,8 @@ def test_attention_is_over_phases_and_does_not_know_their_order():
     changed = tokens.clone()
     changed[2, 1] += 1.0
     off = (layer(changed) - layer(tokens)).abs().amax(-1)
-    assert float(off[2].min()) > 1e-4
-    assert float(off[[0, 1, 3, 4, 5, 6]].max()) < 1e-6
+    assert float(off[2].min().detach()) > 1e-4
+    assert float(off[[0, 1, 3, 4, 5, 6]].max().detach()) < 1e-6
     assert layer(tokens).shape == (7, 5, 2)
 
 
@@ -297,7 +297,7 @@ def test_the_error_between_is_that_of_known_phases(ndim):
     away = pull(known.moving_labels, truths[1], onto=grid).data > 0
     off = replace(truths[1], field=truths[1].field + torch.where(away, shift, 9 * shift))
     for second, expected in ((truths[1], 0.0), (off, math.sqrt(5) / 2)):
-        way = Way(known, Affine.identity(ndim), transforms={"phase_1": truths[0], "phase_2": second})
+        way = PhasedAlignment(known, Affine.identity(ndim), transforms={"phase_1": truths[0], "phase_2": second})
         assert BetweenError()(way) == {"between mm": pytest.approx(expected, abs=1e-5)}
     assert BetweenError()(Alignment(known, Affine.identity(ndim))) == {}
     assert BetweenError()(replace(way, pair=replace(known, between=None))) == {}

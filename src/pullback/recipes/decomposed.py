@@ -15,6 +15,7 @@ the paper's figure has it; `decomposed-linear` has none; `decomposed-velocity` h
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from pullback.methods.pair.decomposed import AlongTheWay, Decomposed
 from pullback.metrics import BetweenError
@@ -36,7 +37,7 @@ TRAINING: Mapping[str, Training] = MappingProxyType(
     }
 )
 """Numbers of the loop, by data set."""
-VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "decomposed": ("attention on features along the way", {}),
         "decomposed-fields": ("attention on fields", {"features": 0}),
@@ -50,7 +51,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
 def decomposed(variant: str, data: str) -> Recipe:
     """Return the recipe of one of `VARIANTS` on one of the data sets in `TRAINING`."""
     (called, differs), images = VARIANTS[variant], DATASETS[data]
-    size = NARROW if images.ndim == 2 else {}
+    size: Mapping[str, Any] = NARROW if images.ndim == 2 else {}
     return Recipe(
         about=f"A motion in the phases of a series, {called}, {images.about}",
         data=images.data,

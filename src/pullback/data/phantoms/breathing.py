@@ -85,7 +85,7 @@ class Breathing:
 
     @property
     def grid(self) -> Grid:
-        """Where all images lie."""
+        """The grid of all images."""
         return scan_grid(self.shape)
 
     @property
@@ -140,7 +140,7 @@ class BreathingCase:
 
 
 class _Chest:
-    """What a case is made of, in the order in which it is made."""
+    """A chest in the making: images, labels and points of one case."""
 
     def __init__(self, case: BreathingCase) -> None:
         data = case.data

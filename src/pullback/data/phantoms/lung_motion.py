@@ -97,13 +97,13 @@ class Matches:
         lattice, nodes = _lattice(ndim, plane)
         seen = slice(None) if ndim == 3 else [0, 2]
         for smoothing in SMOOTHING:
-            u = self.knots.spline(self.inhale - self.exhale, smoothing)(nodes)[:, seen]
-            mm = u.mT.reshape(1, ndim, *lattice.shape)
+            found = self.knots.spline(self.inhale - self.exhale, smoothing)(nodes)[:, seen]
+            mm = found.mT.reshape(1, ndim, *lattice.shape)
             smooth = gaussian(mm, APART)
             x, z = smooth[:, -2], smooth[:, -1]
             turned = torch.stack([*[torch.zeros_like(x)] * (ndim - 2), -z, x], 1)
-            fields = (spline_coefficients(lattice.from_mm(each)) for each in (mm, bend * turned))
-            motion = LungMotion(*fields, lattice, straight)
+            u, w = (spline_coefficients(lattice.from_mm(each)) for each in (mm, bend * turned))
+            motion = LungMotion(u, w, lattice, straight)
             if motion.least_determinant(phases) >= LEAST:
                 return motion
         raise InputError(

@@ -45,7 +45,7 @@ UNIT = 10.0  # voxels: lengths in tokens are of order 1
 
 
 @dataclass(frozen=True, eq=False)
-class Way(Alignment):
+class PhasedAlignment(Alignment):
     """An alignment with the phases on the way from the moving to the fixed image.
 
     `transforms` hold φₜ for t = 1 … n − 1, from the world of the image at t/n of the way to the moving one, as
@@ -100,7 +100,7 @@ class Decomposed(nn.Module):
         self.look = convolution(ndim, channels, features, 3, padding=1) if features and heads else None
         self.across = AcrossPhases(ndim, features, width, heads) if heads else None
 
-    def forward(self, fixed: Image, moving: Image) -> Way:
+    def forward(self, fixed: Image, moving: Image) -> PhasedAlignment:
         """Return the way between two images, fixed → moving."""
         seen = together(fixed, moving)
         whole = cast(Dense, self.head(self.unet(seen), fixed, moving).transform)
@@ -111,7 +111,7 @@ class Decomposed(nn.Module):
                 fields = self._bent(fields, moved, fixed.grid)
             *between, last = (self.transform(field, fixed.grid) for field in fields)
         phases = {f"{PHASE}{t}": phase for t, phase in enumerate(between, 1)}
-        return Way(Pair(fixed, moving), last, transforms=phases, whole=whole)
+        return PhasedAlignment(Pair(fixed, moving), last, transforms=phases, whole=whole)
 
     def _bent(self, fields: list[Tensor], moving: Tensor, grid: Grid) -> list[Tensor]:
         """Return fields `(B, d, …)` after attention over them, for the moving image `(B, C, …)` on the same grid."""
@@ -177,7 +177,7 @@ class AlongTheWay:
             InputError: a series of a number of phases that is no multiple of the network's.
         """
         answer = register(pair.fixed, pair.moving)
-        if not isinstance(answer, Way) or answer.whole is None:
+        if not isinstance(answer, PhasedAlignment) or answer.whole is None:
             raise TypeError(f"AlongTheWay: a network that answers with a way expected, as Decomposed, got {answer!r}")
         alike = Sum(tuple(part for part in parts(self.energy) if not is_regularity(part)))
         smooth = Sum(tuple(part for part in parts(self.energy) if is_regularity(part)))
@@ -204,13 +204,13 @@ class AlongTheWay:
         return dict(zip(names, found, strict=True))
 
 
-def met(pair: Pair, way: Way) -> list[tuple[Image, Transform]]:
+def met(pair: Pair, answer: PhasedAlignment) -> list[tuple[Image, Transform]]:
     """Return the images that phases of a way are held against, each with its phase; the fixed image, with φₙ, is last.
 
     Raises:
         InputError: a series of a number of phases that is no multiple of theirs.
     """
-    phases, between = (*way.on_the_way, way.transform), pair.between
+    phases, between = (*answer.on_the_way, answer.transform), pair.between
     if between is None:
         return [(pair.fixed, phases[-1])]
     given, n = len(between) + 1, len(phases)
