@@ -110,7 +110,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         ),
         "breathing-slices": DataSet(
             "coronal planes of chests that breathe as real lungs, in five phases",
-            Breathing(shape=(96, 104), phases=5, textures=2),
+            Breathing(shape=(96, 104), phases=5, textures=2, test_split=0.28),
             ndim=2,
             metrics=BREATHING,
         ),
