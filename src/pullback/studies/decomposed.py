@@ -1,6 +1,6 @@
 """The study of decomposition with attention (Zou et al. 2022), part by part.
 
-    pullback study decomposed way/breathing-slices --data breathing-slices=lung_keypoints/ --seed 0
+    pullback study decomposed way/breathing-slices/hysteresis --data breathing-slices=lung_keypoints/ --seed 0
     pullback study decomposed table1/breathing --data breathing=lung_keypoints/
     pullback study decomposed table1/dirlab --data dirlab=4DCT/
 
@@ -114,7 +114,7 @@ def _experiment(data: str, arms: Mapping[str, TrainedArm], **changes: Any) -> Ex
 def _ways(data: str) -> dict[str, Experiment]:
     """Return the experiments of what bends the way, as breathing does, more, and where tissue runs straight."""
     return {
-        data: _experiment(data, _arms(data)),
+        f"{data}/hysteresis": _experiment(data, _arms(data)),
         f"{data}/bent": _experiment(data, _arms(data), bend=BENT),
         f"{data}/straight": _experiment(data, _arms(data), straight=True),
     }
