@@ -24,6 +24,9 @@ from pullback.numerics.smooth import smooth_noise
 from pullback.recipes import find
 from pullback.report.way import write_way
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Series, Velocity, pull
+from pullback.studies import decomposed
+from pullback.studies.decomposed import Cyclic
+from pullback.study.arms import TrainedArm
 from pullback.study.trained import Trained
 from pullback.testing import check_register, check_supervision, problems
 from pullback.training import Training, Unsupervised, seeded, train
@@ -312,6 +315,30 @@ def test_contract(problem):
 @pytest.mark.parametrize("between", [0, 4])
 def test_contract_of_the_supervision(between):
     check_supervision(AlongTheWay(), partial(made, 2), pair(2, frames=between))
+
+
+def test_a_cycle_is_nothing_at_rest_and_something_where_the_ways_are_no_inverses():
+    """The energy is that of both ways; what comes back through Φ twice is off, and at rest it is not."""
+    images, learn = pair(2), Cyclic(LNCC(5) + 0.5 * Diffusion(), 0.1)
+    rest, moving = (told(field, heads=0) for field in (torch.zeros(1, 2, *SHAPES[2]), noisy(2)))
+    still = learn(rest, images, 0.0)
+    assert float(still["cycle"]) < 1e-6
+    torch.testing.assert_close(still["lncc"], 2 * LNCC(5)(Alignment(images, Affine.identity(2))))
+    assert float(learn(moving, images, 0.0)["cycle"].detach()) > 0.01
+    check_supervision(Cyclic(), partial(made, 2), images)
+
+
+def test_rivals_have_the_same_backbone():
+    """All rows of a table begin with as many weights in the U-Net, and learn from the same data."""
+    arms = decomposed.study.tables["table1"].experiments["breathing-slices"].arms
+    recipes = {name: arm.recipe for name, arm in arms.items() if isinstance(arm, TrainedArm)}
+    assert len(recipes) == 10
+    networks = {name: recipe.network() for name, recipe in recipes.items()}
+    sizes = {
+        name: sum(p.numel() for n, p in network.named_parameters() if "unet" in n) for name, network in networks.items()
+    }
+    assert len({*sizes.values()}) == 1
+    assert len({recipe.training for recipe in recipes.values()}) == 1
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair
 from pullback.data import Folds
 from pullback.energies import LNCC, Diffusion, Energy, LandmarkMSE, SoftDice
+from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import BetweenError, LandmarkError
 from pullback.networks import Repeated
 from pullback.recipes import find
@@ -80,9 +81,13 @@ def _plain(data: str, weight: float = 1.0) -> Recipe:
 
 
 def _rivals(data: str) -> dict[str, TrainedArm]:
-    """Return the paper's rivals that the data allow: of the same backbone, updates and rate."""
+    """Return the paper's rivals that the data allow: of the same backbone, updates and rate.
+
+    The iterative one is one network in two passes, of which the second sees what the first moved.
+    """
     plain = _plain(data)
-    twice: partial[Any] = partial(Repeated, network=plain.network, passes=2)
+    once = partial(VoxelMorph, **{k: v for k, v in plain.network.keywords.items() if k != "heads"})
+    twice: partial[Any] = partial(Repeated, network=once, passes=2)
     rivals = {
         "iterative (IL)": replace(plain, network=twice),
         "landmarks (MAC)": replace(plain, supervision=Unsupervised(ENERGY + MARKS * LandmarkMSE())),
