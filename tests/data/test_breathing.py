@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pullback.alignment import Pair, stacked
-from pullback.data import Breathing, BreathingCase
+from pullback.data import Breathing, BreathingCase, Folds
 from pullback.data.lung_matches import SPACING, read_matches
 from pullback.data.phantoms.breathing import volume
 from pullback.data.phantoms.lung_motion import Matches
@@ -210,6 +210,14 @@ def test_people_are_in_one_split_each(lung_matches):
     drawn = chests(lung_matches)
     assert not {*drawn.train.names} & {*drawn.test.names, *drawn.validation.names}
     assert not {*drawn.test.names} & {*drawn.validation.names}
+
+
+def test_folds_test_each_person_once(lung_matches):
+    folds = [Folds(chests(lung_matches), 3, number) for number in range(3)]
+    tested = [case.person for fold in folds for case in cases(fold.test)]
+    assert sorted(tested) == sorted(2 * [*folds[0].data.people])
+    for fold in folds:
+        assert not {*fold.train.names} & {*fold.test.names, *fold.validation.names}
 
 
 def cases(split):
