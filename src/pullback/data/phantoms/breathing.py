@@ -19,7 +19,7 @@ from pullback.errors import InputError
 from pullback.numerics.difference import determinant
 from pullback.numerics.random import drawn_number, make_generator
 from pullback.numerics.smooth import smooth_noise
-from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, pull
+from pullback.space import Displacement, Grid, Image, Labels, Points, Series, Transform, pull, push
 
 TISSUE, MOTTLE = 0.12, (0.15, 14.0)  # intensity of tissue; share and σ in mm by which it varies
 VESSELS = ((49.0, 10.5, 1.0), (31.5, 6.3, 0.9), (21.0, 3.9, 0.8), (14.0, 2.8, 0.6))  # σ of the curve, radius (mm); peak
@@ -136,74 +136,71 @@ class BreathingCase:
         return self.person
 
     def load(self) -> Pair:
-        return LOADED.get(self, lambda: _Chest(self).pair)
+        return LOADED.get(self, lambda: _made(self))
 
 
-class _Chest:
-    """A chest in the making: images, labels and points of one case."""
+def _made(case: BreathingCase) -> Pair:
+    """Return the pair of a case: images first, then points, of one generator."""
+    data, grid = case.data, case.data.grid
+    generator = make_generator(data.seed, int(2**31 * drawn_number(0, case.person)), case.texture)
+    matches = Matches.of(data.root, case.person)
+    low, high = PLANES
+    plane = float(matches.exhale[:, 1].quantile(low + (high - low) * (case.texture + 0.5) / data.textures))
+    motion = matches.motion(grid.ndim, plane, data.bend, data.straight, data.phases)
+    parts = torch.arange(1, data.phases + 1, dtype=torch.float64) / data.phases
+    truths = [motion.phase(part) for part in parts.tolist()]
+    moving, *between, fixed = _images(data, truths, generator)
+    truth, way = truths[-1], truths[:-1]
+    if data.straight:  # an inverse is sought at each point, each time it is asked for
+        way = [Displacement(each.displacement(grid), grid) for each in way]
+    lungs = _lungs(matches, plane, grid)
+    fixed_lungs = pull(lungs, truth, onto=grid)
+    points = _points(fixed_lungs, data.points, generator)
+    return Pair(
+        fixed,
+        moving,
+        fixed_lungs,
+        lungs,
+        points,
+        push(points, truth),
+        truth,
+        name=f"{case.person} {case.texture}",
+        between=Series(tuple(between), grid, parts[:-1], "", tuple(way)) if between else None,
+    )
 
-    def __init__(self, case: BreathingCase) -> None:
-        data = case.data
-        self.case, self.data, self.grid = case, data, data.grid
-        self.matches = Matches.of(data.root, case.person)
-        low, high = PLANES
-        share = low + (high - low) * (case.texture + 0.5) / data.textures
-        self.plane = float(self.matches.exhale[:, 1].quantile(share))
-        self.generator = make_generator(data.seed, int(2**31 * drawn_number(0, case.person)), case.texture)
 
-    @property
-    def pair(self) -> Pair:
-        data, case = self.data, self.case
-        motion = self.matches.motion(self.grid.ndim, self.plane, data.bend, data.straight, data.phases)
-        parts = torch.arange(1, data.phases + 1, dtype=torch.float64) / data.phases
-        truths = [motion.phase(part) for part in parts.tolist()]
-        moving, *way = self._images(truths)
-        lungs = self._lungs()
-        known: tuple[Transform, ...] = tuple(truths[:-1])
-        if data.straight:  # an inverse is sought at each point, each time it is asked for
-            known = tuple(Displacement(truth.displacement(self.grid), self.grid) for truth in known)
-        between = Series(tuple(way[:-1]), self.grid, parts[:-1], "", known) if len(way) > 1 else None
-        fixed_lungs = pull(lungs, truths[-1], onto=self.grid)
-        fixed_points, moving_points = self._points(fixed_lungs, truths[-1])
-        name = f"{case.person} {case.texture}"
-        return Pair(
-            way[-1], moving, fixed_lungs, lungs, fixed_points, moving_points, truths[-1], name=name, between=between
-        )
+def _images(data: Breathing, truths: Sequence[Transform], generator: torch.Generator) -> list[Image]:
+    """Return the moving image, then one through each transform."""
+    fine = scan_grid([n * data.fine for n in data.shape])
+    reach = [_reach(truth, fine) for truth in truths]
+    margins = tuple(max(far) for far in zip(*reach, strict=True))
+    texture = _texture(fine.padded(margins), generator)
+    inner = tuple(slice(m, m + n) for m, n in zip(margins, fine.shape, strict=True))
+    values = [texture.data[(slice(None), slice(None), *inner)]]
+    values += [pull(texture, truth, onto=fine, mode="cubic").data * volume(truth, fine) for truth in truths]
+    pool = F.avg_pool2d if fine.ndim == 2 else F.avg_pool3d
+    means = [pool(each, data.fine) for each in values]
+    return [Image(mean + data.noise * torch.randn(mean.shape, generator=generator), data.grid) for mean in means]
 
-    def _images(self, truths: Sequence[Transform]) -> list[Image]:
-        """Return the moving image, then one through each transform."""
-        fine = scan_grid([n * self.data.fine for n in self.grid.shape])
-        reach = [_reach(truth, fine) for truth in truths]
-        margins = tuple(max(far) for far in zip(*reach, strict=True))
-        texture = _texture(fine.padded(margins), self.generator)
-        inner = tuple(slice(m, m + n) for m, n in zip(margins, fine.shape, strict=True))
-        images = [self._image(texture.data[(slice(None), slice(None), *inner)])]
-        for truth in truths:
-            images.append(self._image(pull(texture, truth, onto=fine, mode="cubic").data * volume(truth, fine)))
-        return images
 
-    def _image(self, values: Tensor) -> Image:
-        pool = F.avg_pool2d if values.ndim == 4 else F.avg_pool3d
-        mean = pool(values, self.data.fine)
-        return Image(mean + self.data.noise * torch.randn(mean.shape, generator=self.generator), self.grid)
+def _lungs(matches: Matches, plane: float, grid: Grid) -> Labels:
+    """Return where the lungs are at inhale."""
+    where = grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])[0]
+    away, _ = cKDTree(matches.inhale.numpy()).query(
+        in_the_scan(where.flatten(1).mT, plane).numpy(), distance_upper_bound=NEAR
+    )
+    inside = torch.from_numpy(away < math.inf).to(torch.uint8).view(1, 1, *grid.shape)
+    if not inside.any():
+        raise InputError(f"{matches.person}: no lung is in view; are the matches in voxels of the scan?")
+    return Labels(inside, grid)
 
-    def _lungs(self) -> Labels:
-        """Return where the lungs are at inhale."""
-        where = self.grid.to_world(self.grid.voxels(torch.zeros((), dtype=torch.float64))[None])[0]
-        voxels = in_the_scan(where.flatten(1).mT, self.plane).numpy()
-        away, _ = cKDTree(self.matches.inhale.numpy()).query(voxels, distance_upper_bound=NEAR)
-        inside = torch.from_numpy(away < math.inf).to(torch.uint8)
-        return Labels(inside.view(1, 1, *self.grid.shape), self.grid)
 
-    def _points(self, lungs: Labels, truth: Transform) -> tuple[Points, Points]:
-        """Return points within voxels of the lungs at exhale, and the same at inhale."""
-        inside = lungs.data[0, 0].nonzero().double()
-        if not len(inside):
-            raise InputError(f"{self.case.person}: no lung is in view; are the matches in voxels of the scan?")
-        chosen = inside[torch.randint(len(inside), (self.data.points,), generator=self.generator)]
-        chosen = chosen + torch.rand(chosen.shape, generator=self.generator, dtype=torch.float64) - 0.5
-        fixed = self.grid.to_world(chosen.mT[None]).mT
-        return Points(fixed), Points(truth(fixed))
+def _points(lungs: Labels, count: int, generator: torch.Generator) -> Points:
+    """Draw points within voxels of the lungs."""
+    inside = lungs.data[0, 0].nonzero().double()
+    chosen = inside[torch.randint(len(inside), (count,), generator=generator)]
+    chosen = chosen + torch.rand(chosen.shape, generator=generator, dtype=torch.float64) - 0.5
+    return Points(lungs.grid.to_world(chosen.mT[None]).mT)
 
 
 def volume(transform: Transform, grid: Grid) -> Tensor:
