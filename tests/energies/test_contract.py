@@ -68,7 +68,7 @@ def energies_of(thing: Any) -> Iterator[Energy]:
     elif isinstance(thing, tuple | list):
         for value in thing:
             yield from energies_of(value)
-    elif is_dataclass(thing):
+    elif is_dataclass(thing) and not isinstance(thing, type):
         for field in fields(thing):
             yield from energies_of(getattr(thing, field.name))
 
