@@ -68,5 +68,5 @@ class Series:
 
     def to(self, device: torch.device) -> Self:
         """Return the series with all frames read and on `device`."""
-        frames, truths = (tuple(each.to(device) for each in all_) for all_ in (self.frames, self.truths))
-        return replace(self, frames=frames, truths=truths)
+        frames = tuple(frame.to(device) for frame in self.frames)
+        return replace(self, frames=frames, truths=tuple(truth.to(device) for truth in self.truths))
