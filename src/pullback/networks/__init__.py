@@ -17,6 +17,7 @@ from pullback.networks.encoder_decoder import (
 from pullback.networks.features import FeatureNet
 from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
+from pullback.networks.network import Network
 from pullback.networks.pad import padded
 from pullback.networks.repeated import Repeated
 from pullback.networks.swin import Swin
@@ -38,6 +39,7 @@ __all__ = [
     "FeatureNet",
     "FieldHead",
     "GraphFeatures",
+    "Network",
     "PoseHead",
     "Repeated",
     "Strided",
