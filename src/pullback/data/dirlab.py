@@ -122,7 +122,7 @@ class DirLab:
     def train(self) -> Singles:
         held = {self.fold + 1, self._next}
         cases = [case for case in range(1, len(SIZES) + 1) if case not in held]
-        return Singles([self._case(case, half) for case in cases for half in range(len(HALVES))])
+        return Singles([self._case(case, half) for case in cases for half in range(len(HALVES))], of=self)
 
     @property
     def validation(self) -> Validation:

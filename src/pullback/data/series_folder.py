@@ -44,7 +44,7 @@ class SeriesFolder:
 
     @property
     def train(self) -> Singles:
-        return Singles(self._split("train"))
+        return Singles(self._split("train"), of=self)
 
     @property
     def validation(self) -> Validation:

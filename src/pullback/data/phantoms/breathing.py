@@ -99,7 +99,7 @@ class Breathing:
 
     @property
     def train(self) -> Singles:
-        return Singles(self._cases("train"))
+        return Singles(self._cases("train"), of=self)
 
     @property
     def validation(self) -> Validation:

@@ -24,7 +24,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pullback.alignment import PHASE, Alignment, Pair, Registered
 from pullback.energies import LNCC, Diffusion, Energy, Sum
@@ -33,7 +33,7 @@ from pullback.energies.regularity import is_regularity
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pair.voxelmorph import ENCODER, VOXELMORPH_2
-from pullback.networks import AcrossPhases, FieldHead, UNet, together
+from pullback.networks import AcrossPhases, FieldHead, Network, UNet, together
 from pullback.networks.unet import convolution
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sample import sample, voxels
@@ -58,7 +58,7 @@ class PhasedAlignment(Alignment):
     whole: Transform | None = None
 
 
-class Decomposed(nn.Module):
+class Decomposed(Network):
     """A register of the two ends of a series, that knows the way between them.
 
     It needs the two images alone, and answers with all phases, whatever series it learned from.
