@@ -16,6 +16,7 @@ from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.cyclical import FieldLabels, WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet, Transferred
+from pullback.methods.pair.decomposed import PhasedAlignment
 from pullback.methods.pair.determinant_and_curl import Prescription
 from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
 from pullback.methods.pair.growing_mask import Growth
@@ -258,6 +259,7 @@ EXCUSED = {
     Shot: "a path of images, whose laws test_metamorphosis.py holds",
     Shooting: "a part of Metamorphosis, which is checked",
     Growth: "a part of Metamorphosis; test_metamorphosis.py says how its masks grow",
+    PhasedAlignment: "the answer of Decomposed, which is checked; test_decomposed.py says what it holds",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
 }
 

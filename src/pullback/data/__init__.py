@@ -15,13 +15,17 @@ from pullback.data.case import (
     pairs_within,
     subject_of,
 )
+from pullback.data.dirlab import DirLab
 from pullback.data.folder import PairFolder
+from pullback.data.folds import Folds, dealt
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
+from pullback.data.phantoms.breathing import Breathing, BreathingCase
 from pullback.data.phantoms.tori import Tori
+from pullback.data.series_folder import SeriesFolder
 from pullback.data.synthesis import Synthesis, Synthetic
 
 Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
@@ -29,9 +33,13 @@ Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
 
 __all__ = [
     "BrainPhantom",
+    "Breathing",
+    "BreathingCase",
     "Case",
     "Dataset",
+    "DirLab",
     "FileCase",
+    "Folds",
     "Learn2Reg",
     "LungCase",
     "LungKeypoints",
@@ -40,6 +48,7 @@ __all__ = [
     "PairFolder",
     "PickledCase",
     "PreparedIXI",
+    "SeriesFolder",
     "Singles",
     "Stored",
     "Subject",
@@ -49,6 +58,7 @@ __all__ = [
     "Tori",
     "Train",
     "Validation",
+    "dealt",
     "lung_fold",
     "normalised",
     "ordered_pairs",

@@ -1,6 +1,7 @@
 """Metrics: numbers that are reported, `physical` by default, and `learn2reg` as that challenge computes them."""
 
 from pullback.metrics import learn2reg
+from pullback.metrics.between import BetweenError
 from pullback.metrics.length import Length, piece_lengths
 from pullback.metrics.metric import Metric, foreground, numbers_of, of_one
 from pullback.metrics.physical import (
@@ -21,6 +22,7 @@ STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
 
 __all__ = [
     "STANDARD",
+    "BetweenError",
     "CentroidError",
     "Correlation",
     "Dice",

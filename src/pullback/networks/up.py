@@ -25,8 +25,14 @@ def instance_norm_leaky(ndim: int) -> Finish:
     return lambda channels: nn.Sequential(norm(channels), nn.LeakyReLU(inplace=True))
 
 
+def instance_norm_relu(ndim: int) -> Finish:
+    """Return instance normalisation, without weights, followed by ReLU."""
+    norm = nn.InstanceNorm2d if ndim == 2 else nn.InstanceNorm3d
+    return lambda channels: nn.Sequential(norm(channels), nn.ReLU(inplace=True))
+
+
 class Convolved(nn.Module):
-    """A 3ᵈ convolution that keeps the size, or every `stride`-th voxel of it, then `finish`.
+    """A convolution, by default 3ᵈ, that keeps the size, or every `stride`-th voxel of it, then `finish`.
 
     Args:
         ndim: 2 or 3.
@@ -34,11 +40,21 @@ class Convolved(nn.Module):
         finish: what follows.
         bias: of the convolution; without use where a normalisation follows.
         stride: of the convolution.
+        kernel: its edge, odd.
     """
 
-    def __init__(self, ndim: int, before: int, after: int, finish: Finish, bias: bool = False, stride: int = 1) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        before: int,
+        after: int,
+        finish: Finish,
+        bias: bool = False,
+        stride: int = 1,
+        kernel: int = 3,
+    ) -> None:
         super().__init__()
-        self.convolution = convolution(ndim, before, after, 3, padding=1, bias=bias, stride=stride)
+        self.convolution = convolution(ndim, before, after, kernel, padding=kernel // 2, bias=bias, stride=stride)
         self.finish = finish(after)
 
     def forward(self, values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from pullback.data import Case, FileCase, PickledCase
+from pullback.data import Case, FileCase, Folds, PickledCase
 from pullback.errors import InputError, Interrupted
 from pullback.records.csv_records import read_csv
 from pullback.study.evaluate import evaluate
@@ -222,8 +222,9 @@ def measured_by(recipe: Recipe) -> partial[Any]:
 
 
 def is_stored(data: Any) -> bool:
-    """Return whether data is read from a folder, its `root`."""
-    return is_dataclass(data) and any(each.name == "root" for each in fields(data))
+    """Return whether data is read from a folder, its `root`; of folds, whether what is in them is."""
+    known = data.data if isinstance(data, Folds) else data
+    return is_dataclass(known) and any(each.name == "root" for each in fields(known))
 
 
 def placed(data: Any, name: str, roots: Mapping[str, Path]) -> Any:

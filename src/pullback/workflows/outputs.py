@@ -16,11 +16,13 @@ from pullback.errors import InputError
 from pullback.files import PointTable, Surface, write_image, write_points, write_transform
 from pullback.files.suffixes import ends
 from pullback.files.transforms.ants import KIND as ANTS, write_ants
+from pullback.report.way import write_way
 from pullback.space import Image, Transform, push
 
 RECORD = "run.json"
 PUSHED = "fixed_points_in_moving"
 MAPS, TRANSFORMS = "maps", "transforms"  # folders of what a register knows beside the transform
+WAY = "way.png"
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ def write_all(
         write_image(image, folder / MAPS / f"{name}.nii.gz", like)
     for name, transform in after.transforms.items():
         write_transform(transform, folder / TRANSFORMS / f"{name}.h5", on=fixed)
+    if after.on_the_way:
+        write_way(after, folder / WAY)
     return names_in(folder)
 
 
@@ -200,7 +204,8 @@ def about_known(after: Alignment) -> list[str]:
     """Describe the maps and further transforms that are written."""
     maps = [f"{MAPS}/{name}.nii.gz: {name.replace('_', ' ')}, on the fixed grid." for name in after.maps]
     more = [f"{TRANSFORMS}/{name}.h5: {name.replace('_', ' ')}, from the fixed image on." for name in after.transforms]
-    return maps + more
+    way = [f"{WAY}: the moving image through these phases, beside the fixed one, as an animation."]
+    return maps + more + (way if after.on_the_way else [])
 
 
 def about_points(table: PointTable | Surface | None, points: str | Path | None) -> list[str]:

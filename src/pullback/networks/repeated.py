@@ -1,0 +1,44 @@
+"""Networks of pairs that look again at what they moved."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from pullback.alignment import Alignment, Pair
+from pullback.errors import InputError
+from pullback.space import Affine, Image, Transform, pull
+
+
+class Repeated(nn.Module):
+    """A register that asks one network several times: each time it sees the moving image as moved so far.
+
+    The answers are composed, and what the network sees is the moving image itself, resampled once through all of
+    them; gradients pass through all passes. A moving image on another grid is pulled onto the fixed one first. Maps and
+    stats are those of the last pass, and further transforms follow what the passes before it found.
+
+    Args:
+        network: a register of two images; or, as in recipes, what makes one.
+        passes: how many times it is asked.
+
+    Raises:
+        InputError: no pass.
+    """
+
+    def __init__(self, network: nn.Module | Callable[[], nn.Module], passes: int = 2) -> None:
+        super().__init__()
+        if passes < 1:
+            raise InputError(f"Repeated: one pass or more expected, got {passes}")
+        self.network = network if isinstance(network, nn.Module) else network()
+        self.passes = passes
+
+    def forward(self, fixed: Image, moving: Image) -> Alignment:
+        """Return the alignment by all passes, fixed → moving."""
+        answer: Alignment = self.network(fixed, moving)
+        found: Transform = answer.transform
+        before: Transform = Affine.identity(fixed.grid.ndim)
+        for _ in range(self.passes - 1):
+            before = found
+            answer = self.network(fixed, pull(moving, before, onto=fixed))
+            found = before @ answer.transform
+        further = {name: before @ transform for name, transform in answer.transforms.items()}
+        return Alignment(Pair(fixed, moving), found, answer.maps, further, answer.stats)
