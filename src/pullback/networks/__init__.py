@@ -17,6 +17,7 @@ from pullback.networks.features import FeatureNet
 from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
 from pullback.networks.pad import padded
+from pullback.networks.points import HeatmapHead, PointPrediction, RegressionHead, SparseAlignment
 from pullback.networks.repeated import Repeated
 from pullback.networks.swin import Swin
 from pullback.networks.trunk import Backbone, Trunk
@@ -36,8 +37,12 @@ __all__ = [
     "FeatureNet",
     "FieldHead",
     "GraphFeatures",
+    "HeatmapHead",
+    "PointPrediction",
     "PoseHead",
+    "RegressionHead",
     "Repeated",
+    "SparseAlignment",
     "Strided",
     "Swin",
     "Transposed",
