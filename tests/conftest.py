@@ -117,3 +117,20 @@ def to_sitk() -> Callable[..., sitk.Image]:
 def from_sitk() -> Callable[[sitk.Image], np.ndarray]:
     """The voxels of a scalar ITK image, axes i, j, k."""
     return lambda image: sitk.GetArrayFromImage(image).T
+
+
+@pytest.fixture(scope="session")
+def lung_matches(tmp_path_factory) -> Path:
+    """A folder of six made people's matches of lungs, as the files of real ones are: each breathes by a formula."""
+    folder = tmp_path_factory.mktemp("lung_matches")
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        exhale = rng.uniform([30, 35, 35], [160, 150, 170], (120, 3))
+        x, y, z = ((exhale - [96, 96, 104]) / 60).T
+        deep = (6 + number) * np.exp(-(x**2) - y**2) * (1 - z)
+        inhale = exhale + np.stack([2 * x, 0.3 * deep, -deep], 1)
+        kept = {"exhale_keypoints": exhale, "exhale_match_in_inhale": inhale}
+        if number == 0:  # as of copd_01
+            kept = {"inhale_match_in_exhale": exhale, "inhale_keypoints": inhale}
+        np.savez(folder / f"{'copd_0' if number < 3 else 'l2r_00'}{number + 1}.npz", **kept)
+    return folder

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.difference import determinant, jacobian
-from pullback.space import Image, Labels, Points, Transform, inverted, one_batch, pull, push, short_repr
+from pullback.space import Image, Labels, Points, Series, Transform, inverted, one_batch, pull, push, short_repr
 from pullback.stats import Stats
 
 
@@ -19,11 +19,13 @@ class Pair:
     """Two images to align, and what is known of them: labels, points, and the true transform, fixed → moving.
 
     Both images are 2-D or both 3-D, with the same number of channels, and labels lie on their image's grid (as masks do
-    in `Image`). A batch of B is B pairs; a part with a batch of one serves all of them.
+    in `Image`). A batch of B is B pairs; a part with a batch of one serves all of them. `between` are images on the way
+    from the moving to the fixed one, in that order and without these two, such as the phases of a breath; they lie on
+    the fixed grid and belong to one pair.
 
     Raises:
         TypeError: an image is no `Image`.
-        ValueError: dimensions, channels or batches differ, or labels lie on another grid than their image.
+        ValueError: dimensions, channels or batches differ, or labels or images between lie on another grid.
     """
 
     fixed: Image
@@ -34,6 +36,7 @@ class Pair:
     moving_points: Points | None = None
     truth: Transform | None = None
     name: str = ""
+    between: Series | None = None
 
     __repr__ = short_repr
 
@@ -59,6 +62,11 @@ class Pair:
                 raise ValueError(
                     f"the {side} labels lie on another grid than the {side} image: {differ}; pull them onto it first"
                 )
+        if self.between is not None and (self.between.grid != fixed or self.batch > 1):
+            raise ValueError(
+                f"the images between lie on {self.between.grid}, the fixed image on {fixed}, in a batch of {self.batch}"
+                f"; all phases of one scan share a grid, and belong to one pair: give each pair its own"
+            )
         _ = self.batch
 
     @cached_property
@@ -85,7 +93,8 @@ class Pair:
 
     def to(self, device: torch.device) -> Self:
         """Return the pair with all its parts on `device`."""
-        return replace(self, **{name: part.to(device) for name, part in self._known.items()})
+        parts = {name: part.to(device) for name, part in self._known.items()}
+        return replace(self, **parts, between=self.between and self.between.to(device))
 
     @property
     def _known(self) -> dict[str, Any]:
@@ -100,7 +109,8 @@ def stacked(pairs: Sequence[Pair]) -> Pair:
     Images, labels and truths are stacked, each kind known of all pairs or of none; one pair returns itself.
 
     Raises:
-        InputError: no pair, grids or known parts that differ, or points, of which each pair has its own number.
+        InputError: no pair, grids or known parts that differ, points, of which each pair has its own number, or images
+            between.
     """
     if not pairs:
         raise InputError("stacked: one pair or more expected, got none")
@@ -109,6 +119,8 @@ def stacked(pairs: Sequence[Pair]) -> Pair:
         return first
     known = [pair._known for pair in pairs]
     points = sorted({name for parts in known for name, part in parts.items() if isinstance(part, Points)})
+    if any(pair.between is not None for pair in pairs):
+        raise InputError("stacked: pairs without images between expected; learn from one series at a time, at_once=1")
     if points or any(parts.keys() != known[0].keys() for parts in known):
         has = "; ".join(
             f"{pair.name or 'a pair'}: {', '.join(parts)}" for pair, parts in zip(pairs, known, strict=True)

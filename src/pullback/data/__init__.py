@@ -22,6 +22,7 @@ from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
+from pullback.data.phantoms.breathing import Breathing, BreathingCase
 from pullback.data.phantoms.tori import Tori
 from pullback.data.synthesis import Synthesis, Synthetic
 
@@ -30,6 +31,8 @@ Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
 
 __all__ = [
     "BrainPhantom",
+    "Breathing",
+    "BreathingCase",
     "Case",
     "Dataset",
     "FileCase",

@@ -8,6 +8,7 @@ from pullback.energies.lncc import LNCC, lncc
 from pullback.energies.mind import MIND, mind
 from pullback.energies.ngf import NGF
 from pullback.energies.overlap import SoftDice, SoftHausdorff
+from pullback.energies.points import LandmarkMSE
 from pullback.energies.regularity import Bending, Diffusion
 from pullback.energies.similarity import MSE, NCC, ncc
 from pullback.energies.ssim import SSIM
@@ -26,6 +27,7 @@ __all__ = [
     "Energy",
     "Kinetic",
     "LabelMSE",
+    "LandmarkMSE",
     "SoftDice",
     "SoftHausdorff",
     "Sum",

@@ -82,6 +82,25 @@ def gaussian(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     return values
 
 
+def smooth_noise(
+    shape: Sequence[int], sigma: float | Sequence[float], generator: torch.Generator, like: Tensor
+) -> Tensor:
+    """Return Gaussian noise smoothed by a Gaussian, of mean 0 and variance 1 at every voxel, up to the border.
+
+    Args:
+        shape: `(B, C, *spatial)`; each channel is drawn by itself.
+        sigma: in voxels, one for all axes or one each; 0 leaves an axis alone.
+        generator: on the CPU, where the noise is drawn.
+        like: gives dtype and device.
+    """
+    values = torch.randn(tuple(shape), generator=generator, dtype=like.dtype).to(like.device)
+    for axis, (n, width) in enumerate(zip(values.shape[2:], _each(sigma, values), strict=True)):
+        if width > 0:
+            kernel = _gaussian_matrix(n, width)
+            values = apply_along((kernel / kernel.norm(dim=1, keepdim=True)).to(values), values, axis)
+    return values
+
+
 def antialiased(values: Tensor, ratios: Sequence[float]) -> Tensor:
     """Smooth values before their voxels grow by `ratios` along each axis.
 

@@ -8,6 +8,7 @@
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
 | `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
+| `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 """
 
@@ -15,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pullback.data import BrainPhantom, Dataset, Learn2Reg, LungKeypoints, PairFolder, PreparedIXI, Tori
-from pullback.metrics import STANDARD, Dice, EndPointError, Folding, Metric, SDLogJ
+from pullback.data import BrainPhantom, Breathing, Dataset, Learn2Reg, LungKeypoints, PairFolder, PreparedIXI, Tori
+from pullback.metrics import STANDARD, Dice, EndPointError, Folding, LandmarkError, Metric, SDLogJ
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class DataSet:
 IXI = (*range(1, 4), *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
 LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 102, 121, 122, *range(161, 167))
 """Labels of which the papers' Dice is."""
+BREATHING = (LandmarkError(), EndPointError(), Folding(), SDLogJ())
 
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
@@ -89,6 +91,17 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         ),
         "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
         "prepared": DataSet("a folder that `pullback prepare` made", Learn2Reg()),
+        "breathing": DataSet(
+            "chests that breathe as real lungs, in five steps",
+            Breathing(shape=(48, 48, 52), fine=2, phases=5),
+            metrics=BREATHING,
+        ),
+        "breathing-slices": DataSet(
+            "coronal planes of chests that breathe as real lungs, in five steps",
+            Breathing(shape=(96, 104), phases=5, textures=2),
+            ndim=2,
+            metrics=BREATHING,
+        ),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
     }
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 from pullback.space.grid import Grid
 from pullback.space.image import Image
 from pullback.space.short_repr import short_repr
+from pullback.space.transform import Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +22,17 @@ class Series:
         grid: where the voxels of each are.
         times: `(T,)` float64, in `unit`.
         unit: of the times: s, ms, us, or for other axes than time Hz, ppm, rad/s; empty where nobody says.
+        truths: where known, the true transform of each frame, from its world to the one that all are told against.
 
     Raises:
-        ValueError: no frames, or not as many times.
+        ValueError: no frames, or not as many times, or another number of truths than of frames or none.
     """
 
     frames: Sequence[Image]
     grid: Grid
     times: Tensor
     unit: str = "s"
+    truths: tuple[Transform, ...] = ()
 
     __repr__ = short_repr
 
@@ -39,6 +42,8 @@ class Series:
                 f"Series: one time for each of 1 frame or more expected, got {tuple(self.times.shape)} for "
                 f"{len(self.frames)} frames"
             )
+        if len(self.truths) not in (0, len(self.frames)):
+            raise ValueError(f"Series: a truth for each of {len(self.frames)} frames or none, got {len(self.truths)}")
 
     @classmethod
     def of(cls, image: Image, times: Tensor, unit: str = "s") -> Self:
@@ -63,4 +68,5 @@ class Series:
 
     def to(self, device: torch.device) -> Self:
         """Return the series with all frames read and on `device`."""
-        return replace(self, frames=tuple(frame.to(device) for frame in self.frames))
+        frames, truths = (tuple(each.to(device) for each in all_) for all_ in (self.frames, self.truths))
+        return replace(self, frames=frames, truths=truths)
