@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -53,6 +53,7 @@ class Breathing:
         noise: standard deviation; the brightest vessels are near 1.
         points: of each pair.
         match_error: standard deviation along each axis of the moving points, of examples for training alone, mm.
+        masked: the lungs are the masks of the fixed and the moving image.
         validation_split, test_split: names of people, or shares, as in `PairFolder`.
         seed: of everything that is drawn.
 
@@ -70,6 +71,7 @@ class Breathing:
     noise: float = 0.03
     points: int = 300
     match_error: float = 0.0
+    masked: bool = False
     validation_split: tuple[str, ...] | float = 0.1
     test_split: tuple[str, ...] | float = 0.2
     seed: int = 0
@@ -164,9 +166,11 @@ class _Chest:
         between = Series(tuple(way[:-1]), self.grid, parts[:-1], "", tuple(truths[:-1])) if len(way) > 1 else None
         fixed_lungs = pull(lungs, truths[-1], onto=self.grid)
         fixed_points, moving_points = self._points(fixed_lungs, truths[-1])
-        name = f"{case.person} {case.texture}"
+        name, fixed = f"{case.person} {case.texture}", way[-1]
+        if data.masked:
+            fixed, moving = replace(fixed, mask=fixed_lungs.data > 0), replace(moving, mask=lungs.data > 0)
         return Pair(
-            way[-1], moving, fixed_lungs, lungs, fixed_points, moving_points, truths[-1], name=name, between=between
+            fixed, moving, fixed_lungs, lungs, fixed_points, moving_points, truths[-1], name=name, between=between
         )
 
     def _images(self, truths: Sequence[Transform]) -> list[Image]:
