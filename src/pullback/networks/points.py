@@ -12,7 +12,7 @@ from pullback.networks.unet import convolution
 from pullback.networks.up import Convolved, instance_norm_relu
 
 CHUNK = 512  # points at once
-NEAR_ZERO = 1e-2  # deviation of the last weights: an untrained head answers with little motion
+START, START_HEATMAP = 1e-3, 1e-2  # deviations of the last weights: an untrained head answers with little motion
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class HeatmapHead(nn.Module):
 
         first = (nn.ConvTranspose2d if ndim == 2 else nn.ConvTranspose3d)(channels, width, 7)
         last = convolution(ndim, width, 1, 3, padding=1)
-        nn.init.normal_(last.weight, std=NEAR_ZERO)
+        nn.init.normal_(last.weight, std=START_HEATMAP)
         self.coarse = nn.Sequential(
             first, finish(width), block(width, wide), convolution(ndim, wide, wide, 3, padding=1)
         )
@@ -110,7 +110,7 @@ class RegressionHead(nn.Module):
         for _ in range(2):
             layers += [nn.Conv1d(channels, channels, 1), nn.InstanceNorm1d(channels), nn.ReLU(inplace=True)]
         last = nn.Conv1d(channels, ndim, 1)
-        nn.init.normal_(last.weight, std=NEAR_ZERO)
+        nn.init.normal_(last.weight, std=START)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers, last)
 

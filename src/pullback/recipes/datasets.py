@@ -8,7 +8,7 @@
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
 | `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
-| `lungct` | 8 of EMPIRE, 10 of COPDgene and 12 of Learn2Reg | Learn2Reg, pairs as its file lists them | others are not open |
+| `lungct` | 8 of EMPIRE, 10 of COPDgene, 12 of Learn2Reg | Learn2Reg, as its file lists pairs | the most open one |
 | `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 """

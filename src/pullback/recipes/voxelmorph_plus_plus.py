@@ -6,11 +6,11 @@ paper's head, and `regression`, the baseline's. So the rows of its table 1 are: 
 
 | | paper | here | why |
 |---|---|---|---|
-| images | exhale and inhale CT in 192×192×208 voxels | `lungct`, and `breathing`: made ones of 96×96×104 | no CT is at hand |
+| images | CT of 192×192×208 voxels | `lungct`; `breathing`, made ones of 96×96×104 | no CT is at hand |
 | folds | five of six people, two of each centre | five, dealt at random | |
-| matches | of corrField, 1.68 mm from where they should be | the truth of `breathing`, and 1.6 mm of noise along each axis | |
+| matches | of corrField, 1.68 mm off | of `breathing` the truth, and 1.6 mm of noise along each axis | |
 | points | about 2,000 keypoints of a scan, 512 of them drawn | of `breathing` 1,000 places in the lungs, 128 drawn | |
-| points to go through | random ones of the mask | keypoints; random ones in planes and of the phantom | corners are rare there |
+| points to go through | random ones of the mask | keypoints; in planes and on `phantom` random | few corners |
 | widths, updates | 32 to 64, 4,900 | half of that, 1,200, in planes 300; as the paper on `lungct` | two cores |
 | learning rate | 1e-3, halved every seventh | the same | |
 | smoothness of the baseline | 0.25 or 0.75 | 0.25; the study has both | two places of the paper |

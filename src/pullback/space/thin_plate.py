@@ -14,6 +14,8 @@ from pullback.space.points import Points
 from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
 
+BEYOND = 2  # nodes of a lattice beyond a grid
+
 
 @dataclass(frozen=True, eq=False)
 class ThinPlate(Transform):
@@ -85,12 +87,12 @@ class ThinPlate(Transform):
     def on(self, grid: Grid, every: int = 4) -> BSpline:
         """Return it as a spline on a grid, exact at every so many voxels along each axis, and cubic between.
 
-        Evaluation at all voxels takes everyᵈ times as long. The lattice covers the grid, and reaches up to
-        `every − 1` voxels beyond its last ones; further out nothing moves.
+        Evaluation at all voxels takes some everyᵈ times as long. The lattice reaches two nodes beyond the grid on all
+        sides, for such a spline is flat at its ends; further out nothing moves.
         """
         shape = tuple(-(-(n - 1) // every) + 1 for n in grid.shape)
         steps = torch.tensor([*[float(every)] * grid.ndim, 1.0], dtype=torch.float64)
-        nodes = Grid(shape, grid.affine @ steps.diag())
+        nodes = Grid(shape, grid.affine @ steps.diag()).padded((BEYOND,) * grid.ndim)
         return BSpline.through(self.displacement(nodes), nodes)
 
     def inverse(self) -> "ThinPlate":

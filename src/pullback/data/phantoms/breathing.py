@@ -53,7 +53,7 @@ class Breathing:
         noise: standard deviation; the brightest vessels are near 1.
         points: of each pair.
         match_error: standard deviation along each axis of the moving points, of examples for training alone, mm.
-        masked: the lungs are the masks of the fixed and the moving image.
+        masked: the lungs at exhale are the mask of the fixed image.
         validation_split, test_split: names of people, or shares, as in `PairFolder`.
         seed: of everything that is drawn.
 
@@ -168,7 +168,7 @@ class _Chest:
         fixed_points, moving_points = self._points(fixed_lungs, truths[-1])
         name, fixed = f"{case.person} {case.texture}", way[-1]
         if data.masked:
-            fixed, moving = replace(fixed, mask=fixed_lungs.data > 0), replace(moving, mask=lungs.data > 0)
+            fixed = replace(fixed, mask=fixed_lungs.data > 0)
         return Pair(
             fixed, moving, fixed_lungs, lungs, fixed_points, moving_points, truths[-1], name=name, between=between
         )

@@ -89,8 +89,12 @@ class FeatureOptimised:
     a displacement on the fixed grid, means of blocks of `fine` voxels, so that its own roughness counts; before one
     that is linear a displacement of zero begins.
 
+    Where both images have masks, features are 0 outside, each image's own, and all voxels count: so the border of an
+    organ is brought onto the other's. A fixed mask alone says where images are compared. In both cases differences are
+    means over all voxels, so that λ means the same.
+
     Attributes:
-        features: of an image, `(B, C, *spatial)` on its grid, 0 outside its mask.
+        features: of an image, `(B, C, *spatial)` on its grid.
         fine: spacing of the descent, in voxels.
         descent: on the features.
         smoothed: average the displacement at full size three times more, as the authors' code does.
@@ -122,30 +126,35 @@ class FeatureOptimised:
             to_grid = begin if linear else Affine.identity(grid.ndim)
             still = moving.grid == grid and (start is None or not linear)
             seen = moving if still else pull(moving, to_grid, onto=fixed)
-            one, weight = _means(self.features(fixed), fixed.mask, self.fine)
-            two, _ = _means(self.features(seen), seen.mask, self.fine)
+            both = fixed.mask is not None and seen.mask is not None
+            one, two = (self._means(image, both) for image in (fixed, seen))
+            weight = None if both or fixed.mask is None else pooled(fixed.mask.to(one), self.fine)
             known = one.new_zeros(1, grid.ndim, *grid.shape) if linear else begin.displacement(grid).to(one)
             field = pooled(known, self.fine) / self.fine
-        field = unpooled(self.descent(one, two, field, weight), self.fine, grid.shape)
+        descent = self.descent
+        if weight is not None:  # whose sum the descent divides by
+            descent = replace(descent, regularity=descent.regularity / float(weight.mean().clamp(min=1e-6)))
+        field = unpooled(descent(one, two, field, weight), self.fine, grid.shape)
         for _ in range(3 if self.smoothed else 0):
             field = box_mean(field, self.descent.smoothing)
         found = Displacement(field, grid)
         return Alignment(pair, found if start is None or not linear else begin @ found)
 
+    def _means(self, image: Image, masked: bool) -> Tensor:
+        """Return means of an image's features over blocks of voxels, of features that are 0 outside its mask or not."""
+        if not masked or image.mask is None:
+            return pooled(self.features(replace(image, mask=None)), self.fine)
+        return pooled(self.features(image) * image.mask, self.fine)
+
 
 def _blocks(features: Sequence[Tensor], mask: Tensor | None, factor: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return means of both images' features over blocks of voxels within the mask, and the share of each in it."""
-    (one, share), (two, _) = (_means(each, mask, factor) for each in features)
-    return one, two, share
-
-
-def _means(features: Tensor, mask: Tensor | None, factor: int) -> tuple[Tensor, Tensor | None]:
-    """Return means of features over blocks of voxels within the mask, and the share of each block in it."""
     if mask is None:
-        return pooled(features, factor), None
-    inside = mask.to(features)
+        return pooled(features[0], factor), pooled(features[1], factor), None
+    inside = mask.to(features[0])
     share = pooled(inside, factor)
-    return pooled(features * inside, factor) / share.clamp(min=1e-6), share
+    one, two = (pooled(each * inside, factor) / share.clamp(min=1e-6) for each in features)
+    return one, two, share
 
 
 METHOD = Method(
