@@ -16,6 +16,7 @@ from pullback.networks.encoder_decoder import (
 from pullback.networks.features import FeatureNet
 from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
+from pullback.networks.network import Network
 from pullback.networks.pad import padded
 from pullback.networks.points import HeatmapHead, PointPrediction, RegressionHead, SparseAlignment
 from pullback.networks.repeated import Repeated
@@ -38,6 +39,7 @@ __all__ = [
     "FieldHead",
     "GraphFeatures",
     "HeatmapHead",
+    "Network",
     "PointPrediction",
     "PoseHead",
     "RegressionHead",

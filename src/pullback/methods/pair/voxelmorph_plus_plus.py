@@ -29,6 +29,7 @@ from pullback.networks import (
     Decoder,
     Encoder,
     HeatmapHead,
+    Network,
     PointPrediction,
     SparseAlignment,
     instance_norm_relu,
@@ -69,7 +70,7 @@ class _CoarseUNet(nn.Module):
         return self.last(self.decoder(self.encoder(values))[0])
 
 
-class VoxelMorphPlusPlus(nn.Module):
+class VoxelMorphPlusPlus(Network):
     """A register of two images by displacements at points, and a smoothing spline through them.
 
     With the defaults the U-Net has 901,888 weights in 3-D. Its features are of blocks of 2 `pool` voxels; at a point
