@@ -146,6 +146,7 @@ def test_a_folder_goes_to_the_dataset():
     data = within(6)
     assert Folds(data, 3, root="there")._placed == replace(data, root="there")
     assert Folds(data, 3).centred
+    assert Folds(data, 3).train.of == Folds(data, 3)
     assert is_stored(Folds(data, 3))
     assert not is_stored(Folds(BrainPhantom(), 3))
 

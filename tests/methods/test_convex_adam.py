@@ -9,12 +9,13 @@ from pullback.alignment import Alignment, Pair
 from pullback.data import BrainPhantom
 from pullback.energies import mind
 from pullback.errors import InputError
-from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.methods.pair.convex_adam import ConvexAdam, FeatureOptimised
 from pullback.metrics import Dice, EndPointError
+from pullback.numerics.cost_volume import box_mean, pooled, unpooled
 from pullback.numerics.smooth import box_sum
 from pullback.solvers import Descend, FeatureDescent
-from pullback.space import Affine, Grid, Image
-from pullback.testing import problems
+from pullback.space import Affine, Displacement, Grid, Image
+from pullback.testing import check_register, problems
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,79 @@ def test_the_authors_numbers_are_the_defaults():
     search, descent = register.discrete, register.descent
     assert (search.half_width, search.couplings, search.temperature) == (4, (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), None)
     assert (descent.regularity, descent.solver.steps, descent.solver.step_size) == (1.25, 80, 1.0)
+
+
+# ---- the descent alone
+
+
+@pytest.mark.parametrize("problem", problems(ndim=2), ids=str)
+def test_contract_of_the_descent(problem):
+    solves = problem.name == "identity"
+    check_register(FeatureOptimised(), problem, solves=solves, rounding=None if solves else problem.within)
+
+
+def test_the_papers_numbers_are_the_defaults_of_the_descent():
+    known = FeatureOptimised()
+    assert (known.fine, known.descent.regularity, known.descent.solver.steps) == (2, 0.65, 50)
+    assert known.descent.solver.step_size == 1.0
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_without_steps_the_start_is_smoothed(ndim):
+    """Thrice by means of three blocks, and once more so where that is asked for."""
+    grid = Grid.centred((24, 20, 16)[:ndim])
+    image = Image(torch.rand(1, 1, *grid.shape, generator=torch.Generator().manual_seed(0)), grid)
+    field = box_mean(torch.randn(1, ndim, *grid.shape, generator=torch.Generator().manual_seed(1)), 5)
+    still = FeatureOptimised(descent=FeatureDescent(0.65, Descend(steps=0)))
+    coarse = pooled(field, 2) / 2
+    for _ in range(3):
+        coarse = box_mean(coarse, 3)
+    expected = unpooled(coarse, 2, grid.shape)
+    start = Displacement(field, grid)
+    torch.testing.assert_close(still(image, image, start).transform.field, expected)
+    for _ in range(3):
+        expected = box_mean(expected, 3)
+    torch.testing.assert_close(replace(still, smoothed=True)(image, image, start).transform.field, expected)
+
+
+def test_it_goes_on_from_where_a_start_leads_and_no_further():
+    """A shift of ten voxels is beyond it alone; from eight it is found, linear or as a field."""
+    values = box_sum(torch.rand(1, 1, 72, 64, generator=torch.Generator().manual_seed(2)), 3)
+    grid = Grid.centred((72, 64))
+    fixed, moving = Image(values, grid), Image(values.roll(10, 2), grid)
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[0, -1] = 8.0
+    starts = {"none": None, "linear": Affine(matrix), "field": Displacement(torch.zeros(1, 2, 72, 64), grid)}
+    starts["field"].field[:, 0] = 8.0
+    inner = (0, 0, slice(12, 48), slice(8, 56))
+    off = {
+        name: float((FeatureOptimised()(fixed, moving, start).transform.displacement(grid)[inner] - 10).abs().mean())
+        for name, start in starts.items()
+    }
+    assert max(off["linear"], off["field"]) < 0.3, off
+    assert off["none"] > 3, off
+
+
+def test_it_looks_within_masks_and_brings_their_borders_together():
+    """What lies outside both masks does not count; of one texture without corners, the masks alone tell the shift."""
+    values = box_sum(torch.rand(1, 1, 64, 48, generator=torch.Generator().manual_seed(3)), 3)
+    grid = Grid.centred((64, 48))
+    mask = (torch.arange(64) < 40).view(1, 1, 64, 1).expand(1, 1, 64, 48)
+    other = torch.cat([values[:, :, :40], values.flip(2)[:, :, 40:]], 2)
+    found, plain = (
+        FeatureOptimised()(Image(values, grid, mask), Image(moving, grid, mask)).transform.field
+        for moving in (other, values)
+    )
+    assert torch.equal(found, plain)
+    alone = FeatureOptimised()(Image(values, grid, mask), Image(other, grid)).transform.field
+    assert float(alone[:, :, :30].abs().mean()) < 0.1
+    flat = torch.linspace(0, 1, 48).expand(1, 1, 64, 48)
+    disc = ((torch.arange(64)[:, None] - 32) ** 2 + (torch.arange(48) - 24) ** 2 < 14**2)[None, None]
+    moved = FeatureOptimised()(Image(flat, grid, disc), Image(flat, grid, disc.roll(4, 2))).transform.field
+    assert float(moved[:, 0, 24:40, 16:32].mean()) == pytest.approx(4, abs=1)
+
+
+def test_the_descent_refuses_an_image_of_one_block():
+    image = Image(torch.rand(1, 1, 3, 30), Grid.centred((3, 30)))
+    with pytest.raises(InputError, match=r"blocks of 2 voxels.*3×30"):
+        FeatureOptimised()(image, image)

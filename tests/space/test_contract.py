@@ -11,6 +11,7 @@ from pullback.space import (
     Affine,
     BSpline,
     Composite,
+    Deferred,
     Dense,
     Displacement,
     Flow,
@@ -85,6 +86,7 @@ def kinds(grid: Grid) -> dict[str, tuple[Transform, dict]]:
             f"Flow, midpoint {batch}": (Flow(pieces, grid, 3, 0, midpoint), FIELDS),
             f"Geodesic {batch}": (Geodesic(smooth(grid, 1.2, batch), grid, KERNEL, 6), FIELDS | {"inverse": 0.4}),
             f"Composite {batch}": (Composite(linear, field), FIELDS | {"files": (".h5",)}),
+            f"Deferred {batch}": (Deferred(lambda made=field: made, grid.ndim, batch), FIELDS | {"files": ()}),
             f"Inverse {batch}": (Inverse(field), {"inverse": 2e-3, "learns": False, "alone": 1e-3}),
         }
     return made

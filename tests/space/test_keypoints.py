@@ -10,7 +10,7 @@ from scipy.ndimage import center_of_mass, gaussian_filter
 
 from pullback.numerics.corners import distinctiveness
 from pullback.numerics.random import make_generator
-from pullback.space import Grid, Image, Labels, canonical, centroids, keypoints
+from pullback.space import Grid, Image, Labels, RandomPoints, canonical, centroids, keypoints
 
 SHAPES = {2: (31, 28), 3: (25, 21, 23)}
 
@@ -178,3 +178,22 @@ def test_centroids_are_those_of_scipy(oblique, ndim):
     world = torch.from_numpy(np.array(expected)) @ grid.affine[:-1, :-1].mT + grid.affine[:-1, -1]
     torch.testing.assert_close(found.data[0], world)
     assert centroids(Labels(torch.zeros_like(values), grid)).data.shape == (1, 0, ndim)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_random_points_are_voxels_within_the_mask_and_the_same_each_time(oblique, ndim):
+    grid = oblique(SHAPES[ndim], 4)
+    mask = torch.rand(1, 1, *grid.shape, generator=make_generator(3)) < 0.2
+    image = Image(texture(SHAPES[ndim]), grid, mask)
+    found = RandomPoints(50)(image)
+    assert found.data.shape == (1, 50, ndim)
+    voxels = grid.to_voxels(found.data.mT)[0]
+    torch.testing.assert_close(voxels, voxels.round(), rtol=0, atol=1e-9)
+    assert bool(mask[0, 0][tuple(voxels.round().long())].all())
+    assert len(voxels.mT.round().unique(dim=0)) == 50
+    assert torch.equal(RandomPoints(50)(image).data, found.data)
+    assert not torch.equal(RandomPoints(50, seed=1)(image).data, found.data)
+    everywhere = RandomPoints(10**6)(Image(image.data, grid)).data
+    assert everywhere.shape == (1, image.data[0, 0].numel(), ndim)
+    with pytest.raises(ValueError, match="one by one"):
+        RandomPoints()(Image(torch.rand(2, 1, *grid.shape), grid))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from pullback.data.lung_matches import read_matches
 from pullback.errors import InputError
 from pullback.numerics.random import make_generator
 from pullback.space import Grid, Labels, Points, ThinPlate, outline, push
@@ -86,3 +87,38 @@ def test_outlines_of_each_label_are_those_of_each_alone(ndim):
         assert {*map(tuple, own.tolist())} == {*map(tuple, alone.tolist())}
     assert outline(Labels(values, grid), 5, each=True).label.shape == (1, 5)
     assert outline(Labels(values, grid), 5).label is None
+
+
+@pytest.mark.parametrize("shape", [(23, 30), (14, 17, 12)])
+def test_on_a_lattice_it_is_exact_at_its_nodes_and_near_between(oblique, shape):
+    grid = oblique(shape, seed=3)
+    fixed = drawn(25, len(shape))
+    transform = ThinPlate.between(fixed, Points(fixed.data + drawn(25, len(shape), 1, 1.0).data), 20.0)
+    found, exact = transform.on(grid, 4).displacement(grid), transform.displacement(grid)
+    assert float((found - exact).abs().max()) < 0.05
+    nodes = (..., *[slice(None, None, 4)] * len(shape))
+    torch.testing.assert_close(found[nodes], exact[nodes], rtol=0, atol=1e-8)
+    torch.testing.assert_close(transform.on(grid, 1).displacement(grid), exact, rtol=0, atol=1e-8)
+
+
+def test_on_a_lattice_an_affine_map_stays_one(oblique):
+    fixed, grid = drawn(20, 2), oblique((60, 52), seed=3)
+    linear = torch.eye(2, dtype=torch.float64) + 0.05 * torch.randn(2, 2, generator=make_generator(2)).double()
+    transform = ThinPlate.between(fixed, Points(fixed.data @ linear + 7), 10.0)
+    off = (transform.on(grid).displacement(grid) - transform.displacement(grid)).abs()
+    assert float(off.max()) < 0.02
+
+
+def test_lungs_on_a_lattice(shared):
+    """A real breath, known at every 4th voxel of the scan: a fiftieth of a voxel off, where points are dense more."""
+    folder = shared / "data" / "lung_keypoints"
+    if not folder.is_dir():
+        pytest.skip("no real data: `shared/data/lung_keypoints` is missing")
+    fixed, moving = (Points(points[None]) for points in read_matches(folder, "copd_04"))
+    transform = ThinPlate.between(fixed, moving, 10.0)
+    moved = torch.eye(4, dtype=torch.float64)
+    moved[:3, 3] = fixed.data[0].median(0).values.round() - 20
+    grid = Grid((40, 40, 40), moved)
+    off = transform.on(grid).displacement(grid) - transform.displacement(grid)
+    assert float(off.norm(dim=1).mean()) < 0.05
+    assert float(off.abs().max()) < 0.25

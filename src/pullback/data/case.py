@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 
 from pullback.alignment import Pair, stacked
@@ -16,7 +17,7 @@ from pullback.data.people import person_in
 from pullback.errors import InputError
 from pullback.files.images.channels import read_channels
 from pullback.files.images.nifti import read_labels
-from pullback.space import Image, Labels, Transform, canonical, centred
+from pullback.space import Grid, Image, Labels, Points, Transform, canonical, centred
 
 LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
 
@@ -28,6 +29,7 @@ class Subject:
     Attributes:
         to_template: where known, the transform from its world to the world that all cases share.
         about: what a table of people and the image's path say of it: age, visit and so on.
+        points: landmarks, or keypoints whose matches in the other image of a pair are that one's points, row by row.
     """
 
     image: Image
@@ -35,6 +37,7 @@ class Subject:
     to_template: Transform | None = None
     about: Mapping[str, float | str] = field(default_factory=dict)
     name: str = ""
+    points: Points | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -44,7 +47,8 @@ class Subject:
     def to(self, device: torch.device) -> Self:
         """Return the subject with all its parts on `device`."""
         labels, map_ = self.labels and self.labels.to(device), self.to_template and self.to_template.to(device)
-        return replace(self, image=self.image.to(device), labels=labels, to_template=map_)
+        points = self.points and self.points.to(device)
+        return replace(self, image=self.image.to(device), labels=labels, to_template=map_, points=points)
 
 
 class Case(Protocol):
@@ -62,6 +66,8 @@ class FileCase:
     Intensities are `preprocessed`. `shape`, counted along these axes, lays the middle of each image over the others'.
     `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs. `channels` are
     further images on the same grid. With `as_stored` axes stay as stored, and intensities are those of the file.
+    `points` is a table of voxel coordinates without a head, as Learn2Reg has keypoints; with a `shape` they are left
+    out, for the image is moved then.
     """
 
     name: str
@@ -73,11 +79,12 @@ class FileCase:
     about: tuple[tuple[str, float | str], ...] = ()
     as_stored: bool = False
     channels: tuple[Path, ...] = ()
+    points: Path | None = None
 
     @property
     def files(self) -> tuple[Path | None, ...]:
-        """The files of the image, its labels, its mask and further channels; None for one that it does not have."""
-        return self.image, self.labels, self.mask, *self.channels
+        """The files of the image, its labels, its mask and others; None for one of the three that it does not have."""
+        return self.image, self.labels, self.mask, *self.channels, *(() if self.points is None else (self.points,))
 
     def load(self) -> Subject:
         """Return the subject; one that was loaded before is kept until its files change."""
@@ -85,14 +92,30 @@ class FileCase:
 
     def _read(self) -> Subject:
         stored = read_channels((self.image, *self.channels), self.mask)
+        points = None if self.points is None or self.shape else _read_voxels(self.points, stored.grid)
         if self.as_stored:
             labels = None if self.labels is None else read_labels(self.labels, on=stored.grid)
-            return Subject(stored, labels, about=dict(self.about), name=self.name)
+            return Subject(stored, labels, about=dict(self.about), name=self.name, points=points)
         image = preprocessed(canonical(stored))
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
-        return Subject(image, labels, about=dict(self.about), name=self.name)
+        return Subject(image, labels, about=dict(self.about), name=self.name, points=points)
+
+
+def _read_voxels(path: Path, grid: Grid) -> Points:
+    """Read a table of voxel coordinates, a row for each point, parted by commas, as points of the world.
+
+    Raises:
+        InputError: it cannot be read, or has other columns.
+    """
+    try:
+        rows = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: a table of voxel coordinates, without a head, expected ({error})") from error
+    if rows.shape[1] != grid.ndim or not np.isfinite(rows).all():
+        raise InputError(f"{path}: {grid.ndim} finite voxel coordinates in each row expected, got {rows.shape}")
+    return Points(grid.to_world(torch.from_numpy(rows).mT[None]).mT)
 
 
 def stamp(path: Path | None) -> tuple[int, int]:
@@ -118,17 +141,24 @@ def person_of(case: Case) -> str:
 
 
 def pair_of(fixed: Case, moving: Case) -> Pair:
-    """Return two cases as a pair, with the true transform where both know theirs.
+    """Return two cases as a pair, with the true transform where both know theirs, and the points of one person.
 
     Raises:
-        InputError: the images or labels of the two do not make a pair.
+        InputError: the images or labels of the two do not make a pair, or there are more points of one than of the
+            other.
     """
     a, b, name = fixed.load(), moving.load(), f"{fixed.name} ← {moving.name}"
     truth = None
     if a.to_template is not None and b.to_template is not None:
         truth = b.to_template.inverse() @ a.to_template
+    points: tuple[Points | None, Points | None] = (None, None)
+    if a.points is not None and b.points is not None and person_of(fixed) == person_of(moving):
+        points = a.points, b.points
+        counts = [known.data.shape[1] for known in (a.points, b.points)]
+        if counts[0] != counts[1]:
+            raise InputError(f"{name}: points that match row by row expected, got {counts[0]} and {counts[1]}")
     try:
-        return Pair(a.image, b.image, a.labels, b.labels, truth=truth, name=name)
+        return Pair(a.image, b.image, a.labels, b.labels, *points, truth=truth, name=name)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
 

@@ -78,8 +78,8 @@ class Folds:
     def train(self) -> Train | Singles:
         cases, known = self._of(self._people["train"]), self._placed.train
         if isinstance(known, Singles):
-            return replace(known, cases=cases)
-        return replace(known, cases=cases, pairs=self._listed(cases) if known.pairs else ())
+            return replace(known, cases=cases, of=self)
+        return replace(known, cases=cases, pairs=self._listed(cases) if known.pairs else (), of=self)
 
     @property
     def validation(self) -> Validation:

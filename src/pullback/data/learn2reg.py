@@ -32,7 +32,8 @@ class Learn2Reg:
 
     No patient is in two splits: images named TASK_PATIENT_MODALITY, the last two of four digits, such as
     `LungCT_0004_0000` and `LungCT_0004_0001` in one folder, are of one. Cases have the names of their images without
-    endings, or, where two have the same, their paths as listed.
+    endings, or, where two have the same, their paths as listed. Keypoints that the file lists, tables of voxel
+    coordinates, match row by row between the images of a pair.
 
     Attributes:
         root: the folder, or "" until one is given.
@@ -158,8 +159,8 @@ class Learn2Reg:
     def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
         kinds = ("label", "mask") if self.masks else ("label",)
         label, mask = (root / entry[kind] if kind in kinds and kind in entry else None for kind in ("label", "mask"))
-        name = names[Path(entry["image"])]
-        case = FileCase(name, root / entry["image"], label, mask, self.shape)
+        name, points = names[Path(entry["image"])], entry.get("keypoints")
+        case = FileCase(name, root / entry["image"], label, mask, self.shape, points=root / points if points else None)
         return replace(case, subject=MODALITY.sub("", _unended(name))) if self.within else case
 
     @property

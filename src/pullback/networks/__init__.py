@@ -19,6 +19,7 @@ from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
 from pullback.networks.network import Network
 from pullback.networks.pad import padded
+from pullback.networks.points import HeatmapHead, PointPrediction, RegressionHead, SparseAlignment
 from pullback.networks.repeated import Repeated
 from pullback.networks.swin import Swin
 from pullback.networks.trunk import Backbone, Trunk
@@ -39,9 +40,13 @@ __all__ = [
     "FeatureNet",
     "FieldHead",
     "GraphFeatures",
+    "HeatmapHead",
     "Network",
+    "PointPrediction",
     "PoseHead",
+    "RegressionHead",
     "Repeated",
+    "SparseAlignment",
     "Strided",
     "Swin",
     "Transposed",

@@ -8,6 +8,7 @@
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
 | `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
+| `lungct` | 8 of EMPIRE, 10 of COPDgene, 12 of Learn2Reg | Learn2Reg, as its file lists pairs | the most open one |
 | `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 """
@@ -102,6 +103,11 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             metrics=(Dice(LPBA40), *STANDARD[1:]),
         ),
         "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
+        "lungct": DataSet(
+            "Lung CT, exhale and inhale of a person (Learn2Reg 2020)",
+            Learn2Reg(held_out=4),
+            metrics=(LandmarkError(), Folding(), SDLogJ()),
+        ),
         "prepared": DataSet("a folder that `pullback prepare` made", Learn2Reg()),
         "breathing": DataSet(
             "chests that breathe as real lungs, in five phases",

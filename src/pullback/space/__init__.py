@@ -2,13 +2,14 @@
 
 from pullback.space.batch import one_batch
 from pullback.space.box import Box
+from pullback.space.deferred import Deferred
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
-from pullback.space.keypoints import centroids, keypoints
+from pullback.space.keypoints import RandomPoints, centroids, keypoints
 from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
@@ -27,6 +28,7 @@ __all__ = [
     "BSpline",
     "Box",
     "Composite",
+    "Deferred",
     "Dense",
     "Displacement",
     "Flow",
@@ -41,6 +43,7 @@ __all__ = [
     "Parametric",
     "PointColumn",
     "Points",
+    "RandomPoints",
     "Series",
     "ThinPlate",
     "Transform",

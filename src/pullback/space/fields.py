@@ -231,12 +231,16 @@ class BSpline(Dense):
     def along(self, where: Sequence[Tensor]) -> Tensor:
         return _tensor_product(spline_weights, where, self.field)
 
-    def on(self, grid: Grid) -> "BSpline":
-        field = self.displacement(grid)
+    @classmethod
+    def through(cls, displacement: Tensor, grid: Grid) -> "BSpline":
+        """Return the free-form deformation with this displacement, in voxels, at the voxels of a grid."""
         for axis, n in enumerate(grid.shape):
             weights = spline_weights(torch.arange(n, dtype=torch.float64), n)
-            field = apply_along(torch.linalg.inv(weights).to(field), field, axis)
-        return BSpline(field, grid)
+            displacement = apply_along(torch.linalg.inv(weights).to(displacement), displacement, axis)
+        return cls(displacement, grid)
+
+    def on(self, grid: Grid) -> "BSpline":
+        return BSpline.through(self.displacement(grid), grid)
 
     def with_params(self, *params: Tensor) -> "BSpline":
         return replace(self, field=params[0])

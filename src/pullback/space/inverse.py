@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pullback.space.deferred import Deferred
 from pullback.space.fields import Dense
 from pullback.space.grid import Grid
 from pullback.space.short_repr import short_repr
@@ -141,6 +142,8 @@ class Inverse(Transform):
 
 def inverted(transform: Transform) -> Transform:
     """Return the inverse, exact at each point where there is one; `transform.inverse()` is faster and less exact."""
+    if isinstance(transform, Deferred):
+        return inverted(transform.made)
     if transform.inverse_is_exact:
         return transform.inverse()
     if isinstance(transform, Composite):

@@ -1,10 +1,13 @@
-"""Keypoints: corners in images, and the centres of labels."""
+"""Keypoints: corners in images, the centres of labels, and places at random."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pullback.numerics.corners import distinctiveness
+from pullback.numerics.random import make_generator
 from pullback.space.image import Image, Labels
 from pullback.space.points import Points
 
@@ -53,6 +56,31 @@ def keypoints(
     order = how.argsort(descending=True, stable=True)
     order = order[how[order] >= least * (how.max() if len(how) else 0)][:most]
     return Points(image.grid.to_world(found[order].double().mT[None]).mT)
+
+
+@dataclass(frozen=True)
+class RandomPoints:
+    """Centres of voxels of an image at random, within its mask where it has one; always the same of one image.
+
+    Attributes:
+        count: how many, or all where there are fewer.
+        seed: of the draw.
+    """
+
+    count: int = 2048
+    seed: int = 0
+
+    def __call__(self, image: Image) -> Points:
+        """Return points `(1, N, d)` in RAS mm, float64.
+
+        Raises:
+            ValueError: several images.
+        """
+        _refuse_several(image)
+        inside = torch.ones_like(image.data[0, 0], dtype=torch.bool) if image.mask is None else image.mask[0, 0]
+        places = inside.nonzero()
+        order = torch.randperm(len(places), generator=make_generator(self.seed))[: self.count]
+        return Points(image.grid.to_world(places[order.to(places.device)].double().mT[None]).mT)
 
 
 def centroids(labels: Labels) -> Points:

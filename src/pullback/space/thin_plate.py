@@ -3,13 +3,18 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.spline import Spline, spline
+from pullback.space.fields import BSpline
+from pullback.space.grid import Grid
 from pullback.space.points import Points
 from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
+
+BEYOND = 2  # nodes of a lattice beyond a grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +83,17 @@ class ThinPlate(Transform):
         # (points, d) to (B, …, d) to (B, d, …)
         moved = self.spline(flat.reshape(-1, flat.shape[-1]).to(self.points)).view(flat.shape).movedim(-1, 1)
         return where + moved.to(where)
+
+    def on(self, grid: Grid, every: int = 4) -> BSpline:
+        """Return it as a spline on a grid, exact at every so many voxels along each axis, and cubic between.
+
+        Evaluation at all voxels takes some everyᵈ times as long. The lattice reaches two nodes beyond the grid on all
+        sides, for such a spline is flat at its ends; further out nothing moves.
+        """
+        shape = tuple(-(-(n - 1) // every) + 1 for n in grid.shape)
+        steps = torch.tensor([*[float(every)] * grid.ndim, 1.0], dtype=torch.float64)
+        nodes = Grid(shape, grid.affine @ steps.diag()).padded((BEYOND,) * grid.ndim)
+        return BSpline.through(self.displacement(nodes), nodes)
 
     def inverse(self) -> "ThinPlate":
         """Return the spline that takes the points back: exact at the points, and near the inverse elsewhere."""

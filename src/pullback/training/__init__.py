@@ -1,6 +1,6 @@
 """The training loop, and the supervisions, evaluations and procedures that it runs."""
 
-from pullback.training.augment import IndependentAffines, InTurn, RandomAffine, seen_through
+from pullback.training.augment import DrawnPoints, IndependentAffines, InTurn, OneAffine, RandomAffine, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
@@ -18,6 +18,7 @@ from pullback.training.weighting import UncertaintyWeighted
 __all__ = [
     "Cosine",
     "Cyclical",
+    "DrawnPoints",
     "Evaluation",
     "ExampleEvaluation",
     "Examples",
@@ -27,6 +28,7 @@ __all__ = [
     "Labelled",
     "Labelling",
     "Once",
+    "OneAffine",
     "PairEvaluation",
     "Plateau",
     "Player",

@@ -13,6 +13,7 @@ from pullback.energies.energy import parts
 from pullback.energies.regularity import is_regularity, stiffened
 from pullback.errors import InputError, did_you_mean, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
+from pullback.methods.pair.convex_adam import FeatureOptimised
 from pullback.methods.pose.initialise import Initialise
 from pullback.solvers import Chain, DeformableStage, Descend, chain
 from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
@@ -122,7 +123,7 @@ def learned(
         network: the register.
         start: `"header"`, `"centres"`, or `"auto"`: as in its training.
         refine: steps of descent at full resolution, with a displacement.
-        energy: of that descent, one of `ENERGIES`; None is LNCC.
+        energy: of that descent, one of `ENERGIES`; None is LNCC, and `"mind"` descends on features, `FeatureOptimised`.
         smoothness: multiplies the weight of the regularity.
 
     Raises:
@@ -135,9 +136,18 @@ def learned(
     if refine < 1:
         raise InputError(f"--refine {refine}: a number of steps, at least 1; leave it out for the network alone")
     chosen = named(energy or "lncc", ENERGIES, "--energy")
+    if energy == "mind":
+        return chain(network, _on_features(refine, smoothness))
     descent = DeformableStage(chosen, steps=(refine,), solver=Descend(step_size=0.1))
     deformable = _of_kind(descent, KINDS["displacement"], smoothness)
     return chain(network, Classical(initialise=None, linear=(), deformable=deformable))
+
+
+def _on_features(steps: int, smoothness: float) -> FeatureOptimised:
+    _refuse_smoothness(smoothness)
+    known = FeatureOptimised()
+    descent = replace(known.descent, regularity=smoothness * known.descent.regularity)
+    return replace(known, descent=replace(descent, solver=replace(descent.solver, steps=steps)))
 
 
 def whole_numbers(text: str, option: str) -> int | tuple[int, ...]:
@@ -165,8 +175,7 @@ def named(name: str, known: Mapping[str, T], option: str) -> T:
 
 
 def _of_kind(register: DeformableStage, kind: FieldKind, smoothness: float) -> DeformableStage:
-    if not 0 <= smoothness < math.inf:
-        raise InputError(f"--smoothness {smoothness:g}: a factor of 0 or more; 1 is as the preset has it")
+    _refuse_smoothness(smoothness)
     factor = kind.stiffness * smoothness
     coarse = None if register.coarse is None else stiffened(register.coarse, factor)
     register = replace(register, energy=stiffened(register.energy, factor), coarse=coarse)
@@ -174,6 +183,11 @@ def _of_kind(register: DeformableStage, kind: FieldKind, smoothness: float) -> D
         return register
     solver = replace(register.solver, step_size=register.solver.step_size / kind.ratio)  # as far in voxels of the level
     return replace(register, kind=kind.field, draft=None, ratio=kind.ratio, solver=solver)
+
+
+def _refuse_smoothness(factor: float) -> None:
+    if not 0 <= factor < math.inf:
+        raise InputError(f"--smoothness {factor:g}: a factor of 0 or more; 1 is as the preset has it")
 
 
 def _similarity(energy: Energy) -> Energy:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -53,6 +53,8 @@ class Breathing:
         straight: tissue runs straight from moving to fixed, without hysteresis, as in `LungMotion`.
         noise: standard deviation; the brightest vessels are near 1.
         points: of each pair.
+        match_error: standard deviation along each axis of the moving points, of examples for training alone, mm.
+        masked: the lungs at exhale are the mask of the fixed image.
         validation_split, test_split: names of people, or shares, as in `PairFolder`.
         seed: of everything that is drawn.
 
@@ -69,6 +71,8 @@ class Breathing:
     straight: bool = False
     noise: float = 0.03
     points: int = 300
+    match_error: float = 0.0
+    masked: bool = False
     validation_split: tuple[str, ...] | float = 0.1
     test_split: tuple[str, ...] | float = 0.2
     seed: int = 0
@@ -77,10 +81,10 @@ class Breathing:
         if len(self.shape) not in (2, 3) or min(self.shape) < 8:
             raise InputError(f"Breathing: a shape of 2 or 3 axes of 8 voxels or more expected, got {self.shape}")
         counts = self.fine, self.phases, self.textures, self.points
-        if min(counts) < 1 or self.noise < 0:
+        if min(counts) < 1 or min(self.noise, self.match_error) < 0:
             raise InputError(
-                f"Breathing: fine, phases, textures and points from 1, and noise from 0 expected, got "
-                f"{', '.join(map(str, counts))} and {self.noise:g}"
+                f"Breathing: fine, phases, textures and points from 1, and noise and match_error from 0 expected, got "
+                f"{', '.join(map(str, counts))}, {self.noise:g} and {self.match_error:g}"
             )
 
     @property
@@ -120,16 +124,17 @@ class Breathing:
         if not self._groups[split]:
             raise too_few(self._groups, 1, self.root)
         ways = [(person, texture) for person in self._groups[split] for texture in range(self.textures)]
-        return tuple(BreathingCase(self, *way) for way in ways)
+        return tuple(BreathingCase(self, *way, learnt=split == "train") for way in ways)
 
 
 @dataclass(frozen=True)
 class BreathingCase:
-    """A case that is one person's chest with one texture: a pair by itself."""
+    """A case that is one person's chest with one texture: a pair by itself. `learnt` ones have erring points."""
 
     data: Breathing
     person: str
     texture: int
+    learnt: bool = False
 
     @property
     def name(self) -> str:
@@ -156,13 +161,19 @@ def _made(case: BreathingCase) -> Pair:
     lungs = _lungs(matches, plane, grid)
     fixed_lungs = pull(lungs, truth, onto=grid)
     points = _points(fixed_lungs, data.points, generator)
+    matched = push(points, truth)
+    if case.learnt:
+        off = data.match_error * torch.randn(matched.data.shape, generator=generator, dtype=torch.float64)
+        matched = replace(matched, data=matched.data + off)
+    if data.masked:
+        fixed = replace(fixed, mask=fixed_lungs.data > 0)
     return Pair(
         fixed,
         moving,
         fixed_lungs,
         lungs,
         points,
-        push(points, truth),
+        matched,
         truth,
         name=f"{case.person} {case.texture}",
         between=Series(tuple(between), grid, parts[:-1], "", tuple(way)) if between else None,
