@@ -12,6 +12,7 @@ from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
 from pullback.training.supervision import KnownTransform, Unsupervised
+from pullback.training.teacher import answer_of
 from pullback.training.train import Examples, Training, draw, seeded, train
 from pullback.training.weighting import UncertaintyWeighted
 
@@ -41,6 +42,7 @@ __all__ = [
     "UncertaintyWeighted",
     "Unsupervised",
     "align",
+    "answer_of",
     "asked_to_stop",
     "device_of",
     "draw",
