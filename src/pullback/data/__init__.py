@@ -16,12 +16,14 @@ from pullback.data.case import (
     subject_of,
 )
 from pullback.data.folder import PairFolder
+from pullback.data.frames import FramePairs
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.phantoms.tori import Tori
+from pullback.data.phantoms.ultrasound import Compressions
 from pullback.data.synthesis import Synthesis, Synthetic
 
 Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
@@ -30,8 +32,10 @@ Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
 __all__ = [
     "BrainPhantom",
     "Case",
+    "Compressions",
     "Dataset",
     "FileCase",
+    "FramePairs",
     "Learn2Reg",
     "LungCase",
     "LungKeypoints",

@@ -9,14 +9,26 @@
 | `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
+| `videos` | 250 videos of veins, not public | a folder of frames for each video | |
+| `compressions` | | a phantom of such videos, 40 of 40 frames of 128×128 | the truth is known |
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pullback.data import BrainPhantom, Dataset, Learn2Reg, LungKeypoints, PairFolder, PreparedIXI, Tori
-from pullback.metrics import STANDARD, Dice, EndPointError, Folding, Metric, SDLogJ
+from pullback.data import (
+    BrainPhantom,
+    Compressions,
+    Dataset,
+    FramePairs,
+    Learn2Reg,
+    LungKeypoints,
+    PairFolder,
+    PreparedIXI,
+    Tori,
+)
+from pullback.metrics import STANDARD, Dice, EndPointError, Folding, HausdorffDistance, Metric, SDLogJ
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,23 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             metrics=(Dice(), Folding(), SDLogJ(), EndPointError()),
         ),
         "tori": DataSet("the built-in tori", Tori(), ndim=2),
+        "compressions": DataSet(
+            "the built-in videos of a vein that is compressed",
+            Compressions(),
+            ndim=2,
+            metrics=(Dice(), HausdorffDistance((100.0, 95.0)), Folding()),
+        ),
+        "videos": DataSet(
+            "your own videos, a folder of frames each",
+            PairFolder(
+                images="images/{subject}/{frame}.png",
+                labels="labels/{subject}/{frame}.png",
+                within=True,
+                pairing=FramePairs(),
+            ),
+            ndim=2,
+            metrics=(Dice(), HausdorffDistance((100.0, 95.0)), Folding()),
+        ),
         "folder": DataSet("your own folder of images", PairFolder()),
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),
         "brains": DataSet(
