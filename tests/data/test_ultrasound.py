@@ -9,7 +9,8 @@ from PIL import Image as Picture
 from pullback.alignment import Alignment
 from pullback.data import Compressions, FramePairs, PairFolder, Synthesis, Synthetic
 from pullback.data.case import pair_of
-from pullback.data.phantoms.ultrasound import FINE, Film, envelope
+from pullback.data.phantoms.speckle import FINE, envelope
+from pullback.data.phantoms.ultrasound import Film
 from pullback.errors import InputError
 from pullback.metrics import Dice
 from pullback.numerics.difference import determinant, jacobian

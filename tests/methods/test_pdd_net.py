@@ -75,8 +75,9 @@ def test_the_temperature_goes_from_no_motion_to_the_best():
     again = MeanField(2).double()
     smoothed = again._smoothed(costs)
     expected = again._smoothed(costs + smoothed).argmin(1)
-    assert torch.equal(field(costs).argmax(1), expected)
-    assert float(field(costs).amax(1).min()) > 0.99
+    likely = field(costs).detach()
+    assert torch.equal(likely.argmax(1), expected)
+    assert float(likely.amax(1).min()) > 0.99
 
 
 def test_a_shift_by_whole_steps_is_found():
@@ -128,7 +129,7 @@ def test_the_cache_changes_nothing_to_the_last_bit():
         plain = network(new, reference).transform.field
         assert torch.equal(Propagator(network, reference)(new).transform.field, plain)
     assert not torch.equal(plain, torch.zeros_like(plain))
-    with pytest.raises(InputError, match="grid"):
+    with pytest.raises(InputError, match="a frame on"):
         Propagator(network, reference)(frame(1, Grid.centred((64, 88))))
 
 

@@ -87,6 +87,14 @@ def test_labels_arrive_in_every_frame_whichever_the_reference(video, tmp_path, c
     assert "milliseconds" not in rows[at]
     assert content["quality"] == {"passed": True, "lost": []}
     assert json.loads((out / "run.json").read_text())["at"] == at
+    with Picture.open(out / "propagated.png") as film:
+        assert (film.n_frames, film.size) == (COUNT, (5 * SIZE[0], 5 * SIZE[1]))
+        film.seek(3)
+        colours = np.asarray(film.convert("RGB")).astype(int)
+        outline = (colours.max(2) - colours.min(2) > 30).T
+    inside = np.zeros(outline.shape, bool)
+    inside[5 * (PLACE[0] + 3 * STEP) : 5 * (PLACE[0] + 3 * STEP + 8), 5 * PLACE[1] : 5 * (PLACE[1] + 6)] = True
+    assert outline[inside].sum() == outline.sum() == 2 * (40 + 30) - 4
     # points of the frame go to the reference
     moved = read_transform(out / "transforms" / "frame_0005.h5")(torch.zeros(1, 1, 2, dtype=torch.float64))
     assert moved[0, 0].tolist() == pytest.approx([0.5 * STEP * (at - 5), 0], abs=1e-6)

@@ -19,13 +19,15 @@ from pullback.files.images.series import StoredFrames, frames_in, is_series, rea
 from pullback.methods.pair.pdd_net import PDDNet, Propagator
 from pullback.records.csv_records import write_csv
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.report.animation import write_animation
+from pullback.report.film import pictures
 from pullback.solvers import Refine
 from pullback.space import Displacement, Image, Labels, Points, Series, Transform, pull, push
 from pullback.study.trained import Trained
-from pullback.workflows.outputs import RECORD, TRANSFORMS, names_in, transaction
-from pullback.workflows.register import settings_of
+from pullback.workflows.outputs import RECORD, TRANSFORMS, names_in, refuse_without, transaction
+from pullback.workflows.register import DRAWN_WITH, settings_of
 
-FRAMES, CARRIED, EACH = "frames.csv", "propagated.nii.gz", "labels"
+FRAMES, CARRIED, EACH, FILM = "frames.csv", "propagated.nii.gz", "labels", "propagated.png"
 NEAR = 2.0
 """Voxels from home, up to which a point that went to a frame and back has come home."""
 LOST = 0.5
@@ -67,8 +69,8 @@ def propagate_files(
     """Carry labels of one frame through a sequence and write the results into `out`.
 
     These are the labels of every frame (`propagated.nii.gz` of a 4-D image, a file each in `labels` of a folder of
-    frames), `frames.csv` with milliseconds, confidence and voxels of each label by frame, and `run.json`. Nothing is
-    written before all has succeeded.
+    frames), an animation of them, `propagated.png`, `frames.csv` with milliseconds, confidence and voxels of each label
+    by frame, and `run.json`. Nothing is written before all has succeeded.
 
     Args:
         video: a 4-D image, or a folder of frames, in the order of the numbers in their names.
@@ -93,13 +95,15 @@ def propagate_files(
     if not known.data.any():
         raise InputError(f"{labels}: the labels are 0 everywhere; give those of frame {at}")
     refuse_wide(known, labels)
-    with transaction(Path(out), [labels, *(paths or [video])], [FRAMES, RECORD]) as folder:
+    refuse_without(DRAWN_WITH)
+    with transaction(Path(out), [labels, *(paths or [video])], [FRAMES, FILM, RECORD]) as folder:
         forget_peak_memory(device)
         begin = time.perf_counter()
         rows, carried = _carried(series, known.to(device), at, how, device, folder)
         seconds = time.perf_counter() - begin
         _write(series, carried, folder, video, paths)
         write_csv(rows, folder / FRAMES)
+        write_animation(pictures(series, carried), folder / FILM)
         content: dict[str, Any] = manifest() | {
             "video": str(video),
             "labels": str(labels),
@@ -147,8 +151,9 @@ def _carried(
     rows: dict[int, dict[str, object]] = {}
     if how.transforms:
         (folder / TRANSFORMS).mkdir()
+    align = how.register if how.chained else _to_reference(how.register, reference)
     for way in (range(at, len(series)), range(at - 1, -1, -1)):
-        journey = _Journey(how, reference)
+        journey = _Journey(how, align, reference)
         for n in way:
             frame, row = series.frames[n].to(device), _row(series, n)
             there = known
@@ -167,9 +172,8 @@ def _carried(
 class _Journey:
     """The way from the reference to one frame after another, and back."""
 
-    def __init__(self, how: Carrying, reference: Image) -> None:
-        self.how, self.last = how, reference
-        self.align = _to_reference(how.register, reference) if not how.chained else how.register
+    def __init__(self, how: Carrying, align: Register, reference: Image) -> None:
+        self.how, self.align, self.last = how, align, reference
         self.forward: Transform | None = None
         self.back: Transform | None = None
 
@@ -269,4 +273,4 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         lines.append(f"confidence: {content['confidence']:.2f} of 1 (mean)")
         lines.append(f"quality: {'sound' if content['quality']['passed'] else 'looks FAILED (exit code 3)'}")
         lines += [f"  labels may be lost in frames {', '.join(map(str, lost))}"] if lost else []
-    return "\n".join([*lines, f"Look at {Path(out) / FRAMES}"])
+    return "\n".join([*lines, f"Look at {Path(out) / FILM} and {Path(out) / FRAMES}"])

@@ -9,18 +9,15 @@ from torch import Tensor
 
 from pullback.data.case import Subject, Test, Train, Validation
 from pullback.data.frames import FramePairs
+from pullback.data.phantoms.speckle import FINE, envelope
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.numerics.random import make_generator
 from pullback.numerics.sample import sample
-from pullback.numerics.separable import apply_along
 from pullback.space import Affine, Grid, Image, Labels, Transform, Velocity
 
 SPACING = 0.3  # mm
 SIDE = 128  # voxels along the sides of the images that the lengths below are given for
-FINE = 2  # scatterers to a voxel, along each axis
-AXIAL, LATERAL = 1.0, 2.5  # standard deviations of the point spread, voxels
-WAVELENGTH = 4.0  # voxels of the carrier along the beam
 DECIBELS = 60.0  # range of the images
 TISSUE, WALL, LUMEN = (-14.0, -4.0), 0.0, -40.0  # echo of layers and vessels, dB
 LAYERS = 5
@@ -285,27 +282,6 @@ class Film:
             drawn.append(torch.randn(1, 2, *shape, generator=generator) / math.sqrt(2))
         mixed = drawn[0] if not fresh else math.sqrt(1 - fresh) * drawn[0] + math.sqrt(fresh) * drawn[1]
         return sample(mixed, FINE * at, "nearest", "border").double()
-
-
-def envelope(scatterers: Tensor) -> Tensor:
-    """Return the envelope, `(1, 1, *shape)`, of scatterers on a grid twice as fine, `(1, 2, *(2 shape − 1))`.
-
-    They are summed under the point spread, whose squares sum to 1: the intensity of scatterers of unit variance is 1.
-    """
-    across, along = ((n + 1) // FINE for n in scatterers.shape[2:])
-    wide, deep = (_spread(n, sigma).to(scatterers) for n, sigma in ((across, LATERAL), (along, AXIAL)))
-    phase = 2 * math.pi / (FINE * WAVELENGTH) * torch.arange(scatterers.shape[3]).to(scatterers)
-    real, imaginary = scatterers.split(1, 1)
-    cosine, sine = phase.cos(), phase.sin()  # the carrier, taken off: demodulated
-    parts = torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], 1)
-    return apply_along(deep, apply_along(wide, parts, 0), 1).square().sum(1, keepdim=True).sqrt()
-
-
-def _spread(voxels: int, sigma: float) -> Tensor:
-    """Return the matrix from scatterers along an axis to `voxels`, `(voxels, FINE · voxels − 1)`, rows of norm 1."""
-    off = FINE * torch.arange(voxels, dtype=torch.float64)[:, None] - torch.arange(FINE * voxels - 1)
-    weights = torch.exp(-0.5 * (off / (FINE * sigma)) ** 2)
-    return weights / weights.norm(dim=1, keepdim=True)
 
 
 def _radius(off: Tensor, axes: tuple[float, float]) -> Tensor:

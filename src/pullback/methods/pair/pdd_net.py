@@ -49,7 +49,8 @@ class Obelisk(nn.Module):
 
     def __init__(self, ndim: int, pairs: int) -> None:
         super().__init__()
-        self.offsets = nn.Parameter(SPREAD * torch.randn(2, pairs, ndim))  # shares of half the extent
+        self.offsets = nn.Parameter(torch.empty(2, pairs, ndim))  # shares of half the extent
+        nn.init.normal_(self.offsets, std=SPREAD)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return `(B, C · pairs, *spatial)` of `(B, C, *spatial)`, whose border values go on."""
