@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import Compressions, FramePairs
@@ -14,7 +15,10 @@ from pullback.errors import InputError
 from pullback.methods.pair.pdd_net import STEP, Distilled, InPhases, MeanField, Obelisk, PDDNet, Propagator
 from pullback.numerics.cost_volume import lower_envelope, offsets, twice_averaged
 from pullback.numerics.sample import sample, voxels
+from pullback.recipes import find
 from pullback.space import Displacement, Grid, Image, Labels, pull
+from pullback.study.recipe import changed
+from pullback.study.run import build
 from pullback.testing import check_register, check_supervision, problems
 from pullback.training import PairEvaluation, Task, Training, Unsupervised, VideoEvaluation, seeded
 
@@ -43,6 +47,14 @@ def test_its_weights_are_counted():
     """23,426 of the public code in 2-D, less the two that have no effect; convolutions and normalisation by hand."""
     hand = 25 * 4 + 2 * 4 + 2 * 16 * 2 + 64 * 64 + 2 * 64 + 9 * 64 * 32 + 2 * 32 + 32 * 16 + 16 + 4
     assert sum(p.numel() for p in net().parameters()) == hand == 23_426 - IDLE
+
+
+def test_its_work_is_counted():
+    """Multiply-adds of the features of a frame of 320×256: below the 0.2 billion that suit a phone."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net().eval().features(torch.rand(1, 1, 320, 256))
+    hand = 80 * 64 * (25 * 4 + 64 * 64) + 40 * 32 * (9 * 64 * 32 + 32 * 16)
+    assert counter.get_total_flops() / 2 == hand < 2e8
 
 
 def test_numbers_added_to_all_costs_have_neither_effect_nor_gradient():
@@ -234,6 +246,24 @@ def test_two_phases_are_two_trainings(tmp_path):
     assert len(seen) == 5
     assert (tmp_path / "first" / "best.safetensors").is_file()
     assert (tmp_path / "best.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["pdd-net", "pdd-net-labels"])
+def test_recipes_run_two_steps(name):
+    """On few small frames, and for both phases; the teacher is one that is at hand."""
+    recipe = changed(find(name), {"training.updates": "2", "training.validate_every": "2"})
+    assert recipe.aligns == "pair"
+    supervision = recipe.supervision
+    if isinstance(supervision, Distilled):
+        supervision = replace(supervision, teacher=Shift(1.0))
+    data = replace(TINY, at_once=2)
+    network = build(recipe)
+    before = copy.deepcopy(network.state_dict())
+    procedure = replace(recipe.procedure, training=replace(recipe.procedure.training, updates=2, validate_every=2))
+    task = Task(lambda _: network, data.train, supervision, recipe.training, recipe.evaluates(data.validation))
+    procedure(task)
+    learned = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key for key, _ in network.named_parameters()} <= learned
 
 
 def test_videos_are_measured_each_by_the_mean_of_its_frames():

@@ -1,5 +1,8 @@
 """PWC-Net: its size, its units, and where its warps and correlations look."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,9 +13,12 @@ from pullback.errors import InputError
 from pullback.methods.pair import pwc_net
 from pullback.methods.pair.pwc_net import UNIT, PWCNet, warped
 from pullback.numerics.cost_volume import correlation, offsets
+from pullback.recipes import find
 from pullback.space import Grid, Image
+from pullback.study.recipe import changed
+from pullback.study.run import build
 from pullback.testing import check_register, problems
-from pullback.training import KnownTransform, Training, seeded, train
+from pullback.training import KnownTransform, Task, Training, seeded, train
 
 SMALL = {"widths": (4, 6, 8), "dense": (8, 6), "context": (6, 4)}
 
@@ -109,9 +115,21 @@ def test_contract(problem):
     check_register(net().eval(), problem, solves=False)
 
 
+def test_the_recipe_runs_two_steps():
+    recipe = find("pwc-net", on="compressions")
+    data = replace(recipe.data, side=48, frames=10, train_videos=2, validation_videos=1, test_videos=1)
+    training = replace(recipe.training, updates=2, validate_every=2)
+    network = build(changed(recipe, {"network.widths": "[4, 6, 8]"}))
+    before = copy.deepcopy(network.state_dict())
+    recipe.procedure(
+        Task(lambda _: network, data.train, recipe.supervision, training, recipe.evaluates(data.validation))
+    )
+    assert all(not torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
 def test_it_learns_what_it_is_told():
     """Of synthetic motion of speckle: nearer to the truth than no motion, after few updates."""
-    synthesis = Synthesis(1.5, 4, 0.0, 1.5, 1.0, 0.0)
+    synthesis = Synthesis(0.4, 4, 0.0, 0.9, 1.0, 0.0)
     data = Compressions(
         side=48, frames=10, train_videos=4, validation_videos=2, test_videos=1, synthetic=Synthetic(synthesis)
     )

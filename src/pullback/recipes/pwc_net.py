@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from pullback.data import Synthesis, Synthetic
 from pullback.methods.pair.pwc_net import CONTEXT, DENSE, WIDTHS, PWCNet
@@ -22,7 +23,7 @@ from pullback.study.recipe import Recipe
 from pullback.training import KnownTransform, Training
 
 NAME = "pwc-net"
-NARROW: Mapping[str, tuple[int, ...]] = MappingProxyType(
+NARROW: Mapping[str, Any] = MappingProxyType(
     {
         name: tuple(n // 2 for n in widths)
         for name, widths in (("widths", WIDTHS), ("dense", DENSE), ("context", CONTEXT))
@@ -30,7 +31,7 @@ NARROW: Mapping[str, tuple[int, ...]] = MappingProxyType(
 )
 """Half the channels: a quarter of the work."""
 TRAINING = Training(updates=3000, lr=3e-4, log_every=50, validate_every=250)
-SETS: Mapping[str, tuple[Synthesis, Mapping[str, tuple[int, ...]], Training]] = MappingProxyType(
+SETS: Mapping[str, tuple[Synthesis, Mapping[str, Any], Training]] = MappingProxyType(
     {
         "compressions": (Synthesis(2.5, 6, 5.0, 3.0, 1.2, 0.1), NARROW, TRAINING),
         "slices": (Synthesis(8.0, 6, 5.0, 8.0, 1.2, 0.1), NARROW, TRAINING),

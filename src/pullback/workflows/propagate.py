@@ -96,7 +96,7 @@ def propagate_files(
         raise InputError(f"{labels}: the labels are 0 everywhere; give those of frame {at}")
     refuse_wide(known, labels)
     refuse_without(DRAWN_WITH)
-    with transaction(Path(out), [labels, *(paths or [video])], [FRAMES, FILM, RECORD]) as folder:
+    with transaction(Path(out), [labels, *(paths or [Path(video)])], [FRAMES, FILM, RECORD]) as folder:
         forget_peak_memory(device)
         begin = time.perf_counter()
         rows, carried = _carried(series, known.to(device), at, how, device, folder)

@@ -134,10 +134,10 @@ class PDDNet(nn.Module):
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         one, two = together(fixed, moving).chunk(2, 1)
         if self.training:  # batch normalisation sees both images at once
-            features = self.features(torch.cat([one, two])).chunk(2)
+            here, there = self.features(torch.cat([one, two])).chunk(2)
         else:
-            features = self.features(one), self.features(two)
-        return self.between(*features, Pair(fixed, moving))
+            here, there = self.features(one), self.features(two)
+        return self.between(here, there, Pair(fixed, moving))
 
     def features(self, values: Tensor) -> Tensor:
         """Return features at every 8th voxel, `(B, features, *⌈spatial / 8⌉)`, of `(B, channels, *spatial)`."""

@@ -7,6 +7,7 @@ of three channels. The paper does not say how images are brought to multiples of
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +97,8 @@ class PWCNet(nn.Module):
     def flow(self, fixed: Sequence[Tensor], moving: Sequence[Tensor]) -> Tensor:
         """Return the flow between two pyramids, `(B, 2, *spatial)` at a quarter of the size, in units of 20 voxels."""
         flow = features = None
-        for step, decoder in enumerate(self.decoders):
+        for step, module in enumerate(self.decoders):
+            decoder = cast(Decoder, module)
             level = len(fixed) - step
             here, there = fixed[level - 1], moving[level - 1]
             if flow is None or features is None:
