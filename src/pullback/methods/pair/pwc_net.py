@@ -28,6 +28,7 @@ DILATIONS = (1, 2, 4, 8, 16, 1)
 SLOPE = 0.1  # of the leaky ReLUs
 REACH = 4  # voxels of a level, along each axis
 FINEST = 2  # level of the answer, whose voxels are a quarter of the size
+STILL = 1e-3  # of the initial weights that make flow: an untrained network answers with nearly none
 UNIT = 20.0  # voxels of the image that a flow of 1 stands for, on each level
 
 
@@ -76,6 +77,12 @@ class PWCNet(nn.Module):
         dilated = [_leaky(a, b, dilation=d) for (a, b), d in zip(pairwise((before, *context)), DILATIONS, strict=False)]
         self.context = nn.Sequential(*dilated, nn.Conv2d(context[-1], 2, 3, padding=1))
         self.stride = 2 ** len(widths)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, SLOPE)
+                nn.init.zeros_(layer.bias)
+        for flow in (*(cast(Decoder, module).last for module in self.decoders), self.context[-1]):
+            nn.init.normal_(flow.weight, std=STILL)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         one, two = together(fixed, moving).chunk(2, 1)
