@@ -237,13 +237,22 @@ def test_two_phases_are_two_trainings(tmp_path):
             seen.append((numbers[0] - numbers[1], progress))
             return super().__call__(register, pair, progress)
 
+    class Recorded(Task):
+        def trained(self, network):
+            told.append((self.training.updates, self.training.lr))
+            return super().trained(network)
+
+    told: list[tuple[int, float]] = []
     watched = Watched(LabelMSE(background=True))
     numbers = Training(updates=3, lr=1e-3, log_every=1, validate_every=3)
-    task = Task(lambda _: net(half_width=2), TINY.train, watched, numbers, PairEvaluation(TINY.validation), tmp_path)
-    InPhases(FramePairs(apart=6), replace(numbers, updates=2))(task)
+    task = Recorded(
+        lambda _: net(half_width=2), TINY.train, watched, numbers, PairEvaluation(TINY.validation), tmp_path
+    )
+    InPhases(FramePairs(apart=6), rate=4.0, share=2 / 3)(task)
     assert [apart for apart, _ in seen[:2]] == [6, 6]
     assert all(apart % 4 == 0 for apart, _ in seen[2:])
     assert len(seen) == 5
+    assert told == [(2, 4e-3), (3, 1e-3)]
     assert (tmp_path / "first" / "best.safetensors").is_file()
     assert (tmp_path / "best.safetensors").is_file()
 
@@ -259,9 +268,8 @@ def test_recipes_run_two_steps(name):
     data = replace(TINY, at_once=2)
     network = build(recipe)
     before = copy.deepcopy(network.state_dict())
-    procedure = replace(recipe.procedure, training=replace(recipe.procedure.training, updates=2, validate_every=2))
     task = Task(lambda _: network, data.train, supervision, recipe.training, recipe.evaluates(data.validation))
-    procedure(task)
+    recipe.procedure(task)
     learned = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
     assert {key for key, _ in network.named_parameters()} <= learned
 

@@ -30,22 +30,18 @@ from pullback.training import Training, Unsupervised, VideoEvaluation
 
 NAME, LABELS = "pdd-net", "pdd-net-labels"
 BATCH = 4
-FIRST, SECOND = 2e-3, 2.5e-4
+RATE = 2.5e-4
 HARD = LabelMSE(background=True)
 WAYS: Mapping[str, tuple[str, Supervision]] = MappingProxyType(
     {NAME: ("distilled", Distilled(Run(), hard=HARD)), LABELS: ("by labels alone", Unsupervised(HARD))}
 )
-SHORT = Training(updates=1000, lr=SECOND, log_every=20, validate_every=250)
-TRAINING: Mapping[str, tuple[Training, Training]] = MappingProxyType(
+TRAINING: Mapping[str, tuple[Training, InPhases]] = MappingProxyType(
     {
-        "compressions": (Training(updates=1000, lr=FIRST, log_every=20, validate_every=250), SHORT),
-        "videos": (
-            Training(updates=1743 * 100 // BATCH, batch=BATCH, lr=FIRST, validate_every=2000),
-            Training(updates=3285 * 200 // BATCH, batch=BATCH, lr=SECOND, validate_every=2000),
-        ),
+        "compressions": (Training(updates=1000, lr=RATE, log_every=20, validate_every=250), InPhases(share=1.0)),
+        "videos": (Training(updates=3285 * 200 // BATCH, batch=BATCH, lr=RATE, validate_every=2000), InPhases()),
     }
 )
-"""Numbers of both phases, by data set."""
+"""Numbers of the second phase, and how the first differs, by data set."""
 DATA: Mapping[str, Dataset] = MappingProxyType(
     {"compressions": Compressions(at_once=BATCH), "videos": DATASETS["videos"].data}
 )
@@ -53,15 +49,15 @@ DATA: Mapping[str, Dataset] = MappingProxyType(
 
 def carrying(method: str, data: str) -> Recipe:
     """Return the recipe of one of `WAYS` on one of the data sets in `TRAINING`."""
-    (how, supervision), images, (first, second) = WAYS[method], DATASETS[data], TRAINING[data]
+    (how, supervision), images, (training, phases) = WAYS[method], DATASETS[data], TRAINING[data]
     return Recipe(
         about=f"PDD-Net, {how}, {images.about}: Nicke et al. 2022, table 1",
         data=DATA[data],
         network=partial(PDDNet, ndim=2),
         supervision=supervision,
-        training=second,
+        training=training,
         metrics=images.metrics,
-        procedure=InPhases(training=first),
+        procedure=phases,
         evaluation=partial(VideoEvaluation, metrics=images.metrics, steady=("hd mm",)),
     )
 

@@ -30,7 +30,7 @@ from pullback.numerics.cost_volume import cost_volume, lower_envelope, offsets, 
 from pullback.numerics.sample import sample, voxels
 from pullback.space import Displacement, Image, pull
 from pullback.stats import Stats
-from pullback.training import Task, Training
+from pullback.training import Task
 from pullback.training.teacher import answer_of
 
 STEP = 8  # voxels of the image from one point of the lattice to the next, and of a displacement's step
@@ -249,22 +249,25 @@ def _carried(alignment: Alignment) -> Tensor:
 class InPhases:
     """The procedure of two trainings: on pairs of near frames first, and then on the pairs of the data.
 
-    Nicke et al. 2022: 100 epochs at 0.002 on frames 6 apart, 200 at 0.00025 on one reference and each 4th frame after
-    it. What the first learned is kept in the task's folder as `first`.
+    Nicke et al. 2022: 100 epochs of 1,743 pairs at a rate of 0.002 on frames 6 apart, 200 of 3,285 at 0.00025 on one
+    reference and each 4th frame after it. What the first learned is kept in the task's folder as `first`.
 
     Attributes:
         first: the pairs of frames of the first phase.
-        training: its numbers; its seed is that of the second.
+        rate: its learning rate, by that of the second.
+        share: its updates, by those of the second.
     """
 
     first: FramePairs = FramePairs(apart=6)
-    training: Training = Training(lr=2e-3)
+    rate: float = 8.0
+    share: float = 1743 * 100 / (3285 * 200)
 
     def __call__(self, task: Task) -> nn.Module:
-        """Train a network twice."""
+        """Train a network twice; the numbers of the task are those of the second phase."""
+        updates, lr = max(1, round(self.share * task.training.updates)), self.rate * task.training.lr
+        begun = task.part("first", replace(task.training, updates=updates, lr=lr))
         near = replace(task.examples, pairs=self.first.of(task.examples.cases))
-        begun = replace(task.part("first", replace(self.training, seed=task.training.seed)), examples=near)
-        return task.trained(begun.trained(task.make(0)))
+        return task.trained(replace(begun, examples=near).trained(task.make(0)))
 
 
 METHOD = Method(
