@@ -3,7 +3,7 @@
 | | paper | here | why |
 |---|---|---|---|
 | pairs | rendered chairs and things, then films | one image each, moved by `Synthesis` | |
-| loss | flow on each level, weighed | distance of the answer to the truth, voxels | one for all networks |
+| loss | distances of the flow on each level, weighed | the same | |
 | widths | as published | as published on `folder`, half as many elsewhere | for two cores |
 | updates | 1.2 million, batches of 8 | 3,000 pairs | for two cores |
 """
@@ -15,12 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 from pullback.data import Synthesis, Synthetic
-from pullback.methods.pair.pwc_net import CONTEXT, DENSE, WIDTHS, PWCNet
+from pullback.methods.pair.pwc_net import CONTEXT, DENSE, WIDTHS, FlowDistance, PWCNet
 from pullback.metrics import Dice, EndPointError, Folding
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
 from pullback.study.recipe import Recipe
-from pullback.training import KnownTransform, Training
+from pullback.training import Training
 
 NAME = "pwc-net"
 NARROW: Mapping[str, Any] = MappingProxyType(
@@ -48,7 +48,7 @@ def told(data: str) -> Recipe:
         about=f"PWC-Net, told by the motion of pairs that are made, {images.about}",
         data=replace(images.data, synthetic=Synthetic(synthesis)),  # type: ignore[type-var]
         network=partial(PWCNet, ndim=2, **widths),
-        supervision=KnownTransform(),
+        supervision=FlowDistance(),
         training=replace(training, augment=synthesis),
         metrics=(EndPointError(), Dice(), Folding()),
     )

@@ -5,7 +5,8 @@ forms the one with dense connections and a context network, as in its public wei
 of three channels. The paper does not say how images are brought to multiples of 64 voxels; here their border goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -28,8 +29,21 @@ DILATIONS = (1, 2, 4, 8, 16, 1)
 SLOPE = 0.1  # of the leaky ReLUs
 REACH = 4  # voxels of a level, along each axis
 FINEST = 2  # level of the answer, whose voxels are a quarter of the size
+TINY = 1e-8  # the root of 0 has no slope
 STILL = 1e-3  # of the initial weights that make flow: an untrained network answers with nearly none
 UNIT = 20.0  # voxels of the image that a flow of 1 stands for, on each level
+
+
+@dataclass(frozen=True, eq=False)
+class FlowAlignment(Alignment):
+    """An alignment with the flow of each level.
+
+    Attributes:
+        flows: `(B, 2, *spatial)` from coarse to fine, in units of 20 voxels of the image: those of level l belong to
+            every 2^l-th voxel, the first among them.
+    """
+
+    flows: tuple[Tensor, ...] = ()
 
 
 class PWCNet(nn.Module):
@@ -86,11 +100,11 @@ class PWCNet(nn.Module):
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         one, two = together(fixed, moving).chunk(2, 1)
-        flow = self.flow(*(self.pyramid(image) for image in (one, two)))
-        with torch.autocast(flow.device.type, enabled=False):  # bfloat16 would round the field
+        flows = self.flows(*(self.pyramid(image) for image in (one, two)))
+        with torch.autocast(one.device.type, enabled=False):  # bfloat16 would round the field
             quarter = 2**FINEST
-            field = unpooled(flow.float() * (UNIT / quarter), quarter, fixed.grid.shape, strided=True)
-        return Alignment(Pair(fixed, moving), Displacement(field, fixed.grid))
+            field = unpooled(flows[-1].float() * (UNIT / quarter), quarter, fixed.grid.shape, strided=True)
+        return FlowAlignment(Pair(fixed, moving), Displacement(field, fixed.grid), flows=tuple(flows))
 
     def pyramid(self, values: Tensor) -> list[Tensor]:
         """Return the features of `(B, channels, *spatial)`, a list from fine to coarse."""
@@ -101,9 +115,13 @@ class PWCNet(nn.Module):
             levels.append(values)
         return levels
 
-    def flow(self, fixed: Sequence[Tensor], moving: Sequence[Tensor]) -> Tensor:
-        """Return the flow between two pyramids, `(B, 2, *spatial)` at a quarter of the size, in units of 20 voxels."""
+    def flows(self, fixed: Sequence[Tensor], moving: Sequence[Tensor]) -> list[Tensor]:
+        """Return the flow between two pyramids by level, `(B, 2, *spatial)` each, from coarse to a quarter of the size.
+
+        They are in units of 20 voxels of the image. The last is refined.
+        """
         flow = features = None
+        found: list[Tensor] = []
         for step, module in enumerate(self.decoders):
             decoder = cast(Decoder, module)
             level = len(fixed) - step
@@ -114,8 +132,8 @@ class PWCNet(nn.Module):
                 flow, features = decoder.upsampled(flow, features)
                 inputs = [self._correlated(here, warped(there, flow, level)), here, flow, features]
             flow, features = decoder(torch.cat(inputs, 1))
-        assert flow is not None
-        return flow + self.context(features)
+            found.append(flow)
+        return [*found[:-1], found[-1] + self.context(features)]
 
     @staticmethod
     def _correlated(fixed: Tensor, moving: Tensor) -> Tensor:
@@ -154,6 +172,40 @@ class Decoder(nn.Module):
         for layer in self.layers:
             values = torch.cat([layer(values), values], 1)
         return self.last(values), values
+
+
+@dataclass(frozen=True)
+class FlowDistance:
+    """The supervision by a pair's known truth on each level: the weighted distances of its flow (Sun et al. 2018, eq. 3).
+
+    Attributes:
+        weights: of the mean distance of each level, from coarse to fine, the last ones where there are fewer levels. The
+            paper's 0.32, 0.08, 0.02, 0.01 and 0.005 are of sums, whose terms are four times as many at each level.
+    """
+
+    weights: tuple[float, ...] = (0.32, 0.32, 0.32, 0.64, 1.28)
+
+    def __call__(
+        self, register: Callable[[Image, Image], FlowAlignment], pair: Pair, progress: float
+    ) -> dict[str, Tensor]:
+        """Return the sum as `flow`, in units of 20 voxels, and the distance of each level as `flow/` and its number.
+
+        Raises:
+            ValueError: the pair does not know its truth.
+        """
+        if pair.truth is None:
+            raise ValueError(f"{pair.name or 'a pair'}: its true transform is not known, so nothing can be told of it")
+        with torch.no_grad():
+            truth = pair.truth.displacement(pair.fixed.grid).to(pair.fixed.data) / UNIT
+        flows = register(pair.fixed, pair.moving).flows
+        losses: dict[str, Tensor] = {"flow": truth.new_zeros(())}
+        for step, (flow, weight) in enumerate(zip(flows, self.weights[-len(flows) :], strict=True)):
+            level = FINEST + len(flows) - 1 - step
+            there = truth[..., :: 2**level, :: 2**level]
+            off = flow[..., : there.shape[2], : there.shape[3]] - there
+            losses[f"flow/{level}"] = (off.square().sum(1) + TINY).sqrt().mean()
+            losses["flow"] = losses["flow"] + weight * losses[f"flow/{level}"]
+        return losses
 
 
 def warped(features: Tensor, flow: Tensor, level: int) -> Tensor:
