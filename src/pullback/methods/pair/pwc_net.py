@@ -176,11 +176,11 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class FlowDistance:
-    """The supervision by a pair's known truth on each level: the weighted distances of its flow (Sun et al. 2018, eq. 3).
+    """The supervision by a pair's known truth on each level: the weighted distances of its flow, the paper's loss.
 
     Attributes:
-        weights: of the mean distance of each level, from coarse to fine, the last ones where there are fewer levels. The
-            paper's 0.32, 0.08, 0.02, 0.01 and 0.005 are of sums, whose terms are four times as many at each level.
+        weights: of the mean distance of each level, from coarse to fine; the last ones where there are fewer levels.
+            The paper's 0.32, 0.08, 0.02, 0.01 and 0.005 are of sums, of four times as many terms at each level.
     """
 
     weights: tuple[float, ...] = (0.32, 0.32, 0.32, 0.64, 1.28)
