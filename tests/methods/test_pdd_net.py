@@ -3,8 +3,10 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import grey_erosion, uniform_filter
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,6 +106,32 @@ def test_a_shift_by_whole_steps_is_found():
     inner = found[..., 6 * STEP : -8 * STEP, 8 * STEP : -6 * STEP]
     assert float((inner[:, 0] - 2 * STEP).abs().max()) < 1e-3 * STEP
     assert float((inner[:, 1] + STEP).abs().max()) < 1e-3 * STEP
+
+
+def test_displacements_stand_as_on_their_lattice():
+    """The answer by loops and scipy, with costs in an array whose axes are displacements and places."""
+    grid, k = Grid.centred((32, 40)), 2
+    here, there = torch.rand(2, 1, 16, 4, 5, generator=torch.Generator().manual_seed(4))
+    costs = np.zeros((5, 5, 4, 5))
+    for a, b, i, j in np.ndindex(costs.shape):
+        seen = there[0, :, min(max(i + a - k, 0), 3), min(max(j + b - k, 0), 4)]
+        costs[a, b, i, j] = float((here[0, :, i, j] - seen).square().sum())
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        out = np.pad(values, ((3, 3), (3, 3), (0, 0), (0, 0)), mode="edge")
+        out = uniform_filter(uniform_filter(grey_erosion(out, (3, 3, 1, 1)), (3, 3, 1, 1)), (3, 3, 1, 1))[3:-3, 3:-3]
+        out = np.pad(out, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+        return uniform_filter(uniform_filter(out, (1, 1, 3, 3)), (1, 1, 3, 3))[..., 2:-2, 2:-2]
+
+    second = smooth(costs + smooth(costs))
+    likely = np.exp(-(second - second.min((0, 1))))
+    likely /= likely.sum((0, 1))
+    steps = np.arange(-k, k + 1.0)
+    expected = [STEP * np.einsum("abij,a->ij", likely, steps), STEP * np.einsum("abij,b->ij", likely, steps)]
+    image = Image(torch.zeros(1, 1, *grid.shape), grid)
+    with torch.no_grad():
+        found = net(half_width=k).between(here, there, Pair(image, image)).transform.field
+    np.testing.assert_allclose(found[0, :, ::STEP, ::STEP].numpy(), np.stack(expected), atol=1e-4)
 
 
 def test_obelisk_is_the_difference_at_two_places():
