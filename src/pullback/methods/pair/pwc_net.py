@@ -59,6 +59,8 @@ class PWCNet(nn.Module):
         dense: channels of a decoder's convolutions, each of which sees all before it.
         context: channels of the dilated convolutions by which the finest flow is refined.
         channels: of one image.
+        normalised: compare features of each channel less their mean, in units of their deviation, as Jonschkowski et
+            al. 2020 do, and not as the paper: from correlations of raw features few updates learn nothing.
 
     Raises:
         InputError: other dimensions, or fewer than three levels.
@@ -71,8 +73,10 @@ class PWCNet(nn.Module):
         dense: tuple[int, ...] = DENSE,
         context: tuple[int, ...] = CONTEXT,
         channels: int = 1,
+        normalised: bool = False,
     ) -> None:
         super().__init__()
+        self.normalised = normalised
         if ndim != 2 or len(widths) <= FINEST or len(context) > len(DILATIONS):
             raise InputError(
                 f"PWCNet: 2-D images, {FINEST + 1} levels or more and {len(DILATIONS)} dilated convolutions at most "
@@ -92,11 +96,12 @@ class PWCNet(nn.Module):
         self.context = nn.Sequential(*dilated, nn.Conv2d(context[-1], 2, 3, padding=1))
         self.stride = 2 ** len(widths)
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight, SLOPE)
                 nn.init.zeros_(layer.bias)
-        for flow in (*(cast(Decoder, module).last for module in self.decoders), self.context[-1]):
-            nn.init.normal_(flow.weight, std=STILL)
+        for module in (*self.decoders, self.context):
+            flow = module.last if isinstance(module, Decoder) else cast(nn.Sequential, module)[-1]
+            nn.init.normal_(cast(nn.Conv2d, flow).weight, std=STILL)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         one, two = together(fixed, moving).chunk(2, 1)
@@ -135,9 +140,17 @@ class PWCNet(nn.Module):
             found.append(flow)
         return [*found[:-1], found[-1] + self.context(features)]
 
-    @staticmethod
-    def _correlated(fixed: Tensor, moving: Tensor) -> Tensor:
+    def _correlated(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        if self.normalised:
+            fixed, moving = (standardised(features) for features in (fixed, moving))
         return F.leaky_relu(correlation(fixed, moving, offsets(REACH, 2, fixed, nearest_first=False)), SLOPE)
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Return features `(B, C, *spatial)` less the mean of each channel, in units of its deviation."""
+    axes = tuple(range(2, features.ndim))
+    off = features - features.mean(axes, keepdim=True)
+    return off / (off.square().mean(axes, keepdim=True) + TINY).sqrt()
 
 
 class Decoder(nn.Module):
