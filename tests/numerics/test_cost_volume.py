@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy.ndimage import grey_erosion, uniform_filter
 
-from pullback.numerics.cost_volume import correlation, cost_volume, lower_envelope, offsets, twice_averaged
+from pullback.numerics.cost_volume import (
+    correlation,
+    cost_volume,
+    lattice_costs,
+    lower_envelope,
+    offsets,
+    twice_averaged,
+)
 
 LIKE = torch.zeros((), dtype=torch.float64)
 dimensions = pytest.mark.parametrize("ndim", [2, 3])
@@ -58,6 +65,14 @@ def test_twice_averaged_is_two_means_of_values_padded_once_and_keeps_constants(n
         np.testing.assert_allclose(found[0, channel].numpy(), expected, atol=1e-12)
     constant = values[..., :1, :1].mean() * torch.ones_like(values)
     torch.testing.assert_close(twice_averaged(constant), constant, atol=1e-12, rtol=0)
+
+
+@dimensions
+def test_costs_of_a_lattice_are_those_of_its_displacements(ndim):
+    one, two = torch.rand(2, 2, 3, *(4, 6, 3)[:ndim], dtype=torch.float64)
+    at = offsets(2, ndim, LIKE, nearest_first=False)
+    expected = cost_volume(one, two, at, padding="border")
+    torch.testing.assert_close(lattice_costs(one, two, 2), expected, atol=1e-12, rtol=0)
 
 
 def test_costs_beyond_the_border_and_products():

@@ -36,6 +36,23 @@ def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor, padding: s
     return torch.cat(costs, 1)
 
 
+def lattice_costs(fixed: Tensor, moving: Tensor, half_width: int) -> Tensor:
+    """Return the costs of all displacements of a lattice, `(B, K, *spatial)`: `cost_volume` with its border going on.
+
+    They stand as `offsets(half_width, d, …, nearest_first=False)` has them, and are added up channel by channel: of
+    many displacements and few channels, as of small features, this is quicker.
+    """
+    ndim = fixed.ndim - 2
+    windows = F.pad(moving, [half_width] * (2 * ndim), mode="replicate")
+    for axis, n in enumerate(fixed.shape[2:], start=2):
+        windows = windows.unfold(axis, n, 1)  # (B, C, …, *spatial) in the end, displacements before places
+    each = (fixed[(slice(None), c, *[None] * ndim)] - windows[:, c] for c in range(fixed.shape[1]))
+    total = next(each).square()
+    for difference in each:
+        total = total + difference.square()
+    return total.flatten(1, ndim)
+
+
 def correlation(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:
     """Return products of `fixed` at x and `moving` at x + d, averaged over channels, as `cost_volume` does its squares.
 

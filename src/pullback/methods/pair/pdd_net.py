@@ -26,7 +26,7 @@ from pullback.energies.labels import with_background
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.networks import batch_norm_relu, convolution, convolve, together
-from pullback.numerics.cost_volume import cost_volume, lower_envelope, offsets, twice_averaged, unpooled
+from pullback.numerics.cost_volume import lattice_costs, lower_envelope, offsets, twice_averaged, unpooled
 from pullback.numerics.sample import sample, voxels
 from pullback.space import Displacement, Image, pull
 from pullback.stats import Stats
@@ -162,7 +162,7 @@ class PDDNet(nn.Module):
                 f"more than the {self.memory / 1e9:.2g} GB allowed: smaller images, half_width or a larger `memory`"
             )
         with torch.autocast(fixed.device.type, enabled=False):
-            likely = self.mean_field(cost_volume(fixed, moving, where, padding="border"))
+            likely = self.mean_field(lattice_costs(fixed, moving, half_width))
             steps = torch.einsum("bk...,kd->bd...", likely, where)
             found = Displacement(unpooled(steps, STEP, pair.fixed.grid.shape, strided=True), pair.fixed.grid)
         if self.training:
