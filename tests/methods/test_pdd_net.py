@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from pullback.data import Compressions, FramePairs
 from pullback.energies import LabelMSE
 from pullback.errors import InputError
 from pullback.methods.pair.pdd_net import STEP, Distilled, InPhases, MeanField, Obelisk, PDDNet, Propagator
+from pullback.metrics import Dice
 from pullback.numerics.cost_volume import lower_envelope, offsets, twice_averaged
 from pullback.numerics.sample import sample, voxels
 from pullback.recipes import find
 from pullback.space import Displacement, Grid, Image, Labels, pull
+from pullback.study.evaluate import evaluate
 from pullback.study.recipe import changed
 from pullback.study.run import build
 from pullback.testing import check_register, check_supervision, problems
@@ -310,6 +313,8 @@ def test_videos_are_measured_each_by_the_mean_of_its_frames():
     frames = [*PairEvaluation(test).rows(still, cpu)]
     videos = [*VideoEvaluation(test, steady=("dice",)).rows(still, cpu)]
     assert [row["pair"] for row in videos] == ["0000", "0001"]
+    evaluated = evaluate({"still": still}, test, partial(VideoEvaluation, metrics=(Dice(),)))["still"]
+    assert [(row["subject"], row["dice"]) for row in evaluated] == [(row["pair"], row["dice"]) for row in videos]
     for row in videos:
         own = torch.tensor([f["dice"] for f in frames if f["pair"].startswith(f"sub-{row['pair']}")]).double()
         assert row["dice"] == pytest.approx(float(own.mean()))

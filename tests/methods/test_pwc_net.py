@@ -21,7 +21,7 @@ from pullback.testing import check_register, check_supervision, problems
 from pullback.training import Task, Training, seeded
 from pullback.training.train import train
 
-MIDDLE = {"widths": (8, 12, 16), "dense": (16, 8), "context": (8, 8)}
+MIDDLE = {"widths": (8, 12, 16), "dense": (16, 8), "context": (8, 8), "normalised": True}
 SMALL = {"widths": (4, 6, 8), "dense": (8, 6), "context": (6, 4)}
 
 

@@ -88,6 +88,9 @@ class VideoEvaluation(PairEvaluation):
 
     steady: Sequence[str] = ()
 
+    def __len__(self) -> int:
+        return len({person_of(fixed) for fixed, _ in self.pairs.pairs})
+
     def rows(self, network: Any, device: torch.device) -> Iterator[Row]:
         """Yield one row per video."""
         owners = [person_of(fixed) for fixed, _ in self.pairs.pairs]
@@ -97,7 +100,7 @@ class VideoEvaluation(PairEvaluation):
             variances = {
                 f"variance of {name}": _variance([f[name] for f in frames if name in f]) for name in self.steady
             }
-            yield {"pair": owner, **mean_of(frames), **variances}
+            yield {"pair": owner, "subject": owner, **mean_of(frames), **variances}
 
 
 def _variance(values: Sequence[Any]) -> float:
