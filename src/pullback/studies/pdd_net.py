@@ -159,9 +159,9 @@ def timed_frames(data: Compressions, seed: int, way: str) -> Iterator[Row]:
 
 def _milliseconds(register: Any, network: torch.nn.Module, frame: Image, reference: Image) -> float:
     with evaluating(network):
-        begin = time.perf_counter()
+        begin = time.thread_time()  # of the processor, whatever else it does meanwhile
         _ = register(frame, reference).transform.displacement(frame.grid)
-        return 1000 * (time.perf_counter() - begin)
+        return 1000 * (time.thread_time() - begin)
 
 
 SPEED = Experiment(
