@@ -1,10 +1,11 @@
 """Differences of labels: by counting voxels, and by what gradients must say."""
 
+import numpy as np
 import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
-from pullback.energies import LabelMSE
+from pullback.energies import LabelMSE, class_weights
 from pullback.errors import InputError
 from pullback.space import Affine, Displacement, Grid, Image, Labels
 
@@ -68,3 +69,32 @@ def test_without_labels_it_asks_for_them():
     nothing = Labels(torch.zeros(1, 1, 5, 6, dtype=torch.int32), image.grid)
     with pytest.raises(InputError, match="no label above background"):
         LabelMSE()(Alignment(Pair(image, image, nothing, nothing), Affine.identity(2)))
+
+
+@shapes
+def test_rare_labels_weigh_by_the_root_of_how_rare_they_are(shape):
+    """By hand: a large and a small block, and background, weighed as numpy would."""
+    fixed = block(shape, 1, 7, 6) + block(shape, 8, 3, 2)
+    view = seen(fixed, fixed, 0.4)
+    shares = [(fixed == value).numpy() for value in (0, 3, 7)]
+    counts = np.array([share.sum() for share in shares], float)
+    for rare, background in ((0.5, True), (1.0, True), (0.5, False)):
+        kept = slice(None) if background else slice(1, None)
+        weights = counts[kept] ** -rare / (counts[kept] ** -rare).mean()
+        errors = []
+        for share in shares[kept]:
+            there = np.roll(share.astype(float), -1, 2)  # no block lies at the end of the grid
+            errors.append((0.4 * (there - share)) ** 2)
+        expected = np.mean([weight * error.mean() for weight, error in zip(weights, errors, strict=True)])
+        found = float(LabelMSE(rare, background)(view))
+        assert found == pytest.approx(expected, rel=1e-6), (rare, background)
+
+
+def test_weights_of_classes_have_a_mean_of_one_over_those_that_are_met():
+    counts = torch.tensor([[900.0, 100.0, 0.0, 25.0], [5.0, 5.0, 5.0, 5.0]])
+    weights = class_weights(counts, 0.5)
+    mean = (1 / 30 + 1 / 10 + 1 / 5) / 3
+    assert weights[0].tolist() == pytest.approx([1 / 30 / mean, 1 / 10 / mean, 0, 1 / 5 / mean], rel=1e-6)
+    assert torch.equal(weights[1], torch.ones(4))
+    assert torch.equal(class_weights(counts, 0.0)[0], torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    assert not class_weights(torch.zeros(3), 0.5).any()

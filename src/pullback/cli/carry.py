@@ -5,7 +5,23 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.options import Json, Output, Space, say
+from pullback.cli.options import (
+    HOW,
+    Device,
+    Json,
+    Method,
+    Network,
+    Output,
+    Preset,
+    Refine,
+    Setting,
+    Space,
+    Trust,
+    say,
+    settings_of,
+    terminal,
+    working,
+)
 
 
 def apply(
@@ -107,6 +123,61 @@ def convert(
     made = write_any(transform, out, kind, *grids)
     names = ", ".join(map(str, made))
     say(as_json, {"output": [*map(str, made)], "what": what}, f"Written: {names}: {what}")
+
+
+def propagate(
+    given: Annotated[
+        Path,
+        typer.Option("-i", "--input", metavar="VIDEO", help="4-D image, or folder of frames ordered by their numbers."),
+    ],
+    labels: Annotated[
+        Path, typer.Option("-l", "--labels", metavar="FILE", help="Label map of one frame, the reference.")
+    ],
+    out: Output,
+    at: Annotated[int, typer.Option("--at", metavar="FRAME", help="Number of the reference, from 0.")] = 0,
+    chained: Annotated[
+        bool, typer.Option("--chained", help="Align each frame with its neighbour, not with the reference.")
+    ] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Do not align the other way round too, for confidence: half the time.")
+    ] = False,
+    transforms: Annotated[
+        bool, typer.Option("--transforms", help="Write the transform of each frame: transforms/frame_0007.h5.")
+    ] = False,
+    preset: Preset = None,
+    method: Method = None,
+    setting: Setting = None,
+    network: Network = None,
+    refine: Refine = None,
+    aligned: Annotated[
+        bool,
+        typer.Option("--aligned", help="Leave out rigid and affine stages: only shapes differ.", rich_help_panel=HOW),
+    ] = False,
+    trust: Trust = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Carry the labels of one frame through a sequence, by any way to align.
+
+    OUT gets the labels of every frame (propagated.nii.gz, or a file each in
+    labels/ where the frames were files), a table of the frames with
+    milliseconds and confidence (frames.csv), and run.json.
+
+    Exit code 3: it is done, but labels look lost in most frames.
+    """
+    from pullback.training import device_of
+    from pullback.workflows.how import How, register_of
+    from pullback.workflows.propagate import Carrying, propagate_files, summary
+
+    where = device_of(device)
+    how = How(method, preset, network, refine, settings_of(setting), aligned=aligned)
+    carrying = Carrying(register_of(how, where, trust or ()), chained, not unchecked, transforms)
+    about = {"method": method, "network": network and str(network)}
+    with working(terminal(True), "carrying"):
+        content = propagate_files(given, labels, at, carrying, out, where, about)
+    say(as_json, content, summary(content, out))
+    if not content.get("quality", {"passed": True})["passed"]:
+        raise typer.Exit(3)
 
 
 def simulate(

@@ -18,6 +18,7 @@ from pullback.data.case import (
 from pullback.data.dirlab import DirLab
 from pullback.data.folder import PairFolder
 from pullback.data.folds import Folds, dealt
+from pullback.data.frames import FramePairs
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
@@ -25,6 +26,7 @@ from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.phantoms.breathing import Breathing, BreathingCase
 from pullback.data.phantoms.tori import Tori
+from pullback.data.phantoms.ultrasound import Compressions
 from pullback.data.series_folder import SeriesFolder
 from pullback.data.synthesis import Synthesis, Synthetic
 
@@ -36,10 +38,12 @@ __all__ = [
     "Breathing",
     "BreathingCase",
     "Case",
+    "Compressions",
     "Dataset",
     "DirLab",
     "FileCase",
     "Folds",
+    "FramePairs",
     "Learn2Reg",
     "LungCase",
     "LungKeypoints",

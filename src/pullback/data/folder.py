@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within, subject_of, with_atlas
+from pullback.data.frames import FramePairs
 from pullback.data.listing import LEAST, Listing
 from pullback.data.pattern import some
 from pullback.data.people import person_in
@@ -49,6 +50,8 @@ class PairFolder:
         synthetic: makes validation and test pairs from their subjects; None takes pairs of stored images.
         within: pairs are of one subject, each image with each other one of it, both ways, for training too; a subject
             with one image is in no split. Visits and the like are ordered by their numbers.
+        pairing: with `within`, of frames of a video: the pairs for training in place of all; test pairs are of each
+            video's reference and every frame after it, and validation has some of such pairs.
         person: whose an image is, where its name does not say so by itself: a pattern of the subjects' names,
             `{person}_scan*`, or a table in the folder, as in `People`.
         moving, moving_labels: patterns of moving images, as those of the fixed ones, `images`, are: the pairs are of
@@ -69,6 +72,7 @@ class PairFolder:
     atlas_moves: bool = True
     synthetic: Synthetic | None = None
     within: bool = False
+    pairing: FramePairs | None = None
     person: str | None = None
     moving: str | None = None
     moving_labels: str | None = None
@@ -97,6 +101,8 @@ class PairFolder:
             raise InputError(
                 "data.atlas: is in a pair with every subject; leave it out, or data.within and data.moving"
             )
+        if self.pairing is not None and not self.within:
+            raise InputError("data.pairing: is of images of one subject; set data.within=true")
         if self.within and self.moving:
             raise InputError("data.within and data.moving: both say which pairs there are; leave one of them out")
         listed: dict[str, list[FileCase]] = {}
@@ -161,6 +167,8 @@ class PairFolder:
         cases = self._split("train")
         if self.moving:
             return Train(cases, pairs=self._listed(cases), of=self)
+        if self.pairing is not None:
+            return Train(cases, pairs=self.pairing.of(cases), of=self)
         return Train(
             cases, self._atlas, self.atlas_moves, pairs_within(self._alike(cases)) if self.within else (), of=self
         )
@@ -169,12 +177,16 @@ class PairFolder:
     def validation(self) -> Validation:
         if self.synthetic is not None:
             return self.synthetic.listed(Validation, self._split("validation"))
+        if self.pairing is not None:
+            return Validation(self.pairing.straight.of(self._split("validation"))).some(20)
         return Validation(self._pairs("validation", 20), self._atlas)
 
     @property
     def test(self) -> Test:
         if self.synthetic is not None:
             return self.synthetic.listed(Test, self._split("test"))
+        if self.pairing is not None:
+            return Test(self.pairing.straight.of(self._split("test")))
         return Test(self._pairs("test", 100), self._atlas)
 
     @property

@@ -11,6 +11,8 @@
 | `lungct` | 8 of EMPIRE, 10 of COPDgene, 12 of Learn2Reg | Learn2Reg, as its file lists pairs | the most open one |
 | `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
+| `videos` | 250 videos of veins, not public | a folder of frames for each video | |
+| `compressions` | | a phantom of such videos, 40 of 40 frames of 128×128 | the truth is known |
 """
 
 from collections.abc import Mapping
@@ -20,8 +22,10 @@ from types import MappingProxyType
 from pullback.data import (
     BrainPhantom,
     Breathing,
+    Compressions,
     Dataset,
     DirLab,
+    FramePairs,
     Learn2Reg,
     LungKeypoints,
     PairFolder,
@@ -29,7 +33,16 @@ from pullback.data import (
     SeriesFolder,
     Tori,
 )
-from pullback.metrics import STANDARD, Dice, EndPointError, Folding, LandmarkError, Metric, SDLogJ
+from pullback.metrics import (
+    STANDARD,
+    Dice,
+    EndPointError,
+    Folding,
+    HausdorffDistance,
+    LandmarkError,
+    Metric,
+    SDLogJ,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,23 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             metrics=(Dice(), Folding(), SDLogJ(), EndPointError()),
         ),
         "tori": DataSet("the built-in tori", Tori(), ndim=2),
+        "compressions": DataSet(
+            "the built-in videos of a vein that is compressed",
+            Compressions(),
+            ndim=2,
+            metrics=(Dice(), HausdorffDistance((100.0, 95.0)), Folding()),
+        ),
+        "videos": DataSet(
+            "your own videos, a folder of frames each",
+            PairFolder(
+                images="images/{subject}/{frame}.png",
+                labels="labels/{subject}/{frame}.png",
+                within=True,
+                pairing=FramePairs(),
+            ),
+            ndim=2,
+            metrics=(Dice(), HausdorffDistance((100.0, 95.0)), Folding()),
+        ),
         "folder": DataSet("your own folder of images", PairFolder()),
         "series": DataSet("your own folder of 4-D series", SeriesFolder()),
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),

@@ -13,10 +13,10 @@ from pullback.errors import InputError, Interrupted
 from pullback.records.csv_records import read_csv
 from pullback.study.evaluate import evaluate
 from pullback.study.recipe import Recipe, as_data, changed, digest_of
-from pullback.study.run import run
+from pullback.study.run import Run, run
 from pullback.training import Evaluation, PairEvaluation, Row, Training, device_of
 
-LATER = ("person", "moving", "moving_labels", "without")
+LATER = ("pairing", "person", "moving", "moving_labels", "without")
 """Members of data that rows depend on only where they are set, so that studies made before there were any go on."""
 
 
@@ -177,6 +177,28 @@ class TrainedArm:
         except Interrupted as error:
             raise Interrupted(f"{str(error).split(';')[0]}; the same command goes on from there") from None
         return _measured(network if self.uses is None else self.uses(network), unit.trial, console)
+
+
+@dataclass(frozen=True)
+class SourceArm:
+    """A network that was trained on other data, as it is: a teacher beside its students.
+
+    Attributes:
+        source: its run.
+    """
+
+    source: Source
+
+    def unit(self, trial: Trial) -> Unit:
+        """Return the work, after that run."""
+        needs = self.source.unit(trial)
+        about = [as_data(self.source.arm.recipe.network), needs.folder.parent.name, about_data(trial.data)]
+        return trial.unit(self, [*about, as_data(trial.evaluates)], needs=needs)
+
+    def rows(self, unit: Unit, console: Console) -> list[Row]:
+        """Measure the run of the same seed."""
+        assert unit.needs is not None
+        return _measured(Run(str(unit.needs.folder)), unit.trial, console)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def evaluate(
 
     Returns:
         One row per example, by network, with the process's peak memory and the example's `subject`; for a pair, that of
-        the fixed image, and whether it is `of` one person or two. Examples of files that cannot be read have none, and
+        the fixed image, and whether it is `of` one person or two. Rows of several examples each, such as videos, say
+        themselves whose they are. Examples of files that cannot be read have none, and
         these are told.
 
     Raises:
@@ -50,10 +51,9 @@ def evaluate(
     for name, network in networks.items():
         forget_peak_memory(device)
         rows = track(evaluation.rows(network, device), name, len(evaluation), console=console, transient=True)
-        known = zip(rows, subjects(test), people(test), strict=True)
         results[name] = [
-            row | {"peak MB": round(peak_memory_mb(device), 1), "subject": subject} | whose
-            for row, subject, whose in known
+            {**row, "peak MB": round(peak_memory_mb(device), 1), **whose, **row}
+            for row, whose in zip(rows, _whose(test, len(evaluation)), strict=True)
         ]
         evaluation.score(mean_of(results[name]))  # or nothing was measured
     return results
@@ -87,6 +87,13 @@ def _tell(missing: Mapping[str, str], console: Console | None) -> None:
         warnings.warn(said, UserWarning, stacklevel=3)
     else:
         console.print(said, style="bold red", highlight=False)
+
+
+def _whose(test: Test, rows: int) -> list[dict[str, str]]:
+    """Return whose each row is, where there is one for each example; else nothing."""
+    if rows != len(test):
+        return [{} for _ in range(rows)]
+    return [{"subject": subject, **whose} for subject, whose in zip(subjects(test), people(test), strict=True)]
 
 
 def subjects(test: Test) -> list[str]:

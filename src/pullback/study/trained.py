@@ -64,9 +64,7 @@ class Trained:
             raise InputError(f"the network was trained on images of {self.channels} channels; these have {has}")
         grid, still = self._grid(fixed), Affine.identity(fixed.grid.ndim)
         begin = self.begin(fixed, moving) if start is None else start
-        answer = align(
-            self.network, Pair(_laid(preprocessed(fixed), still, grid), _laid(preprocessed(moving), begin, grid))
-        )
+        answer = align(self.network, Pair(self.shown(fixed), _laid(preprocessed(moving), begin, grid)))
         return Alignment(
             Pair(fixed, moving),
             _from(begin, answer.transform, fixed),
@@ -74,6 +72,10 @@ class Trained:
             {name: _from(begin, transform, fixed) for name, transform in answer.transforms.items()},
             Stats(start=begin).then(answer.stats),
         )
+
+    def shown(self, image: Image) -> Image:
+        """Return an image as the network sees it as the fixed one."""
+        return _laid(preprocessed(image), Affine.identity(image.grid.ndim), self._grid(image))
 
     def is_near(self, image: Image) -> bool:
         """Return whether voxels are as large as in the training, within 5 %."""

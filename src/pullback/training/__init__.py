@@ -4,7 +4,7 @@ from pullback.training.augment import DrawnPoints, IndependentAffines, InTurn, O
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
-from pullback.training.evaluation import Evaluation, ExampleEvaluation, PairEvaluation, Row
+from pullback.training.evaluation import Evaluation, ExampleEvaluation, PairEvaluation, Row, VideoEvaluation
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import align, evaluating, in_words, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
@@ -12,6 +12,7 @@ from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
 from pullback.training.supervision import KnownTransform, Unsupervised
+from pullback.training.teacher import answer_of
 from pullback.training.train import Examples, Training, draw, seeded
 from pullback.training.weighting import UncertaintyWeighted
 
@@ -42,7 +43,9 @@ __all__ = [
     "Training",
     "UncertaintyWeighted",
     "Unsupervised",
+    "VideoEvaluation",
     "align",
+    "answer_of",
     "asked_to_stop",
     "device_of",
     "draw",

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
 import torch
 
 from pullback.data import Test, Validation
+from pullback.data.case import person_of
 from pullback.errors import InputError
 from pullback.metrics import STANDARD, Metric
-from pullback.training.measure import evaluating, measure, score
+from pullback.training.measure import evaluating, mean_of, measure, score
 
 Row = dict[str, float | str]
 
@@ -72,6 +74,38 @@ class PairEvaluation:
             InputError: none of the metrics answered.
         """
         return score(means, self.metrics)
+
+
+@dataclass(frozen=True)
+class VideoEvaluation(PairEvaluation):
+    """The evaluation of a register on the videos of a split, whose pairs are frames of one video each.
+
+    A row is of a video: the means over its pairs, and for each number in `steady` its variance over them.
+
+    Attributes:
+        steady: numbers of the metrics whose variance over time is told, as `variance of …`.
+    """
+
+    steady: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len({person_of(fixed) for fixed, _ in self.pairs.pairs})
+
+    def rows(self, network: Any, device: torch.device) -> Iterator[Row]:
+        """Yield one row per video."""
+        owners = [person_of(fixed) for fixed, _ in self.pairs.pairs]
+        rows = zip(owners, measure(network, self.pairs, self.metrics, device), strict=True)
+        for owner, numbered in groupby(rows, key=lambda row: row[0]):
+            frames = [row for _, row in numbered]
+            variances = {
+                f"variance of {name}": _variance([f[name] for f in frames if name in f]) for name in self.steady
+            }
+            yield {"pair": owner, "subject": owner, **mean_of(frames), **variances}
+
+
+def _variance(values: Sequence[Any]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Series of frames as 4-D NIfTI images."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from pullback.files.images.nifti import (
     affine3,
     grid_of,
     narrowest,
+    read_scalar,
     refuse_not_finite,
     refuse_sheared,
     save,
 )
+from pullback.files.suffixes import FORMATS, NIFTI, ends
 from pullback.space import Grid, Image, Series
 
+NUMBERS = re.compile(r"(\d+)")
 UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units
 
 
@@ -49,6 +53,66 @@ class StoredFrames(Sequence[Image]):
             return StoredFrames(self.data[..., index], self.grid)
         values = np.ascontiguousarray(self.data[..., index], np.float32)
         return Image(torch.from_numpy(values)[None, None], self.grid)
+
+
+@dataclass(frozen=True, eq=False)
+class FileFrames(Sequence[Image]):
+    """The frames of a folder, each read when asked for.
+
+    Attributes:
+        paths: one file a frame.
+        grid: on which all of them must lie.
+    """
+
+    paths: Sequence[Path]
+    grid: Grid
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> "FileFrames": ...
+    def __getitem__(self, index):
+        """Return a frame, or some.
+
+        Raises:
+            InputError: a frame that cannot be read, or on another grid than the first.
+        """
+        if isinstance(index, slice):
+            return FileFrames(self.paths[index], self.grid)
+        frame = read_scalar(self.paths[index])
+        if frame.grid != self.grid:
+            raise InputError(
+                f"{self.paths[index]}: {frame.grid}, and {self.paths[0]}: {self.grid}; frames lie on one grid: crop or "
+                f"resample them first"
+            )
+        return frame
+
+
+def frames_in(folder: str | Path) -> list[Path]:
+    """Return the images in a folder in the order of the numbers in their names, hidden files left out.
+
+    Raises:
+        InputError: there are none.
+    """
+    listed = [path for path in Path(folder).iterdir() if ends(path, (*NIFTI, *FORMATS)) and path.name[0] != "."]
+    if not listed:
+        raise InputError(f"{folder}: no frames in it; images end in {', '.join((*NIFTI, *FORMATS))}")
+    return sorted(
+        listed, key=lambda path: [int(part) if part.isdecimal() else part for part in NUMBERS.split(path.name)]
+    )
+
+
+def read_frames(paths: Sequence[Path]) -> Series:
+    """Read images of one place as frames, numbered from 0 in their order in place of times.
+
+    Raises:
+        InputError: the first cannot be read; of the others it is raised where they are asked for.
+    """
+    grid = read_scalar(paths[0]).grid
+    return Series(FileFrames(paths, grid), grid, torch.arange(len(paths), dtype=torch.float64), "")
 
 
 def is_series(path: str | Path) -> bool:

@@ -18,7 +18,7 @@ from pullback.example import Supervision
 from pullback.methods.method import Method, Paper
 from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, FieldAdam
-from pullback.space import Dense, Displacement, Image, as_field, pull, resampled
+from pullback.space import Dense, Displacement, Image, Transform, as_field, pull, resampled
 from pullback.training import Unsupervised
 
 
@@ -182,12 +182,20 @@ def field_of(register: Register, pair: Pair) -> Dense:
     """Return the field that a register answers with, or for a chain of maps their displacement.
 
     Raises:
-        TypeError: it answered with a transform without a field.
+        TypeError: as of `field_in`.
     """
-    guess = register(pair.fixed, pair.moving).transform
-    if not guess.grids:
-        raise TypeError(f"guidance compares fields; the register answered with {type(guess).__name__}")
-    return as_field(guess, pair.fixed.grid)
+    return field_in(register(pair.fixed, pair.moving).transform, pair)
+
+
+def field_in(answer: Transform, pair: Pair) -> Dense:
+    """Return the field of an answer to a pair, or for a chain of maps their displacement on the fixed grid.
+
+    Raises:
+        TypeError: the answer has no field.
+    """
+    if not answer.grids:
+        raise TypeError(f"guidance compares fields; the register answered with {type(answer).__name__}")
+    return as_field(answer, pair.fixed.grid)
 
 
 def squared(guess: Dense, label: Dense) -> Tensor:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.methods.method import Method
-from pullback.methods.pair.ofg import METHOD as GUIDANCE, decayed, field_of, squared
+from pullback.methods.pair.ofg import METHOD as GUIDANCE, decayed, field_in, field_of, squared
 from pullback.solvers import Descend
+from pullback.training.teacher import answer_of
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,7 @@ class SelfTraining:
         return self.solver is not None and self.decay is not None
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
-        if isinstance(self.teacher, nn.Module):
-            self.teacher.eval().to(pair.fixed.data.device)
-        with torch.no_grad():
-            label = field_of(self.teacher, pair)
+        label = field_in(answer_of(self.teacher, pair), pair)
         if self.solver is not None:
             label, _ = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
         guess = field_of(register, pair)
