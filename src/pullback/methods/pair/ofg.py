@@ -224,4 +224,5 @@ METHOD = Method(
             "misc",
         ),
     ),
+    keys=("ofg-h1",),
 )
