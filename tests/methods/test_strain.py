@@ -199,6 +199,15 @@ def test_strain_along_an_axis_has_no_unit_and_shear_has_the_ratio_of_edges(edges
 
 
 @pytest.mark.parametrize("strain", [4.0, Relative()])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_only_the_difference_counts(ndim, strain):
+    """A label that folds is as good as a flat one: what both share is no strain."""
+    off, both = noise(ndim), 50 * noise(ndim, 1)
+    moved, alone = compared(on_grid(off + both), on_grid(both), strain), compared(on_grid(off), still(off), strain)
+    assert all(value.item() == pytest.approx(alone[name].item(), rel=1e-9) for name, value in moved.items())
+
+
+@pytest.mark.parametrize("strain", [4.0, Relative()])
 def test_a_batch_is_the_mean_of_each_alone(strain):
     """Each by the roughness of its own label."""
     guess = torch.cat([noise(2), gaussian(noise(2, 1), 2.0)])
