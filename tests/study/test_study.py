@@ -45,7 +45,7 @@ from pullback.study.arms import FunctionArm, RegisterArm, Source, TrainedArm, Tr
 from pullback.study.compare import printed, short
 from pullback.study.contrasts import Contrasts
 from pullback.study.evaluate import unmoved
-from pullback.study.figures import _logged, boxes, by_number, contours, curves, distances, families, settings
+from pullback.study.figures import _logged, boxes, by_number, contours, curves, distances, settings, traded
 from pullback.study.page import write_study
 from pullback.study.plan import chosen, planned, run_study
 from pullback.study.recipe import changed
@@ -646,17 +646,17 @@ def test_arms_are_chosen_by_validation_and_told_by_test(tmp_path):
     }
     result = several(tmp_path, validation, test)
     first, other = by_validation(result, ("plain", "nobody", "other"), "dice", "subject")
-    assert (first["family"], first["arm"], other["arm"]) == ("plain", "plain, λ 2", "other, λ 3")
+    assert (first["way"], first["arm"], other["arm"]) == ("plain", "plain, λ 2", "other, λ 3")
     assert (first["validation"], first["dice"]) == (pytest.approx(0.58), pytest.approx(0.2))
-    assert set(first) == {"family", "arm", "validation", "dice", "sdlogj"}
+    assert set(first) == {"way", "arm", "validation", "dice", "sdlogj"}
     assert other["difference"] == pytest.approx(fmean([0.1, 0.1, 0.3]))
     assert other["p"] == pytest.approx(wilcoxon([0.1, 0.1000001, 0.3]).pvalue)
 
 
-def test_a_family_of_arms_is_a_line(tmp_path):
+def test_arms_of_one_way_are_a_line(tmp_path):
     validation = {"plain, λ 2": [0.5, 0.5], "plain": [0.5], "other": [0.5]}
     test = {"plain, λ 2": [0.2] * 6, "plain": [0.3] * 6, "other": [0.25] * 6}
-    (axis,) = families(several(tmp_path, validation, test), [], SDLOGJ, DICE, ("plain", "other")).axes
+    (axis,) = traded(several(tmp_path, validation, test), [], SDLOGJ, DICE, ("plain", "other")).axes
     lines = dict(zip(axis.get_legend_handles_labels()[1], axis.get_legend_handles_labels()[0], strict=True))
     assert list(lines) == ["plain", "other"]
     assert lines["plain"].get_xdata() == pytest.approx([2, 3])

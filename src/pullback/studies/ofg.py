@@ -19,7 +19,7 @@ from pullback.solvers import FieldAdam, summed_sgd
 from pullback.studies._images import COLUMNS, DICE, FOLDING, METRICS, SDLOGJ, UNTRAINED, trained
 from pullback.study.analyses import by_distance, by_validation, descended, landscape, refined
 from pullback.study.arms import Source, TrainedArm
-from pullback.study.figures import boxes, by_number, contours, curves, distances, dots, families, fields
+from pullback.study.figures import boxes, by_number, contours, curves, distances, dots, fields, traded
 from pullback.study.peers import ANTs, PeerArm
 from pullback.study.run import Run
 from pullback.study.table import Column, Experiment, Figure, Study, Table
@@ -35,7 +35,7 @@ Ways = Mapping[str, Supervision | partial[GuidedByNetworks]]
 
 
 LAMBDAS = (1.0, 2.0, 3.0)
-FAMILIES = ("unsupervised", "guided", "guided in H¹")
+COMPARED = ("unsupervised", "guided", "guided in H¹")
 
 
 def _steps(count: int) -> Guided:
@@ -67,9 +67,9 @@ DISTANCE = Figure(
     ("pairs", "arm"),
 )
 CHOICE = Figure(
-    partial(families, across=FOLDING, up=DICE, names=FAMILIES),
-    partial(by_validation, families=FAMILIES, number=DICE.number, unit="subject"),
-    ("family", "arm"),
+    partial(traded, across=FOLDING, up=DICE, ways=COMPARED),
+    partial(by_validation, ways=COMPARED, number=DICE.number, unit="subject"),
+    ("way", "arm"),
 )
 CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", _steps(5))}
 
@@ -133,35 +133,35 @@ def _intensity(data: str, network: str) -> Experiment:
     return _experiment(data, network, ways, "guided")
 
 
-def _called(family: str, stiffness: float, faster: float) -> str:
-    """Return the name of an arm, which begins with its family's, up to a comma."""
+def _called(way: str, stiffness: float, faster: float) -> str:
+    """Return the name of an arm, which begins with the way it learns, up to a comma."""
     more = (f"λ {stiffness:g}" if stiffness != 1 else "", f"rate × {faster:g}" if faster != 1 else "")
-    return ", ".join(filter(None, (family, *more)))
+    return ", ".join(filter(None, (way, *more)))
 
 
 def _norms(data: str, network: str) -> Experiment:
     """Return the experiment of what guess and label are compared by, beside unsupervised training at its best.
 
     λ weighs the regularity of the energy that is learned by, or that the label descends. Strains count κ times, by the
-    default, and twice as much. VoxelMorph, which learns at little cost, tries each family at each λ and at another
+    default, and twice as much. VoxelMorph, which learns at little cost, tries each way to learn at each λ and at another
     rate, twice the recipe's, or half on hippocampus, where it diverges; transformers have the highest rate that they
     bear, and try each λ unsupervised alone.
     """
     wide = network == "voxelmorph"
     rates = (1.0, 0.5 if data == "hippocampus" else 2.0) if wide else (1.0,)
     arms = {}
-    for family, method in zip(FAMILIES, (network, "ofg", "ofg-h1"), strict=True):
+    for way, method in zip(COMPARED, (network, "ofg", "ofg-h1"), strict=True):
         recipe = find(method, network, data)
-        plain = family == FAMILIES[0]
+        plain = way == COMPARED[0]
         for faster, stiffness in product(rates, LAMBDAS if wide or plain else (1.0,)):
             if plain or 1 in (faster, stiffness):
                 training = replace(recipe.training, lr=faster * recipe.training.lr)
                 supervision = replace(recipe.supervision, energy=stiffened(ENERGY, stiffness))
                 made = replace(recipe, training=training, supervision=supervision)
-                arms[_called(family, stiffness, faster)] = TrainedArm(made)
+                arms[_called(way, stiffness, faster)] = TrainedArm(made)
     strained, twice = find("ofg-h1", network, data), Relative(2 * Relative.factor)
     supervision = replace(strained.supervision, strain=twice)
-    arms[f"{FAMILIES[-1]}, κ {twice.factor:g}"] = TrainedArm(replace(strained, supervision=supervision))
+    arms[f"{COMPARED[-1]}, κ {twice.factor:g}"] = TrainedArm(replace(strained, supervision=supervision))
     return trained(arms)
 
 
@@ -221,13 +221,13 @@ study = Study(
             "What guess and label are compared by: mean squares, or strains as well, at several λ and rates",
             "This is not shown; the paper compares by mean squares. With strains a network should lose no accuracy to "
             "unsupervised training at its best λ and rate, and fold less. λ weighs the regularity of the energy, or of "
-            "the label's. Tests are by person. Under Choice stands each family's arm that validates best.",
+            "the label's. Tests are by person. Under Choice stands the arm of each way that validates best.",
             _each(_norms),
             COLUMNS,
             {
                 "training": TRAINING,
                 "choice": CHOICE,
-                "families": Figure(partial(families, across=SDLOGJ, up=DICE, names=FAMILIES)),
+                "smoothness": Figure(partial(traded, across=SDLOGJ, up=DICE, ways=COMPARED)),
             },
             unit="subject",
         ),

@@ -74,34 +74,34 @@ def refined(
     return rows
 
 
-def by_validation(result: Result, families: Sequence[str], number: str, unit: str = "") -> list[Row]:
-    """Choose one arm of each family by validation, and measure it on the test cases beside the first family's choice.
+def by_validation(result: Result, ways: Sequence[str], number: str, unit: str = "") -> list[Row]:
+    """Choose one arm of each way to learn by validation, and measure it on the test cases beside the first way's choice.
 
-    An arm is of the family that its name begins with, up to a comma. Its validation is the best number of each run,
+    An arm is of the way that its name begins with, up to a comma. Its validation is the best number of each run,
     of which more is better, averaged over the runs. Test cases are looked at once the choice is made.
 
     Args:
-        families: in order; those without a run are left out.
+        ways: in order; those without a run are left out.
         number: in the rows, which validation has too.
         unit: as in `Table`.
 
     Returns:
-        One row per family: the arm that was chosen, its validation, and the means over runs and test cases; for each
+        One row per way: the arm that was chosen, its validation, and the means over runs and test cases; for each
         but the first, the `difference` of the number to the first's, a mean over units, with the p of the signed-rank
         test over units where they differ.
     """
     frame = frame_of(result.rows)
     found: list[Row] = []
-    for family in families:
+    for way in ways:
         best = {
             arm: fmean(max(float(row[number]) for row in read_csv(run.folder / "validation.csv")) for run in runs)
             for arm, runs in result.runs.items()
-            if arm.split(",")[0] == family
+            if arm.split(",")[0] == way
         }
         if not best:
             continue
         arm = max(best, key=lambda one: best[one])
-        row: Row = {"family": family, "arm": arm, "validation": best[arm], **mean_of(result.rows[arm])}
+        row: Row = {"way": way, "arm": arm, "validation": best[arm], **mean_of(result.rows[arm])}
         if found:
             both = (by_case(frame, one, number, unit) for one in (arm, str(found[0]["arm"])))
             told = against(*both)

@@ -213,15 +213,15 @@ def by_number(
     return figure
 
 
-def families(result: Result, rows: Sequence[Row], across: Column, up: Column, names: Sequence[str]) -> Figure:
-    """Draw one column against another, a dot per run: the mean over its cases; and a line per family of arms.
+def traded(result: Result, rows: Sequence[Row], across: Column, up: Column, ways: Sequence[str]) -> Figure:
+    """Draw one column against another, a dot per run: the mean over its cases; and a line per way to learn.
 
-    An arm is of the family that its name begins with, up to a comma. A line leads from arm to arm of the family, by
+    An arm is of the way that its name begins with, up to a comma. A line leads from arm to arm of a way, by
     their means over runs, in the order of the column `across`.
     """
     figure, (axis,) = blank()
-    for family, colour in zip(names, COLOURS, strict=False):
-        arms = [arm for arm in result.runs if arm.split(",")[0] == family and arm in result.rows]
+    for way, colour in zip(ways, COLOURS, strict=False):
+        arms = [arm for arm in result.runs if arm.split(",")[0] == way and arm in result.rows]
         means = []
         for arm in arms:
             seeds = dict.fromkeys(row["seed"] for row in result.rows[arm])
@@ -230,7 +230,7 @@ def families(result: Result, rows: Sequence[Row], across: Column, up: Column, na
             axis.plot(*zip(*places, strict=True), "o", color=colour, alpha=0.35, markersize=4)
             means.append(tuple(np.mean(places, 0)))
         if means:
-            axis.plot(*zip(*sorted(means), strict=True), "o-", color=colour, label=family, linewidth=1.2, markersize=5)
+            axis.plot(*zip(*sorted(means), strict=True), "o-", color=colour, label=way, linewidth=1.2, markersize=5)
     axis.set_xlabel(across.label)
     axis.set_ylabel(up.label)
     legend(figure, axis)
