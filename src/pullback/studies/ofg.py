@@ -143,9 +143,9 @@ def _norms(data: str, network: str) -> Experiment:
     """Return the experiment of what guess and label are compared by, beside unsupervised training at its best.
 
     λ weighs the regularity of the energy that is learned by, or that the label descends. Strains count κ times, by the
-    default, and twice as much. VoxelMorph, which learns at little cost, tries each way to learn at each λ and at another
-    rate, twice the recipe's, or half on hippocampus, where it diverges; transformers have the highest rate that they
-    bear, and try each λ unsupervised alone.
+    default, and twice as much. VoxelMorph, which learns at little cost, tries each way to learn at each λ and at
+    another rate: twice the recipe's, or half on hippocampus, where it diverges. Transformers have the highest rate that
+    they bear, and try each λ unsupervised alone.
     """
     wide = network == "voxelmorph"
     rates = (1.0, 0.5 if data == "hippocampus" else 2.0) if wide else (1.0,)

@@ -75,7 +75,7 @@ def refined(
 
 
 def by_validation(result: Result, ways: Sequence[str], number: str, unit: str = "") -> list[Row]:
-    """Choose one arm of each way to learn by validation, and measure it on the test cases beside the first way's choice.
+    """Choose one arm of each way to learn by validation, and compare their test cases with those of the first way's.
 
     An arm is of the way that its name begins with, up to a comma. Its validation is the best number of each run,
     of which more is better, averaged over the runs. Test cases are looked at once the choice is made.
