@@ -7,7 +7,6 @@ from itertools import product
 from types import MappingProxyType
 
 from pullback.energies import MSE, Diffusion
-from pullback.energies.regularity import stiffened
 from pullback.example import Supervision
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
@@ -21,6 +20,7 @@ from pullback.study.analyses import by_distance, by_validation, descended, lands
 from pullback.study.arms import Source, TrainedArm
 from pullback.study.figures import boxes, by_number, contours, curves, distances, dots, fields, traded
 from pullback.study.peers import ANTs, PeerArm
+from pullback.study.recipe import changed
 from pullback.study.run import Run
 from pullback.study.table import Column, Experiment, Figure, Study, Table
 from pullback.training import Unsupervised
@@ -155,13 +155,11 @@ def _norms(data: str, network: str) -> Experiment:
         plain = way == COMPARED[0]
         for faster, stiffness in product(rates, LAMBDAS if wide or plain else (1.0,)):
             if plain or 1 in (faster, stiffness):
-                training = replace(recipe.training, lr=faster * recipe.training.lr)
-                supervision = replace(recipe.supervision, energy=stiffened(ENERGY, stiffness))
-                made = replace(recipe, training=training, supervision=supervision)
-                arms[_called(way, stiffness, faster)] = TrainedArm(made)
-    strained, twice = find("ofg-h1", network, data), Relative(2 * Relative.factor)
-    supervision = replace(strained.supervision, strain=twice)
-    arms[f"{COMPARED[-1]}, κ {twice.factor:g}"] = TrainedArm(replace(strained, supervision=supervision))
+                numbers = {"training.lr": faster * recipe.training.lr, "supervision.energy.parts.1.weight": stiffness}
+                settings = {key: repr(number) for key, number in numbers.items()}
+                arms[_called(way, stiffness, faster)] = TrainedArm(changed(recipe, settings))
+    twice = {"supervision.strain.factor": repr(2 * Relative.factor)}
+    arms[f"{COMPARED[-1]}, κ {2 * Relative.factor:g}"] = TrainedArm(changed(find("ofg-h1", network, data), twice))
     return trained(arms)
 
 
