@@ -24,6 +24,7 @@ from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
+from pullback.methods.pair.strain import Ramp, Relative
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -277,7 +278,7 @@ def checked_by_its_own_test() -> set[type]:
 
 def test_every_class_is_checked_or_excused():
     registers = [type(case.make(2)) for case in REGISTERS.values()]
-    parts = [Match, EveryKth, Portion, Rigid, RandomField, FromLandmarks, GraphPropagation]
+    parts = [Match, EveryKth, Portion, Relative, Ramp, Rigid, RandomField, FromLandmarks, GraphPropagation]
     taught = [type(each) for each in (*supervisions(), PointDistance(), ByMetric(), *AUGMENTATIONS.values())]
     check_coverage(pullback.methods, {*registers, *parts, *taught, *checked_by_its_own_test()}, EXCUSED)
 

@@ -148,7 +148,7 @@ def test_every_recipe_runs_two_steps(key):
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key.method == "ofg"], ids="-".join)
+@pytest.mark.parametrize("key", [key for key in KEYS if key.method in ("ofg", "ofg-h1")], ids="-".join)
 def test_guided_and_unsupervised_differ_in_their_supervision_alone(key):
     guided, plain = find(*key), find(key.network, key.network, key.data)
     assert guided.supervision.energy == plain.supervision.energy

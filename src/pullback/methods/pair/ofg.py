@@ -1,7 +1,8 @@
 """On-the-Fly Guidance: a network learns from its own guess, improved by a few steps of descent.
 
 Xin, Chen, Ji, Han, Xie: On-the-Fly Guidance Training for Medical Image Registration, 2024, arXiv:2308.15216. `Guided`
-is the method; `GuidedByNetworks` and `Mixture` are what its section 4.3 compares it with.
+is the method; `GuidedByNetworks` and `Mixture` are what its section 4.3 compares it with. Weights of `strain` are not
+the paper's: `pullback.methods.pair.strain` says what they are for.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.example import Supervision
 from pullback.methods.method import Method, Paper
+from pullback.methods.pair.strain import Strain, compared, is_paced
 from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, Transform, as_field, pull, resampled
@@ -26,8 +28,9 @@ from pullback.training import Unsupervised
 class Guided:
     """The supervision by a label that the guess itself becomes: their mean squared difference (eq. 2 to 4).
 
-    The label starts from the detached guess and is a constant for the network. The compared `field` is the one that the
-    network predicts: a displacement, or the velocity where it predicts one, in voxels.
+    With `strain` it is ‖u − ℓ‖² + γ Σₐ‖∂ₐ(u − ℓ)‖² of guess u and label ℓ. The label starts from the detached guess and
+    is a constant for the network. The compared `field` is the one that the network predicts: a displacement, or the
+    velocity where it predicts one, in voxels.
 
     Attributes:
         energy: the energy that the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code
@@ -41,6 +44,8 @@ class Guided:
             small images with ε = 1e-8 labels are smoother, and networks learn more slowly and less.
         decay: of the step, as a function of progress, such as `Poly()`: the paper calls 0.1 the initial one. None keeps
             it.
+        strain: the weight γ of strains, in voxels²: a number, a function of progress such as `Ramp()`, or `Relative()`
+            to the label's roughness. The paper has none.
         weight: of the guide, the α of the blend.
         coarser: descend on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
             with about an eighth of the parameters in 3D. The label is that field, interpolated to full size.
@@ -55,6 +60,7 @@ class Guided:
     weight: float = 1.0
     coarser: int = 1
     decay: Callable[[float], float] | None = None
+    strain: Strain = 0.0
 
     def __post_init__(self) -> None:
         if min(self.solver.steps, self.coarser) < 1 or self.solver.step_size == 0 or self.weight < 0:
@@ -65,13 +71,14 @@ class Guided:
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
-        guide = squared(guess, self._label(pair, guess, decayed(self.solver, self.decay, progress)))
-        return {"guide": self.weight * guide, **self.regularity.terms(Alignment(pair, guess))}
+        label = self._label(pair, guess, decayed(self.solver, self.decay, progress))
+        guide = compared(guess, label, self.strain, progress, self.weight)
+        return {**guide, **self.regularity.terms(Alignment(pair, guess))}
 
     @property
     def paced(self) -> bool:
         """Whether it changes with progress, and so with how many updates there are in all."""
-        return self.decay is not None
+        return self.decay is not None or is_paced(self.strain)
 
     def _label(self, pair: Pair, guess: Dense, solver: Descend) -> Dense:
         if self.coarser == 1:
@@ -94,7 +101,7 @@ class GuidedByNetworks(nn.Module):
     Args:
         network: makes one of them.
         n: how many.
-        energy, regularity: as in `Guided`.
+        energy, regularity, strain: as in `Guided`.
     """
 
     def __init__(
@@ -103,11 +110,18 @@ class GuidedByNetworks(nn.Module):
         n: int = 2,
         energy: Energy = LNCC(9) + 1.0 * Diffusion(),
         regularity: Energy = 0.02 * Diffusion(),
+        strain: Strain = 0.0,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(network() for _ in range(n))
         self.energy = energy
         self.regularity = regularity
+        self.strain = strain
+
+    @property
+    def paced(self) -> bool:
+        """Whether it changes with progress, as in `Guided`."""
+        return is_paced(self.strain)
 
     def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
@@ -120,8 +134,9 @@ class GuidedByNetworks(nn.Module):
         optimiser = {f"optimiser {name}": value for name, value in made.items()}
         if sum(made.values()) >= sum(plain.values()):
             return plain | optimiser
-        guide = squared(Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid))
-        return {"guide": guide, **self.regularity.terms(Alignment(pair, guess)), **optimiser}
+        moved, to = Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid)
+        guide = compared(moved, to, self.strain, progress)
+        return {**guide, **self.regularity.terms(Alignment(pair, guess)), **optimiser}
 
 
 @dataclass(frozen=True)
@@ -198,20 +213,6 @@ def field_in(answer: Transform, pair: Pair) -> Dense:
     return as_field(answer, pair.fixed.grid)
 
 
-def squared(guess: Dense, label: Dense) -> Tensor:
-    """Return the mean squared difference of two fields of one kind and grid, in voxels².
-
-    Raises:
-        InputError: a displacement against a velocity, or another grid.
-    """
-    if type(guess) is not type(label) or guess.grid != label.grid:
-        kinds = " and ".join(f"{type(field).__name__} on {field.grid.shape}" for field in (guess, label))
-        raise InputError(
-            f"fields of one kind on one grid are compared, not {kinds}: let both networks predict the same"
-        )
-    return (guess.field - label.field).square().mean()
-
-
 def _coarse(image: Image, factor: int) -> Image:
     return resampled(image, (factor * image.grid.spacing).tolist())
 
@@ -231,4 +232,5 @@ METHOD = Method(
             "misc",
         ),
     ),
+    keys=("ofg-h1",),
 )
