@@ -83,20 +83,37 @@ def test_ixi_that_is_not_whole(ixi):
         _ = rooted(("ofg", "voxelmorph", "ixi"), ixi).validation
 
 
-def dice_of(recipe, known):
-    """What the recipe calls Dice of a pair that is aligned, of so many labels."""
-    grid = Grid.centred((known, 2))
-    labels = Labels(torch.arange(known, dtype=torch.int16).repeat_interleave(2).view(1, 1, known, 2), grid)
-    image = Image(labels.data.float(), grid)
-    return find(*recipe).metrics[0](Alignment(Pair(image, image, labels, labels), Affine.identity(2)))
+def dice_of(recipe, labels):
+    """What the recipe calls Dice of a pair that is aligned, of these labels."""
+    grid = Grid.centred((len(labels), 2))
+    known = Labels(torch.tensor(labels, dtype=torch.int16).repeat_interleave(2).view(1, 1, -1, 2), grid)
+    image = Image(known.data.float(), grid)
+    return find(*recipe).metrics[0](Alignment(Pair(image, image, known, known), Affine.identity(2)))
 
 
-@pytest.mark.parametrize(("data", "count", "without"), [("ixi", 30, (4, 17, 37)), ("lpba40", 54, (181, 182))])
+def counted(numbers):
+    return {int(name.removeprefix("dice/")) for name in numbers if name.startswith("dice/")}
+
+
+@pytest.mark.parametrize(("data", "count", "without"), [("ixi", 30, (5, 26, 251)), ("lpba40", 54, (181, 182))])
 def test_dice_is_of_the_labels_that_the_paper_counts(data, count, without):
-    numbers = dice_of(("ofg", "transmorph", data), 200)
-    assert len(numbers) == 1 + count
-    assert not {f"dice/{label}" for label in without} & set(numbers)
-    assert len(dice_of(("ofg", "transmorph", "oasis"), 36)) == 1 + 35
+    found = counted(dice_of(("ofg", "transmorph", data), range(256)))
+    assert len(found) == count
+    assert not {*without} & found
+    assert len(dice_of(("ofg", "transmorph", "oasis"), range(36))) == 1 + 35
+
+
+def test_dice_of_ixi_is_of_whole_brains():
+    """Names are of FreeSurfer's table; the papers' numbers are places among the 46 codes of the files, in order."""
+    sides = {2: 41, 3: 42, 4: 43, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 52, 17: 53, 18: 54, 28: 60, 31: 63}
+    middle = {14, 15, 16, 24}  # third and fourth ventricle, brain stem, cerebrospinal fluid
+    small = {5, 26, 30, 44, 58, 62, 72, 77, 80, 85, *range(251, 256)}
+    codes = sorted({0, *sides, *sides.values(), *middle, *small})
+    assert len(codes) == 46
+    found = counted(dice_of(("ofg", "voxelmorph", "ixi"), codes))
+    assert found == {*sides, *sides.values(), *middle}
+    published = [1, 2, 3, *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36]
+    assert sorted(map(codes.index, found)) == published
 
 
 def test_an_atlas_that_is_not_there(tmp_path):

@@ -4,7 +4,8 @@
 |---|---|---|---|
 | `ixi`, `oasis`, `abdomen` | brought onto each other by affine maps | so distributed | |
 | `ixi` | 200 people to learn from | TransMorph's split, all that are left | the paper lists nobody |
-| `ixi`, `lpba40` | Dice of some labels | of those (`COUNTED`) | |
+| `ixi` | Dice of 30 labels, renumbered 0 … 45 | of the same, by FreeSurfer's codes (`IXI`) | as the files have them |
+| `lpba40` | Dice of some labels | of those (`LPBA40`) | |
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
 | `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
@@ -36,9 +37,15 @@ class DataSet:
     metrics: tuple[Metric, ...] = STANDARD
 
 
-IXI = (*range(1, 4), *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
+FREESURFER = (
+    *(0, *range(2, 6), 7, 8, *range(10, 19), 24, 26, 28, 30, 31, *range(41, 45), 46, 47, *range(49, 55)),
+    *(58, 60, 62, 63, 72, 77, 80, 85, *range(251, 256)),
+)
+"""Codes of the labels in the files of `ixi`, in order; the papers number them 0 … 45 before they count."""
+PLACES = (*range(1, 4), *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
+IXI = tuple(FREESURFER[place] for place in PLACES)
 LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 102, 121, 122, *range(161, 167))
-"""Labels of which the papers' Dice is."""
+"""Labels of which the papers' Dice is, as the files have them."""
 
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
