@@ -97,5 +97,10 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
         "prepared": DataSet("a folder that `pullback prepare` made", Learn2Reg()),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
+        "lungs-published": DataSet(
+            "clouds of lungs (DIR-Lab COPDgene) as their authors published them",
+            LungKeypoints(landmarks="../lung_keypoints"),
+            metrics=(),
+        ),
     }
 )
