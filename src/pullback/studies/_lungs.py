@@ -16,7 +16,7 @@ from pullback.methods.points.graph_propagation import RegisterClouds, overlay, u
 from pullback.metrics.learn2reg import sdlogj
 from pullback.recipes import find
 from pullback.recipes.datasets import DATASETS
-from pullback.recipes.graph_propagation import AS_PUBLISHED, DATA, PUBLISHED
+from pullback.recipes.graph_propagation import AS_PUBLISHED, PUBLISHED
 from pullback.solvers import RobustPointMatching
 from pullback.study.arms import Arm, RegisterArm, TrainedArm
 from pullback.study.table import Column, Experiment
