@@ -1,4 +1,4 @@
-"""Cost volumes: the squared differences that many whole-voxel displacements would leave."""
+"""Cost volumes: the differences that many whole-voxel displacements would leave."""
 
 import itertools
 import math
@@ -19,8 +19,8 @@ def offsets(half_width: int, ndim: int, like: Tensor) -> Tensor:
     return torch.tensor(nearest, dtype=like.dtype, device=like.device)
 
 
-def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:
-    """Return squared differences of `fixed` at x and `moving` at x + d, summed over channels: `(B, K, *spatial)`.
+def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor, power: int = 2) -> Tensor:
+    """Return the differences of `fixed` at x and `moving` at x + d, summed over channels: `(B, K, *spatial)`.
 
     The answer takes `cost_volume_bytes` of memory, and twice that while it is put together. Beyond its border `moving`
     is 0.
@@ -28,8 +28,9 @@ def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Tensor:
     Args:
         fixed, moving: features `(B, C, *spatial)` on one grid.
         displacements: `(K, d)`, whole voxels.
+        power: 2 squares the differences, 1 takes them as absolute.
     """
-    return torch.cat(list(_costs(fixed, moving, displacements)), 1)
+    return torch.cat(list(_costs(fixed, moving, displacements, power)), 1)
 
 
 def cost_volume_bytes(fixed: Tensor, displacements: Tensor) -> int:
@@ -67,7 +68,7 @@ def unpooled(field: Tensor, factor: int, shape: Sequence[int], finer: int = 1, s
     return sample(field, where, padding="border") * (factor / finer)
 
 
-def _costs(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Iterator[Tensor]:
+def _costs(fixed: Tensor, moving: Tensor, displacements: Tensor, power: int) -> Iterator[Tensor]:
     whole = displacements.round().long().tolist()
     reach = max((abs(step) for each in whole for step in each), default=0)
     padded = F.pad(moving, [reach] * (2 * (moving.ndim - 2)))
@@ -75,4 +76,5 @@ def _costs(fixed: Tensor, moving: Tensor, displacements: Tensor) -> Iterator[Ten
         there = padded
         for axis, (step, n) in enumerate(zip(each, fixed.shape[2:], strict=True), start=2):
             there = there.narrow(axis, reach + step, n)
-        yield (fixed - there).square().sum(1, keepdim=True)
+        unlike = fixed - there
+        yield (unlike.abs() if power == 1 else unlike.square()).sum(1, keepdim=True)
