@@ -7,7 +7,8 @@
 | `ixi` | Dice of 30 labels, renumbered 0 … 45 | of the same, by FreeSurfer's codes (`IXI`) | as the files have them |
 | `lpba40` | Dice of some labels | of those (`LPBA40`) | |
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
-| `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
+| `oasis`, `abdomen` | learned both ways, measured one way: 45 pairs of `abdomen` | the same | |
+| `abdomen` | Hounsfield units ÷ 500, not cut off | the same | |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 """
@@ -81,7 +82,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             PreparedIXI(),
             metrics=(Dice(IXI), *STANDARD[1:]),
         ),
-        "oasis": DataSet("OASIS (Learn2Reg 2021), subject to subject", Learn2Reg(both_ways=True, masks=False)),
+        "oasis": DataSet("OASIS (Learn2Reg 2021), subject to subject", Learn2Reg(masks=False)),
         "lpba40": DataSet(
             "LPBA40, subjects to the first of them, as LONI distributes it in delineation space",
             PairFolder(
@@ -94,7 +95,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             ),
             metrics=(Dice(LPBA40), *STANDARD[1:]),
         ),
-        "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
+        "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(masks=False, held_out=3, scale=500.0)),
         "prepared": DataSet("a folder that `pullback prepare` made", Learn2Reg()),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
         "lungs-published": DataSet(

@@ -1,6 +1,6 @@
 """The training loop, and the supervisions, evaluations and procedures that it runs."""
 
-from pullback.training.augment import IndependentAffines, InTurn, RandomAffine, seen_through
+from pullback.training.augment import IndependentAffines, InTurn, RandomAffine, RandomFlips, seen_through
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
@@ -33,6 +33,7 @@ __all__ = [
     "Poly",
     "Procedure",
     "RandomAffine",
+    "RandomFlips",
     "Row",
     "Several",
     "Steps",
