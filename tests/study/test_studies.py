@@ -11,10 +11,13 @@ from pullback.files import read_image, write
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels
 from pullback.studies import find, names
+from pullback.studies._ct_mr import CTtoMR
 from pullback.studies._lungs import SEEN, LungEvaluation, unmoved_clouds
 from pullback.studies._moved_blocks import KINDS, Trials, contrast, corners_apart, ct_like, motion, pet_like
 from pullback.studies._pairs import FilePairs
 from pullback.studies.cross_ngf import by_fft, by_shifts, from_truth, landscape
+from pullback.study.arms import TrainedArm
+from pullback.study.evaluate import unmoved
 from pullback.study.recipe import as_data
 
 
@@ -123,6 +126,26 @@ def test_the_similarity_has_its_top_where_images_lie_on_each_other_unless_they_a
     assert best["angle"] == 0
     assert best["similarity"] > 1.2 * other["similarity"]
     assert len({row["case"] for row in still}) == len(still) == 61
+
+
+def test_ct_and_mr_are_learned_from_both_ways_and_measured_one_way(tmp_path):
+    """Back, the images and their labels are exchanged; labels of other organs are not there."""
+    labels = head()
+    noise = torch.rand(2, 1, 1, *labels.grid.shape, generator=torch.Generator().manual_seed(0))
+    for n, name in enumerate(("ct", "mr")):
+        write(Image(noise[n] + labels.data, labels.grid), tmp_path / f"example_{name}_sm.nii.gz")
+    write(labels, tmp_path / "example_seg.nii.gz")
+    write(Labels(labels.data * 20, labels.grid), tmp_path / "example_seg_mr.nii.gz")
+    data = CTtoMR(str(tmp_path), rigid=unmoved)
+    there, back = (case.load() for case in data.train.cases)
+    assert torch.equal(there.fixed.data, back.moving.data)
+    assert torch.equal(there.moving.data, back.fixed.data)
+    assert there.fixed_labels.data.max() == back.moving_labels.data.max() == 2
+    assert there.moving_labels.data.max() == 0
+    assert [pair.name for pair in data.test] == ["CT ← MR"]
+    for arm in find("cyclical").tables["ct-mr"].experiments["ct-mr"].arms.values():
+        if isinstance(arm, TrainedArm):
+            assert arm.recipe.training.choose_from == 1
 
 
 def test_landmarks_of_lungs_are_measured_in_nominal_and_in_true_millimetres(shared):
