@@ -109,6 +109,7 @@ def test_labels_are_less_regular_than_answers():
     assert label == answer
 
 
+@torch.no_grad()
 def test_an_untrained_network_may_keep_the_statistics_it_was_made_with():
     """Torch's, 0 and 1: its first labels are those of the network as it is, and not those of one that is accustomed."""
     as_made, pair = made().eval(), next(iter(DATA.validation))

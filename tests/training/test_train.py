@@ -611,7 +611,7 @@ def test_flips_are_of_both_images_alike_and_along_each_axis(oblique, shape):
     fixed, moving = (Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2))
     field = Displacement(0.1 * torch.rand(1, len(shape), *shape, generator=generator), grid)
     seen, augment = set(), RandomFlips()
-    for n in range(40):
+    for n in range(80):
         found = augment(Pair(fixed, moving, truth=field), make_generator(n))
         ways = [
             axes

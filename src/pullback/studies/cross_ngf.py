@@ -41,7 +41,7 @@ from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, pull
 from pullback.studies._moved_blocks import KINDS, Trials, block_of, corners_apart
 from pullback.studies._pairs import FilePairs
-from pullback.study.arms import FunctionArm, RegisterArm
+from pullback.study.arms import Arm, FunctionArm, RegisterArm
 from pullback.study.evaluate import unmoved
 from pullback.study.figures import by_number
 from pullback.study.peers import PeerArm, RigidSimpleITK
@@ -209,7 +209,7 @@ def _evaluation(measure: Callable[[Any, Pair], dict[str, float]], chooses: str) 
 
 
 def _search(search: CrossNGF) -> dict[str, Experiment]:
-    arms = {
+    arms: dict[str, Arm] = {
         "before": RegisterArm(unmoved),
         "mutual information": PeerArm(RigidSimpleITK()),
         "USNGF": RegisterArm(replace(search, squared=False)),
