@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from pullback import cli
 from pullback.space import Grid
 
 settings.register_profile("repeatable", max_examples=10, derandomize=True, deadline=None, database=None)
@@ -39,6 +41,22 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("no real data: the folder `shared` is missing beside the repository")
     return path
+
+
+@pytest.fixture
+def pullback(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """A command line, run in this process: exit code, stdout and stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, words)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pullback import cli
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.training import save_weights
 
@@ -29,23 +28,6 @@ TINY = {
     "training.updates": 2,
 }
 SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
-
-
-@pytest.fixture
-def pullback(monkeypatch, capsys):
-    """Runs a command line; returns exit code, stdout and stderr."""
-
-    def call(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def write(path, data=None, affine=None):

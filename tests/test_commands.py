@@ -1,29 +1,14 @@
 """apply, convert and doctor, as a person types them."""
 
 import json
-import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from pullback import cli
 from pullback.files import TransformKind, read_any, read_grid, write, write_transform
 from pullback.space import Affine, Displacement, Grid, Image
-
-
-@pytest.fixture
-def pullback(monkeypatch, capfd):
-    """Exit code, stdout and stderr of a command."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

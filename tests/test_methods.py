@@ -38,19 +38,6 @@ LINES = [
 ]
 
 
-@pytest.fixture
-def pullback(monkeypatch, capsys):
-    """Exit code, stdout and stderr of a command."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return call
-
-
 def braced(text: str, at: int) -> str:
     """What stands between the brace at `at` and its partner."""
     depth, end = 1, at + 1

@@ -99,6 +99,7 @@ from .stats import Stage as Stage, Stats as Stats
 from .study.evaluate import evaluate as evaluate
 from .study.recipe import Recipe as Recipe
 from .study.run import Run as Run, load_run as load_run, run as run
+from .study.train import train as train
 from .study.trained import Trained as Trained
 from .training import (
     Cosine as Cosine,
@@ -114,7 +115,6 @@ from .training import (
     Unsupervised as Unsupervised,
     align as align,
     seeded as seeded,
-    train as train,
 )
 from .workflows.preparation import Preparation as Preparation
 from .workflows.prepare import prepare as prepare

@@ -462,6 +462,13 @@ def test_learn2reg_says_which_number_leaves_too_few(tmp_path, held_out, left, pa
         _ = Learn2Reg(str(tmp_path), held_out=held_out).train
 
 
+def test_the_darkest_of_few_levels_is_no_background():
+    """Nor is the order of levels lost, nor their scale: the window is as wide as it was, and a tenth."""
+    data = (torch.arange(90.0).view(1, 1, 9, 10) // 30) * 40 + 100
+    levels = normalised(Image(data, Grid.centred((9, 10)))).data.unique()
+    torch.testing.assert_close(levels, torch.tensor([0.0, 0.1 / 1.1, 1.0]))
+
+
 def test_a_binary_image_is_normalised_from_its_minimum_too():
     data = (torch.arange(64.0).view(1, 1, 8, 8) > 40).float()
     for low, high in ((0.0, 99.0), (0.5, 99.5)):

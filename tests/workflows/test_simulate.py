@@ -1,7 +1,6 @@
 """simulate: the transform on disk has the volume change that was asked for, as other tools read it."""
 
 import json
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from pullback import cli
 from pullback.errors import InputError
 from pullback.files import read_scalar, read_transform, write
 from pullback.numerics.difference import curl, determinant, jacobian
@@ -33,19 +31,6 @@ def asked(tmp_path, oblique):
         return tmp_path / "J.nii.gz"
 
     return make
-
-
-@pytest.fixture
-def pullback(monkeypatch, capfd):
-    """Exit code, stdout and stderr of a command."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pullback", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capfd.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -146,7 +146,7 @@ class Train:
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
     moving cases are given, only these are used. An example is `at_once` pairs, `stacked`: small images on one grid
-    are learned from at once.
+    are learned from at once. `of` is the data set that it is a split of.
     """
 
     cases: Sequence[Case]
@@ -154,6 +154,7 @@ class Train:
     atlas_moves: bool = True
     pairs: Sequence[tuple[Case, Case]] = ()
     at_once: int = 1
+    of: "Dataset | None" = field(default=None, repr=False, compare=False)
 
     def draw(self, generator: torch.Generator) -> Pair:
         """Draw an ordered pair, or a case with the atlas; or a batch of them."""
@@ -198,9 +199,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Singles:
-    """The training split where each case is an example by itself."""
+    """The training split where each case is an example by itself; `of` is the data set that it is a split of."""
 
     cases: Sequence[Case]
+    of: "Dataset | None" = field(default=None, repr=False, compare=False)
 
     def draw(self, generator: torch.Generator) -> Any:
         """Draw a case and load it."""

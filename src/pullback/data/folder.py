@@ -160,8 +160,10 @@ class PairFolder:
     def train(self) -> Train:
         cases = self._split("train")
         if self.moving:
-            return Train(cases, pairs=self._listed(cases))
-        return Train(cases, self._atlas, self.atlas_moves, pairs_within(self._alike(cases)) if self.within else ())
+            return Train(cases, pairs=self._listed(cases), of=self)
+        return Train(
+            cases, self._atlas, self.atlas_moves, pairs_within(self._alike(cases)) if self.within else (), of=self
+        )
 
     @property
     def validation(self) -> Validation:

@@ -94,7 +94,7 @@ class PreparedIXI:
 
     @property
     def train(self) -> Train:
-        return Train(self._cases[0], self._atlas)
+        return Train(self._cases[0], self._atlas, of=self)
 
     @property
     def validation(self) -> Validation:

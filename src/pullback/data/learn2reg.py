@@ -120,7 +120,7 @@ class Learn2Reg:
                 f"test pair) to 2 or more and data.validation_pairs (now {self.validation_pairs}) above 0; cases named "
                 f"TASK_PATIENT_MODALITY are held out by patient"
             )
-        train = Train(tuple(rest), pairs=tuple(learned))
+        train = Train(tuple(rest), pairs=tuple(learned), of=self)
         if self.synthetic is None:
             return train, Validation(tuple(validation)), Test(tuple(test))
         seen = [list(dict.fromkeys(case for pair in pairs for case in pair)) for pairs in (validation, test)]

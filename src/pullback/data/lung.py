@@ -133,7 +133,7 @@ class LungKeypoints:
     @property
     def train(self) -> Singles:
         held = (*FOLDS[self.fold], *FOLDS[self._next])
-        return Singles(self._cases([case for case in PUBLISHED if case not in held]))
+        return Singles(self._cases([case for case in PUBLISHED if case not in held]), of=self)
 
     @property
     def validation(self) -> Validation:

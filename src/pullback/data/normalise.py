@@ -13,13 +13,17 @@ RIM = 3.0
 """Voxels: how far into what a mask hides the image goes on as at its rim."""
 FAR = 1e-3
 """The weight of what is far away."""
+APART = 0.1
+"""Of the window: how far below the darkest structure the background lies, where that structure is one flat level."""
 
 
 def normalised(image: Image, low: float = 0.5, high: float = 99.5) -> Image:
     """Scale the image's `low` percentile to 0 and its `high` percentile to 1, and cut intensities off there.
 
     Percentiles are of the voxels above the image's minimum, within its mask where it has one, so that an empty
-    background does not decide; each image and channel by itself, since scanners share no unit.
+    background does not decide; each image and channel by itself, since scanners share no unit. Where the low percentile
+    is a flat level, as of a drawing or a label map, the window begins a little below it: otherwise the darkest
+    structure would become background.
 
     Raises:
         InputError: the image is constant there.
@@ -44,6 +48,8 @@ def window(image: Image, low: float = 0.5, high: float = 99.5) -> tuple[Tensor, 
             raise InputError("normalised: the image is constant where it may be looked at; look at another part of it")
         ordered = lit.flatten().sort().values  # torch.quantile refuses volumes of more than 2²⁴ voxels
         bottom, top = (ordered[round(q / 100 * (len(ordered) - 1))] for q in (low, high))
+        if (ordered == bottom).sum() > 2 * low / 100 * len(ordered):
+            bottom = torch.maximum(seen.min(), bottom - APART * (top - bottom))
         ends.append(torch.stack([seen.min(), seen.max()] if bottom == top else [bottom, top]))
     shape = (*data.shape[:2], *[1] * image.grid.ndim)
     bottoms, tops = torch.stack(ends, 1)

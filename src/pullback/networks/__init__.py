@@ -4,6 +4,7 @@ from pullback.networks.convolve import channels_last, convolve
 from pullback.networks.features import FeatureNet
 from pullback.networks.graph import EdgeConvolution, GraphFeatures
 from pullback.networks.heads import EmbeddingHead, FieldHead, PoseHead, together
+from pullback.networks.network import Network
 from pullback.networks.pad import padded
 from pullback.networks.swin import Swin
 from pullback.networks.trunk import Backbone, Trunk
@@ -18,6 +19,7 @@ __all__ = [
     "FeatureNet",
     "FieldHead",
     "GraphFeatures",
+    "Network",
     "PoseHead",
     "Swin",
     "Trunk",

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from pullback.errors import InputError
 from pullback.networks.convolve import channels_last
+from pullback.networks.network import Network
 from pullback.networks.unet import convolution
 from pullback.networks.up import Convolved, batch_norm_relu
 
 
-class FeatureNet(nn.Module):
+class FeatureNet(Network):
     """A network of pairs of 3ᵈ convolutions, with features at two sizes by 1ᵈ convolutions.
 
     Bigalke et al. 2023, section 2.3.1: six convolutions, batch normalisation and ReLU after each, all strides 2. The

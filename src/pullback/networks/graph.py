@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from pullback.networks.network import Network
 from pullback.numerics.graph import edge_features, nearest
 
 
@@ -30,7 +31,7 @@ class EdgeConvolution(nn.Module):
         return x.amax(1)
 
 
-class GraphFeatures(nn.Module):
+class GraphFeatures(Network):
     """A network that describes the neighbourhood of each point of a cloud.
 
     Hansen & Heinrich 2021, with their sizes: three edge convolutions of 32, 32 and 64 channels on one graph,

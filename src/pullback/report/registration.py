@@ -100,7 +100,7 @@ def _numbers(numbers: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
-    value = round(value, 14)
+    value = round(value, 12)
     size = abs(value)
     text = f"{value:,.0f}" if size >= 1000 else f"{value:.3f}" if size >= 0.01 else f"{value:.2g}"
     return text.replace("-", "−", 1) if value < 0 else text

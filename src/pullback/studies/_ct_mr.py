@@ -40,7 +40,7 @@ class CTtoMR:
     @property
     def train(self) -> Singles:
         """The pair, both ways."""
-        return Singles([self, replace(self, back=not self.back)])
+        return Singles([self, replace(self, back=not self.back)], of=self)
 
     @property
     def validation(self) -> Validation:

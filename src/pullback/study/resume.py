@@ -10,8 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
+from pullback.data import Dataset, FileCase, PickledCase
 from pullback.data.pattern import some
 from pullback.errors import InputError
+from pullback.records.fingerprint import fingerprint
 from pullback.study.recipe import Recipe, as_data, to_yaml
 from pullback.study.renamed import renamed
 from pullback.training import Once, load_tensors
@@ -119,6 +121,27 @@ def check_subjects(before: dict[str, list[str]], now: dict[str, list[str]], out:
             f"or in another split. Subjects may be taken out; to learn from more, train anew"
         )
     return sorted({name for split, names in before.items() for name in {*names} - {*now.get(split, ())}})
+
+
+def fingerprints(data: Dataset) -> dict[str, list[str]]:
+    """Return the fingerprints of the files of each case of a data set that is read from disk, by the case's name."""
+    listed = {case for split in (data.validation, data.test) for pair in split.pairs for case in pair}
+    known = (case for case in {*data.train.cases, *listed} if isinstance(case, FileCase | PickledCase))
+    return {case.name: [fingerprint(path) for path in case.files if path is not None] for case in known}
+
+
+def check_files(before: dict[str, list[str]], now: dict[str, list[str]], out: Path) -> None:
+    """Refuse to continue a run whose images, labels or masks were written anew; those that are gone are no matter.
+
+    Raises:
+        InputError: some were.
+    """
+    changed = sorted(name for name in {*before} & {*now} if before[name] != now[name])
+    if changed:
+        raise InputError(
+            f"{out}: images, labels or masks of {some(changed)} have changed since this run began; put back what it "
+            f"learned from, or train anew into another folder"
+        )
 
 
 def named(part: Any) -> str:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,13 +24,14 @@ from pullback.records.lock import locked
 from pullback.records.manifest import manifest, peak_memory_mb, write_json
 from pullback.space import Image
 from pullback.study.recipe import Recipe, from_yaml, read_recipe, to_yaml
-from pullback.study.resume import Naming, check_resumable, noted, parts
+from pullback.study.resume import Naming, check_files, check_resumable, fingerprints, noted, parts
 from pullback.study.trained import AtItsSpacing, Trained
-from pullback.training import PairEvaluation, Task, device_of, load_weights, seeded
+from pullback.training import PairEvaluation, Task, device_of, load_weights, save_weights, seeded
 from pullback.training.player import shares
 
 COMMANDS = {"pair": "register --network", "points": "match --network"}  # what takes a run, by what it aligns
 FINISHED = "finished"
+FILES = "files.json"  # the fingerprints of all files that are learned from or measured on
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned
 
 
@@ -38,43 +39,70 @@ def run(recipe: Recipe, out: str | Path, resume: bool = False, console: Console 
     """Train by a recipe into the folder `out`, and return the network with the weights to use.
 
     The folder gets the resolved `recipe.yaml`, `splits.json` (who was trained, validated and will be tested on, and
-    whom other runs that it names had learned from), `run.json` (versions, seed, what it aligns, timings, peak memory),
-    the logs and the weights that `train` writes. With `resume` a folder in which the same recipe was interrupted is
-    continued; how long and how often to log may have changed, and how often to validate where no plateau counts it.
+    whom other runs that it names had learned from), `files.json` (fingerprints of their files), `run.json` (versions,
+    seed, what it aligns, timings, peak memory), the logs and the weights that `train` writes. With `resume` a folder in
+    which the same recipe was interrupted is continued; how long and how often to log may have changed, and how often to
+    validate where no plateau counts it.
 
     Raises:
         InputError: images do not fit the network, or the folder holds another run or one that has done more updates, or
             another process is at work there.
     """
-    out = Path(out)
+    supervision, out = _supervision(recipe), Path(out)
+
+    def learn(going_on: bool) -> nn.Module:
+        return recipe.procedure(
+            Task(
+                partial(build, recipe),
+                recipe.data.train,
+                supervision,
+                recipe.training,
+                recipe.evaluates(recipe.data.validation),
+                out,
+                going_on,
+                console,
+            )
+        )
+
+    return recorded(recipe, supervision, out, resume, console, learn)
+
+
+def recorded(
+    recipe: Recipe,
+    supervision: Supervision,
+    out: Path,
+    resume: bool,
+    console: Console | None,
+    learn: Callable[[bool], nn.Module],
+) -> nn.Module:
+    """Return the network of `learn(going_on)`, and leave the record of a run by this recipe beside it, in `out`.
+
+    `supervision` is that of the recipe, made.
+
+    Raises:
+        InputError: as of `run`.
+    """
     text, splits = to_yaml(recipe), _splits(recipe)
     from_yaml(text, "this recipe", trusted=("",))  # what cannot be read back would be trained in vain
-    supervision, images = _supervision(recipe), _images(recipe)
-    parameters = _parameters(recipe, supervision)
+    shown, parameters = _images(recipe), _parameters(recipe, supervision)
     with locked(out):
-        going_on, gone = has_progress(out), ""
+        going_on, gone, prints = has_progress(out), "", fingerprints(recipe.data)
         if going_on:
             missing = check_resumable(recipe, splits, out, resume)
+            check_files(noted(out / FILES), prints, out)
             gone = f", without {some(missing)}, with whom it began" if missing else ""
         with atomic_write(out / "recipe.yaml") as temporary:
             temporary.write_text(text)
         write_json(splits, out / "splits.json")
+        write_json(prints, out / FILES)
         if console is not None:
             counts = ", ".join(f"{len(names)} {split}" for split, names in splits.items())
             console.print(f"subjects: {counts}{gone}", highlight=False)
-        with _recorded(recipe, parameters, images, out):
-            return recipe.procedure(
-                Task(
-                    partial(build, recipe),
-                    recipe.data.train,
-                    supervision,
-                    recipe.training,
-                    recipe.evaluates(recipe.data.validation),
-                    out,
-                    going_on,
-                    console,
-                )
-            )
+        with _noted(recipe, parameters, shown, out):
+            network = learn(going_on)
+            if not (out / "best.safetensors").is_file():  # nothing was measured, so the last weights are to be used
+                save_weights(network, out / "best.safetensors", {"update": recipe.training.updates})
+            return network
 
 
 def _parameters(recipe: Recipe, supervision: Supervision) -> int:
@@ -237,7 +265,7 @@ def _splits(recipe: Recipe) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _recorded(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path) -> Iterator[None]:
+def _noted(recipe: Recipe, parameters: int, images: dict[str, Any], out: Path) -> Iterator[None]:
     """Write `run.json`, however the run ends."""
     begin, device = time.perf_counter(), device_of()
     about: dict[str, Any] = (

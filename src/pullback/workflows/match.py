@@ -178,8 +178,8 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         left = content["left out"]
         without = f"; without a partner: {left[0]} fixed, {left[1]} moving" if any(left) else ""
         lines.append(f"{content['pairs']} pairs, matched by {content['matched by']}{without}")
-    lines += [f"{name}: {round(before[name], 15):.4g} → {round(after[name], 15):.4g}" for name in before]
-    lines += [f"{name}: {round(value, 15):.4g}" for name, value in after.items() if name not in before]
+    lines += [f"{name}: {round(before[name], 12):.4g} → {round(after[name], 12):.4g}" for name in before]
+    lines += [f"{name}: {round(value, 12):.4g}" for name, value in after.items() if name not in before]
     judged = content["quality"]
     lines += ["quality: sound"] if judged["passed"] else ["quality: looks FAILED (exit code 3)"]
     lines += [f"  {reason}" for reason in judged["reasons"]]

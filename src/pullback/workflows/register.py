@@ -224,7 +224,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
     begun, trip = content["begun"], content["round trip voxels"]
     lines = [f"start: {begun['origin']}, a lead of {begun['confidence']:.2f} over its rivals"] if begun else []
     lines.append("seconds: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in content["seconds"].items()))
-    told = [(name, round(before[name], 14), round(value, 14)) for name, value in after.items() if "/" not in name]
+    told = [(name, round(before[name], 12), round(value, 12)) for name, value in after.items() if "/" not in name]
     lines += [f"{name}: {was:.4g} → {now:.4g}" for name, was, now in told]
     if trip:
         millimetres, written = content["round trip mm"], content["round trip as written"]["round trip voxels"]

@@ -58,7 +58,7 @@ class BrainPhantom:
 
     @property
     def train(self) -> Train:
-        return Train(self._cases(0, self.train_subjects))
+        return Train(self._cases(0, self.train_subjects), of=self)
 
     @property
     def validation(self) -> Validation:

@@ -62,7 +62,7 @@ class Tori:
 
     @property
     def train(self) -> Train:
-        return Train(self._cases(0, self.train_subjects), at_once=self.at_once)
+        return Train(self._cases(0, self.train_subjects), at_once=self.at_once, of=self)
 
     @property
     def validation(self) -> Validation:

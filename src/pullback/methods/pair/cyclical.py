@@ -15,6 +15,7 @@ from torch.optim.swa_utils import update_bn
 
 from pullback.alignment import Pair, Registered
 from pullback.methods.method import Method, Paper
+from pullback.networks import Network
 from pullback.solvers import InstanceOptimisation
 from pullback.space import Affine, Displacement, Image
 from pullback.training import (
@@ -32,7 +33,7 @@ AUGMENT = IndependentAffines(RandomAffine(5.0, 0.05, 0.03, 0.03))
 LOOKS = 8  # pairs that an untrained network sees before it labels any
 
 
-class WithRefinement(nn.Module):
+class WithRefinement(Network):
     """A network whose labels are refined by descent, so that VoxelMorph and others can learn by cyclical self-training.
 
     It answers as the network does, in training and in evaluation; only labels are refined. The paper of On-the-Fly

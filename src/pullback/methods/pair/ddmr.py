@@ -24,7 +24,7 @@ from pullback.energies.similarity import intensity_range, masked_mean
 from pullback.energies.ssim import CONTRAST, LEVEL
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import Convolved, FieldHead, channels_last, padded, together
+from pullback.networks import Convolved, FieldHead, Network, channels_last, padded, together
 from pullback.numerics.random import make_generator
 from pullback.space import Dense, Displacement, Grid, Image
 from pullback.training import Task, load_weights
@@ -33,7 +33,7 @@ LEAK = 0.2
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
-class PooledUNet(nn.Module):
+class PooledUNet(Network):
     """A register by the paper's U-Net of blocks with maximum pooling, and a head of two convolutions and the field.
 
     A block down is a convolution, leaky ReLU and pooling by two; a block up is a convolution, leaky ReLU and nearest

@@ -7,13 +7,13 @@ Bigalke, Hansen, Mok, Heinrich: Unsupervised 3D registration through optimizatio
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.errors import InputError
 from pullback.methods.method import Method
 from pullback.methods.pair.cyclical import METHOD as CYCLICAL
-from pullback.networks import FeatureNet, together
+from pullback.networks import FeatureNet, Network, together
 from pullback.numerics.cost_volume import unpooled
 from pullback.numerics.integrate import compose
 from pullback.numerics.sample import sample, voxels
@@ -60,7 +60,7 @@ class Refinement:
 CONVEX = CoupledConvex(half_width=2, temperature=1.0, blur=0)
 
 
-class FeatureRegistration(nn.Module):
+class FeatureRegistration(Network):
     """A register by features of each image alone, the costs of discrete displacements, and a differentiable optimiser.
 
     In training it gives the answer through which gradients pass; in evaluation that answer refined. The paper leaves

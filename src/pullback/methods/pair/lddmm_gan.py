@@ -22,7 +22,7 @@ from pullback.alignment import Alignment, Pair, Register, seen
 from pullback.energies import Energy
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import Convolved, FieldHead, channels_last, padded, together
+from pullback.networks import Convolved, FieldHead, Network, channels_last, padded, together
 from pullback.numerics.separable import apply_along, linear_weights
 from pullback.space import Dense, Displacement, Grid, Image
 from pullback.training import Player
@@ -34,7 +34,7 @@ DISCRIMINATOR = (8, 16, 32, 32, 32)
 CELLS = 2  # along each axis, of what the discriminator's last layers see of images of any size
 
 
-class TwoStream(nn.Module):
+class TwoStream(Network):
     """A register by an encoder of two streams, of both images at full and at half size, and a decoder that joins them.
 
     Section 3.1, after Duan et al. 2019; upsampling is by transposed convolutions of kernel 4 and stride 2, which leave
@@ -153,7 +153,7 @@ class Discriminator(nn.Module):
         return last(values)[:, 0]
 
 
-class Adversarial(nn.Module):
+class Adversarial(Network):
     """The supervision by LDDMM's energy, and by a discriminator that is to take the moved image for a registered one.
 
     The loss of the network is −log p + λ E (eq. 7). That of the discriminator, which has a turn of its own

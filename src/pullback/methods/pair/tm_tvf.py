@@ -29,7 +29,7 @@ from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pair.transmorph import TransMorph
-from pullback.networks import Backbone, Convolved, FieldHead, Up, instance_norm_leaky, together
+from pullback.networks import Backbone, Convolved, FieldHead, Network, Up, instance_norm_leaky, together
 from pullback.numerics.integrate import compose, exponential
 from pullback.numerics.recompute import checkpointed
 from pullback.space import Displacement, Flow, Grid, Image, pull
@@ -37,7 +37,7 @@ from pullback.space import Displacement, Flow, Grid, Image, pull
 LAST = 16  # channels before a head
 
 
-class TimeVarying(nn.Module):
+class TimeVarying(Network):
     """A register of fixed and moving images of one dimension by the velocities of a flow, on any backbone.
 
     Of the backbone it keeps what comes before half the size. With TransMorph that is 46.5 million parameters in 3D, and

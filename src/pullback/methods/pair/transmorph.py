@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import Convolved, FieldHead, Swin, Trunk, Up, instance_norm_leaky, together
+from pullback.networks import Convolved, FieldHead, Network, Swin, Trunk, Up, instance_norm_leaky, together
 from pullback.space import Dense, Displacement, Grid, Image
 
 WINDOW = {2: (7, 7), 3: (5, 6, 7)}
@@ -21,7 +21,7 @@ SMALL = {"embed": 48, "heads": (4, 4, 4, 4)}
 LARGE = {"embed": 128, "depths": (2, 2, 12, 2), "heads": (4, 4, 8, 16)}
 
 
-class TransMorph(nn.Module):
+class TransMorph(Network):
     """A register of fixed and moving images of one dimension by a Swin transformer.
 
     The defaults are the authors' (46.8 million parameters in 3D); `TransMorph(3, **SMALL)` and `**LARGE` are their

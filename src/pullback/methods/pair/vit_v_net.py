@@ -15,6 +15,7 @@ from pullback.methods.method import Method, Paper
 from pullback.networks import (
     Convolved,
     FieldHead,
+    Network,
     Trunk,
     Up,
     batch_norm_relu,
@@ -30,7 +31,7 @@ PATCH = 8
 STRIDE = 4 * PATCH
 
 
-class ViTVNet(nn.Module):
+class ViTVNet(Network):
     """A register of fixed and moving images of one dimension by a vision transformer at the bottom of a V-Net.
 
     The defaults are the authors' (31.5 million parameters in 3D): two halvings, patches of 8 of what is left, 12

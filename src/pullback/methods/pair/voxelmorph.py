@@ -5,11 +5,11 @@ Balakrishnan et al. 2018 (CVPR), 2019 (TMI); Dalca et al. 2018 for the stationar
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pullback.alignment import Alignment
 from pullback.methods.method import Method, Paper
-from pullback.networks import FieldHead, Trunk, UNet, together
+from pullback.networks import FieldHead, Network, Trunk, UNet, together
 from pullback.space import Dense, Displacement, Grid, Image
 
 ENCODER = (16, 32, 32, 32)
@@ -19,7 +19,7 @@ LIGHT_ENCODER = (8, 32, 32, 32)
 LIGHT = (32, 32, 32, 32, 32, 8, 8)
 
 
-class VoxelMorph(nn.Module):
+class VoxelMorph(Network):
     """A register of fixed and moving images of one dimension by a U-Net.
 
     Images may have any size and different grids: the moving image is first pulled onto the fixed grid by the headers.
