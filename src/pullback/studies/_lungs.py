@@ -141,7 +141,7 @@ UNLEARNED: dict[str, Arm] = {
     "settled": RegisterArm(settled_clouds),
     "random features": RegisterArm(ByRandomFeatures()),
 }
-AUTHORS = RegisterArm(ByRandomFeatures(register=AS_PUBLISHED))
+WIDE = RegisterArm(ByRandomFeatures(register=AS_PUBLISHED))
 WAYS = {"rigid": "rigid maps", "field": "random fields", "metric": "metric", "landmarks": "landmarks"}
 COLUMNS = (
     Column("TRE", "mm", better="less", against="difference", digits=2),
@@ -155,7 +155,7 @@ COLUMNS = (
 
 def unlearned(data: str) -> Experiment:
     """Return the experiment of what needs no training, over five folds by patient, on one set of clouds."""
-    arms = UNLEARNED | ({"random features, 256 candidates": AUTHORS} if data == PUBLISHED else {})
+    arms = UNLEARNED | ({"random features, 256 candidates": WIDE} if data == PUBLISHED else {})
     folds = [{"data.fold": str(fold)} for fold in range(FOLDS)]
     return Experiment(arms, "random features", DATASETS[data].data, (), partial(LungEvaluation), folds)
 
