@@ -92,9 +92,21 @@ def test_warnings_and_notes_stop_nothing(tmp_path):
         seen = survey(PairFolder(data.root, data.images, data.labels))
     assert seen.bad == {}
     told = {finding.what.split(":")[0][2:]: finding.severity for finding in seen.findings}
-    assert [*told.values()] == [Severity.WARNING] * 4 + [Severity.NOTE], told
+    assert [*told.values()] == [Severity.WARNING] * 5 + [Severity.NOTE], told
     (tmp_path / "sub-04_T1w.nii.gz").unlink()
     assert {*survey(PairFolder(data.root, data.images, data.labels), learns_labels=True).bad} == {"sub-00"}
+
+
+def test_a_cohort_of_several_voxel_sizes_is_told_once(tmp_path):
+    data = cohort(tmp_path, 10)
+    for number in (0, 3):
+        for kind, whole in (("T1w", image(number)), ("dseg", np.ones(SHAPE, np.uint8))):
+            put(tmp_path / f"sub-{number:02d}_{kind}.nii.gz", whole, spacing=1.2)
+    (finding,) = survey(PairFolder(data.root, data.images, data.labels)).findings
+    assert (finding.severity, finding.what.splitlines()[1].strip()) == (
+        Severity.WARNING,
+        "8 of 1×1 mm, 2 of 1.2×1.2 mm",
+    )
 
 
 def test_shares_of_fields_of_view():

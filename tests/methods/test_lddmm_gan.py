@@ -35,7 +35,8 @@ from pullback.recipes.lddmm_gan import ENERGY, KERNEL
 from pullback.space import Displacement, Geodesic, Grid, Image, Velocity
 from pullback.studies.lddmm_gan import cosine
 from pullback.testing import check_register, check_supervision, problems
-from pullback.training import Training, load_tensors, seeded, train
+from pullback.training import Training, load_tensors, seeded
+from pullback.training.train import train
 
 FEW = {"full": (4, 6, 8), "half": (3, 5)}
 GEODESIC = partial(Geodesic, kernel=KERNEL, steps=2, scheme=euler)

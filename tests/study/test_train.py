@@ -1,6 +1,7 @@
 """What `pb.train` leaves, and what a run that goes on sees of its files."""
 
 import gzip
+import itertools
 import os
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from pullback.errors import InputError
 from pullback.files import read_image, write
 from pullback.numerics.random import make_generator
 from pullback.records.fingerprint import fingerprint
-from pullback.study.evaluate import evaluate
+from pullback.study.evaluate import ONE, TWO, by_people, evaluate, unmoved
 
 NETWORK = partial(pb.VoxelMorph, ndim=2, encoder=(4, 4), decoder=(4, 4, 4, 4))
 TRAINING = pb.Training(updates=4, lr=1e-3, validate_every=2, save_every=2)
@@ -134,3 +135,26 @@ def test_a_network_knows_how_it_was_made(method):
     again = kind(2).made()
     assert type(again) is kind
     assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in kind(2).named_parameters()}
+
+
+def test_pairs_of_one_person_are_told_from_pairs_of_two(data, tmp_path):
+    """In every row, and in tables of their own where both kinds are measured."""
+    for number in range(4):
+        for kind, visit in itertools.product(("images", "labels"), "ab"):
+            source = tmp_path / f"{kind}/s{2 * number + (visit == 'b')}.nii.gz"
+            target = tmp_path / f"people/sub-{number}/ses-{visit}/{kind}.nii.gz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    people = pb.PairFolder(
+        str(tmp_path / "people"),
+        images="sub-{subject}/ses-{visit}/images.nii.gz",
+        labels="sub-{subject}/ses-{visit}/labels.nii.gz",
+        test_split=1.0,
+    )
+    mixed = replace(people.test, pairs=[*itertools.permutations(people.cases, 2)])
+    results = evaluate({"unmoved": unmoved}, mixed)
+    whose = [row["of"] for row in results["unmoved"]]
+    assert (len(whose), whose.count(ONE)) == (8 * 7, 8)
+    apart = by_people(results)
+    assert {kind: len(rows["unmoved"]) for kind, rows in apart.items()} == {ONE: 8, TWO: 48}
+    assert by_people(evaluate({"unmoved": unmoved}, people.test)) == {}

@@ -10,8 +10,9 @@ from torch.optim import SGD, Adam, SparseAdam
 
 from pullback.errors import InputError
 from pullback.space import Image
-from pullback.training import Player, Steps, Training, load_tensors, save_tensors, train
+from pullback.training import Player, Steps, Training, load_tensors, save_tensors
 from pullback.training.player import shares
+from pullback.training.train import train
 
 
 class Number:

@@ -50,10 +50,10 @@ from pullback.training import (
     save_weights,
     score,
     seeded,
-    train,
 )
 from pullback.training.checkpoint import save_state
 from pullback.training.log import Log
+from pullback.training.train import train
 
 SMALL = partial(VoxelMorph, ndim=3, encoder=(4, 4), decoder=(4, 4, 4, 4))
 COHORT = BrainPhantom(spacing=12.0, train_subjects=3, validation_subjects=2, test_subjects=2, motion=((24.0, 3.0),))
@@ -77,10 +77,8 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 def test_a_run_leaves_what_it_promises(tmp_path):
     network = run(recipe(), tmp_path / "run")
     left = {p.name for p in (tmp_path / "run").iterdir()}
-    promised = (
-        "recipe.yaml run.json splits.json training.csv validation.csv tensorboard best.safetensors last.safetensors"
-    )
-    assert left == set(promised.split())
+    records = {"recipe.yaml", "run.json", "splits.json", "files.json"}
+    assert left == {*records, "training.csv", "validation.csv", "tensorboard", "best.safetensors", "last.safetensors"}
     with (tmp_path / "run" / "training.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["update"]) for row in rows] == [2, 4, 6, 8, 10, 12]

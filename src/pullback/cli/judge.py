@@ -191,7 +191,7 @@ def _evaluate_runs(
     from pullback.errors import InputError
     from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables
-    from pullback.study.evaluate import evaluate, left_out
+    from pullback.study.evaluate import by_people, evaluate, left_out
     from pullback.study.run import as_evaluated, leaked, load_network
     from pullback.training import device_of
     from pullback.workflows.baselines import BEFORE, SOLVERS
@@ -221,6 +221,9 @@ def _evaluate_runs(
                 results |= evaluate({name: solver}, test, first.evaluates, where, console)
         write_tables(results, reference, out)
     console.print(table(results, console, reference, f"{len(test)} test examples"))
+    for kind, rows in by_people(results).items():
+        count = max(map(len, rows.values()))
+        console.print(table(rows, console, reference, f"{count} of them are pairs of {kind}"))
     told = {"missing": missing} if missing else {}
     say(as_json, {"output": str(out), "table": summary(results, reference)} | told, f"Written: {out}")
 

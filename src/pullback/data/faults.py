@@ -59,6 +59,12 @@ SPACING = FaultKind(
     "images with voxels of another size",
     "Networks learn in voxels: `pullback prepare --spacing MM` brings all to one size.",
 )
+VOXELS = FaultKind(
+    Severity.WARNING,
+    "cohort of several voxel sizes",
+    "Networks learn in voxels, so a run takes one size for its own, and `evaluate` and `register` show it images at "
+    "that: `pullback prepare --spacing MM` brings all to one size.",
+)
 COPIES = FaultKind(
     Severity.WARNING,
     "the same image, byte by byte, under several names",

@@ -26,6 +26,7 @@ from pullback.data.faults import (
     UNLABELLED,
     UNREADABLE,
     VISITS,
+    VOXELS,
     Fault,
 )
 from pullback.data.folder import PairFolder
@@ -40,7 +41,8 @@ from pullback.space import Grid
 
 SHOWN = 50  # faults of one kind that are told by name
 POINTS = 9  # along each edge of a field of view, by which overlap is measured
-UNEVEN = 3.0  # largest ratio of edges of voxels in a cohort that goes without a word
+UNEVEN = 3.0  # of an image's voxels to the cohort's, by their edges, before the image is named
+MIXED = 1.1  # of a cohort's largest voxels to its smallest, by their edges, before they are told
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,10 @@ def _of_cohort(cases: Sequence[FileCase], grids: Mapping[str, Grid], centred: bo
     for name, edge in edges.items():
         if max(edge / middle, middle / edge) > UNEVEN:
             yield Fault(SPACING, name, f"{images[name]}: {_in_words(alike[name])}; the middle is {middle:.3g} mm")
+    if MIXED * min(edges.values()) < max(edges.values()):
+        sizes = Counter(_edges(grid) for grid in alike.values()).most_common()
+        more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+        yield Fault(VOXELS, "", ", ".join(f"{often} of {size} mm" for size, often in sizes[:3]) + more)
     if not centred:
         yield from _of_places(images, alike)
 
@@ -265,7 +271,11 @@ def _differs(grid: Grid, on: Grid) -> str:
 
 
 def _in_words(grid: Grid) -> str:
-    return f"{'×'.join(map(str, grid.shape))} voxels of {'×'.join(f'{x:.3g}' for x in grid.spacing.tolist())} mm"
+    return f"{'×'.join(map(str, grid.shape))} voxels of {_edges(grid)} mm"
+
+
+def _edges(grid: Grid) -> str:
+    return "×".join(f"{x:.3g}" for x in grid.spacing.tolist())
 
 
 def _about(grids: Sequence[Grid]) -> str:

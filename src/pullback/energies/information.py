@@ -30,8 +30,9 @@ class Information(Energy):
     nothing changes, unless a few outliers make the range of the fixed one, so that it tells next to nothing: cut them
     off (`data.normalised`).
 
-    Where the moving image has a mask, there is no such bound: what is compared changes with the transform, and a part
-    of an image may tell more of itself than the whole. A moving mask can gain by hiding what is unlike.
+    Where the moving image has a mask, what is compared changes with the transform, and a part of an image may tell more
+    of itself than the whole. So what is shared is then measured against what the fixed image has with itself in the
+    same voxels: its share of that, times what the whole fixed image has with itself.
 
     Raises:
         InputError: fewer than 4 bins.
@@ -58,13 +59,15 @@ class Information(Energy):
         return _Ready(self, self.most(pair))
 
     def most(self, pair: Pair) -> Tensor:
-        """Return what the fixed image shares with itself, `(B, C)`; infinite where the moving one has a mask, `()`."""
+        """Return what the fixed image shares with itself, `(B, C)`."""
+        return self._own(pair, pair.fixed.mask)
+
+    def _own(self, pair: Pair, mask: Tensor | None) -> Tensor:
+        """Return what the fixed image, in the moving one's place, shares with itself within a mask."""
         fixed = pair.fixed
-        if pair.moving.mask is not None:
-            return fixed.data.new_tensor(torch.inf)
+        moving = replace(fixed, mask=None if pair.moving.mask is None else mask)  # whose range is of what it shows
         with torch.no_grad():
-            whole = replace(fixed, mask=None)  # as the moving image is, whose range is that of all its voxels
-            return self.shared(*_entropies(_joint_histogram(fixed, fixed.data, whole, fixed.mask, self.bins)))
+            return self.shared(*_entropies(_joint_histogram(fixed, fixed.data, moving, mask, self.bins)))
 
     def each(self, alignment: Alignment) -> Tensor:
         """Return what each pair of a batch shares, `(B,)`, the mean over channels, without a bound."""
@@ -72,8 +75,11 @@ class Information(Energy):
 
     def compared(self, alignment: Alignment, most: Tensor) -> dict[str, Tensor]:
         """Return the terms, where that is known."""
-        most = most * (1 - ROUNDING * torch.finfo(alignment.moved.data.dtype).eps)
         found = self.shared(*_entropies(joint_histogram(alignment, self.bins)))
+        if alignment.pair.moving.mask is not None:
+            own = self._own(alignment.pair, alignment.mask)
+            found = found * most / own.clamp(min=torch.finfo(own.dtype).tiny)
+        most = most * (1 - ROUNDING * torch.finfo(alignment.moved.data.dtype).eps)
         bounded = torch.where(found < most, found, most)  # no slope from there on
         return self.by(bounded.mean().to(alignment.moved.data.dtype))
 

@@ -11,6 +11,7 @@ from rich.progress import track
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import FileCase, PickledCase, Test, subject_of
+from pullback.data.case import person_of
 from pullback.errors import InputError
 from pullback.metrics import Metric
 from pullback.records.manifest import forget_peak_memory, peak_memory_mb
@@ -32,7 +33,8 @@ def evaluate(
 
     Returns:
         One row per example, by network, with the process's peak memory and the example's `subject`; for a pair, that of
-        the fixed image. Examples of files that cannot be read have none, and these are told.
+        the fixed image, and whether it is `of` one person or two. Examples of files that cannot be read have none, and
+        these are told.
 
     Raises:
         TypeError: not a test split.
@@ -48,9 +50,10 @@ def evaluate(
     for name, network in networks.items():
         forget_peak_memory(device)
         rows = track(evaluation.rows(network, device), name, len(evaluation), console=console, transient=True)
-        known = zip(rows, subjects(test), strict=True)
+        known = zip(rows, subjects(test), people(test), strict=True)
         results[name] = [
-            row | {"peak MB": round(peak_memory_mb(device), 1), "subject": subject} for row, subject in known
+            row | {"peak MB": round(peak_memory_mb(device), 1), "subject": subject} | whose
+            for row, subject, whose in known
         ]
         evaluation.score(mean_of(results[name]))  # or nothing was measured
     return results
@@ -89,6 +92,25 @@ def _tell(missing: Mapping[str, str], console: Console | None) -> None:
 def subjects(test: Test) -> list[str]:
     """Return the subject of each example; for a pair, that of the fixed image."""
     return [subject_of(fixed) for fixed, _ in test.pairs]
+
+
+ONE, TWO = "one person", "two people"
+
+
+def people(test: Test) -> list[Row]:
+    """Return of each pair of two subjects' images whether they are `of` one person or two; {} of other examples."""
+    if test.make is not None or test.atlas is not None:
+        return [{} for _ in test.pairs]
+    return [{"of": ONE if person_of(fixed) == person_of(moving) else TWO} for fixed, moving in test.pairs]
+
+
+def by_people(results: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, list[Row]]]:
+    """Return the rows of several networks apart, of one person and of two; {} where they are all of one kind."""
+    kinds = {str(row["of"]) for rows in results.values() for row in rows if "of" in row}
+    return {
+        kind: {name: [row for row in rows if row.get("of") == kind] for name, rows in results.items()}
+        for kind in ((ONE, TWO) if len(kinds) > 1 else ())
+    }
 
 
 @contextmanager

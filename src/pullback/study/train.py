@@ -16,13 +16,14 @@ from pullback.example import Supervision
 from pullback.networks import Network
 from pullback.study.recipe import Recipe, from_yaml, to_yaml
 from pullback.study.run import recorded
-from pullback.training import Evaluation, Examples, PairEvaluation, Training, train as train_loop
+from pullback.training import Evaluation, Examples, PairEvaluation, Training
+from pullback.training.train import train as train_loop
 
-Learner = TypeVar("Learner", bound=nn.Module)
+M = TypeVar("M", bound=nn.Module)
 
 
 def train(
-    network: Learner,
+    network: M,
     examples: Examples,
     supervision: Supervision,
     training: Training = Training(),
@@ -31,7 +32,7 @@ def train(
     resume: bool = False,
     fabric: Fabric | None = None,
     console: Console | None = None,
-) -> Learner:
+) -> M:
     """Train `network` by `supervision` on examples drawn from `examples`: `training.train`, whose arguments these are.
 
     What it leaves in `out` is a run, as of `run`, where all parts can be named: `examples` are the training split of a
@@ -48,7 +49,7 @@ def train(
         FloatingPointError: when the loss or the weights are no longer finite.
     """
 
-    def learn(going_on: bool) -> Learner:
+    def learn(going_on: bool) -> M:
         return train_loop(
             network, examples, supervision, training, evaluation, out, going_on, fabric=fabric, console=console
         )
@@ -57,7 +58,7 @@ def train(
     recipe = _recipe(network, examples, supervision, training, evaluation) if alone else None
     if out is None or recipe is None or (resume and not (Path(out) / "recipe.yaml").is_file()):
         return learn(resume)
-    return cast(Learner, recorded(recipe, supervision, Path(out), resume, console, learn))
+    return cast(M, recorded(recipe, supervision, Path(out), resume, console, learn))
 
 
 def _recipe(

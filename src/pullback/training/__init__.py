@@ -12,7 +12,7 @@ from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
 from pullback.training.supervision import KnownTransform, Unsupervised
-from pullback.training.train import Examples, Training, draw, seeded, train
+from pullback.training.train import Examples, Training, draw, seeded
 from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [
@@ -58,5 +58,4 @@ __all__ = [
     "score",
     "seeded",
     "seen_through",
-    "train",
 ]

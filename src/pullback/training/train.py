@@ -30,7 +30,7 @@ from pullback.training.player import NETWORK, Player, shares
 from pullback.training.schedule import Plateau
 from pullback.training.update import Hand, Step, update
 
-Network = TypeVar("Network", bound=nn.Module)
+M = TypeVar("M", bound=nn.Module)
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -106,7 +106,7 @@ class Training:
 
 
 def train(
-    network: Network,
+    network: M,
     examples: Examples,
     supervision: Supervision,
     training: Training = Training(),
@@ -115,7 +115,7 @@ def train(
     resume: bool = False,
     fabric: Fabric | None = None,
     console: Console | None = None,
-) -> Network:
+) -> M:
     """Train `network` by `supervision` on examples drawn from `examples`, `training.batch` per update and process.
 
     A supervision that is a module has weights of its own, which learn along.
