@@ -57,6 +57,7 @@ def test_points_are_in_nominal_mm(tmp_path):
     assert scans.shape == (192, 192, 208)
 
 
+@pytest.mark.slow
 def test_splits_are_folds_and_their_pairs_the_cases(tmp_path):
     """Each case is tested on once and validates once; what is drawn and listed is what the reader reads."""
     for fold in range(5):
@@ -116,6 +117,7 @@ def test_the_published_clouds_are_denser_and_begin_where_the_papers_say(shared):
     assert np.mean(errors) == pytest.approx(11.99, abs=0.005)
 
 
+@pytest.mark.slow
 def test_matches_are_never_read(tmp_path, monkeypatch):
     """Neither as an input nor as a label: the reader does not open them, so no file without them reads differently."""
     asked = []
@@ -146,6 +148,7 @@ def test_wrong_parts_are_named(tmp_path, others, words):
         read_lung(tmp_path, 4)
 
 
+@pytest.mark.slow
 def test_surfaces_are_the_masks_outermost_voxels_in_nominal_mm(tmp_path):
     scans = read_lung(written(tmp_path, 3), 3)
     surfaces = [points.data[0] for points in scans.pair.surfaces]
