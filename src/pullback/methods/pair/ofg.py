@@ -1,11 +1,12 @@
 """On-the-Fly Guidance: a network learns from its own guess, improved by a few steps of descent.
 
 Xin, Chen, Ji, Han, Xie: On-the-Fly Guidance Training for Medical Image Registration, 2024, arXiv:2308.15216. `Guided`
-is the method; `GuidedByNetworks` and `Mixture` are what its section 4.3 compares it with. Weights of `strain` are not
-the paper's: `pullback.methods.pair.strain` says what they are for.
+is the method; `GuidedByNetworks`, `GuidedByFittedNetworks` and `Mixture` are what its section 4.3 compares it with.
+Weights of `strain` are not the paper's: `pullback.methods.pair.strain` says what they are for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from pullback.errors import InputError
 from pullback.example import Supervision
 from pullback.methods.method import Method, Paper
 from pullback.methods.pair.strain import Strain, compared, is_paced
+from pullback.networks import Network
 from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, Transform, as_field, pull, resampled
@@ -89,7 +91,7 @@ class Guided:
         return solver(self.energy.on(small), start=start)[0].on(guess.grid)
 
 
-class GuidedByNetworks(nn.Module):
+class GuidedByNetworks(Network):
     """The supervision by a label that networks in a row make: the paper's "n cascaded VoxelMorphs".
 
     Each sees the fixed image and the moving one as moved so far, and answers with the rest of the motion. The paper
@@ -137,6 +139,72 @@ class GuidedByNetworks(nn.Module):
         moved, to = Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid)
         guide = compared(moved, to, self.strain, progress)
         return {**guide, **self.regularity.terms(Alignment(pair, guess)), **optimiser}
+
+
+class GuidedByFittedNetworks(Network):
+    """The supervision by a label of networks in a row that are fitted to each pair: "n cascaded VoxelMorphs" in code.
+
+    In the authors' code the networks start on the image as the guess moves it, and descend the energy of what they
+    leave of it, by Adam; for each pair, here, from the same weights. The label is the field of the last one alone,
+    without what the guess and the others moved before it.
+
+    Args:
+        network: makes one of them.
+        n: how many.
+        energy, regularity: as in `Guided`; the smoothness in the energy is that of the last field.
+        steps: for each pair.
+        lr: of their Adam.
+
+    Raises:
+        InputError: no network, or no step.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        n: int = 2,
+        energy: Energy = LNCC(9) + 1.0 * Diffusion(),
+        regularity: Energy = 0.02 * Diffusion(),
+        steps: int = 10,
+        lr: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if min(n, steps) < 1:
+            raise InputError(f"GuidedByFittedNetworks: one network and one step or more, got {n} and {steps}")
+        self.networks = nn.ModuleList(network() for _ in range(n))
+        self.energy = energy
+        self.regularity = regularity
+        self.steps = steps
+        self.lr = lr
+
+    def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        guess = field_of(register, pair)
+        grid = pair.fixed.grid
+        own = Displacement(guess.displacement(grid), grid)
+        moved = pull(pair.moving, Displacement(own.field.detach(), grid), onto=pair.fixed)
+        guide = compared(own, self._label(pair.fixed, moved))
+        return {**guide, **self.regularity.terms(Alignment(pair, guess))}
+
+    def _label(self, fixed: Image, moved: Image) -> Displacement:
+        networks = deepcopy(self.networks).requires_grad_()
+        optimiser = torch.optim.Adam(networks.parameters(), lr=self.lr)
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                optimiser.zero_grad()
+                terms = self.energy.terms(_last(networks, fixed, moved))
+                sum(terms.values(), start=fixed.data.new_zeros(())).backward()
+                optimiser.step()
+        with torch.no_grad():
+            return Displacement(_last(networks, fixed, moved).transform.displacement(fixed.grid), fixed.grid)
+
+
+def _last(networks: Iterable[nn.Module], fixed: Image, moved: Image) -> Alignment:
+    """Return the answer of the last network, to which the others have moved the image before."""
+    first, *others = networks
+    answer: Alignment = first(fixed, moved)
+    for network in others:
+        answer = network(fixed, pull(answer.pair.moving, answer.transform, onto=fixed))
+    return answer
 
 
 @dataclass(frozen=True)
