@@ -24,7 +24,8 @@ from pullback.space import Affine, Deferred, Grid, Image, Points, RandomPoints, 
 from pullback.studies.voxelmorph_plus_plus import HalfExtentError, LandmarkFolder, Optimised, through_matches
 from pullback.study.trained import Trained
 from pullback.testing import check_augmentation, check_register, check_supervision, problems
-from pullback.training import DrawnPoints, OneAffine, Training, seeded, train
+from pullback.training import DrawnPoints, OneAffine, Training, seeded
+from pullback.training.train import train
 from pullback.workflows.choices import learned
 
 SMALL = {"down": (4, 6, 6), "up": (6,), "last": (6, 4), "points": RandomPoints(60)}
