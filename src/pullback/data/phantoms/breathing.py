@@ -88,7 +88,7 @@ class Breathing:
 
     @property
     def grid(self) -> Grid:
-        """Where all images lie."""
+        """The grid of all images."""
         return scan_grid(self.shape)
 
     @property
@@ -144,7 +144,7 @@ class BreathingCase:
 
 
 class _Chest:
-    """What a case is made of, in the order in which it is made."""
+    """Parts of a case, in the order in which they are made."""
 
     def __init__(self, case: BreathingCase) -> None:
         data = case.data
