@@ -48,7 +48,7 @@ def test_absolute_costs_are_those_of_five_times_the_features_in_other_units(shap
     step = where[-1].long().tolist()
     there = moving.roll([-n for n in step], [*range(2, len(shape) + 2)])
     torch.testing.assert_close(
-        cost_volume(fixed, moving, where, 1)[:, -1:][inner], (fixed - there).abs().sum(1, keepdim=True)[inner]
+        cost_volume(fixed, moving, where, power=1)[:, -1:][inner], (fixed - there).abs().sum(1, keepdim=True)[inner]
     )
     theirs = CoupledConvex(2, (0.003, 0.03, 0.3), 1 / 20, blur=1, power=1)(5 * fixed, 5 * moving)
     torch.testing.assert_close(AUTHORS(fixed, moving), theirs, atol=1e-4, rtol=1e-4)

@@ -82,7 +82,7 @@ class CoupledConvex:
         return field
 
     def _blurred(self, fixed: Tensor, moving: Tensor, where: Tensor, weight: Tensor | None) -> Tensor:
-        costs = cost_volume(fixed, moving, where, self.power)
+        costs = cost_volume(fixed, moving, where, power=self.power)
         costs = costs if weight is None else weight * costs
         for _ in range(self.blur):
             costs = box_mean(costs, self.smoothing)
