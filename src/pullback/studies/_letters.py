@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pullback.alignment import Pair
-from pullback.data import Test, normalised
+from pullback.data import normalised
 from pullback.data.case import LOADED
 from pullback.files import read_image, read_labels
 from pullback.methods.pair.determinant_and_curl import possible, reached
@@ -16,6 +16,7 @@ from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.initialise import otsu
 from pullback.space import Grid, Image, Labels, inverted, pull, resample
+from pullback.studies._pairs import OnePair
 
 SIDE = 128
 STROKE = 0.17  # of the side
@@ -62,8 +63,8 @@ def _to_arc(x: Tensor, y: Tensor, centre: tuple[float, float], radius: float = 0
 
 
 @dataclass(frozen=True)
-class Letters:
-    """A letter that is to become another; a test split alone."""
+class Letters(OnePair):
+    """A letter that is to become another."""
 
     moving: str = "J"
     fixed: str = "V"
@@ -73,11 +74,6 @@ class Letters:
     def name(self) -> str:
         return f"{self.moving} → {self.fixed}"
 
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
-
     def load(self) -> Pair:
         """Return the pair, with labels of what is ½ and more."""
         fixed, moving = letter(self.fixed, self.side), letter(self.moving, self.side)
@@ -85,8 +81,8 @@ class Letters:
 
 
 @dataclass(frozen=True)
-class Slices:
-    """A slice of a head that is to become another's; a test split alone.
+class Slices(OnePair):
+    """A slice of a head that is to become another's.
 
     Attributes:
         root: the folder of `r16slice.jpg`, or "" until one is given.
@@ -102,11 +98,6 @@ class Slices:
     @property
     def name(self) -> str:
         return f"{self.moving} → {self.fixed}"
-
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
 
     def load(self) -> Pair:
         """Return the pair, intensities as stored, with labels of the foregrounds."""
@@ -127,8 +118,8 @@ def _at_least(image: Image, value: float) -> Labels:
 
 
 @dataclass(frozen=True)
-class Atrophy:
-    """A brain whose hippocampi shrink by a prescribed map; a test split alone.
+class Atrophy(OnePair):
+    """A brain whose hippocampi shrink by a prescribed map.
 
     Attributes:
         root: the folder of *_T1w.nii.gz and *_dseg.nii.gz, or "" until one is given.
@@ -143,11 +134,6 @@ class Atrophy:
     @property
     def name(self) -> str:
         return f"{self.subject}, {self.ndim}-D"
-
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
 
     def load(self) -> Pair:
         """Return the shrunk brain ← the brain as it was, with the hippocampi as fixed labels and the truth."""

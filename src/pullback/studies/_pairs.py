@@ -1,9 +1,11 @@
-"""Pairs of files as they are stored, for studies that train nothing."""
+"""Pairs for studies that train nothing: of files as they are stored, and one alone."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pullback.alignment import Pair
 from pullback.data import FileCase, Test
 from pullback.errors import InputError
 
@@ -41,3 +43,21 @@ class FilePairs:
             if not file.is_file():
                 raise InputError(f"{file}: no such file; name the folder in which it is with --data NAME=DIR")
         return FileCase(Path(name).name, image, labels, as_stored=True)
+
+
+class OnePair(ABC):
+    """A pair that is a data set by itself: a test split alone, of that one example."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name of the pair."""
+
+    @abstractmethod
+    def load(self) -> Pair:
+        """Return the pair."""
+
+    @property
+    def test(self) -> Test:
+        """The one pair."""
+        return Test.singles([self])

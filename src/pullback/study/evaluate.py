@@ -104,7 +104,7 @@ def subjects(test: Test) -> list[str]:
 ONE, TWO = "one person", "two people"
 
 
-def people(test: Test) -> list[dict[str, str]]:
+def people(test: Test) -> list[Row]:
     """Return of each pair of two subjects' images whether they are `of` one person or two; {} of other examples."""
     if test.make is not None or test.atlas is not None:
         return [{} for _ in test.pairs]
