@@ -55,6 +55,7 @@ def test_points_are_in_nominal_mm(tmp_path):
     assert scans.shape == (192, 192, 208)
 
 
+@pytest.mark.slow
 def test_splits_are_folds_and_their_pairs_the_cases(tmp_path):
     """Each case is tested on once and validates once; what is drawn and listed is what the reader reads."""
     for fold in range(5):
@@ -72,6 +73,7 @@ def test_splits_are_folds_and_their_pairs_the_cases(tmp_path):
         _ = LungKeypoints().train
 
 
+@pytest.mark.slow
 def test_matches_are_never_read(tmp_path, monkeypatch):
     """Neither as an input nor as a label: the reader does not open them, so no file without them reads differently."""
     asked = []
@@ -102,6 +104,7 @@ def test_wrong_parts_are_named(tmp_path, others, words):
         read_lung(tmp_path, 4)
 
 
+@pytest.mark.slow
 def test_surfaces_are_the_masks_outermost_voxels_in_nominal_mm(tmp_path):
     scans = read_lung(written(tmp_path, 3), 3)
     surfaces = [points.data[0] for points in scans.pair.surfaces]
