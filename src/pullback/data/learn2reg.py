@@ -162,8 +162,7 @@ class Learn2Reg:
     def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
         kinds = ("label", "mask") if self.masks else ("label",)
         label, mask = (root / entry[kind] if kind in kinds and kind in entry else None for kind in ("label", "mask"))
-        name, points = names[Path(entry["image"])], entry.get("keypoints")
-        points = root / points if points else None
+        name, points = names[Path(entry["image"])], root / entry["keypoints"] if "keypoints" in entry else None
         case = FileCase(name, root / entry["image"], label, mask, self.shape, points=points, scale=self.scale)
         return replace(case, subject=MODALITY.sub("", _unended(name))) if self.within else case
 
