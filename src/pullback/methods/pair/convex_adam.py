@@ -128,9 +128,7 @@ class FeatureOptimised:
             both = fixed.mask is not None and seen.mask is not None
             one, two = (self._means(image, both) for image in (fixed, seen))
             known = one.new_zeros(1, grid.ndim, *grid.shape) if linear else begin.displacement(grid).to(one)
-            field = (
-                pooled(known, self.fine) / self.fine
-            ).contiguous()  # or one-pass Adam pairs other voxels' gradients
+            field = pooled(known, self.fine) / self.fine
         field = unpooled(self.descent(one, two, field), self.fine, grid.shape)
         for _ in range(3 if self.smoothed else 0):
             field = box_mean(field, self.descent.smoothing)
