@@ -24,7 +24,7 @@ from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
-from pullback.methods.pair.pwc_net import Decoder, FlowAlignment
+from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.strain import Ramp, Relative
 from pullback.methods.pair.transmorph import TransMorph
@@ -268,7 +268,7 @@ EXCUSED = {
     MeanField: "a part of PDDNet; test_pdd_net.py holds it against scipy",
     Propagator: "PDDNet with one image kept; test_pdd_net.py says that it answers the same to the last bit",
     InPhases: "a procedure of two trainings; test_pdd_net.py says on which pairs",
-    Decoder: "a part of PWCNet, which is checked",
+    FlowDecoder: "a part of PWCNet, which is checked",
     FlowAlignment: "the answer of PWCNet; test_pwc_net.py says what its levels mean",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
     SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
