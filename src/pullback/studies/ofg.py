@@ -44,7 +44,7 @@ Ways = Mapping[str, Supervision | partial[GuidedByNetworks] | partial[GuidedByFi
 
 
 LAMBDAS = (1.0, 2.0, 3.0)
-COMPARED = ("unsupervised", "guided", "guided in H¹")
+NORMS = ("unsupervised", "guided", "guided in H¹")
 
 
 def _steps(count: int) -> Guided:
@@ -76,8 +76,8 @@ DISTANCE = Figure(
     ("pairs", "arm"),
 )
 CHOICE = Figure(
-    partial(traded, across=FOLDING, up=DICE, ways=COMPARED),
-    partial(by_validation, ways=COMPARED, number=DICE.number, unit="subject"),
+    partial(traded, across=FOLDING, up=DICE, ways=NORMS),
+    partial(by_validation, ways=NORMS, number=DICE.number, unit="subject"),
     ("way", "arm"),
 )
 CT = {"voxelmorph": ("MSE, 3 steps", SHORT), "transmorph": ("5 steps", _steps(5))}
@@ -166,16 +166,16 @@ def _norms(data: str, network: str) -> Experiment:
     wide = network == "voxelmorph"
     rates = (1.0, 0.5 if data == "hippocampus" else 2.0) if wide else (1.0,)
     arms = {}
-    for way, method in zip(COMPARED, (network, "ofg", "ofg-h1"), strict=True):
+    for way, method in zip(NORMS, (network, "ofg", "ofg-h1"), strict=True):
         recipe = find(method, network, data)
-        plain = way == COMPARED[0]
+        plain = way == NORMS[0]
         for faster, stiffness in product(rates, LAMBDAS if wide or plain else (1.0,)):
             if plain or 1 in (faster, stiffness):
                 numbers = {"training.lr": faster * recipe.training.lr, "supervision.energy.parts.1.weight": stiffness}
                 settings = {key: repr(number) for key, number in numbers.items()}
                 arms[_called(way, stiffness, faster)] = TrainedArm(changed(recipe, settings))
     twice = {"supervision.strain.factor": repr(2 * Relative.factor)}
-    arms[f"{COMPARED[-1]}, κ {2 * Relative.factor:g}"] = TrainedArm(changed(find("ofg-h1", network, data), twice))
+    arms[f"{NORMS[-1]}, κ {2 * Relative.factor:g}"] = TrainedArm(changed(find("ofg-h1", network, data), twice))
     return trained(arms)
 
 
@@ -243,7 +243,7 @@ study = Study(
             {
                 "training": TRAINING,
                 "choice": CHOICE,
-                "smoothness": Figure(partial(traded, across=SDLOGJ, up=DICE, ways=COMPARED)),
+                "smoothness": Figure(partial(traded, across=SDLOGJ, up=DICE, ways=NORMS)),
             },
             unit="subject",
         ),
