@@ -42,7 +42,7 @@ def demo(folder: Path) -> Arrays:
     command("demo", "-o", folder)
     with (folder / "pairs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    left = ("register", "pair", "seconds", "peak MB")
+    left = ("register", "pair", "subject", "of", "seconds", "peak MB")
     columns = [name for name in rows[0] if name not in left]
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
 
