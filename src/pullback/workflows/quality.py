@@ -145,7 +145,7 @@ def _in_view(pair: Pair, transform: Transform) -> float:
     seen = pull(everywhere, transform, onto=pair.fixed).data[0, 0] > 0.5
     voxels = [float(torch.linalg.det(image.grid.affine).abs()) for image in pair.images]
     smaller = min(float(lit.sum()) * voxels[0], float(other.sum()) * voxels[1])
-    return min(1.0, float((seen & lit).sum()) * voxels[0] / max(smaller, 1e-12))
+    return min(1.0, float((seen & lit).sum()) * voxels[0] / smaller) if smaller > 0 else 0.0
 
 
 def _lit(image: Image) -> Tensor:

@@ -16,11 +16,10 @@ from pullback.numerics.rotation import uniform
 from pullback.solvers import Converged, Descend, Levels, LinearStage, within_view
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.rivals import Rivals, Standing
-from pullback.space import Affine, Image, Motion, Transform
+from pullback.space import Affine, Grid, Image, Motion, Transform
 from pullback.stats import Stats
 
 SIMILARITY = NMI()
-SAME = 1e-3  # between matrices of guesses, in mm and as ratios
 AS_GOOD = 0.95  # of the best guess's gain over chance, from which an earlier guess is preferred
 WHOLE = 2**31  # voxels: no level coarser than the first
 Guess = Callable[[Image, Image], list[Affine]]
@@ -155,11 +154,9 @@ class Initialise:
 
     def _promising(self, pair: Pair, guesses: list[tuple[str, Affine]]) -> list[tuple[str, Affine]]:
         """Return the preferred guess and the best as they are, in their order; of equal guesses, the first."""
-        new = [
-            (name, affine)
-            for n, (name, affine) in enumerate(guesses)
-            if not any(torch.allclose(affine.matrix, other.matrix, atol=SAME) for _, other in guesses[:n])
-        ]
+        grid = pair.fixed.grid
+        placed = [Grid(grid.shape, affine.matrix @ grid.affine) for _, affine in guesses]
+        new = [guess for n, guess in enumerate(guesses) if placed[n] not in placed[:n]]
         scores = [self._score(pair, affine) for _, affine in new]
         least = sorted(scores, reverse=True)[: self.tried][-1]
         return [guess for n, guess in enumerate(new) if n == 0 or scores[n] >= least]
