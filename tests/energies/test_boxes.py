@@ -200,7 +200,9 @@ def test_a_batch_is_the_mean_of_its_pairs():
 @dimensions
 def test_boxes_that_are_given_take_the_place_of_labels(ndim):
     """Those of the labels, in mm on flipped axes of unequal voxels, are the same energy without any labels."""
-    affine = torch.diag(torch.tensor([-1.0, 2.0, 1.5][:ndim] + [1.0], dtype=torch.float64))[:, [1, 0, *range(2, ndim + 1)]]
+    affine = torch.diag(torch.tensor([*[-1.0, 2.0, 1.5][:ndim], 1.0], dtype=torch.float64))[
+        :, [1, 0, *range(2, ndim + 1)]
+    ]
     affine[:-1, -1] = 7.0
     grid = Grid(SHAPES[ndim], affine)
     pair = pair_of(random_labels(ndim, 2), random_labels(ndim, 5), grid)
@@ -239,7 +241,7 @@ def test_what_cannot_guide_is_refused():
     with pytest.raises(InputError, match="no label has a box in both"):
         BoxMSE()(shifted(pair_of(one, two)))
     for error in (-0.1, 0.5):
-        with pytest.raises(InputError, match="less than 0.5"):
+        with pytest.raises(InputError, match=r"less than 0\.5"):
             BoxMSE(error)
     turn = torch.eye(3, dtype=torch.float64)
     angle = torch.tensor(3.0).deg2rad()

@@ -58,8 +58,8 @@ class PairFolder:
             images with the same values of wild cards, and no others.
         boxes: pattern of the files of bounding boxes of labels, tables or regions of interest of 3D Slicer, as
             `files.read_boxes` reads them; with a wild card `{label}` there is one for each box.
-        learned: the share of the subjects for training who are learned from, or None for all, drawn by their names as splits are; a
-            smaller share is part of a larger one.
+        learned: the share of the subjects for training who are learned from, drawn by their names as splits are, a
+            smaller one as a part of a larger; None for all.
         without: names of cases that are left out once the splits are drawn, as if they were not there; nobody else
             moves.
     """

@@ -43,8 +43,9 @@ class LabelMSE(Energy):
 class BoxMSE(Energy):
     """The mean squared difference of the bounding boxes of labels, each as an image of 0 and 1.
 
-    A mean over labels and voxels, as `LabelMSE` is of the labels themselves (Schumacher et al. 2022). Boxes are those of the pair, where it has some, else the tight ones of its
-    labels, made on each image's own grid; the moving ones are pulled linearly, so that gradients reach the transform.
+    A mean over labels and voxels, as `LabelMSE` is of the labels themselves (Schumacher et al. 2022). The boxes are
+    those of the pair, where it has some, else the tight ones of its labels, made on each image's own grid; the moving
+    ones are pulled linearly, so that gradients reach the transform.
     A label that one image lacks is left out.
 
     Attributes:
@@ -92,7 +93,9 @@ class BoxMSE(Energy):
         fixed, moving = (self._images(*side, values) for side in sides)
         known = (fixed.flatten(2).any(2) & moving.flatten(2).any(2)).to(moving)  # (B, L)
         if not known.any():
-            raise InputError(f"{pair.name or 'a pair'}: no label has a box in both images; nothing can be guided by them")
+            raise InputError(
+                f"{pair.name or 'a pair'}: no label has a box in both images; nothing can be guided by them"
+            )
         weights = known * len(values) / known.sum(1, keepdim=True).clamp(min=1)
         return ReadyBoxMSE(fixed, Image(moving, pair.moving.grid), weights)
 

@@ -25,7 +25,9 @@ class Repeated(nn.Module):
         InputError: no pass.
     """
 
-    def __init__(self, network: nn.Module | Callable[[], nn.Module], passes: int = 2, in_training: int | None = None) -> None:
+    def __init__(
+        self, network: nn.Module | Callable[[], nn.Module], passes: int = 2, in_training: int | None = None
+    ) -> None:
         super().__init__()
         if min(passes, passes if in_training is None else in_training) < 1:
             raise InputError(f"Repeated: one pass or more expected, got {passes}, in training {in_training}")

@@ -26,7 +26,7 @@ from pullback.methods.pair.boxes import TwoStream
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
 from pullback.recipes.unsupervised import ENERGY, NETWORKS, TRAINING, unsupervised
-from pullback.study.recipe import Recipe
+from pullback.study.recipe import Recipe, changed
 from pullback.training import Training, Unsupervised
 
 NAME, NETWORK, HALF = "boxes", "two-stream", "boxes-labels-half"
@@ -47,17 +47,11 @@ SETS = ("phantom", "folder", "hippocampus", "brains", "slices", "abdomen")
 FULL = Training(updates=7500, lr=1e-3, validate_every=500)
 
 
-def half(data: Dataset) -> Mapping[str, str]:
-    """Return the setting by which half of the people of a data set are learned from."""
+def halved(data: Dataset) -> Mapping[str, str]:
+    """Return the settings by which a recipe learns from half of the people of its data."""
     if isinstance(data, BrainPhantom):
-        return {"train_subjects": str(data.train_subjects // 2)}
-    return {"learned": "0.5"}
-
-
-def _halved(data: Any) -> Any:
-    if isinstance(data, BrainPhantom):
-        return replace(data, train_subjects=data.train_subjects // 2)
-    return replace(data, learned=0.5)
+        return {"data.train_subjects": str(data.train_subjects // 2)}
+    return {"data.learned": "0.5"}
 
 
 def _network(network: str, data: str) -> tuple[partial[Any], Training]:
@@ -76,14 +70,15 @@ def guided_by(way: str, network: str, data: str) -> Recipe:
     energy = ENERGIES.get(data, ENERGY)
     made, training = _network(network, data)
     called = "Two streams" if network == NETWORK else NETWORKS[network][0]
-    return Recipe(
+    recipe = Recipe(
         about=f"{called}, {how}, {images.about}",
-        data=_halved(images.data) if way == HALF else images.data,
+        data=images.data,
         network=made,
         supervision=Unsupervised(energy if known is None else energy + WEIGHT * known),
         training=training,
         metrics=images.metrics,
     )
+    return changed(recipe, halved(images.data)) if way == HALF else recipe
 
 
 recipes: Mapping[Key, Recipe] = MappingProxyType(

@@ -142,7 +142,10 @@ def _corners(region: Mapping[str, Any], path: str | Path) -> tuple[np.ndarray, t
     turn = np.array(region.get("orientation", np.eye(3)), np.float64).reshape(3, 3)
     middle, size = (np.array(region[key], np.float64).reshape(3) for key in ("center", "size"))
     along = np.abs(turn).argmax(0)
-    if region.get("roiType", "Box") not in ("Box", "BoundingBox") or (unit if isinstance(unit, str) else unit[0]) != "mm":
+    if (
+        region.get("roiType", "Box") not in ("Box", "BoundingBox")
+        or (unit if isinstance(unit, str) else unit[0]) != "mm"
+    ):
         raise InputError(f"{path}: regions that are boxes, in mm, expected; make a box of it in Slicer")
     if name not in SIGNS or np.abs(turn).max(0).min() < STRAIGHT or len({*along.tolist()}) < 3:
         raise InputError(

@@ -1,8 +1,8 @@
 """Bounding boxes instead of outlines: a network of two streams, asked twice, that learns from boxes of organs.
 
-Schumacher et al., "Weak bounding box supervision for image registration networks", WBIR 2022. The supervision is one energy, `BoxMSE`:
-`Unsupervised(MIND() + 0.1 * Diffusion() + 2.0 * BoxMSE())`, and any network can learn by it. The paper's own network is
-here.
+Schumacher et al., "Weak bounding box supervision for image registration networks", WBIR 2022. The
+supervision is one energy, `BoxMSE`: `Unsupervised(MIND() + 0.1 * Diffusion() + 2.0 * BoxMSE())`, and any network can
+learn by it. The paper's own network is here.
 
 Where the paper is silent:
 
@@ -75,13 +75,13 @@ class TwoStream(Network):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.repeated = Repeated(OnePass(ndim, head_at, shared, transform, channels), passes, passes_in_training)
+        self.repeated = Repeated(_OnePass(ndim, head_at, shared, transform, channels), passes, passes_in_training)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         return self.repeated(fixed, moving)
 
 
-class OnePass(nn.Module):
+class _OnePass(nn.Module):
     """One look of `TwoStream`, as its arguments say."""
 
     def __init__(
