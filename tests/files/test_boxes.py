@@ -1,6 +1,7 @@
 """Boxes in files: tables that name their space, regions of interest of 3D Slicer, and folders of either."""
 
 import json
+from itertools import pairwise
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from pullback.alignment import Alignment
 from pullback.data import Learn2Reg, PairFolder
 from pullback.data.learn2reg import write_dataset
+from pullback.data.splits import some_of
 from pullback.energies import BoxMSE
 from pullback.errors import InputError
 from pullback.files import read_boxes, write_boxes
@@ -213,6 +215,17 @@ def test_a_share_of_the_people_is_part_of_a_larger_one_and_moves_nobody_else(fol
     for wrong in (0.0, 1.5, -1.0):
         with pytest.raises(InputError, match=r"data\.learned: a share"):
             _ = PairFolder(str(folder), "*_ct.nii.gz", "*_seg.nii.gz", learned=wrong).train
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_shares_are_parts_of_each_other_whoever_else_is_there(seed):
+    names = [f"p{n:02d}" for n in range(40)]
+    parts = [{*some_of(names, share, seed)} for share in (0.1, 0.2, 0.5, 0.8, 1.0)]
+    assert [len(part) for part in parts] == [4, 8, 20, 32, 40]
+    assert all(one < other for one, other in pairwise(parts))
+    assert some_of(names, 0.5, seed) == tuple(name for name in names if name in parts[2])
+    assert some_of(names, None, seed) == tuple(names)
+    assert parts[2] != {*some_of(names, 0.5, seed + 1)}
 
 
 def test_a_share_of_the_patients_of_a_challenge(folder):

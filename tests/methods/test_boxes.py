@@ -10,7 +10,7 @@ from pullback.alignment import Alignment, Pair
 from pullback.data import BrainPhantom
 from pullback.energies import LNCC, BoxMSE, Diffusion
 from pullback.errors import InputError
-from pullback.methods.pair.boxes import METHOD, TwoStream
+from pullback.methods.pair.boxes import METHOD, TwoStreamUNet
 from pullback.metrics import Dice
 from pullback.networks import FieldHead
 from pullback.numerics.random import make_generator
@@ -34,7 +34,7 @@ def image(ndim, seed=0, shape=None):
 
 def made(ndim, **options):
     with seeded(3):
-        return TwoStream(ndim, **options)
+        return TwoStreamUNet(ndim, **options)
 
 
 # ---- the network
@@ -144,7 +144,7 @@ def test_what_it_cannot_look_at_is_refused():
 @pytest.mark.parametrize("problem", [*problems("identity", "smooth", "anisotropic", "batch", ndim=2)], ids=str)
 def test_contract(problem):
     with seeded(5):
-        check_register(TwoStream(2).eval(), problem, solves=problem.name == "identity", rounding=1e-3)
+        check_register(TwoStreamUNet(2).eval(), problem, solves=problem.name == "identity", rounding=1e-3)
 
 
 def test_contract_of_the_supervision():

@@ -125,7 +125,7 @@ def _read_boxes(paths: Sequence[Path], grid: Grid) -> Boxes:
     if beyond.any():
         raise InputError(
             f"{paths[0]}: the box of label {int(boxes.values[beyond][0])} lies beyond the image; check that both are "
-            f"of one scan, and RAS or LPS"
+            f"of one scan, and the space that the file names"
         )
     return boxes
 

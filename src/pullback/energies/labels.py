@@ -113,7 +113,7 @@ class BoxMSE(Energy):
 
 @dataclass(frozen=True, eq=False)
 class ReadyBoxMSE(Energy):
-    """`BoxMSE` of a pair whose boxes are known as images.
+    """The energy `BoxMSE` of a pair whose boxes are known as images.
 
     Attributes:
         fixed: `(B, labels, *spatial)`.

@@ -22,7 +22,7 @@ from typing import Any
 
 from pullback.data import BrainPhantom, Dataset
 from pullback.energies import MIND, BoxMSE, Diffusion, Energy, LabelMSE
-from pullback.methods.pair.boxes import TwoStream
+from pullback.methods.pair.boxes import TwoStreamUNet
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
 from pullback.recipes.unsupervised import ENERGY, NETWORKS, TRAINING, unsupervised
@@ -61,7 +61,7 @@ def _network(network: str, data: str) -> tuple[partial[Any], Training]:
         known = unsupervised(network, data)
         return known.network, replace(training, lr=min(training.lr, known.training.lr))
     head = 1 if data in ENERGIES else 2
-    return partial(TwoStream, ndim=DATASETS[data].ndim, head_at=head), training
+    return partial(TwoStreamUNet, ndim=DATASETS[data].ndim, head_at=head), training
 
 
 def guided_by(way: str, network: str, data: str) -> Recipe:

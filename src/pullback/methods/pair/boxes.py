@@ -46,7 +46,7 @@ DECODER = (64, 48, 32, 32)
 STRIDE = 16  # of the coarsest features
 
 
-class TwoStream(Network):
+class TwoStreamUNet(Network):
     """A register that looks at each image by itself, then at both, and again at what it moved.
 
     Its displacement is below half the extent of the fixed image along each axis.
@@ -82,14 +82,14 @@ class TwoStream(Network):
 
 
 class _OnePass(nn.Module):
-    """One look of `TwoStream`, as its arguments say."""
+    """The network of one look of `TwoStreamUNet`, as its arguments say."""
 
     def __init__(
         self, ndim: int, head_at: int, shared: bool, transform: Callable[[Tensor, Grid], Dense], channels: int
     ) -> None:
         super().__init__()
         if head_at not in (1, 2):
-            raise InputError(f"TwoStream: head_at 1 (full size) or 2 (half of it) expected, got {head_at}")
+            raise InputError(f"TwoStreamUNet: head_at 1 (full size) or 2 (half of it) expected, got {head_at}")
         norm, block = instance_norm_relu(ndim), Convolutions(instance_norm_relu, (3,))
         first, second, third = STREAM
 
@@ -118,7 +118,9 @@ class _OnePass(nn.Module):
         both = together(fixed, moving)
         shape = both.shape[2:]
         if max(shape) <= STRIDE:
-            raise InputError(f"TwoStream: images of more than {STRIDE} voxels along an axis expected, got {[*shape]}")
+            raise InputError(
+                f"TwoStreamUNet: images of more than {STRIDE} voxels along an axis expected, got {[*shape]}"
+            )
         seen = self.features(both)
         values = self.decoder([*([both[:, :0]] if self.head_at == 1 else []), seen, *self.encoder(self.shrink(seen))])
         return self.head(self._at_full_size(self.last(values[0]), shape), fixed, moving)
