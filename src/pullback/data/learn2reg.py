@@ -50,6 +50,8 @@ class Learn2Reg:
             image is in no split, and the names of the splits are the patients'.
         learned: as in `PairFolder`, of the patients that are for training.
         without: names of cases that are left out, as if they were not listed; nobody else moves.
+        scale: divides the intensities, of which none is cut off: 500 for Hounsfield units; None normalises each image
+            by its own percentiles.
     """
 
     root: str = ""
@@ -61,6 +63,7 @@ class Learn2Reg:
     synthetic: Synthetic | None = None
     within: bool = False
     without: tuple[str, ...] = ()
+    scale: float | None = None
     learned: float | None = None
 
     @property
@@ -164,8 +167,8 @@ class Learn2Reg:
     def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
         kinds = ("label", "mask") if self.masks else ("label",)
         label, mask = (root / entry[kind] if kind in kinds and kind in entry else None for kind in ("label", "mask"))
-        name, points = names[Path(entry["image"])], entry.get("keypoints")
-        case = FileCase(name, root / entry["image"], label, mask, self.shape, points=root / points if points else None)
+        name, points = names[Path(entry["image"])], root / entry["keypoints"] if "keypoints" in entry else None
+        case = FileCase(name, root / entry["image"], label, mask, self.shape, points=points, scale=self.scale)
         return replace(case, subject=MODALITY.sub("", _unended(name))) if self.within else case
 
     @property
