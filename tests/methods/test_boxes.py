@@ -16,6 +16,7 @@ from pullback.networks import FieldHead
 from pullback.numerics.random import make_generator
 from pullback.recipes import find, known
 from pullback.recipes.boxes import ENERGIES, HALF, SETS, WAYS
+from pullback.recipes.unsupervised import NETWORKS
 from pullback.space import Affine, Displacement, Grid, Image, Labels, pull
 from pullback.studies import boxes
 from pullback.study.arms import TrainedArm, Trial
@@ -159,8 +160,8 @@ def test_contract_of_the_supervision():
 def test_recipes_differ_in_what_is_known_of_organs_alone():
     keys = {key for key in known() if key.method in WAYS}
     assert {key.method for key in keys} == {"boxes", *METHOD.keys} == {*WAYS}
-    assert {key.network for key in keys} == {"two-stream", "voxelmorph", "vit-v-net", "transmorph"}
-    assert len(keys) == len(WAYS) * 4 * len(SETS)
+    assert {key.network for key in keys if key.method == "boxes"} == {"two-stream", *NETWORKS}
+    assert len(keys) == len(SETS) * (2 * len(WAYS) + len(NETWORKS) - 1)
     for data in SETS:
         plain = find("boxes-unsupervised", on=data)
         for way, (_, energy) in WAYS.items():

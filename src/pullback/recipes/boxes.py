@@ -43,6 +43,8 @@ WAYS: Mapping[str, tuple[str, Energy | None]] = MappingProxyType(
 """What is known of organs, by the name of the variant."""
 PAPERS: Energy = MIND() + 0.1 * Diffusion()
 ENERGIES: Mapping[str, Energy] = MappingProxyType({"abdomen": PAPERS, "folder": PAPERS})
+COMPARED = (NETWORK, "voxelmorph")
+"""Networks of which there are recipes of all ways; others learn from tight boxes."""
 SETS = ("phantom", "folder", "hippocampus", "brains", "slices", "abdomen")
 FULL = Training(updates=7500, lr=1e-3, validate_every=500)
 
@@ -87,5 +89,6 @@ recipes: Mapping[Key, Recipe] = MappingProxyType(
         for way in WAYS
         for network in (NETWORK, *NETWORKS)
         for data in SETS
+        if way == NAME or network in COMPARED
     }
 )
