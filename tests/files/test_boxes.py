@@ -16,7 +16,11 @@ from pullback.energies import BoxMSE
 from pullback.errors import InputError
 from pullback.files import read_boxes, write_boxes
 from pullback.numerics.boxes import extents
+from pullback.recipes import find
+from pullback.records.csv_records import read_csv
 from pullback.space import Affine, Boxes
+from pullback.study.recipe import changed
+from pullback.study.run import load_run, run
 
 LOW, HIGH = ((-12.0, 3.0, 7.5), (1.0, -9.0, 0.0)), ((-2.5, 9.0, 20.0), (6.0, -4.0, 2.0))
 """Corners of the boxes of labels 6 and 2 in RAS mm."""
@@ -181,6 +185,19 @@ def test_a_folder_of_boxes_teaches_as_its_labels_do(folder, pattern):
         assert values[0] == pytest.approx(values[1], abs=1e-7)
         assert values[0] > 0
         assert one.to(torch.device("cpu")).moving_boxes.batch == 1
+
+
+def test_a_network_is_trained_from_boxes_without_any_labels(folder):
+    """By the recipe for folders, two updates: it learns by the boxes, is kept, and aligns two files' images."""
+    said = {"data.images": "{subject}_ct.nii.gz", "data.boxes": "{subject}_{label}.mrk.json", "data.root": str(folder)}
+    few = {"training.updates": "2", "training.validate_every": "2", "network.head_at": "2"}
+    recipe = changed(find("boxes", read=True), said | few)
+    run(recipe, folder / "run")
+    (*_, row) = read_csv(folder / "run" / "training.csv")
+    assert float(row["box mse"]) > 0
+    _, network = load_run(folder / "run")
+    pair = next(iter(recipe.data.test))
+    assert network(*pair.images).transform.displacement(pair.fixed.grid).isfinite().all()
 
 
 def test_boxes_that_do_not_fit_are_refused(folder):
