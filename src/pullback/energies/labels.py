@@ -45,15 +45,14 @@ class BoxMSE(Energy):
 
     A mean over labels and voxels, as `LabelMSE` is of the labels themselves (Schumacher et al. 2022). The boxes are
     those of the pair, where it has some, else the tight ones of its labels, made on each image's own grid; the moving
-    ones are pulled linearly, so that gradients reach the transform.
-    A label that one image lacks is left out.
+    ones are pulled linearly, so that gradients reach the transform. A label that one image lacks is left out.
 
     Attributes:
         error: of an annotator: each side of a box is moved by up to this share of the box's length, drawn once for each
             structure of an image.
         seed: of that.
-        soft: a voxel gets the share of it that a box covers. Else voxels are in or out, and no side of a box of less
-            than half a voxel over `error` is ever moved.
+        soft: a voxel gets the share of it that a box covers. Else voxels are in or out, and a side shorter than
+            0.5 / `error` voxels never changes.
 
     Raises:
         InputError: an error below 0, or of 0.5 or more, by which sides would meet.
@@ -133,9 +132,12 @@ class ReadyBoxMSE(Energy):
 
 def _boxed_values(boxes: Boxes | None, labels: Labels | None) -> Tensor | None:
     """Return the labels above background of which an image has boxes, sorted, or None of an image without any."""
-    if boxes is None and labels is None:
+    if boxes is not None:
+        values = boxes.values
+    elif labels is not None:
+        values = labels.data.unique()
+    else:
         return None
-    values = boxes.values if boxes is not None else labels.data.unique()  # type: ignore[union-attr]
     return values[values > 0].long().sort().values
 
 
