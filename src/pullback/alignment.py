@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.difference import determinant, jacobian
-from pullback.space import Image, Labels, Points, Series, Transform, inverted, one_batch, pull, push, short_repr
+from pullback.space import Boxes, Image, Labels, Points, Series, Transform, inverted, one_batch, pull, push, short_repr
 from pullback.stats import Stats
 
 PHASE = "phase_"
@@ -25,7 +25,7 @@ class Pair:
     Both images are 2-D or both 3-D, with the same number of channels, and labels lie on their image's grid (as masks do
     in `Image`). A batch of B is B pairs; a part with a batch of one serves all of them. `between` are images on the way
     from the moving to the fixed one, in that order and without these two, such as the phases of a breath; they lie on
-    the fixed grid and belong to one pair.
+    the fixed grid and belong to one pair. Boxes are of labels, whether or not these are known.
 
     Raises:
         TypeError: an image is no `Image`.
@@ -41,6 +41,8 @@ class Pair:
     truth: Transform | None = None
     name: str = ""
     between: Series | None = None
+    fixed_boxes: Boxes | None = None
+    moving_boxes: Boxes | None = None
 
     __repr__ = short_repr
 
@@ -102,9 +104,9 @@ class Pair:
 
     @property
     def _known(self) -> dict[str, Any]:
-        """The images, labels, points and truth that the pair has, by name."""
+        """The images, labels, boxes, points and truth that the pair has, by name."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: v for k, v in known.items() if isinstance(v, Image | Labels | Points | Transform)}
+        return {k: v for k, v in known.items() if isinstance(v, Image | Labels | Boxes | Points | Transform)}
 
 
 def stacked(pairs: Sequence[Pair]) -> Pair:

@@ -33,7 +33,13 @@ from pullback.testing import BrokenContract, check_energy
 from pullback.testing.energy import check_minimum
 from pullback.workflows.choices import ENERGIES as NAMED
 
-GUIDED = {"LabelMSE", "LandmarkMSE", "SoftDice", "SoftHausdorff"}  # by labels or points: they have tests of their own
+GUIDED = {
+    "BoxMSE",
+    "LabelMSE",
+    "LandmarkMSE",
+    "SoftDice",
+    "SoftHausdorff",
+}  # by labels or points: they have tests of their own
 BLIND = {
     NCC: ("gain", "offset", "inversion"),
     NGF: ("gain", "offset", "inversion"),

@@ -17,7 +17,8 @@ from pullback.data.people import person_in
 from pullback.errors import InputError
 from pullback.files.images.channels import read_channels
 from pullback.files.images.nifti import read_labels
-from pullback.space import Grid, Image, Labels, Points, Transform, canonical, centred
+from pullback.files.points.boxes import read_boxes
+from pullback.space import Boxes, Grid, Image, Labels, Points, Transform, canonical, centred
 
 LOADED = Memory(limit=4 * 2**30)  # shared by all cases of a process
 
@@ -30,6 +31,7 @@ class Subject:
         to_template: where known, the transform from its world to the world that all cases share.
         about: what a table of people and the image's path say of it: age, visit and so on.
         points: landmarks, or keypoints whose matches in the other image of a pair are that one's points, row by row.
+        boxes: of labels, which may be known where the labels are not.
     """
 
     image: Image
@@ -38,6 +40,7 @@ class Subject:
     about: Mapping[str, float | str] = field(default_factory=dict)
     name: str = ""
     points: Points | None = None
+    boxes: Boxes | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -47,8 +50,8 @@ class Subject:
     def to(self, device: torch.device) -> Self:
         """Return the subject with all its parts on `device`."""
         labels, map_ = self.labels and self.labels.to(device), self.to_template and self.to_template.to(device)
-        points = self.points and self.points.to(device)
-        return replace(self, image=self.image.to(device), labels=labels, to_template=map_, points=points)
+        points, boxes = self.points and self.points.to(device), self.boxes and self.boxes.to(device)
+        return replace(self, image=self.image.to(device), labels=labels, to_template=map_, points=points, boxes=boxes)
 
 
 class Case(Protocol):
@@ -68,7 +71,7 @@ class FileCase:
     `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs. `channels` are
     further images on the same grid. With `as_stored` axes stay as stored, and intensities are those of the file.
     `points` is a table of voxel coordinates without a head, as Learn2Reg has keypoints; with a `shape` they are left
-    out, for the image is moved then.
+    out, for the image is moved then. `boxes` are files of boxes of labels, which a `shape` refuses.
     """
 
     name: str
@@ -82,11 +85,13 @@ class FileCase:
     channels: tuple[Path, ...] = ()
     points: Path | None = None
     scale: float | None = None
+    boxes: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path | None, ...]:
         """The files of the image, its labels, its mask and others; None for one of the three that it does not have."""
-        return self.image, self.labels, self.mask, *self.channels, *(() if self.points is None else (self.points,))
+        points = () if self.points is None else (self.points,)
+        return self.image, self.labels, self.mask, *self.channels, *points, *self.boxes
 
     def load(self) -> Subject:
         """Return the subject; one that was loaded before is kept until its files change."""
@@ -95,14 +100,36 @@ class FileCase:
     def _read(self) -> Subject:
         stored = read_channels((self.image, *self.channels), self.mask)
         points = None if self.points is None or self.shape else _read_voxels(self.points, stored.grid)
+        boxes = _read_boxes(self.boxes, stored.grid) if self.boxes else None
+        if boxes is not None and self.shape is not None:
+            raise InputError(f"{self.boxes[0]}: boxes in mm and data.shape, which moves images; give one of the two")
+        known = Subject(stored, about=dict(self.about), name=self.name, points=points, boxes=boxes)
         if self.as_stored:
             labels = None if self.labels is None else read_labels(self.labels, on=stored.grid)
-            return Subject(stored, labels, about=dict(self.about), name=self.name, points=points)
+            return replace(known, labels=labels)
         image = preprocessed(canonical(stored), self.scale)
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)
-        return Subject(image, labels, about=dict(self.about), name=self.name, points=points)
+        return replace(known, image=image, labels=labels)
+
+
+def _read_boxes(paths: Sequence[Path], grid: Grid) -> Boxes:
+    """Read the boxes of an image.
+
+    Raises:
+        InputError: as of `read_boxes`, or one lies beyond the image.
+    """
+    boxes = read_boxes(*paths)
+    faces = boxes.on(grid, boxes.values)[0]  # (N, d, 2)
+    last = torch.tensor(grid.shape) - 0.5
+    beyond = ((faces[..., 1] <= -0.5) | (faces[..., 0] >= last)).any(1)
+    if beyond.any():
+        raise InputError(
+            f"{paths[0]}: the box of label {int(boxes.values[beyond][0])} lies beyond the image; check that both are "
+            f"of one scan, and the space that the file names"
+        )
+    return boxes
 
 
 def _read_voxels(path: Path, grid: Grid) -> Points:
@@ -160,7 +187,8 @@ def pair_of(fixed: Case, moving: Case) -> Pair:
         if counts[0] != counts[1]:
             raise InputError(f"{name}: points that match row by row expected, got {counts[0]} and {counts[1]}")
     try:
-        return Pair(a.image, b.image, a.labels, b.labels, *points, truth=truth, name=name)
+        pair = Pair(a.image, b.image, a.labels, b.labels, *points, truth=truth, name=name)
+        return replace(pair, fixed_boxes=a.boxes, moving_boxes=b.boxes)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
 

@@ -10,7 +10,7 @@ from pullback.data.frames import FramePairs
 from pullback.data.listing import LEAST, Listing
 from pullback.data.pattern import some
 from pullback.data.people import person_in
-from pullback.data.splits import check_splits, draw_splits, known_as, too_few
+from pullback.data.splits import check_splits, draw_splits, known_as, some_of, too_few
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 
@@ -56,6 +56,10 @@ class PairFolder:
             `{person}_scan*`, or a table in the folder, as in `People`.
         moving, moving_labels: patterns of moving images, as those of the fixed ones, `images`, are: the pairs are of
             images with the same values of wild cards, and no others.
+        boxes: pattern of the files of bounding boxes of labels, tables or regions of interest of 3D Slicer, as
+            `files.read_boxes` reads them; with a wild card `{label}` there is one for each box.
+        learned: the share of the subjects for training who are learned from, drawn by their names as splits are, a
+            smaller one as a part of a larger; None for all.
         without: names of cases that are left out once the splits are drawn, as if they were not there; nobody else
             moves.
     """
@@ -77,13 +81,15 @@ class PairFolder:
     moving: str | None = None
     moving_labels: str | None = None
     without: tuple[str, ...] = ()
+    boxes: str | None = None
+    learned: float | None = None
 
     @cached_property
     def listing(self) -> Listing:
         """The images in the folder, before they are split."""
         patterns = (self.images,) if isinstance(self.images, str) else self.images
         more = (self.labels, self.masks, self.moving, self.moving_labels, self.person, self.shape, self.within)
-        return Listing(self.root, patterns, *more)
+        return Listing(self.root, patterns, *more, boxes=self.boxes)
 
     @property
     def cases(self) -> tuple[FileCase, ...]:
@@ -130,6 +136,7 @@ class PairFolder:
         )
         check_splits(test, validation, self.root)
         names = draw_splits(named, test, validation, self.seed, self._least)
+        names["train"] = some_of(names["train"], self.learned, self.seed, self._least)
         left = {*self.without}
         return {
             kind: tuple(case for name in group for case in named[name] if case.name not in left)

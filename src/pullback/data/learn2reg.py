@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within
+from pullback.data.case import FileCase, Test, Train, Validation, ordered_pairs, pairs_within, person_of
 from pullback.data.people import MODALITY
+from pullback.data.splits import some_of
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
 from pullback.files.suffixes import FORMATS, NIFTI, ends
@@ -47,6 +48,7 @@ class Learn2Reg:
         within: pairs are of one patient, fixed and moving as the file's `training_paired_images` lists them for
             training, or where it lists none, each image of a patient with each other, both ways. A patient with one
             image is in no split, and the names of the splits are the patients'.
+        learned: as in `PairFolder`, of the patients that are for training.
         without: names of cases that are left out, as if they were not listed; nobody else moves.
         scale: divides the intensities, of which none is cut off: 500 for Hounsfield units; None normalises each image
             by its own percentiles.
@@ -62,6 +64,7 @@ class Learn2Reg:
     within: bool = False
     without: tuple[str, ...] = ()
     scale: float | None = None
+    learned: float | None = None
 
     @property
     def cases(self) -> tuple[FileCase, ...]:
@@ -103,6 +106,8 @@ class Learn2Reg:
             held = [case for case in rest if _patient(case) in late]
             pairs = _among(paired or [], held) if paired is not None else ordered_pairs(held, self.validation_pairs)
             validation, rest = pairs[: self.validation_pairs], [case for case in rest if _patient(case) not in late]
+        chosen = {*some_of(sorted({*map(person_of, rest)}), self.learned)}
+        rest = [case for case in rest if person_of(case) in chosen]
         rest, validation, test = (
             [case for case in rest if case.name not in left],
             *([pair for pair in pairs if not any(case.name in left for case in pair)] for pairs in (validation, test)),

@@ -14,6 +14,7 @@ from pullback.data.people import About, People, called, copies, entities_of, per
 from pullback.errors import InputError
 
 NO_IMAGES = re.compile(r"[_.](dseg|probseg|seg|mask|labels?)\.\w+(\.gz)?$", re.I)  # endings of BIDS and of others
+LABEL = "label"  # the wild card of files of one box each
 LEAST = 2  # subjects of a split: fewer make no pair
 MOVING = "moving"  # what the moving image of a case of two is called, behind a slash
 
@@ -31,6 +32,7 @@ class Listing:
     person: str | None = None
     shape: tuple[int, ...] | None = None
     within: bool = False
+    boxes: str | None = None
 
     @cached_property
     def cases(self) -> tuple[FileCase, ...]:
@@ -45,6 +47,7 @@ class Listing:
         labels, masks = (
             self._others(kind, text, images) for kind, text in (("labels", self.labels), ("masks", self.masks))
         )
+        boxes = self._boxes(images)
         further = [self._others("images", channel.text, images) for channel in channels]
         if len(images) < LEAST:
             if self.within and not pattern.named:
@@ -67,7 +70,10 @@ class Listing:
             files = images[values], labels.get(values), masks.get(values)
             about, more = (*_about(whose, known), *listed), tuple(f[values] for f in further if values in f)
             subject = "" if person == name else person
-            return FileCase(name, *files, shape=self.shape, subject=subject, about=about, channels=more)
+            known_boxes = boxes.get(values, ())
+            return FileCase(
+                name, *files, shape=self.shape, subject=subject, about=about, channels=more, boxes=known_boxes
+            )
 
         return tuple(case(values) for values in sorted(images, key=order))
 
@@ -120,7 +126,7 @@ class Listing:
             )
 
     def _others(self, kind: str, pattern: str | None, images: Mapping[CardValues, Path]) -> dict[CardValues, Path]:
-        """Find the labels or masks of images, or other images, none of which may be an image too."""
+        """Find the labels, masks or boxes of images, or other images, none of which may be an image too."""
         if not pattern:
             return {}
         found = Pattern(pattern).files(self._folder, self._pattern.cards)
@@ -136,6 +142,17 @@ class Listing:
                 f"{self.root}: no {kind} match {pattern!r} for any of the {len(images)} images, whose names are "
                 f'{some(map(said, images))}; check --set "data.{kind}={pattern}"'
             )
+        return found
+
+    def _boxes(self, images: Mapping[CardValues, Path]) -> dict[CardValues, tuple[Path, ...]]:
+        """Find the files of boxes of images: one of each, or with the wild card {label} one of each box."""
+        if self.boxes is None or LABEL not in Pattern(self.boxes).cards:
+            return {values: (path,) for values, path in self._others("boxes", self.boxes, images).items()}
+        found: dict[CardValues, tuple[Path, ...]] = {}
+        for values, path in sorted(Pattern(self.boxes).files(self._folder, (*self._pattern.cards, LABEL)).items()):
+            found[values[:-1]] = (*found.get(values[:-1], ()), path)
+        if not found.keys() & images.keys():
+            raise InputError(f'{self.root}: no boxes match {self.boxes!r}; check --set "data.boxes={self.boxes}"')
         return found
 
     @property

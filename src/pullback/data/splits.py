@@ -36,6 +36,27 @@ def draw_splits(
     return splits | {"train": tuple(sorted(name for _, name in drawn))}
 
 
+def some_of(names: Collection[str], share: float | None, seed: int = 0, least: int = 1) -> tuple[str, ...]:
+    """Return a share of these names, by the seed and the names alone, in their order; a smaller one is part of it.
+
+    Args:
+        names: of subjects.
+        share: of them, above 0 and up to 1; None for all.
+        seed: of the draw.
+        least: how many are left at least, as far as there are some.
+
+    Raises:
+        InputError: no such share.
+    """
+    if share is None:
+        return tuple(names)
+    if not 0 < share <= 1:
+        raise InputError(f"data.learned: a share of the subjects above 0 and up to 1 expected, got {share:g}")
+    order = sorted(names, key=lambda name: (drawn_number(seed, f"learned {name}"), name))
+    kept = {*order[: max(least, round(share * len(order)))]}
+    return tuple(name for name in names if name in kept)
+
+
 def known_as(split: Split, aliases: Mapping[str, str], root: str) -> Split:
     """Return a split whose names are those of subjects, where some are given as what else they are called.
 

@@ -3,7 +3,7 @@
 from pullback.energies.energy import Energy, Sum, Weighted
 from pullback.energies.information import MI, NMI
 from pullback.energies.kinetic import Kinetic
-from pullback.energies.labels import LabelMSE, class_weights
+from pullback.energies.labels import BoxMSE, LabelMSE, class_weights
 from pullback.energies.lncc import LNCC, lncc
 from pullback.energies.mind import MIND, mind
 from pullback.energies.ngf import NGF
@@ -23,6 +23,7 @@ __all__ = [
     "NMI",
     "SSIM",
     "Bending",
+    "BoxMSE",
     "Diffusion",
     "Energy",
     "Kinetic",

@@ -8,6 +8,7 @@ from pullback.files.images.channels import read_channels
 from pullback.files.images.merge import Merge, read_merge
 from pullback.files.images.nifti import read_grid, read_image, read_labels, read_scalar, write_image
 from pullback.files.images.series import is_series, read_series, write_series
+from pullback.files.points.boxes import read_boxes, write_boxes
 from pullback.files.points.formats import is_points, read_points, write_points
 from pullback.files.points.surfaces import Surface
 from pullback.files.points.tables import PointTable
@@ -54,6 +55,7 @@ __all__ = [
     "meaning",
     "read_ants",
     "read_any",
+    "read_boxes",
     "read_chain",
     "read_channels",
     "read_grid",
@@ -67,6 +69,7 @@ __all__ = [
     "write",
     "write_ants",
     "write_any",
+    "write_boxes",
     "write_image",
     "write_points",
     "write_series",

@@ -25,7 +25,7 @@ def together(fixed: Image, moving: Image) -> Tensor:
 
 
 class FieldHead(nn.Module):
-    """The last convolution of a network, 3ᵈ: from features at full size to a field in voxels of the fixed grid.
+    """The last convolution of a network: from features at full size to a field in voxels of the fixed grid.
 
     It starts near zero (weights of deviation 1e-5), so an untrained network answers with nearly no motion.
 
@@ -35,6 +35,7 @@ class FieldHead(nn.Module):
         transform: `Displacement`, `Velocity`, …: the kind whose `field` is predicted.
         bound: keeps the field below this share of half the grid's extent along each axis, as s · tanh(o), s in voxels;
             None leaves it free.
+        kernel: edge of the convolution, odd.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class FieldHead(nn.Module):
         channels: int,
         transform: Callable[[Tensor, Grid], Dense],
         bound: float | None = None,
+        kernel: int = 3,
     ) -> None:
         super().__init__()
         self.transform = transform
         self.bound = bound
-        self.convolution = convolution(ndim, channels, ndim, 3, padding=1)
+        self.convolution = convolution(ndim, channels, ndim, kernel, padding=kernel // 2)
         nn.init.normal_(self.convolution.weight, std=1e-5 if bound is None else 1e-7)  # tanh is as steep as s is long
         assert self.convolution.bias is not None
         nn.init.zeros_(self.convolution.bias)

@@ -19,24 +19,29 @@ class Repeated(nn.Module):
     Args:
         network: a register of two images; or, as in recipes, what makes one.
         passes: how many times it is asked.
+        in_training: how many times while it learns; None for as many.
 
     Raises:
         InputError: no pass.
     """
 
-    def __init__(self, network: nn.Module | Callable[[], nn.Module], passes: int = 2) -> None:
+    def __init__(
+        self, network: nn.Module | Callable[[], nn.Module], passes: int = 2, in_training: int | None = None
+    ) -> None:
         super().__init__()
-        if passes < 1:
-            raise InputError(f"Repeated: one pass or more expected, got {passes}")
+        if min(passes, passes if in_training is None else in_training) < 1:
+            raise InputError(f"Repeated: one pass or more expected, got {passes}, in training {in_training}")
         self.network = network if isinstance(network, nn.Module) else network()
         self.passes = passes
+        self.in_training = in_training
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         """Return the alignment by all passes, fixed → moving."""
         answer: Alignment = self.network(fixed, moving)
         found: Transform = answer.transform
         before: Transform = Affine.identity(fixed.grid.ndim)
-        for _ in range(self.passes - 1):
+        passes = self.passes if self.in_training is None or not self.training else self.in_training
+        for _ in range(passes - 1):
             before = found
             answer = self.network(fixed, pull(moving, before, onto=fixed))
             found = before @ answer.transform

@@ -2,6 +2,7 @@
 
 from pullback.space.batch import one_batch
 from pullback.space.box import Box
+from pullback.space.boxes import Boxes
 from pullback.space.deferred import Deferred
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic, joined
@@ -27,6 +28,7 @@ __all__ = [
     "Affine",
     "BSpline",
     "Box",
+    "Boxes",
     "Composite",
     "Deferred",
     "Dense",

@@ -16,7 +16,7 @@ from pullback.study.recipe import Recipe, as_data, changed, digest_of
 from pullback.study.run import Run, run
 from pullback.training import Evaluation, PairEvaluation, Row, Training, device_of
 
-LATER = ("pairing", "person", "moving", "moving_labels", "without", "landmarks", "scale")
+LATER = ("pairing", "person", "moving", "moving_labels", "without", "landmarks", "scale", "boxes", "learned")
 """Members of data that rows depend on only where they are set, so that studies made before there were any go on."""
 
 
@@ -141,11 +141,13 @@ class TrainedArm:
         recipe: of the training.
         source: the run that it needs.
         uses: makes what is measured out of the trained network; None measures the network.
+        settings: of the recipe on the trial's data, such as `{"data.learned": "0.5"}`: in what this arm differs there.
     """
 
     recipe: Recipe
     source: Source | None = None
     uses: Callable[[Any], Any] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def unit(self, trial: Trial) -> Unit:
         """Return the run, with the trial's data, seed and settings; runs of one recipe are one, however measured.
@@ -155,7 +157,7 @@ class TrainedArm:
         """
         if "training.seed" in trial.settings:
             raise InputError("--set training.seed: a study's seeds are given by --seed")
-        recipe = replace(changed(self.recipe, trial.settings), data=trial.data)
+        recipe = changed(replace(changed(self.recipe, trial.settings), data=trial.data), self.settings)
         needs = None if self.source is None else self.source.unit(trial)
         of_any_seed = as_data(replace(recipe, training=replace(recipe.training, seed=Training().seed)))
         numbers = {key: part for key, part in of_any_seed.items() if key not in ("about", "data")}
