@@ -29,7 +29,8 @@ from pullback.studies.decomposed import Cyclic
 from pullback.study.arms import TrainedArm
 from pullback.study.trained import Trained
 from pullback.testing import check_register, check_supervision, problems
-from pullback.training import Training, Unsupervised, seeded, train
+from pullback.training import Training, Unsupervised, seeded
+from pullback.training.train import train
 from pullback.workflows.apply import apply_files, read_transforms
 from pullback.workflows.inputs import ImageFiles
 from pullback.workflows.register import register_files
