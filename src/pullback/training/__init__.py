@@ -11,6 +11,7 @@ from pullback.training.memory import keep_freed_memory
 from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
+from pullback.training.segmenting import Segmenting, segmentation_dice
 from pullback.training.supervision import KnownTransform, Unsupervised
 from pullback.training.teacher import answer_of
 from pullback.training.train import Examples, Training, draw, seeded
@@ -37,6 +38,7 @@ __all__ = [
     "Procedure",
     "RandomAffine",
     "Row",
+    "Segmenting",
     "Several",
     "Steps",
     "Task",
@@ -62,4 +64,5 @@ __all__ = [
     "score",
     "seeded",
     "seen_through",
+    "segmentation_dice",
 ]
