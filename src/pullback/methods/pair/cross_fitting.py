@@ -54,10 +54,11 @@ class SegmentThenFuse:
         cases = _every_case(task.examples)
         labels = network.segmenter.labels
         _check_labels(cases, labels)
+        parts = self._parts(cases)
         whole = self._segmenter(task, network, "segmenter", cases, 0)
         network.segmenter.load_state_dict(whole.state_dict())
         known, rows = {}, []
-        for part, (learned, others) in self._parts(cases).items():
+        for part, (learned, others) in parts.items():
             segmenter = self._segmenter(task, network, part, learned, 1 + len(rows)) if learned else whole
             for case in others:
                 known[case], row = _seen_by(segmenter, case, network)
