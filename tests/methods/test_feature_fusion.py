@@ -24,7 +24,7 @@ from pullback.recipes import find
 from pullback.recipes.feature_fusion import BRAINS
 from pullback.solvers import CoupledConvex, Descend, FeatureDescent, consistent
 from pullback.space import Affine, Grid, Image, Labels
-from pullback.studies.feature_fusion import ByFeatures, UnseenDice
+from pullback.studies.feature_fusion import OtherFeatures, UnseenDice
 from pullback.study.recipe import changed
 from pullback.study.run import load_network, run
 from pullback.testing import check_register, check_supervision, problems
@@ -100,7 +100,13 @@ class People:
 def test_contract(problem):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check_register(net().eval(), problem, solves=problem.name == "identity", rounding=1e-3)
+        with seeded(4):
+            check_register(
+                FeatureFusion(2, (1, 2), backbone=SMALL, every=3).eval(),
+                problem,
+                solves=problem.name == "identity",
+                rounding=1e-3,
+            )
 
 
 def test_contract_of_the_supervision_of_segmenters():
@@ -360,7 +366,7 @@ def test_features_of_a_run_serve_convex_adam(folder):
     ]
     assert found[1] > found[0] + 0.05
     with pytest.raises(InputError, match="semantic, concatenated or fused"):
-        RunFeatures(source, "all")  # type: ignore[arg-type]
+        RunFeatures(source, "all")
 
 
 def test_rivals_of_the_study_differ_in_their_features_alone():
@@ -368,7 +374,7 @@ def test_rivals_of_the_study_differ_in_their_features_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         whole = align(network, pair).transform.field
-    assert torch.equal(align(ByFeatures(network), pair).transform.field, whole)
+    assert torch.equal(align(OtherFeatures(network), pair).transform.field, whole)
     one = chosen(network, pair.fixed, "concatenated", 3.0, 3)
     hand, semantic = (chosen(network, pair.fixed, use, 1.0, 3) for use in ("hand-crafted", "semantic"))
     assert torch.equal(one, torch.cat([hand, 3 * semantic], 1))

@@ -52,7 +52,7 @@ class UnseenDice:
 
 
 @dataclass(frozen=True)
-class ByFeatures:
+class OtherFeatures:
     """The search of a trained network between other features than its own, or its own by another search.
 
     Attributes:
@@ -76,12 +76,12 @@ class ByFeatures:
             return self.network.between(one, two, Pair(fixed, moving), self.soft)
 
 
-USES: Mapping[str, partial[ByFeatures]] = {
-    "MIND": partial(ByFeatures, use="hand-crafted"),
-    "semantic": partial(ByFeatures, use="semantic"),
-    "concatenated": partial(ByFeatures, use="concatenated"),
-    "concatenated, × 3": partial(ByFeatures, use="concatenated", weight=3.0),
-    "fused, soft": partial(ByFeatures, soft=True),
+USES: Mapping[str, partial[OtherFeatures]] = {
+    "MIND": partial(OtherFeatures, use="hand-crafted"),
+    "semantic": partial(OtherFeatures, use="semantic"),
+    "concatenated": partial(OtherFeatures, use="concatenated"),
+    "concatenated, × 3": partial(OtherFeatures, use="concatenated", weight=3.0),
+    "fused, soft": partial(OtherFeatures, soft=True),
 }
 UNSEEN = Column("unseen Dice", better="more", against="difference")
 COLUMNS = (DICE, UNSEEN, Column("HD95", "mm", better="less"), FOLDING, SDLOGJ)

@@ -4,12 +4,12 @@ Siebert & Heinrich 2022 train one segmenter on all training images, and the mixe
 learned from better than other images, so a mixer that learns there trusts it too much; the paper is silent on that.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from pullback.data import Case, Singles, Subject, Train, dealt, ordered_pairs
@@ -53,7 +53,7 @@ class SegmentThenFuse:
             raise InputError("SegmentThenFuse: a FeatureFusion that learns from pairs is expected")
         cases = _every_case(task.examples)
         labels = network.segmenter.labels
-        _check_labels(cases, labels)
+        _check_labels(cases, labels, task.console)
         parts = self._parts(cases)
         whole = self._segmenter(task, network, "segmenter", cases, 0)
         network.segmenter.load_state_dict(whole.state_dict())
@@ -160,8 +160,8 @@ def _with(train: Train, known: dict[Case, _WithMemberships]) -> Train:
     return replace(train, cases=[*known.values()], atlas=None, pairs=pairs)
 
 
-def _check_labels(cases: Sequence[Case], labels: tuple[int, ...]) -> None:
-    """Refuse images without labels, or without any that are wanted; warn of labels that none has."""
+def _check_labels(cases: Sequence[Case], labels: tuple[int, ...], console: Console | None) -> None:
+    """Refuse images without labels, or without any that are wanted; tell of labels that none has."""
     met: set[int] = set()
     for case in cases:
         subject = case.load()
@@ -174,7 +174,5 @@ def _check_labels(cases: Sequence[Case], labels: tuple[int, ...]) -> None:
             f"no training image has any of the labels {', '.join(map(str, labels))}; there are "
             f"{', '.join(map(str, sorted(met - {0}))) or 'none'}: set network.labels"
         )
-    if missing:
-        warnings.warn(
-            f"no training image has the labels {', '.join(map(str, missing))}; nobody learns them", stacklevel=2
-        )
+    if missing and console is not None:
+        console.print(f"no training image has the labels {', '.join(map(str, missing))}: nobody learns them")

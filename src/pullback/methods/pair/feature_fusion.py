@@ -12,7 +12,7 @@ optimisation, WBIR 2022. The paper is silent on, and here it is decided:
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -176,7 +176,7 @@ class RunFeatures:
     """
 
     run: _Holding
-    use: Literal["semantic", "concatenated", "fused"] = "concatenated"
+    use: str = "concatenated"
     weight: float = 3.0
 
     def __post_init__(self) -> None:
