@@ -9,8 +9,9 @@ RUN := $(VENV)/bin
 demo: $(READY)  ## train two networks on the built-in cohort and compare them
 	$(RUN)/pullback demo -o demo
 
-quick: $(READY)  ## the tests that are fast, in under two minutes on two cores
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real and not nightly"
+WHOLE := tests/methods tests/study tests/workflows tests/test_cli.py
+quick: $(READY)  ## the fast tests of the parts, without whole methods, studies and commands: under two minutes on two cores
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real and not nightly" $(WHOLE:%=--ignore=%)
 
 test: $(READY)  ## the test suite, as CI runs it
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal -m "not nightly"

@@ -311,6 +311,7 @@ def starts(pair: Pair) -> dict[str, Transform]:
     return of | {"field of affine": Composite(field, affine), "landmarks": landmarks(pair)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["affine", "field", "affine of field", "field of affine", "landmarks"])
 def test_a_start_that_was_read_here_goes_along(pair, kind):
     start = starts(pair)[kind]

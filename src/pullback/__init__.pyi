@@ -60,6 +60,7 @@ from .metrics import (
     SDLogJ as SDLogJ,
     StructuralSimilarity as StructuralSimilarity,
 )
+from .networks import Network as Network
 from .numerics.kernel import Gaussian as Gaussian, Sobolev as Sobolev
 from .solvers import (
     CoupledConvex as CoupledConvex,

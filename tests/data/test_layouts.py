@@ -16,6 +16,8 @@ from pullback.errors import InputError
 from pullback.numerics.random import make_generator
 from pullback.recipes import find
 from pullback.space import Affine, Grid, Image, Labels
+from pullback.study.run import _of_pairs
+from pullback.study.trained import Trained
 
 SHAPE = (14, 16, 12)
 
@@ -83,20 +85,37 @@ def test_ixi_that_is_not_whole(ixi):
         _ = rooted(("ofg", "voxelmorph", "ixi"), ixi).validation
 
 
-def dice_of(recipe, known):
-    """What the recipe calls Dice of a pair that is aligned, of so many labels."""
-    grid = Grid.centred((known, 2))
-    labels = Labels(torch.arange(known, dtype=torch.int16).repeat_interleave(2).view(1, 1, known, 2), grid)
-    image = Image(labels.data.float(), grid)
-    return find(*recipe).metrics[0](Alignment(Pair(image, image, labels, labels), Affine.identity(2)))
+def dice_of(recipe, labels):
+    """What the recipe calls Dice of a pair that is aligned, of these labels."""
+    grid = Grid.centred((len(labels), 2))
+    known = Labels(torch.tensor(labels, dtype=torch.int16).repeat_interleave(2).view(1, 1, -1, 2), grid)
+    image = Image(known.data.float(), grid)
+    return find(*recipe).metrics[0](Alignment(Pair(image, image, known, known), Affine.identity(2)))
 
 
-@pytest.mark.parametrize(("data", "count", "without"), [("ixi", 30, (4, 17, 37)), ("lpba40", 54, (181, 182))])
+def counted(numbers):
+    return {int(name.removeprefix("dice/")) for name in numbers if name.startswith("dice/")}
+
+
+@pytest.mark.parametrize(("data", "count", "without"), [("ixi", 30, (5, 26, 251)), ("lpba40", 54, (181, 182))])
 def test_dice_is_of_the_labels_that_the_paper_counts(data, count, without):
-    numbers = dice_of(("ofg", "transmorph", data), 200)
-    assert len(numbers) == 1 + count
-    assert not {f"dice/{label}" for label in without} & set(numbers)
-    assert len(dice_of(("ofg", "transmorph", "oasis"), 36)) == 1 + 35
+    found = counted(dice_of(("ofg", "transmorph", data), range(256)))
+    assert len(found) == count
+    assert not {*without} & found
+    assert len(dice_of(("ofg", "transmorph", "oasis"), range(36))) == 1 + 35
+
+
+def test_dice_of_ixi_is_of_whole_brains():
+    """Names are of FreeSurfer's table; the papers' numbers are places among the 46 codes of the files, in order."""
+    sides = {2: 41, 3: 42, 4: 43, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 52, 17: 53, 18: 54, 28: 60, 31: 63}
+    middle = {14, 15, 16, 24}  # third and fourth ventricle, brain stem, cerebrospinal fluid
+    small = {5, 26, 30, 44, 58, 62, 72, 77, 80, 85, *range(251, 256)}
+    codes = sorted({0, *sides, *sides.values(), *middle, *small})
+    assert len(codes) == 46
+    found = counted(dice_of(("ofg", "voxelmorph", "ixi"), codes))
+    assert found == {*sides, *sides.values(), *middle}
+    published = [1, 2, 3, *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36]
+    assert sorted(map(codes.index, found)) == published
 
 
 def test_an_atlas_that_is_not_there(tmp_path):
@@ -130,7 +149,7 @@ def test_lpba40_in_delineation_space(tmp_path):
 
 
 @pytest.mark.parametrize(("task", "name"), [("OASIS", "oasis"), ("AbdomenCTCT", "abdomen")])
-def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
+def test_learn2reg_tasks_are_learned_both_ways_and_measured_one_way(tmp_path, task, name):
     cases = [f"{task}_{n:04d}_0000.nii.gz" for n in range(1, 17)]
     for n, case in enumerate(cases):
         write(tmp_path / "imagesTr" / case, seed=n)
@@ -144,7 +163,9 @@ def test_learn2reg_tasks_in_both_directions(tmp_path, task, name):
     data = replace(rooted(("ofg", "transmorph", name), tmp_path), held_out=3)
     names = [pair.name for pair in data.test]
     first, second = (case.split(".")[0] for case in cases[:2])
-    assert names == [f"{first} ← {second}", f"{second} ← {first}"]
+    assert names == [f"{first} ← {second}"]
+    drawn = {tuple(data.train.draw(make_generator(n)).name.split(" ← ")) for n in range(200)}
+    assert any(way[::-1] in drawn for way in drawn)
     assert not set(data.test.names) & {*data.train.names, *data.validation.names}
     masks = [next(iter(each.test)).fixed.mask for each in (data, Learn2Reg(str(tmp_path), held_out=3))]
     assert masks[0] is None, "the paper's energies look everywhere"
@@ -164,4 +185,34 @@ def test_the_abdomen_of_learn2reg_is_learned_from_what_is_labelled_and_listed_fo
     data = rooted(("cyclical", "feature-registration", "abdomen"), tmp_path)
     assert (len(data.test), len(data.train.cases), len(data.validation.names)) == (45, 17, 3)
     assert all(case.labels is not None for pair in data.validation.pairs for case in pair)
-    assert len(rooted(("ofg", "voxelmorph", "abdomen"), tmp_path).test) == 90
+    assert len(rooted(("ofg", "voxelmorph", "abdomen"), tmp_path).test) == 45
+
+
+def test_abdomens_are_hounsfield_units_over_500_and_nothing_is_cut_off(tmp_path):
+    """For the network that learns, and for the one that is used on images as stored."""
+    hu = np.random.default_rng(0).integers(-1024, 3000, SHAPE).astype(np.int16)
+    names = [f"A_{n:04d}_0000.nii.gz" for n in range(8)]
+    (tmp_path / "imagesTr").mkdir()
+    for name in names:
+        nib.save(nib.Nifti1Image(hu, np.eye(4)), tmp_path / "imagesTr" / name)
+    layout = {"training": [{"image": f"./imagesTr/{name}"} for name in names]}
+    layout |= {"registration_val": [{"fixed": f"./imagesTr/{names[0]}", "moving": f"./imagesTr/{names[1]}"}]}
+    (tmp_path / "AbdomenCTCT_dataset.json").write_text(json.dumps(layout))
+    pair = next(iter(rooted(("ofg", "voxelmorph", "abdomen"), tmp_path).test))
+    for image in pair.images:
+        np.testing.assert_allclose(image.data[0, 0], hu / 500, rtol=1e-6)
+    seen = []
+
+    class Looking(torch.nn.Module):
+        def forward(self, fixed, moving):
+            seen.extend((fixed.data, moving.data))
+            return Alignment(Pair(fixed, moving), Affine.identity(3))
+
+    stored = Image(torch.from_numpy(hu).float()[None, None], pair.fixed.grid)
+    Trained(Looking(), scale=500.0)(stored, stored)
+    for data in seen:
+        torch.testing.assert_close(data, pair.fixed.data, atol=1e-4, rtol=0)
+    recipe = find("ofg", "voxelmorph", "abdomen")
+    (tmp_path / "run.json").write_text("{}")
+    assert _of_pairs(tmp_path, recipe, Looking()).scale == 500
+    assert _of_pairs(tmp_path, find("ofg", "voxelmorph", "oasis"), Looking()).scale is None

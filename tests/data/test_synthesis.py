@@ -1,5 +1,7 @@
 """Synthetic pairs: what is made is what the truth says, within the limits, and the same whoever asks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -177,6 +179,21 @@ def test_the_limits_are_kept(drawn, displacement, degrees, translation):
     assert angles.max() <= degrees + 1e-6
     centre = grid.centre
     assert float((motion[:d, :d] @ centre + motion[:d, d] - centre).norm()) <= translation * (1 + 1e-9)
+
+
+def test_of_a_fixed_lattice_so_many_points_move():
+    """With no rigid motion: at the points that rest nothing moves, others rest each time, and None moves all."""
+    grid = Grid.centred((31, 31, 31), 4.0)
+    quiet = Synthesis(controls=4, moving=10, degrees=0.0, translation=0.0)
+    moved = []
+    for seed in range(6):
+        at = quiet.transform(grid, make_generator(seed), torch.zeros(())).displacement(grid)[..., ::10, ::10, ::10]
+        moved.append(at.norm(dim=1)[0] > 0.05)
+        assert moved[-1].sum() <= 10
+    assert max(int(each.sum()) for each in moved) > 6
+    assert sum(each.int() for each in moved).count_nonzero() > 20
+    every = replace(quiet, moving=None).transform(grid, make_generator(0), torch.zeros(())).displacement(grid)
+    assert (every[..., ::10, ::10, ::10].norm(dim=1) > 0.05).sum() > 50
 
 
 def test_steep_draws_are_flattened_until_nothing_folds():

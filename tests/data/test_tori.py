@@ -26,6 +26,7 @@ def expected(function):
     )
 
 
+@pytest.mark.slow
 def test_axes_have_the_moments_of_what_is_drawn():
     """2560 tori, two pairs of axes each: means, squares and products within 4 standard errors of the integrals."""
     inner, outer = (torch.stack(axes) for axes in zip(*(case.axes for case in Tori().train.cases), strict=True))

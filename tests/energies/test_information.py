@@ -82,6 +82,7 @@ def test_of_few_levels_that_no_window_mixes(fixed_levels, moving_levels, seed):
     assert float(NMI(bins)(alignment)) == pytest.approx(1 - shared / (joint + WINDOW), abs=1e-9)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("shape", [(5, 4), (3, 4, 3)])
 @pytest.mark.parametrize("masked", [False, True])

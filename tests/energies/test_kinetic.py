@@ -66,6 +66,7 @@ def test_a_flow_is_averaged_over_its_pieces():
     torch.testing.assert_close(of(Kinetic(kernel), Flow(pieces, grid, 3), grid), sum(each) / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [Sobolev(2, 2), Gaussian((2.0, 0.4), (1.0, 0.1))])
 def test_gradcheck(kernel):
     grid = Grid.centred((5, 6))

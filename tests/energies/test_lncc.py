@@ -96,6 +96,7 @@ def test_as_the_zero_padded_form_where_the_margin_is_wide(shape, window):
     torch.testing.assert_close(a[inside], b[inside], rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(5, 4), (3, 4, 3)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("batches", "channels"), [((2, 2), 2), ((1, 2), 1), ((2, 1), 1)])
@@ -269,6 +270,7 @@ def test_constant_patches_beside_texture_give_nothing_and_pull_at_nothing(level,
         assert value.item() == pytest.approx(alone.item(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset", "contrast"), [(0, 1), (1, 0.2), (100, 1), (1000, 5)])
 def test_float32_loses_little_where_the_offset_is_large(offset, contrast):
     """Anatomy-like: smooth structures and a little noise, within a background of nothing."""

@@ -55,6 +55,7 @@ def test_as_numpy(shape, masked, epsilon):
     assert value == pytest.approx(1 - total / 4, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(5, 4), (1, 6), (3, 4, 2)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradcheck(shape, masked):

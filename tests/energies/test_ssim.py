@@ -58,6 +58,7 @@ def test_as_by_scipy(shape, window, masked, sigma):
     assert value == pytest.approx(1 - np.concatenate(each).mean(), rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(5, 4), (3, 4, 3)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("batches", "sigma"), [((2, 2), None), ((1, 2), None), ((2, 1), None), ((2, 2), 0.8)])

@@ -230,6 +230,7 @@ def registered(request, tmp_path_factory, blobs, how):
     return images, result, (forward, [False] * len(forward)), (back, [not composite, False][: len(back)])
 
 
+@pytest.mark.slow
 def test_we_warp_by_ants_own_output_as_ants_does(registered):
     images, result, forward, back = registered
     fixed, moving = images["fixed"], images["moving"]

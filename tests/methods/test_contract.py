@@ -16,7 +16,7 @@ from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.methods.pair.cross_fitting import SegmentThenFuse
 from pullback.methods.pair.cyclical import FieldLabels, WithRefinement
-from pullback.methods.pair.ddmr import PooledUNet, Transferred
+from pullback.methods.pair.ddmr import GeneralisedDice, PooledUNet, SoftmaxWeighted, Transferred
 from pullback.methods.pair.decomposed import PhasedAlignment
 from pullback.methods.pair.determinant_and_curl import Prescription
 from pullback.methods.pair.feature_fusion import RunFeatures
@@ -24,8 +24,11 @@ from pullback.methods.pair.feature_registration import FeatureRegistration, Refi
 from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
-from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
+from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
+from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
+from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
+from pullback.methods.pair.strain import Ramp, Relative
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -57,7 +60,7 @@ from pullback.testing import (
 )
 from pullback.testing.clouds import POINT_PROBLEMS
 from pullback.testing.problems import PROBLEMS
-from pullback.training import IndependentAffines, seeded
+from pullback.training import IndependentAffines, RandomFlips, seeded
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,8 @@ SMALL = partial(VoxelMorph, 3, encoder=(4, 8), decoder=(8, 8, 8, 4))
 def supervisions() -> list:
     """One of each kind; what teaches or makes labels is a small network with weights of its own."""
     with seeded(3):
-        teacher, along = SMALL(), GuidedByNetworks(SMALL)
-    every = [Guided(), Guided(coarser=2), SelfTraining(teacher), SelfTraining(teacher, Descend(2, 0.1)), along]
+        teacher, along, fitted = SMALL(), GuidedByNetworks(SMALL), GuidedByFittedNetworks(SMALL, steps=2)
+    every = [Guided(), Guided(coarser=2), SelfTraining(teacher), SelfTraining(teacher, Descend(2, 0.1)), along, fitted]
     return [*every, Mixture(Guided(), Portion(0.5)), Mixture(Guided(), EveryKth(2, 4))]
 
 
@@ -241,8 +244,9 @@ def test_augmentation_by_landmarks():
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_augmentation_of_images(ndim):
-    check_augmentation(IndependentAffines(), problems("smooth", ndim=ndim)[0].pair)
+@pytest.mark.parametrize("augment", [IndependentAffines(), RandomFlips()], ids=lambda a: type(a).__name__)
+def test_augmentation_of_images(ndim, augment):
+    check_augmentation(augment, problems("smooth", ndim=ndim)[0].pair)
 
 
 EXCUSED = {
@@ -264,7 +268,15 @@ EXCUSED = {
     PhasedAlignment: "the answer of Decomposed, which is checked; test_decomposed.py says what it holds",
     SegmentThenFuse: "a procedure of several trainings; test_feature_fusion.py says who learns from whom",
     RunFeatures: "no register: features for ConvexAdam; test_feature_fusion.py says which",
+    Obelisk: "a part of PDDNet, which is checked; test_pdd_net.py has it by hand",
+    MeanField: "a part of PDDNet; test_pdd_net.py holds it against scipy",
+    Propagator: "PDDNet with one image kept; test_pdd_net.py says that it answers the same to the last bit",
+    InPhases: "a procedure of two trainings; test_pdd_net.py says on which pairs",
+    FlowDecoder: "a part of PWCNet, which is checked",
+    FlowAlignment: "the answer of PWCNet; test_pwc_net.py says what its levels mean",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
+    SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
+    GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 
 
@@ -281,7 +293,7 @@ def checked_by_its_own_test() -> set[type]:
 
 def test_every_class_is_checked_or_excused():
     registers = [type(case.make(2)) for case in REGISTERS.values()]
-    parts = [Match, EveryKth, Portion, Rigid, RandomField, FromLandmarks, GraphPropagation]
+    parts = [Match, EveryKth, Portion, Relative, Ramp, Rigid, RandomField, FromLandmarks, GraphPropagation]
     taught = [type(each) for each in (*supervisions(), PointDistance(), ByMetric(), *AUGMENTATIONS.values())]
     check_coverage(pullback.methods, {*registers, *parts, *taught, *checked_by_its_own_test()}, EXCUSED)
 

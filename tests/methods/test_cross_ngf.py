@@ -88,6 +88,20 @@ def test_the_parts_multiply_to_the_squared_cosine(shape):
     np.testing.assert_allclose((one * two).sum(0).numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(6, 7), (5, 6, 4)])
+def test_unsquared_the_map_is_the_mean_cosine_and_falls_where_contrast_is_inverted(shape):
+    """Equation 3, at no shift; the squared one is the same for an image and its negative."""
+    seen = torch.ones(shape, dtype=torch.bool)
+    fixed, moving = (noise(*shape, seed=s) for s in (5, 6))
+    values, first = cross_similarity(fixed, moving, seen, seen, squared=False)
+    still = tuple(-f for f in first)
+    expected = (directions(fixed.numpy()) * directions(moving.numpy())).sum(0).mean()
+    assert float(values[still]) == pytest.approx(float(expected), abs=1e-9)
+    inverted, _ = cross_similarity(fixed, 1 - moving, seen, seen, squared=False)
+    torch.testing.assert_close(inverted, torch.where(values.isfinite(), -values, values))
+    assert float(cross_similarity(fixed, fixed, seen, seen, squared=False)[0].max()) == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: 0.2 + 0.5 * x])
 def test_contrast_does_not_matter(change):
     fixed, moving = noise(12, 11, 10, seed=7), noise(12, 11, 10, seed=8)
@@ -128,6 +142,18 @@ def test_any_rigid_motion_is_found_between_grids_of_any_kind(ndim, contrast, wav
     torch.testing.assert_close(linear @ linear.T, torch.eye(ndim, dtype=torch.float64))
     assert float(torch.linalg.det(linear)) == pytest.approx(1)
     assert found.stats.numbers["rival"] < found.stats.numbers["similarity"] <= 1
+
+
+@pytest.mark.parametrize("contrast", ["same", "inverted"])
+def test_the_search_by_the_unsquared_cosine_is_for_one_contrast(contrast, waves, oblique):
+    value, truth = waves(2, 3, 13.0, count=6), motion(2, seed=13)
+    one, two = oblique((34, 30), 1, 1.0, 1.5), oblique((30, 36), 4, 1.0, 1.5)
+    pair = picture(value, one, Affine.identity(2)), picture(value, two, truth, contrast)
+    points = torch.randn(1, 100, 2, dtype=torch.float64, generator=make_generator(1)) * 5
+    for squared in (True, False):
+        found = replace(QUICK, squared=squared)(*pair).transform
+        right = float((found(points) - truth(points)).norm(dim=2).max()) < float(one.spacing.max())
+        assert right == (squared or contrast == "same")
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -15,14 +15,17 @@ from pullback.energies import LNCC, Diffusion
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.methods.pair.cyclical import AUGMENT, FieldLabels, WithRefinement, accustomed
-from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
+from pullback.methods.pair.feature_registration import AUTHORS, CONVEX, FeatureRegistration, Refinement
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import EndPointError
 from pullback.numerics.random import make_generator
 from pullback.numerics.sample import voxels
+from pullback.recipes import find
 from pullback.records.csv_records import read_csv
 from pullback.solvers import CoupledConvex, Descend, FeatureDescent, InstanceOptimisation
 from pullback.space import Affine, Grid, Image
+from pullback.studies.cyclical import study
+from pullback.study.arms import TrainedArm
 from pullback.study.recipe import Recipe
 from pullback.study.run import run
 from pullback.training import (
@@ -104,6 +107,42 @@ def test_labels_are_less_regular_than_answers():
     assert label > 1.2 * answer
     label, answer = roughness(1.0)
     assert label == answer
+
+
+@torch.no_grad()
+def test_an_untrained_network_may_keep_the_statistics_it_was_made_with():
+    """Torch's, 0 and 1: its first labels are those of the network as it is, and not those of one that is accustomed."""
+    as_made, pair = made().eval(), next(iter(DATA.validation))
+    plain = FieldLabels(accustom=False).untrained(made(), DATA.train, 0)
+    for module in plain.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            assert not module.running_mean.any()
+            assert (module.running_var == 1).all()
+    how = SELF(rounds=1, pairs=1, augment=None)
+    labels = [FieldLabels().label(each.eval(), pair, how, make_generator(0))[0] for each in (plain, as_made)]
+    assert torch.equal(*labels)
+    used = FieldLabels().untrained(made(), DATA.train, 0)
+    assert not torch.equal(FieldLabels().label(used.eval(), pair, how, make_generator(0))[0], labels[0])
+
+
+@pytest.mark.parametrize("data", ["phantom", "hippocampus", "brains", "abdomen"])
+def test_each_row_of_the_authors_code_is_another_thing(data):
+    """Labels a fourth and a tenth as stiff; as many pairs as a round draws; and all of it at once."""
+    arms = study.tables["protocol"].experiments[f"{data}/feature-registration"].arms
+    whole = find("cyclical", "feature-registration", data)
+    assert arms["cyclical"].recipe == whole
+    made = {name: arm.recipe.network() for name, arm in arms.items() if isinstance(arm, TrainedArm)}
+    stiff = {name: each.refinement.of_labels.descent.regularity for name, each in made.items()}
+    for name, part in (("labels ÷ 4", 4), ("labels ÷ 10", 10), ("all of them", 10), ("box means", 1)):
+        assert stiff[name] == pytest.approx(stiff["cyclical"] / part)
+    training = whole.training
+    twins = study.tables["metrics"].experiments[f"{data}/feature-registration"].arms
+    for recipe in (arms["all of them"].recipe, *(t["as many pairs as its twins"].recipe for t in (arms, twins))):
+        assert recipe.procedure.pairs * recipe.procedure.rounds == training.updates * training.batch
+    assert (made["box means"].convex.means, made["box means"].refinement.descent.means) == (4, 3)
+    assert made["all of them"].convex == replace(AUTHORS, means=4)
+    assert not arms["statistics 0 and 1"].recipe.procedure.labelling.accustom
+    assert made["statistics 0 and 1"].convex == made["cyclical"].convex == CONVEX
 
 
 def test_refinement_is_for_evaluation_and_each_part_of_it_tells():

@@ -12,13 +12,13 @@ from torch import nn
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
-from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByNetworks, Mixture, Portion
+from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Descend
-from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 from pullback.studies.ofg import study
 from pullback.training import Poly, Unsupervised, seeded
 
@@ -347,6 +347,49 @@ def test_networks_in_a_row_compose_as_images_are_moved():
     _, label = seen
     torch.testing.assert_close(label[inside], (moved - x)[inside], rtol=0, atol=1e-4)
     torch.testing.assert_close(terms["guide"].detach(), (guess - label).square().mean())
+
+
+def test_networks_fitted_to_a_pair_are_the_authors_written_out():
+    """Two constant fields after three steps of Adam at 0.1 on the moved image; the second alone is the label."""
+    pair, shape = make_pair(2), SHAPES[2]
+    x = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))[None]
+    guess, energy = 0.05 * (x - x.mean((2, 3), keepdim=True)), LNCC(9) + 1.0 * Diffusion()
+    guided = GuidedByFittedNetworks(partial(VoxelMorph, ndim=2), energy=energy, steps=3)
+    starts = [0.2 * torch.ones_like(x), -0.1 * torch.ones_like(x)]
+    guided.networks = nn.ModuleList(Constant(start.clone()) for start in starts)
+    network = Constant(guess)
+    terms = guided(network, pair, 0.0)
+
+    grid = pair.fixed.grid
+    moved = pull(pair.moving, Displacement(guess, grid), onto=pair.fixed)
+    one, two = (start.clone().requires_grad_() for start in starts)
+    optimiser = torch.optim.Adam([one, two], lr=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        again = pull(moved, Displacement(one, grid), onto=pair.fixed)
+        energy(Alignment(Pair(pair.fixed, again), Displacement(two, grid))).backward()
+        optimiser.step()
+    assert (one - starts[0]).abs().max() > 0.1
+    torch.testing.assert_close(terms["guide"], (guess - two).square().mean())
+    smooth = Diffusion()(Alignment(pair, Displacement(guess, grid)))
+    torch.testing.assert_close(terms["diffusion"], 0.02 * smooth)
+    (slope,) = torch.autograd.grad(terms["guide"], network.parameters())
+    torch.testing.assert_close(slope, 2 * (guess - two.detach()) / guess.numel())
+    for left, start in zip(guided.parameters(), starts, strict=True):
+        assert torch.equal(left, start)
+        assert left.grad is None
+    with pytest.raises(InputError, match="one step or more"):
+        GuidedByFittedNetworks(partial(VoxelMorph, ndim=2), steps=0)
+
+
+@pytest.mark.parametrize("data", ["ixi", "oasis", "lpba40", "abdomen"])
+def test_tables_on_the_papers_images_have_its_own_voxelmorph(data):
+    for table in study.tables.values():
+        names = [name.split("/")[1] for name in table.experiments if name.startswith(f"{data}/")]
+        assert "voxelmorph" not in names
+    arms = study.tables["table1"].experiments[f"{data}/voxelmorph-light"].arms
+    for name in ("unsupervised", "guided"):
+        assert sum(p.numel() for p in arms[name].recipe.network().parameters()) == 274_387
 
 
 def test_fields_of_different_kinds_are_not_compared():

@@ -119,6 +119,26 @@ def test_each_pass_goes_on_from_where_the_last_led():
         torch.testing.assert_close(stage(pair.fixed.data[0].double()).float(), wanted, atol=1e-3, rtol=0)
 
 
+def test_a_dense_moving_cloud_has_a_graph_of_its_own():
+    """Its features alone are those of a network of the same weights with so many neighbours, in every pass."""
+    pair, wide = clouds()[0], untrained(0)
+    wide.neighbours = 20
+    seen = []
+
+    def still(placed, moving, here, there):
+        seen.append((here, there))
+        return torch.zeros_like(placed)
+
+    RegisterClouds((still, still), settle=None, moving_graph=20).stages(untrained(0), pair)
+    assert len(seen) == 2
+    moving = pair.moving.data[0]
+    for _, there in seen:
+        torch.testing.assert_close(there, wide(moving))
+        assert not torch.allclose(there, untrained(0)(moving))
+    placed = overlaid(pair.fixed.data[0], moving)
+    torch.testing.assert_close(seen[0][0], untrained(0)(placed))
+
+
 def test_the_order_of_the_points_does_not_matter():
     pair, network = clouds()[0], untrained(0)
     f = torch.randperm(pair.fixed.data.shape[1], generator=make_generator(7))

@@ -114,7 +114,8 @@ def test_correlation_is_greatest_where_the_moving_image_shows_the_same():
 
 @pytest.mark.parametrize("problem", problems(ndim=2), ids=str)
 def test_contract(problem):
-    check_register(net().eval(), problem, solves=False)
+    with seeded(2):
+        check_register(PWCNet(2, **SMALL).eval(), problem, solves=False)
 
 
 def test_the_recipe_runs_two_steps():

@@ -6,8 +6,9 @@ import torch
 from pullback.errors import InputError
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
-from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.methods.pair.voxelmorph import LIGHT, LIGHT_ENCODER, VoxelMorph
 from pullback.networks import Up
+from pullback.recipes import find
 from pullback.space import Grid, Image
 from pullback.training import seeded
 
@@ -24,10 +25,32 @@ def images(shape):
 
 def test_as_many_parameters_as_the_authors_networks():
     """TransMorph: 46.77 million in its paper (table 3). ViT-V-Net: 31,560,079 in its authors' code; VoxelMorph: 301,411
-    in its authors', which runs one convolution at full size that the paper (2018, fig. 3) has at half."""
+    in its authors', which runs one convolution at full size that the paper (2018, fig. 3) has at half, and 274,387 in
+    that of On-the-Fly Guidance."""
     assert count(TransMorph(3)) == pytest.approx(46.77e6, rel=1e-3)
     assert count(ViTVNet(3)) == 31_560_079
-    assert count(VoxelMorph(3)) == pytest.approx(301_411, rel=3e-3)
+    assert count(VoxelMorph(3)) == 300_547
+    assert count(VoxelMorph(3, halves=1)) == 301_411
+    assert count(VoxelMorph(3, LIGHT_ENCODER, LIGHT, halves=1)) == 274_387
+    for data in ("ixi", "phantom"):
+        assert count(find("ofg", "voxelmorph-light", data).network()) == 274_387
+        assert count(find("ofg", "voxelmorph", data).network()) == 300_547
+
+
+def test_vit_v_net_begins_as_its_authors_have_it():
+    """A linear layer of 252 channels draws from ±1/√252; Xavier for 252 and 3072 from ±√(6 / 3324)."""
+    with seeded(0):
+        block = ViTVNet(3).transformer[0]
+    linear, xavier = 252**-0.5, (6 / 3324) ** 0.5
+    attention = block.self_attn
+    for weights in (attention.in_proj_weight, attention.out_proj.weight, block.linear1.weight, block.linear2.weight):
+        bound = xavier if weights.shape[0] + weights.shape[1] == 3324 else linear
+        assert bound * 0.999 < weights.abs().max() <= bound
+        torch.testing.assert_close(weights.std(), torch.tensor(bound / 3**0.5), rtol=0.01, atol=0)
+    for bias in (attention.in_proj_bias, attention.out_proj.bias):
+        torch.testing.assert_close(bias.std(), torch.tensor(linear / 3**0.5), rtol=0.15, atol=0)
+    for bias in (block.linear1.bias, block.linear2.bias):
+        torch.testing.assert_close(bias.std(), torch.tensor(1e-6), rtol=0.15, atol=0)
 
 
 @pytest.mark.parametrize("shape", [(16, 9), (40, 2), (16, 16, 16), (40, 40, 1)])

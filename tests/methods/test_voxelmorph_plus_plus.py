@@ -23,8 +23,9 @@ from pullback.recipes.voxelmorph_plus_plus import ERROR, recipes
 from pullback.space import Affine, Deferred, Grid, Image, Points, RandomPoints, push
 from pullback.studies.voxelmorph_plus_plus import HalfExtentError, LandmarkFolder, Optimised, through_matches
 from pullback.study.trained import Trained
-from pullback.testing import check_register, check_supervision, problems
-from pullback.training import DrawnPoints, OneAffine, Training, seeded, train
+from pullback.testing import check_augmentation, check_register, check_supervision, problems
+from pullback.training import DrawnPoints, OneAffine, Training, seeded
+from pullback.training.train import train
 from pullback.workflows.choices import learned
 
 SMALL = {"down": (4, 6, 6), "up": (6,), "last": (6, 4), "points": RandomPoints(60)}
@@ -317,6 +318,11 @@ def test_matches_follow_their_images(ndim, oblique):
         there = sample(pair.fixed.data.double(), grid.to_voxels(points.data.mT))
         assert float((values - there).abs().mean()) < 0.1 * float(there.std())
     assert sides == {True, False}
+
+
+@pytest.mark.parametrize("augment", [OneAffine(), DrawnPoints(10), DrawnPoints(10, 1.0)], ids=repr)
+def test_contract_of_augmentation(augment):
+    check_augmentation(augment, shifted((2, 1)))
 
 
 def test_numbers_of_a_random_affine_are_of_half_the_extent():

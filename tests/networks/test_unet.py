@@ -68,6 +68,17 @@ def test_every_weight_has_a_part_in_the_answer():
     assert all(p.grad is not None and p.grad.any() for p in parameters.values())
 
 
+@pytest.mark.parametrize("halves", [1, 2])
+def test_the_stage_after_the_encoders_number_runs_at_half_size_or_at_full(halves):
+    network, seen = UNet(2, 1, (2, 2), (2, 2, 2, 2), halves), []
+    for stage in network.up:
+        stage.register_forward_hook(lambda layer, given, found: seen.append(found.shape[-1]))
+    assert network(torch.rand(1, 1, 32, 32)).shape == (1, 2, 32, 32)
+    assert seen == [8, 16, *((16, 32) if halves == 2 else (32, 32))]
+    with pytest.raises(ValueError, match="1 or 2 convolutions at half size"):
+        UNet(2, 1, (2, 2), (2, 2, 2, 2), 3)
+
+
 def test_the_input_itself_is_skipped_to_the_decoder():
     """All silenced but the way from the input over the last skip: it arrives, at full resolution and in its place."""
     network = UNet(2, 1, (2, 2), (2, 2, 2, 1))

@@ -57,6 +57,7 @@ def test_at_the_voxels_the_values_come_back(shape, mode):
     torch.testing.assert_close(sample(values, voxels(shape, values)[None], mode), values, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])

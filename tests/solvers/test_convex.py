@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pullback.errors import InputError
+from pullback.methods.pair.feature_registration import AUTHORS
 from pullback.numerics.cost_volume import box_mean, cost_volume, cost_volume_bytes, offsets, pooled, unpooled
 from pullback.numerics.integrate import compose
 from pullback.numerics.smooth import gaussian
@@ -36,6 +37,30 @@ def test_costs_are_what_a_loop_says(shape):
             there = moving[(0, slice(None), *y)] if inside else torch.zeros(3)
             expected = (fixed[(0, slice(None), *x)] - there).square().sum()
             torch.testing.assert_close(costs[(0, k, *x)], expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_absolute_costs_are_those_of_five_times_the_features_in_other_units(shape):
+    """The optimiser of cyclical self-training's authors: all in units five times as large gives the same answer."""
+    fixed, moving = features(shape), features(shape, seed=1)
+    where = offsets(2, len(shape), fixed)
+    inner = (..., *[slice(2, -2)] * len(shape))
+    step = where[-1].long().tolist()
+    there = moving.roll([-n for n in step], [*range(2, len(shape) + 2)])
+    torch.testing.assert_close(
+        cost_volume(fixed, moving, where, power=1)[:, -1:][inner], (fixed - there).abs().sum(1, keepdim=True)[inner]
+    )
+    theirs = CoupledConvex(2, (0.003, 0.03, 0.3), 1 / 20, blur=1, power=1)(5 * fixed, 5 * moving)
+    torch.testing.assert_close(AUTHORS(fixed, moving), theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_means_at_the_end_are_box_means(shape):
+    fixed, moving = features(shape), features(shape, seed=1)
+    expected = CoupledConvex(2)(fixed, moving)
+    for _ in range(4):
+        expected = box_mean(expected, 3)
+    torch.testing.assert_close(CoupledConvex(2, means=4)(fixed, moving), expected)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pullback.numerics.cost_volume import box_mean
 from pullback.numerics.random import make_generator
 from pullback.numerics.sample import sample, voxels
 from pullback.solvers import Descend, FeatureDescent
@@ -37,6 +38,16 @@ def test_features_that_were_moved_are_found():
     inner = found[:, :, 4:-4, 4:-4]
     assert float((inner[:, 0] - 1.5).abs().mean()) < 0.1
     assert float(inner[:, 1].abs().mean()) < 0.1
+
+
+def test_means_of_the_answer_are_box_means():
+    shape = (24, 20)
+    given = waves(shape), waves(shape, -1.5), torch.zeros(1, 2, *shape)
+    how = FeatureDescent(0.01, Descend(5, 0.2))
+    expected = how(*given)
+    for _ in range(3):
+        expected = box_mean(expected, 3)
+    torch.testing.assert_close(replace(how, means=3)(*given), expected)
 
 
 def test_beyond_the_border_there_are_no_features():

@@ -62,6 +62,7 @@ def turn(ndim: int, degrees: float, shift: float = 0.0) -> Affine:
     return Affine(matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("energy", [MI(), NGF(), LNCC(7), MSE()], ids=lambda e: type(e).__name__)
 def test_a_rigid_motion_is_found_by_every_energy(scene, ndim, energy):
@@ -75,6 +76,7 @@ def test_a_rigid_motion_is_found_by_every_energy(scene, ndim, energy):
     torch.testing.assert_close(linear @ linear.T, torch.eye(ndim, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("energy", [MI(), NGF(), LNCC(7), MSE()], ids=lambda e: type(e).__name__)
 def test_an_affine_motion_is_found_by_every_energy(scene, ndim, energy):
@@ -86,6 +88,7 @@ def test_an_affine_motion_is_found_by_every_energy(scene, ndim, energy):
     assert apart(found, truth, one) < 1.25 * float(one.spacing.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("energy", [MI(), NGF()], ids=lambda e: type(e).__name__)
 def test_inverted_contrast_does_not_matter(scene, ndim, energy):
@@ -96,6 +99,7 @@ def test_inverted_contrast_does_not_matter(scene, ndim, energy):
     assert apart(found, truth, one) < 0.8 * float(one.spacing.min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("energy", [MI(), NGF(), LNCC(7)], ids=lambda e: type(e).__name__)
 def test_a_third_of_the_moving_image_may_be_missing(scene, ndim, energy):
@@ -129,6 +133,7 @@ def test_an_artefact_under_the_mask_has_no_say(scene, ndim, side):
     assert errors[0] > 1.5 * errors[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("degrees", [90.0, 176.0, 180.0])
 def test_large_rotations_are_no_harder_than_small_ones(scene, ndim, degrees):

@@ -67,6 +67,7 @@ def body(waves):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_truth_leads_and_what_is_off_does_not(body, ndim):
     grid, truth = Grid.centred(SHAPES[ndim]), turn(ndim, 8.0) @ shift(*[1.5, -1.0, 0.5][:ndim])
@@ -88,6 +89,7 @@ def test_contrast_does_not_matter(body):
         assert (Rivals()(Pair(pair.fixed, inverted), answer).lead > LEAST) == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_to_turn_what_is_round_is_no_rival_but_to_shift_it_is(ndim):
     truth = shift(*[2.4, -2.2, 1.0][:ndim])

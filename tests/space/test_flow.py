@@ -227,6 +227,7 @@ def test_on_a_finer_grid_it_is_the_same_motion(shape):
     assert (flow.on(fine).displacement(grid) - flow.own_displacement).abs().max() < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "centres"), [((28, 26), ((12.0, 14.0), (16.0, 11.0))), ((16, 15, 14), ((7.0, 8.0, 7.0), (9.0, 6.0, 6.0)))]
 )

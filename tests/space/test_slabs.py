@@ -58,6 +58,7 @@ def scene(oblique, smooth_field, shape):
     return fixed, image, ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
 @pytest.mark.parametrize("way", ["affine", "field", "composite", "velocity", "inverse"])

@@ -1,10 +1,11 @@
 """Other people's registrations as arms: what they found is what is measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from pullback.alignment import Alignment
@@ -12,9 +13,12 @@ from pullback.data import BrainPhantom
 from pullback.errors import InputError
 from pullback.files import read_image, read_labels, write
 from pullback.metrics import Dice
-from pullback.space import Affine
+from pullback.numerics.random import make_generator
+from pullback.numerics.rotation import nearby
+from pullback.space import Affine, pull
+from pullback.studies._moved_blocks import corners_apart
 from pullback.study import peers
-from pullback.study.peers import Answer, ANTs, Peer, PeerArm
+from pullback.study.peers import Answer, ANTs, Peer, PeerArm, RigidSimpleITK
 from pullback.study.plan import run_study
 from pullback.study.table import Experiment
 
@@ -56,6 +60,20 @@ def test_what_ants_found_moves_images_and_labels_as_ants_does(monkeypatch, tmp_p
     labels, still = found.pulled(tmp_path / "labels.nii.gz"), PAIR.moving_labels.data[0, 0].numpy()
     differ, moved = ((x != labels).mean() for x in (ours.moved_labels.data[0, 0].numpy(), still))
     assert differ < 1e-3 < 0.05 < moved
+
+
+def test_simpleitk_brings_back_a_small_rigid_motion_of_another_contrast(tmp_path):
+    fixed, turn = PAIR.fixed, nearby(torch.eye(3).double()[None], 1, 8.0, make_generator(0))[0]
+    middle = fixed.grid.centre
+    truth = Affine.about(turn, middle, middle + torch.tensor([6.0, -4.0, 5.0], dtype=torch.float64))
+    other = replace(fixed, data=fixed.data.max() - fixed.data)
+    moving = pull(other, truth.inverse(), onto=fixed.grid)
+    pair = replace(PAIR, fixed=fixed, moving=moving)
+    found = RigidSimpleITK(levels=3, sampled=1.0)(*written(pair, tmp_path), tmp_path).transform
+    before, after = (corners_apart(map_, truth, fixed.grid) for map_ in (Affine.identity(3), found))
+    assert after < 0.1 * before
+    matrix = found.as_affine.matrix[..., :3, :3].reshape(3, 3).double()
+    torch.testing.assert_close(matrix @ matrix.T, torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_syn_climbs_what_it_is_told_to_and_else_its_own(monkeypatch, tmp_path):

@@ -94,7 +94,7 @@ def distinct() -> list:
     """
     seen = {}
     for key in KEYS:
-        if find(*key).aligns != "pair" or key.network in ("pwc-net", "pdd-net"):  # for slices, and for videos
+        if find(*key).aligns != "pair" or key.network in ("pwc", "pdd"):  # for slices, and for videos
             continue
         recipe = replace(solid(find(*key)), about="", data=TINY, training=Training())
         seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), key)
@@ -148,7 +148,7 @@ def test_every_recipe_runs_two_steps(key):
     assert any(not torch.equal(before[k], v) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key.method == "ofg"], ids="-".join)
+@pytest.mark.parametrize("key", [key for key in KEYS if key.method in ("ofg", "ofg-h1")], ids="-".join)
 def test_guided_and_unsupervised_differ_in_their_supervision_alone(key):
     guided, plain = find(*key), find(key.network, key.network, key.data)
     assert guided.supervision.energy == plain.supervision.energy

@@ -8,11 +8,16 @@ from pullback.alignment import Alignment, Pair
 from pullback.data import LungKeypoints
 from pullback.errors import InputError
 from pullback.files import read_image, write
+from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Grid, Image, Labels
 from pullback.studies import find, names
+from pullback.studies._ct_mr import CTtoMR
 from pullback.studies._lungs import SEEN, LungEvaluation, unmoved_clouds
+from pullback.studies._moved_blocks import KINDS, Trials, contrast, corners_apart, ct_like, motion, pet_like
 from pullback.studies._pairs import FilePairs
-from pullback.studies.cross_ngf import KINDS, Trials, by_fft, by_shifts, corners_apart, from_truth, motion
+from pullback.studies.cross_ngf import by_fft, by_shifts, from_truth, landscape
+from pullback.study.arms import TrainedArm
+from pullback.study.evaluate import unmoved
 from pullback.study.recipe import as_data
 
 
@@ -75,6 +80,72 @@ def test_the_truth_of_a_trial_is_a_success_and_another_motion_none(tmp_path):
     assert corners_apart(motion(grid, 0), motion(grid, 1), grid) > 5
     off = pairs[KINDS[1]].moving.data + pair.moving.data
     assert float(off.max() - off.min()) < 1e-4
+
+
+def head():
+    """A ball of two labels, 4 mm a voxel: half of it is another than the other half."""
+    grid = Grid.centred((44, 44, 44), 4.0)
+    x = grid.to_world(torch.stack(torch.meshgrid(*[torch.arange(44.0).double()] * 3, indexing="ij")).flatten(1)[None])
+    x = x.view(3, 44, 44, 44)
+    ball = x.square().sum(0) < 60.0**2
+    return Labels((ball * (1 + (x[0] > 0)))[None, None].to(torch.uint8), grid)
+
+
+def test_pet_like_blocks_have_hot_spots_and_no_sharp_edge():
+    """Twelve times as steep as noise at most, where the other contrast has an edge of one voxel."""
+    labels = head()
+    sharp, smooth = (make(labels, 0).data[0, 0] for make in (contrast, pet_like))
+    steepest = [float((image.diff(dim=0).abs() / image.max()).max()) for image in (sharp, smooth)]
+    assert steepest[1] < 0.7 * steepest[0]
+    deep = (labels.data[0, 0] > 0) & (smooth > smooth.max() / 2)
+    assert 0 < deep.sum() < 0.2 * (labels.data > 0).sum(), "spots, not a label"
+    assert not torch.equal(smooth, pet_like(labels, 1).data[0, 0])
+
+
+def test_ct_like_blocks_are_flat_within_a_shell_of_bone():
+    labels = head()
+    data, brain = ct_like(labels, 0).data[0, 0], labels.data[0, 0] > 0
+    grid = labels.grid
+    x = grid.to_world(torch.stack(torch.meshgrid(*[torch.arange(44.0).double()] * 3, indexing="ij")).flatten(1)[None])
+    distance = x.view(3, 44, 44, 44).square().sum(0).sqrt()
+    assert data[distance < 48].std() < 0.03
+    assert (distance[data > 0.6] > 56).all()
+    assert (distance[data > 0.6] < 76).all()
+    assert (data > 0.6).sum() > 0.1 * brain.sum()
+    assert data[distance > 80].max() < 0.1
+
+
+def test_the_similarity_has_its_top_where_images_lie_on_each_other_unless_they_are_displaced(tmp_path):
+    labels = head()
+    noise = torch.rand(2, 1, 1, *labels.grid.shape, generator=torch.Generator().manual_seed(0))
+    write(labels, tmp_path / "s_dseg.nii.gz")
+    write(Image(gaussian(noise[0], 5.0) * (labels.data > 0), labels.grid), tmp_path / "s_T1w.nii.gz")
+    data = Trials(str(tmp_path), KINDS[1], trials=1)
+    still, displaced = ([*landscape(data, 0, away)] for away in (False, True))
+    best, other = (max(rows, key=lambda row: row["similarity"]) for rows in (still, displaced))
+    assert best["angle"] == 0
+    assert best["similarity"] > 1.2 * other["similarity"]
+    assert len({row["case"] for row in still}) == len(still) == 61
+
+
+def test_ct_and_mr_are_learned_from_both_ways_and_measured_one_way(tmp_path):
+    """Back, the images and their labels are exchanged; labels of other organs are not there."""
+    labels = head()
+    noise = torch.rand(2, 1, 1, *labels.grid.shape, generator=torch.Generator().manual_seed(0))
+    for n, name in enumerate(("ct", "mr")):
+        write(Image(noise[n] + labels.data, labels.grid), tmp_path / f"example_{name}_sm.nii.gz")
+    write(labels, tmp_path / "example_seg.nii.gz")
+    write(Labels(labels.data * 20, labels.grid), tmp_path / "example_seg_mr.nii.gz")
+    data = CTtoMR(str(tmp_path), rigid=unmoved)
+    there, back = (case.load() for case in data.train.cases)
+    assert torch.equal(there.fixed.data, back.moving.data)
+    assert torch.equal(there.moving.data, back.fixed.data)
+    assert there.fixed_labels.data.max() == back.moving_labels.data.max() == 2
+    assert there.moving_labels.data.max() == 0
+    assert [pair.name for pair in data.test] == ["CT ← MR"]
+    for arm in find("cyclical").tables["ct-mr"].experiments["ct-mr"].arms.values():
+        if isinstance(arm, TrainedArm):
+            assert arm.recipe.training.choose_from == 1
 
 
 def test_landmarks_of_lungs_are_measured_in_nominal_and_in_true_millimetres(shared):

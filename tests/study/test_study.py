@@ -31,12 +31,21 @@ from pullback.records.csv_records import read_csv, write_csv
 from pullback.solvers import Descend, FeatureDescent
 from pullback.space import Grid, Image, Labels
 from pullback.studies import find, names
-from pullback.study.analyses import APART, _direction, by_distance, by_rounds, descended, landscape, refined
+from pullback.study.analyses import (
+    APART,
+    _direction,
+    by_distance,
+    by_rounds,
+    by_validation,
+    descended,
+    landscape,
+    refined,
+)
 from pullback.study.arms import FunctionArm, RegisterArm, Source, TrainedArm, Trial, Unit
 from pullback.study.compare import printed, short
 from pullback.study.contrasts import Contrasts
 from pullback.study.evaluate import unmoved
-from pullback.study.figures import _logged, boxes, by_number, contours, curves, distances, settings
+from pullback.study.figures import _logged, boxes, by_number, contours, curves, distances, settings, traded
 from pullback.study.page import write_study
 from pullback.study.plan import chosen, planned, run_study
 from pullback.study.recipe import changed
@@ -606,6 +615,52 @@ def test_what_an_arm_gains_is_told_by_how_far_apart_pairs_were(results):
     for arm in ("before", *result.runs):
         mine = fmean(float(row["dice"]) for row in rows if row["arm"] == arm)
         assert mine == pytest.approx(fmean(float(row["dice"]) for row in result.rows[arm]))
+
+
+def several(tmp_path, validation, test):
+    """A result of arms with runs: two validations each, the better one first, and two pairs of each of three people."""
+    runs, rows = {}, {}
+    for arm, seeds in validation.items():
+        runs[arm] = []
+        for seed, best in enumerate(seeds):
+            folder = tmp_path / arm / str(seed)
+            folder.mkdir(parents=True)
+            write_csv([{"update": 1, "dice": best}, {"update": 2, "dice": best - 0.3}], folder / "validation.csv")
+            runs[arm].append(SimpleNamespace(folder=folder))
+        rows[arm] = [
+            {"pair": f"{n}", "subject": f"{n // 2}", "dice": each, "sdlogj": 10 * each, "seed": f"{seed}"}
+            for seed in range(len(seeds))
+            for n, each in enumerate(test[arm])
+        ]
+    return SimpleNamespace(runs=runs, rows=rows)
+
+
+def test_arms_are_chosen_by_validation_and_told_by_test(tmp_path):
+    """What does best on test pairs is not chosen for it; n and p are of the three people, not of their six pairs."""
+    validation = {"plain": [0.5, 0.6], "plain, λ 2": [0.58, 0.58], "plainer": [0.9], "other, λ 3": [0.1, 0.2]}
+    test = {
+        "plain": [0.9] * 6,
+        "plain, λ 2": [0.1, 0.3, 0.2, 0.2, 0.4, 0.0],
+        "plainer": [0.0] * 6,
+        "other, λ 3": [0.3, 0.3, 0.4, 0.2, 0.5, 0.5],
+    }
+    result = several(tmp_path, validation, test)
+    first, other = by_validation(result, ("plain", "nobody", "other"), "dice", "subject")
+    assert (first["way"], first["arm"], other["arm"]) == ("plain", "plain, λ 2", "other, λ 3")
+    assert (first["validation"], first["dice"]) == (pytest.approx(0.58), pytest.approx(0.2))
+    assert set(first) == {"way", "arm", "validation", "dice", "sdlogj"}
+    assert other["difference"] == pytest.approx(fmean([0.1, 0.1, 0.3]))
+    assert other["p"] == pytest.approx(wilcoxon([0.1, 0.1000001, 0.3]).pvalue)
+
+
+def test_arms_of_one_way_are_a_line(tmp_path):
+    validation = {"plain, λ 2": [0.5, 0.5], "plain": [0.5], "other": [0.5]}
+    test = {"plain, λ 2": [0.2] * 6, "plain": [0.3] * 6, "other": [0.25] * 6}
+    (axis,) = traded(several(tmp_path, validation, test), [], SDLOGJ, DICE, ("plain", "other")).axes
+    lines = dict(zip(axis.get_legend_handles_labels()[1], axis.get_legend_handles_labels()[0], strict=True))
+    assert list(lines) == ["plain", "other"]
+    assert lines["plain"].get_xdata() == pytest.approx([2, 3])
+    assert lines["plain"].get_ydata() == pytest.approx([0.2, 0.3])
 
 
 def test_gains_are_ranked_against_where_pairs_began():

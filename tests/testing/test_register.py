@@ -119,6 +119,7 @@ def test_a_mistake_is_found(promise):
         check_register(MISTAKES[promise], SHIFT)
 
 
+@pytest.mark.slow
 def test_images_swapped_are_found():
     register = Classical(None, FAST.linear[:1], None)
     assert check_register(register, SHIFT) < SHIFT.within

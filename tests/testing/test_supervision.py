@@ -103,6 +103,7 @@ def straighten(group: Group, steps: int = 60) -> GroupAlignment:
     return replace(found, stats=stats)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", group_problems(ndim=2), ids=str)
 def test_a_group_is_straightened(problem):
     check_group(straighten, problem)

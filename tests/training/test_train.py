@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,17 @@ import yaml
 from safetensors.torch import load_file
 from torch.optim import SGD
 
+from pullback.alignment import Pair
 from pullback.data import BrainPhantom, Synthesis, Synthetic, Validation
 from pullback.errors import InputError
 from pullback.methods.pair.ofg import EveryKth, Guided, Mixture
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.metrics import Dice, Folding, SDLogJ
+from pullback.numerics.random import make_generator
+from pullback.recipes import find
 from pullback.records.lock import locked
-from pullback.space import Grid, Image
+from pullback.space import Displacement, Grid, Image
 from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import EARLIER, Run, build, learned_from, load_run, run
 from pullback.training import (
@@ -36,6 +40,7 @@ from pullback.training import (
     PairEvaluation,
     Plateau,
     Player,
+    RandomFlips,
     Training,
     Unsupervised,
     draw,
@@ -594,3 +599,30 @@ def test_a_network_says_how_many_channels_it_was_trained_on(tmp_path):
     two = Image(torch.rand(1, 2, 8, 8, 8), grid)
     with pytest.raises(InputError, match="trained on images of 1 channels; these have 2"):
         trained(two, two)
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (5, 6, 4)])
+def test_flips_are_of_both_images_alike_and_along_each_axis(oblique, shape):
+    """Each of the 2ᵈ ways comes, and is what turning the arrays gives; the truth is turned with them."""
+    generator = torch.Generator().manual_seed(0)
+    grid = oblique(shape, 1)
+    fixed, moving = (Image(torch.rand(1, 1, *shape, generator=generator), grid) for _ in range(2))
+    field = Displacement(0.1 * torch.rand(1, len(shape), *shape, generator=generator), grid)
+    seen, augment = set(), RandomFlips()
+    for n in range(80):
+        found = augment(Pair(fixed, moving, truth=field), make_generator(n))
+        ways = [
+            axes
+            for k in range(len(shape) + 1)
+            for axes in combinations(range(2, len(shape) + 2), k)
+            if torch.allclose(found.fixed.data, fixed.data.flip(axes), atol=1e-4)
+        ]
+        assert len(ways) == 1
+        torch.testing.assert_close(found.moving.data, moving.data.flip(ways[0]), atol=1e-4, rtol=0)
+        turned = field.field.flip(ways[0])
+        for axis in ways[0]:
+            turned[:, axis - 2] *= -1
+        torch.testing.assert_close(found.truth.displacement(grid).float(), turned, atol=1e-3, rtol=0)
+        seen.add(ways[0])
+    assert len(seen) == 2 ** len(shape)
+    assert find("ofg", "voxelmorph-light", "ixi").training.augment == augment

@@ -63,7 +63,8 @@ class Case(Protocol):
 class FileCase:
     """A case of files on disk, stored on loading along axes near R, A, S; `labels` and `mask` lie on the image's grid.
 
-    Intensities are `preprocessed`. `shape`, counted along these axes, lays the middle of each image over the others'.
+    Intensities are `preprocessed`, by `scale` where it is given. `shape`, counted along these axes, lays the middle of
+    each image over the others'.
     `subject`, where it is not the name, says whose image it is, and `about` is `Subject.about` as pairs. `channels` are
     further images on the same grid. With `as_stored` axes stay as stored, and intensities are those of the file.
     `points` is a table of voxel coordinates without a head, as Learn2Reg has keypoints; with a `shape` they are left
@@ -80,6 +81,7 @@ class FileCase:
     as_stored: bool = False
     channels: tuple[Path, ...] = ()
     points: Path | None = None
+    scale: float | None = None
 
     @property
     def files(self) -> tuple[Path | None, ...]:
@@ -96,7 +98,7 @@ class FileCase:
         if self.as_stored:
             labels = None if self.labels is None else read_labels(self.labels, on=stored.grid)
             return Subject(stored, labels, about=dict(self.about), name=self.name, points=points)
-        image = preprocessed(canonical(stored))
+        image = preprocessed(canonical(stored), self.scale)
         labels = None if self.labels is None else canonical(read_labels(self.labels, on=stored.grid))
         if self.shape is not None:
             image, labels = centred(image, self.shape), labels and centred(labels, self.shape)

@@ -48,6 +48,8 @@ class Learn2Reg:
             training, or where it lists none, each image of a patient with each other, both ways. A patient with one
             image is in no split, and the names of the splits are the patients'.
         without: names of cases that are left out, as if they were not listed; nobody else moves.
+        scale: divides the intensities, of which none is cut off: 500 for Hounsfield units; None normalises each image
+            by its own percentiles.
     """
 
     root: str = ""
@@ -59,6 +61,7 @@ class Learn2Reg:
     synthetic: Synthetic | None = None
     within: bool = False
     without: tuple[str, ...] = ()
+    scale: float | None = None
 
     @property
     def cases(self) -> tuple[FileCase, ...]:
@@ -159,8 +162,8 @@ class Learn2Reg:
     def _case(self, root: Path, entry: Mapping[str, str], names: Mapping[Path, str]) -> FileCase:
         kinds = ("label", "mask") if self.masks else ("label",)
         label, mask = (root / entry[kind] if kind in kinds and kind in entry else None for kind in ("label", "mask"))
-        name, points = names[Path(entry["image"])], entry.get("keypoints")
-        case = FileCase(name, root / entry["image"], label, mask, self.shape, points=root / points if points else None)
+        name, points = names[Path(entry["image"])], root / entry["keypoints"] if "keypoints" in entry else None
+        case = FileCase(name, root / entry["image"], label, mask, self.shape, points=points, scale=self.scale)
         return replace(case, subject=MODALITY.sub("", _unended(name))) if self.within else case
 
     @property

@@ -1,6 +1,7 @@
 """Lung keypoints of the DIR-Lab COPDgene scans, by case and by fold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from pullback.files.images.image_file import load, stored_voxels
 from pullback.space import SURFACE, Grid, Labels, Points, outline
 
 CASES = tuple(range(2, 11))  # case 01 has no exhale cloud
-FOLDS = ((2,), (3, 4), (5, 6), (7, 8), (9, 10))  # the paper's pairs of patients in order, less case 01
+PUBLISHED = tuple(range(1, 11))
+FOLDS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10))  # the paper's pairs of patients in order
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class LungScans:
     from patient to patient.
 
     Attributes:
-        pair: Förstner points, and 400 and 4,000 points on the surfaces of the lungs, float32; 300 landmarks of experts,
+        pair: the clouds, and 400 and 4,000 points on the surfaces of the lungs, float32; 300 landmarks of experts,
             float64.
         nominal, true: voxel sizes `(3,)` in mm, float64.
         shape: of the scan in voxels.
@@ -40,57 +42,82 @@ class LungScans:
     shape: tuple[int, ...]
 
 
-def read_lung(folder: str | Path, case: int) -> LungScans:
+def read_lung(folder: str | Path, case: int, landmarks: str | None = None) -> LungScans:
     """Read one case from `copd_NN.npz` and `masks/`; the automatic matches in the same file are not read.
+
+    Args:
+        folder: of the clouds.
+        case: its number.
+        landmarks: as of `LungKeypoints`.
 
     Raises:
         InputError: no such file, not such a file, a part of it is missing or of another shape, or a mask is empty.
     """
-    path = Path(folder) / f"copd_{case:02d}.npz"
+    names = ("exhale_keypoints", "inhale_keypoints") if landmarks is None else ("fixed", "moving")
+    about = Path(folder) / (landmarks or ".")
+    path, where = (each / f"copd_{case:02d}.npz" for each in (about, Path(folder)))
+    with _opened(where) as stored:
+        clouds = [_points(stored, name, where) for name in names]
+    with _opened(path) as stored:
+        here, there = (_points(stored, name, path) for name in ("landmarks_exhale", "landmarks_inhale"))
+        nominal, true, shape = (_triple(stored, n, path) for n in ("spacing_nominal", "spacing_true", "shape"))
+    if len(here) != len(there):
+        raise InputError(f"{path}: as many landmarks at exhale as at inhale expected, got {[len(here), len(there)]}")
+    sizes = tuple(int(n) for n in shape.tolist())
+    masks = (about / "masks" / f"case_{case:02d}_{breath}_mask.nii.gz" for breath in ("exp", "insp"))
+    surfaces = [_surface(mask, sizes, nominal, count).float() for mask, count in zip(masks, SURFACE, strict=True)]
+    fixed, moving = ((points * nominal).float() for points in clouds)
+    parts = (fixed, moving, *surfaces, here * nominal, there * nominal)
+    called = [f"{side}{what}" for what in ("", "_surface", "_landmarks") for side in ("fixed", "moving")]
+    known: dict[str, Any] = {name: Points(part[None]) for name, part in zip(called, parts, strict=True)}
+    return LungScans(PointPair(**known, name=path.stem), nominal, true, sizes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         with np.load(path, allow_pickle=False) as stored:
-            clouds = [_points(stored, name, path) for name in ("exhale_keypoints", "inhale_keypoints")]
-            landmarks = [_points(stored, name, path) for name in ("landmarks_exhale", "landmarks_inhale")]
-            nominal, true, shape = (_triple(stored, n, path) for n in ("spacing_nominal", "spacing_true", "shape"))
+            yield stored
     except (OSError, BadZipFile, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: a case of the lung keypoints (.npz) expected: {error}") from error
-    if len(landmarks[0]) != len(landmarks[1]):
-        raise InputError(f"{path}: as many landmarks at exhale as at inhale expected, got {[*map(len, landmarks)]}")
-    sizes = tuple(int(n) for n in shape.tolist())
-    masks = (Path(folder) / "masks" / f"case_{case:02d}_{breath}_mask.nii.gz" for breath in ("exp", "insp"))
-    surfaces = [_surface(mask, sizes, nominal, count).float() for mask, count in zip(masks, SURFACE, strict=True)]
-    fixed, moving = ((points * nominal).float() for points in clouds)
-    here, there = landmarks
-    parts = (fixed, moving, *surfaces, here * nominal, there * nominal)
-    names = [f"{side}{what}" for what in ("", "_surface", "_landmarks") for side in ("fixed", "moving")]
-    known: dict[str, Any] = {name: Points(part[None]) for name, part in zip(names, parts, strict=True)}
-    return LungScans(PointPair(**known, name=path.stem), nominal, true, sizes)
 
 
 @dataclass(frozen=True)
 class LungCase:
-    """A case that is the clouds of one patient in a folder."""
+    """A case that is the clouds of one patient in a folder; `landmarks` as of `LungKeypoints`."""
 
     root: str
     number: int
+    landmarks: str | None = None
 
     @property
     def name(self) -> str:
         return f"copd_{self.number:02d}"
 
     def load(self) -> PointPair:
-        return LOADED.get(self, lambda: read_lung(self.root, self.number).pair)
+        return self.scans().pair
+
+    def scans(self) -> LungScans:
+        """Return the clouds with what is known of their scans."""
+        return LOADED.get(self, lambda: read_lung(self.root, self.number, self.landmarks))
 
 
 @dataclass(frozen=True)
 class LungKeypoints:
-    """A dataset of keypoints of nine patients' lungs, by folds: one for test, the next for validation, the rest learn.
+    """A dataset of keypoints of patients' lungs, by folds: one for test, the next for validation, the rest learn.
+
+    There are Förstner points of both scans, of nine patients. Or those that the group of Bigalke et al. (MICCAI 2022)
+    published, of ten (`landmarks`): there the moving cloud is twice as dense, and the fixed one is where the moving
+    points were found in the exhale scan by image content. So half of its points have a partner within 2 mm, of the
+    others a quarter; errors on one are not errors on the other.
 
     Attributes:
         root: the folder, or "" until one is given.
         fold: the one for test, 0 to 4.
+        landmarks: the folder, from `root`, of landmarks, spacings and masks, where the clouds in `root` are those that
+            were published, `fixed` and `moving`; None where all is in `root`.
 
     Raises:
         InputError: not one of the folds.
@@ -98,6 +125,7 @@ class LungKeypoints:
 
     root: str = ""
     fold: int = 0
+    landmarks: str | None = None
 
     def __post_init__(self) -> None:
         lung_fold(self.fold)
@@ -105,7 +133,7 @@ class LungKeypoints:
     @property
     def train(self) -> Singles:
         held = (*FOLDS[self.fold], *FOLDS[self._next])
-        return Singles(self._cases([case for case in CASES if case not in held]), of=self)
+        return Singles(self._cases([case for case in PUBLISHED if case not in held]), of=self)
 
     @property
     def validation(self) -> Validation:
@@ -120,14 +148,16 @@ class LungKeypoints:
         return (self.fold + 1) % len(FOLDS)
 
     def _cases(self, numbers: Sequence[int]) -> tuple[LungCase, ...]:
+        """Return those of these cases that there are."""
         if not self.root or not Path(self.root).is_dir():
             raise InputError(
                 f"{self.root or 'no folder given'}: not a folder; say where copd_02.npz is with --data DIR"
             )
-        return tuple(LungCase(self.root, number) for number in numbers)
+        known = CASES if self.landmarks is None else PUBLISHED
+        return tuple(LungCase(self.root, number, self.landmarks) for number in numbers if number in known)
 
 
-def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
+def lung_fold(fold: int, cases: Sequence[int] = CASES) -> tuple[Sequence[int], Sequence[int]]:
     """Return the cases to train on and the cases to test on of one of five folds, by patient.
 
     Raises:
@@ -135,7 +165,8 @@ def lung_fold(fold: int) -> tuple[Sequence[int], Sequence[int]]:
     """
     if not 0 <= fold < len(FOLDS):
         raise InputError(f"fold {fold}: one of 0 to {len(FOLDS) - 1} expected")
-    return tuple(case for case in CASES if case not in FOLDS[fold]), FOLDS[fold]
+    test = tuple(case for case in FOLDS[fold] if case in cases)
+    return tuple(case for case in cases if case not in test), test
 
 
 def _surface(path: Path, shape: tuple[int, ...], nominal: Tensor, count: int) -> Tensor:

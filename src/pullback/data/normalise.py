@@ -56,15 +56,17 @@ def window(image: Image, low: float = 0.5, high: float = 99.5) -> tuple[Tensor, 
     return bottoms.view(shape), tops.view(shape)
 
 
-def preprocessed(image: Image) -> Image:
+def preprocessed(image: Image, scale: float | None = None) -> Image:
     """Normalise the image (`normalised`), and fill what its mask hides (`filled`).
 
+    With a `scale` its intensities are divided by that, and nothing is cut off, for scanners that share a unit, as CT.
+
     Raises:
-        InputError: the mask is empty, or the image constant within it.
+        InputError: the mask is empty, or, without a scale, the image constant within it.
     """
     if image.mask is not None and not image.mask.any():
         raise InputError("the mask is empty, so there is nothing to align; leave it out, or mark where to look")
-    return filled(normalised(image))
+    return filled(normalised(image) if scale is None else replace(image, data=image.data / scale))
 
 
 def filled(image: Image) -> Image:

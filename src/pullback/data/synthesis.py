@@ -59,6 +59,7 @@ class Synthesis:
     Attributes:
         displacement: the longest of the spline, mm.
         controls: control points along each axis.
+        moving: how many of them move, others each time; None moves all.
         degrees: largest rotation, about each axis in turn.
         translation: the longest, mm.
         gamma: intensities are raised to a power between 1/gamma and gamma.
@@ -79,6 +80,7 @@ class Synthesis:
     brightness: float = 0.2
     shape: tuple[int, ...] | None = None
     fineness: int = 4
+    moving: int | None = None
 
     def __post_init__(self) -> None:
         limits = {name: getattr(self, name) for name in ("displacement", "degrees", "translation")}
@@ -91,10 +93,10 @@ class Synthesis:
             raise InputError(
                 f"synthesis: limits of 0 or more expected, of brightness below 1, and of gamma 1 or more, got {wrong}"
             )
-        if self.controls < 2 or self.fineness < 1 or min(self.shape or (2,)) < 2:
+        if self.controls < 2 or self.fineness < 1 or min(self.shape or (2,)) < 2 or (self.moving or 0) < 0:
             raise InputError(
-                f"synthesis: two or more controls, a fineness of 1 or more and two or more voxels along each axis "
-                f"expected, got {self.controls}, {self.fineness} and {self.shape}"
+                f"synthesis: two or more controls, of which some move, a fineness of 1 or more and two or more voxels "
+                f"along each axis expected, got {self.controls}, {self.moving}, {self.fineness} and {self.shape}"
             )
 
     @torch.no_grad()
@@ -126,7 +128,10 @@ class Synthesis:
         continued by its border for as far as it can move a point, so that within the image there is an inverse.
         """
         d = grid.ndim
-        bent = self._bent(grid, _vectors(self.controls**d, d, self.displacement, generator).to(like))
+        vectors = _vectors(self.controls**d, d, self.displacement, generator)
+        if self.moving is not None:
+            vectors[torch.randperm(len(vectors), generator=generator)[self.moving :]] = 0
+        bent = self._bent(grid, vectors.to(like))
         turn = nearby(torch.eye(d, dtype=torch.float64)[None], 1, self.degrees, generator)[0]
         rigid = Affine.about(turn, grid.centre, grid.centre + _vectors(1, d, self.translation, generator)[0])
         return Composite(bent, Affine(rigid.matrix.to(like)))

@@ -28,7 +28,7 @@ class Diffusion(Regularity):
     displacement: bool = False
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        return {"diffusion": value_with_gradient(_roughness, field_of(alignment, self.displacement))}
+        return {"diffusion": roughness(field_of(alignment, self.displacement))}
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ def field_of(alignment: Alignment, displacement: bool = False) -> Tensor:
     """Return the field whose regularity is measured, `(B, d, *spatial)`; with `displacement` that of the transform."""
     fixed = alignment.pair.fixed
     return alignment.transform.field_on(fixed.grid, displacement).to(fixed.data.device)
+
+
+def roughness(field: Tensor) -> Tensor:
+    """Return the mean squared forward difference of a field `(B, d, *spatial)`, over places, channels and axes."""
+    return value_with_gradient(_roughness, field)
 
 
 def _roughness(wanted: tuple[bool], field: Tensor) -> tuple[Tensor, tuple[Tensor | None]]:

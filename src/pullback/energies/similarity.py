@@ -21,10 +21,17 @@ class MSE(Energy):
 
 @dataclass(frozen=True)
 class NCC(Energy):
-    """The squared correlation of intensities over each image and its masks, taken off 1."""
+    """The squared correlation of intensities over each image and its masks, taken off 1.
+
+    Attributes:
+        squared: without, it is the correlation itself that is taken off 1, for images of one contrast: 0 … 2.
+    """
+
+    squared: bool = True
 
     def terms(self, alignment: Alignment) -> dict[str, Tensor]:
-        return {"ncc": 1 - ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask).square().mean()}
+        r = ncc(alignment.pair.fixed.data, alignment.moved.data, alignment.mask)
+        return {"ncc": 1 - (r.square() if self.squared else r).mean()}
 
 
 def ncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:

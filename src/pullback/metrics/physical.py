@@ -133,7 +133,8 @@ class Folding:
 
     `folding %` is of the foreground, by central differences: det ∇φ of 0 or less, as papers count. `folding % (all)` is
     of all voxels, and by one-sided differences as well (`least_determinant`): it also sees what folds between
-    neighbours, which central differences step over.
+    neighbours, which central differences step over. The paper of On-the-Fly Guidance (Xin et al. 2024) says that it
+    counts over the foreground; its code counts over all voxels, of which empty ones hardly fold.
     """
 
     name: ClassVar[str] = "folding %"

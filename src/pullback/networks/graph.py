@@ -51,9 +51,12 @@ class GraphFeatures(Network):
         self.mix = nn.Linear(widths[-1], widths[-1], bias=False)
         self.last = nn.Linear(widths[-1], widths[-1])
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Return features `(N, C)` of points `(N, 3)` in mm; the order of the points does not matter."""
-        index = nearest(points, points, min(self.neighbours, len(points)))[1]
+    def forward(self, points: Tensor, neighbours: int | None = None) -> Tensor:
+        """Return features `(N, C)` of points `(N, 3)` in mm; the order of the points does not matter.
+
+        A cloud that is denser than others may have more `neighbours` on its graph, so that it is seen as widely.
+        """
+        index = nearest(points, points, min(neighbours or self.neighbours, len(points)))[1]
         x = points / self.scale
         for block in self.blocks:
             x = block(x, index)

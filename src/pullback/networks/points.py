@@ -17,7 +17,7 @@ START, START_HEATMAP = 1e-3, 1e-2  # deviations of the last weights: an untraine
 
 @dataclass(frozen=True, eq=False)
 class PointPrediction:
-    """What is predicted at N points.
+    """The prediction of a head at N points.
 
     Attributes:
         displacement: `(B, N, d)` in voxels of the fixed grid.

@@ -20,23 +20,29 @@ class UNet(nn.Module):
 
     Balakrishnan et al. 2018, fig. 3. With E encoder stages the decoder's first E convolutions run at
     1/2ᴱ … 1/2 of full size, each followed by upsampling and the skip of that size, except that the E-th is followed by
-    one more at half size; the rest run at full size.
+    one more at half size; the rest run at full size. In their later code that one more runs at full size, too.
 
     Args:
         ndim: 2 or 3.
         channels: of the input.
         encoder: channels of each halving convolution.
         decoder: channels of the convolutions after it, more than E + 1 of them.
+        halves: convolutions at half size: 2, or 1 as in the later code.
 
     Raises:
-        ValueError: fewer decoder stages than the encoder has, and two.
+        ValueError: fewer decoder stages than the encoder has, and two; or another number at half size.
     """
 
-    def __init__(self, ndim: int, channels: int, encoder: tuple[int, ...], decoder: tuple[int, ...]) -> None:
+    def __init__(
+        self, ndim: int, channels: int, encoder: tuple[int, ...], decoder: tuple[int, ...], halves: int = 2
+    ) -> None:
         super().__init__()
         depth = len(encoder)
         if len(decoder) < depth + 2:
             raise ValueError(f"UNet: {depth} encoder stages need at least {depth + 2} decoder stages, got {decoder}")
+        if halves not in (1, 2):
+            raise ValueError(f"UNet: 1 or 2 convolutions at half size, got {halves}")
+        self.full = depth + halves - 1  # the first stage at full size
         self.stride = 2**depth
         self.decoder = decoder
         self.channels_out = decoder[-1]
@@ -44,7 +50,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             convolution(ndim, a, b, 3, stride=2, padding=1) for a, b in zip(widths, encoder, strict=False)
         )
-        skips = [0, *widths[-2:0:-1], 0, channels]  # what is concatenated before each decoder stage
+        skips = [0, *widths[-2:0:-1], *[0] * (halves - 1), channels]  # what is concatenated before each decoder stage
         skips += [0] * (len(decoder) - len(skips))
         before = [encoder[-1], *decoder]
         self.up = nn.ModuleList(
@@ -61,7 +67,7 @@ class UNet(nn.Module):
             skips.append(_activate(convolve(stage, skips[-1])))
         out, depth = skips.pop(), len(self.down)
         for index, stage in enumerate(self.up):
-            if 0 < index < depth or index == depth + 1:
+            if 0 < index < depth or index == self.full:
                 out = torch.cat([F.interpolate(out, scale_factor=2, mode="nearest"), skips.pop()], 1)
             out = _activate(convolve(stage, out))
         return out

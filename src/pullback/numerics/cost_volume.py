@@ -1,4 +1,4 @@
-"""Cost volumes: what many whole-voxel displacements would leave, by squared differences or by products of features."""
+"""Cost volumes: what many whole-voxel displacements would leave, by differences or by products of features."""
 
 import itertools
 import math
@@ -22,8 +22,8 @@ def offsets(half_width: int, ndim: int, like: Tensor, nearest_first: bool = True
     return torch.tensor(ordered, dtype=like.dtype, device=like.device)
 
 
-def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor, padding: str = "zeros") -> Tensor:
-    """Return squared differences of `fixed` at x and `moving` at x + d, summed over channels: `(B, K, *spatial)`.
+def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor, padding: str = "zeros", power: int = 2) -> Tensor:
+    """Return the differences of `fixed` at x and `moving` at x + d, summed over channels: `(B, K, *spatial)`.
 
     The answer takes `cost_volume_bytes` of memory, and twice that while it is put together.
 
@@ -31,9 +31,10 @@ def cost_volume(fixed: Tensor, moving: Tensor, displacements: Tensor, padding: s
         fixed, moving: features `(B, C, *spatial)` on one grid.
         displacements: `(K, d)`, whole voxels.
         padding: of `moving` beyond its border, `"zeros"` or `"border"`, as in `sample`.
+        power: 2 squares the differences, 1 takes them as absolute.
     """
-    costs = [(fixed - there).square().sum(1, keepdim=True) for there in _moved(moving, displacements, padding)]
-    return torch.cat(costs, 1)
+    unlike = (fixed - there for there in _moved(moving, displacements, padding))
+    return torch.cat([(u.abs() if power == 1 else u.square()).sum(1, keepdim=True) for u in unlike], 1)
 
 
 def lattice_costs(fixed: Tensor, moving: Tensor, half_width: int) -> Tensor:

@@ -25,7 +25,7 @@ from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.supervision import PointDistance
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.feature_registration import METRICS, NETWORK, SIZES, by_metric
-from pullback.recipes.graph_propagation import DATA as CLOUDS, NETWORK as GRAPH, features
+from pullback.recipes.graph_propagation import AS_PUBLISHED, DATA as CLOUDS, NETWORK as GRAPH, PUBLISHED, features
 from pullback.recipes.lookup import Key
 from pullback.recipes.unsupervised import ENERGY, TRAINING, unsupervised
 from pullback.solvers import Descend, InstanceOptimisation
@@ -67,15 +67,15 @@ def voxelmorph(data: str) -> Recipe:
     )
 
 
+def clouds(data: str) -> Recipe:
+    """Return the recipe of features of clouds on one of both sets of them."""
+    labels = PointLabels(AS_PUBLISHED) if data == PUBLISHED else PointLabels()
+    how = Cyclical(labels, rounds=5, pairs=9, augment=Affines(), easy=False)
+    return features("cyclical self-training", PointDistance(), (NearTruth(),), how, data)
+
+
 recipes: Mapping[Key, Recipe] = MappingProxyType(
     {Key(METHOD, NETWORK, data): in_rounds(data) for data in SIZES}
     | {Key(METHOD, "voxelmorph", data): voxelmorph(data) for data in TRAINING}
-    | {
-        Key(METHOD, GRAPH, CLOUDS): features(
-            "cyclical self-training",
-            PointDistance(),
-            (NearTruth(),),
-            Cyclical(PointLabels(), rounds=5, pairs=9, augment=Affines(), easy=False),
-        )
-    }
+    | {Key(METHOD, GRAPH, data): clouds(data) for data in (CLOUDS, PUBLISHED)}
 )

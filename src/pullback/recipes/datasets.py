@@ -4,9 +4,11 @@
 |---|---|---|---|
 | `ixi`, `oasis`, `abdomen` | brought onto each other by affine maps | so distributed | |
 | `ixi` | 200 people to learn from | TransMorph's split, all that are left | the paper lists nobody |
-| `ixi`, `lpba40` | Dice of some labels | of those (`COUNTED`) | |
+| `ixi` | Dice of 30 labels, renumbered 0 … 45 | of the same, by FreeSurfer's codes (`IXI`) | as the files have them |
+| `lpba40` | Dice of some labels | of those (`LPBA40`) | |
 | `lpba40` | to its first subject, aligned | to its first subject, as its headers say | it is distributed so |
-| `abdomen` | 45 test pairs | both ways for networks that see pairs, one way for features | as each paper |
+| `oasis`, `abdomen` | learned both ways, measured one way: 45 pairs of `abdomen` | the same | |
+| `abdomen` | Hounsfield units ÷ 500, not cut off | the same | |
 | `phantom`, `hippocampus`, `brains`, `slices` | | smaller | for two cores |
 | `lungct` | 8 of EMPIRE, 10 of COPDgene, 12 of Learn2Reg | Learn2Reg, as its file lists pairs | the most open one |
 | `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
@@ -62,9 +64,15 @@ class DataSet:
     metrics: tuple[Metric, ...] = STANDARD
 
 
-IXI = (*range(1, 4), *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
+FREESURFER = (
+    *(0, *range(2, 6), 7, 8, *range(10, 19), 24, 26, 28, 30, 31, *range(41, 45), 46, 47, *range(49, 55)),
+    *(58, 60, 62, 63, 72, 77, 80, 85, *range(251, 256)),
+)
+"""Codes of the labels in the files of `ixi`, in order; the papers number them 0 … 45 before they count."""
+PLACES = (*range(1, 4), *range(5, 17), 18, *range(20, 24), *range(25, 33), 34, 36)
+IXI = tuple(FREESURFER[place] for place in PLACES)
 LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 102, 121, 122, *range(161, 167))
-"""Labels of which the papers' Dice is."""
+"""Labels of which the papers' Dice is, as the files have them."""
 BREATHING = (LandmarkError(), EndPointError(), Folding(), SDLogJ())
 
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
@@ -119,7 +127,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             PreparedIXI(),
             metrics=(Dice(IXI), *STANDARD[1:]),
         ),
-        "oasis": DataSet("OASIS (Learn2Reg 2021), subject to subject", Learn2Reg(both_ways=True, masks=False)),
+        "oasis": DataSet("OASIS (Learn2Reg 2021), subject to subject", Learn2Reg(masks=False)),
         "lpba40": DataSet(
             "LPBA40, subjects to the first of them, as LONI distributes it in delineation space",
             PairFolder(
@@ -132,7 +140,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             ),
             metrics=(Dice(LPBA40), *STANDARD[1:]),
         ),
-        "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(both_ways=True, masks=False, held_out=3)),
+        "abdomen": DataSet("Abdomen CT-CT (Learn2Reg 2020)", Learn2Reg(masks=False, held_out=3, scale=500.0)),
         "lungct": DataSet(
             "Lung CT, exhale and inhale of a person (Learn2Reg 2020)",
             Learn2Reg(held_out=4),
@@ -156,5 +164,10 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             metrics=(LandmarkError(), Folding(), SDLogJ()),
         ),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
+        "lungs-published": DataSet(
+            "clouds of lungs (DIR-Lab COPDgene) as their authors published them",
+            LungKeypoints(landmarks="../lung_keypoints"),
+            metrics=(),
+        ),
     }
 )

@@ -21,7 +21,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pullback.data import Dataset, Learn2Reg
 from pullback.energies import LNCC, MIND, Diffusion, Energy
 from pullback.methods.pair.cyclical import AUGMENT
 from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
@@ -55,17 +54,12 @@ METRICS: Mapping[str, tuple[str, Energy]] = MappingProxyType(
 )
 
 
-def one_way(data: Dataset) -> Dataset:
-    """Return the data with each test pair one way."""
-    return replace(data, both_ways=False) if isinstance(data, Learn2Reg) else data
-
-
 def by_metric(metric: str, data: str) -> Recipe:
     """Return the recipe of one of `METRICS` on one of the data sets in `SIZES`."""
     (called, energy), images = METRICS[metric], DATASETS[data]
     return Recipe(
         about=f"Features between which an optimiser finds the way, by {called}, {images.about}",
-        data=one_way(images.data),
+        data=images.data,
         network=partial(FeatureRegistration, ndim=images.ndim, **SIZES[data]),
         supervision=Unsupervised(energy),
         training=replace(FULL, updates=UPDATES[data], augment=AUGMENT),

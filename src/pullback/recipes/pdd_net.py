@@ -28,7 +28,7 @@ from pullback.study.recipe import Recipe
 from pullback.study.run import Run
 from pullback.training import Training, Unsupervised, VideoEvaluation
 
-NAME, LABELS = "pdd-net", "pdd-net-labels"
+NAME, LABELS, NETWORK = "pdd-net", "pdd-net-labels", "pdd"
 BATCH = 4
 RATE = 2.5e-4
 HARD = LabelMSE(background=True)
@@ -63,5 +63,5 @@ def carrying(method: str, data: str) -> Recipe:
 
 
 recipes: Mapping[Key, Recipe] = MappingProxyType(
-    {Key(method, NAME, data): carrying(method, data) for method in WAYS for data in TRAINING}
+    {Key(method, NETWORK, data): carrying(method, data) for method in WAYS for data in TRAINING}
 )

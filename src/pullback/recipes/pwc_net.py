@@ -23,7 +23,7 @@ from pullback.recipes.lookup import Key
 from pullback.study.recipe import Recipe
 from pullback.training import Training
 
-NAME = "pwc-net"
+NAME, NETWORK = "pwc-net", "pwc"
 NARROW: Mapping[str, Any] = MappingProxyType(
     {
         name: tuple(n // 2 for n in widths)
@@ -56,4 +56,4 @@ def told(data: str) -> Recipe:
     )
 
 
-recipes: Mapping[Key, Recipe] = MappingProxyType({Key(NAME, NAME, data): told(data) for data in SETS})
+recipes: Mapping[Key, Recipe] = MappingProxyType({Key(NAME, NETWORK, data): told(data) for data in SETS})

@@ -12,6 +12,8 @@ Numbers that all networks of one data set share, whatever supervises them; `ofg`
 | updates on other sets | | 600 to 5,000, 1e-3 | two cores; too few for the rate to decay |
 | `hippocampus` | | 5e-4 | VoxelMorph diverges at 1e-3 |
 | transformers | | at most 3e-4 | they diverge at rates at which a small U-Net learns fastest |
+| VoxelMorph | 274,387 parameters, in its code | `voxelmorph-light`; `voxelmorph` has 300,547 | VoxelMorph's paper |
+| augmentation | flips on IXI, in its code | the same | |
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +25,11 @@ from typing import Any
 from pullback.energies import LNCC, Diffusion
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
-from pullback.methods.pair.voxelmorph import VoxelMorph
+from pullback.methods.pair.voxelmorph import LIGHT, LIGHT_ENCODER, VoxelMorph
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
 from pullback.study.recipe import Recipe
-from pullback.training import Poly, Training, Unsupervised
+from pullback.training import Poly, RandomFlips, Training, Unsupervised
 
 ENERGY = LNCC(9) + 1.0 * Diffusion()
 EPOCHS = 500
@@ -39,7 +41,7 @@ TRAINING: Mapping[str, Training] = MappingProxyType(
         "hippocampus": Training(updates=2000, lr=5e-4),
         "brains": Training(updates=600, lr=1e-3, validate_every=100),
         "slices": Training(updates=2000, lr=1e-3),
-        "ixi": replace(FULL, updates=EPOCHS * 200),
+        "ixi": replace(FULL, updates=EPOCHS * 200, augment=RandomFlips()),
         "oasis": replace(FULL, updates=EPOCHS * 200 * 2),
         "lpba40": replace(FULL, updates=EPOCHS * 30),
         "abdomen": replace(FULL, updates=EPOCHS * 30 * 2),
@@ -52,6 +54,11 @@ NETWORKS: Mapping[str, tuple[str, Callable[..., Any], float]] = MappingProxyType
         "voxelmorph": ("VoxelMorph", VoxelMorph, 1.0),
         "vit-v-net": ("ViT-V-Net", ViTVNet, 3e-4),
         "transmorph": ("TransMorph", TransMorph, 3e-4),
+        "voxelmorph-light": (
+            "VoxelMorph of On-the-Fly Guidance",
+            partial(VoxelMorph, encoder=LIGHT_ENCODER, decoder=LIGHT, halves=1),
+            1.0,
+        ),
     }
 )
 """Networks by name: what they are called, how they are made, and the highest learning rate that they bear."""

@@ -37,6 +37,8 @@ class CoupledConvex:
     smoothing: int = 3
     blur: int = 2
     memory: int = 2**30
+    power: int = 2
+    means: int = 0
 
     def __call__(self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the displacement, fixed → moving, `(B, d, *spatial)` in voxels, between features `(B, C, *spatial)`.
@@ -75,10 +77,12 @@ class CoupledConvex:
         field = box_mean(choose(None, 0.0), self.smoothing)
         for coupling in self.couplings:
             field = box_mean(choose(field, coupling), self.smoothing)
+        for _ in range(self.means):
+            field = box_mean(field, self.smoothing)
         return field
 
     def _blurred(self, fixed: Tensor, moving: Tensor, where: Tensor, weight: Tensor | None) -> Tensor:
-        costs = cost_volume(fixed, moving, where)
+        costs = cost_volume(fixed, moving, where, power=self.power)
         costs = costs if weight is None else weight * costs
         for _ in range(self.blur):
             costs = box_mean(costs, self.smoothing)

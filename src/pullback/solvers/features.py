@@ -26,11 +26,13 @@ class FeatureDescent:
         regularity: λ.
         solver: its step is in voxels of the features.
         smoothing: window of the means, in voxels.
+        means: of the answer, beside those that make the spline.
     """
 
     regularity: float = 1.25
     solver: Descend = Descend(steps=80, step_size=1.0)
     smoothing: int = 3
+    means: int = 0
 
     def __call__(self, fixed: Tensor, moving: Tensor, field: Tensor, weight: Tensor | None = None) -> Tensor:
         """Improve a displacement `(B, d, *spatial)` in voxels, for features `(B, C, *spatial)` on one grid.
@@ -51,10 +53,10 @@ class FeatureDescent:
 
         with torch.enable_grad():
             found, _ = self.solver(objective, Displacement(field, grid))
-        return self._smooth(found).params[0]
+        return self._smooth(found, 3 + self.means).params[0]
 
-    def _smooth(self, transform: Transform) -> Transform:
+    def _smooth(self, transform: Transform, means: int = 3) -> Transform:
         (values,) = transform.params
-        for _ in range(3):
+        for _ in range(means):
             values = box_mean(values, self.smoothing)
         return transform.with_params(values)

@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from pullback.data import LungCase, LungKeypoints, LungScans, Test, Validation, read_lung
+from pullback.data import LungCase, LungScans, Test, Validation
 from pullback.errors import InputError
 from pullback.example import PointPair
 from pullback.methods.points.graph_propagation import RegisterClouds, overlay, untrained
 from pullback.metrics.learn2reg import sdlogj
 from pullback.recipes import find
+from pullback.recipes.datasets import DATASETS
+from pullback.recipes.graph_propagation import AS_PUBLISHED, PUBLISHED
 from pullback.solvers import RobustPointMatching
 from pullback.study.arms import Arm, RegisterArm, TrainedArm
 from pullback.study.table import Column, Experiment
@@ -50,11 +52,12 @@ def settled_clouds(pair: PointPair) -> Sequence[Displace]:
 class ByFeatures:
     """The register of clouds by features of a network."""
 
-    network: Callable[[Tensor], Tensor]
+    network: Callable[..., Tensor]
+    register: RegisterClouds = RegisterClouds()
 
     def __call__(self, pair: PointPair) -> Sequence[Displace]:
         with evaluating(self.network):
-            return RegisterClouds().stages(self.network, pair)
+            return self.register.stages(self.network, pair)
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ class ByRandomFeatures:
     """The register of clouds by features of a network with random weights."""
 
     seed: int = 0
+    register: RegisterClouds = RegisterClouds()
 
     def __call__(self, pair: PointPair) -> Sequence[Displace]:
-        return ByFeatures(untrained(self.seed).to(pair.fixed.data.device))(pair)
+        return ByFeatures(untrained(self.seed).to(pair.fixed.data.device), self.register)(pair)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class LungEvaluation:
         by each scan's spacing, and `unsettled mm` before the last stage, where there are several.
         """
         for case in (cast(LungCase, one) for one, _ in self.pairs.pairs):
-            scans = read_lung(case.root, case.number)
+            scans = case.scans()
             pair, start = scans.pair.to(device), time.perf_counter()
             stages = register(pair)
             seconds = time.perf_counter() - start
@@ -131,12 +135,13 @@ def _dense(scans: LungScans, displacement: Displace, device: torch.device) -> Te
     return field.view(where.shape).movedim(-1, 0)[None]
 
 
-BESIDE: dict[str, Arm] = {
+UNLEARNED: dict[str, Arm] = {
     "initial": RegisterArm(unmoved_clouds),
     "overlaid": RegisterArm(overlaid_clouds),
     "settled": RegisterArm(settled_clouds),
     "random features": RegisterArm(ByRandomFeatures()),
 }
+WIDE = RegisterArm(ByRandomFeatures(register=AS_PUBLISHED))
 WAYS = {"rigid": "rigid maps", "field": "random fields", "metric": "metric", "landmarks": "landmarks"}
 COLUMNS = (
     Column("TRE", "mm", better="less", against="difference", digits=2),
@@ -148,11 +153,18 @@ COLUMNS = (
 )
 
 
-def lungs() -> Experiment:
-    """Return the experiment of all ways of learning on one model, over five folds by patient."""
-    ways = {words: find(f"graph-propagation-{way}", on="lungs") for way, words in WAYS.items()}
-    ways["cyclical"] = find("cyclical", on="lungs")
-    trained = {words: TrainedArm(recipe, uses=ByFeatures) for words, recipe in ways.items()}
+def unlearned(data: str) -> Experiment:
+    """Return the experiment of what needs no training, over five folds by patient, on one set of clouds."""
+    arms = UNLEARNED | ({"random features, 256 candidates": WIDE} if data == PUBLISHED else {})
     folds = [{"data.fold": str(fold)} for fold in range(FOLDS)]
-    arms = {**BESIDE, **trained}
-    return Experiment(arms, "cyclical", LungKeypoints(), (), partial(LungEvaluation), folds)
+    return Experiment(arms, "random features", DATASETS[data].data, (), partial(LungEvaluation), folds)
+
+
+def lungs(data: str) -> Experiment:
+    """Return the experiment of all ways of learning on one model beside what needs no training."""
+    ways = {words: find(f"graph-propagation-{way}", on=data) for way, words in WAYS.items()}
+    ways["cyclical"] = find("cyclical", on=data)
+    uses = partial(ByFeatures, register=AS_PUBLISHED) if data == PUBLISHED else ByFeatures
+    beside = unlearned(data)
+    trained = {words: TrainedArm(recipe, uses=uses) for words, recipe in ways.items()}
+    return replace(beside, arms={**beside.arms, **trained}, baseline="cyclical")

@@ -23,16 +23,11 @@ Tools that are not installed are left out; `pip install 'pullback[peers]'` bring
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from pullback.alignment import Pair
-from pullback.data import Test, normalised
-from pullback.data.case import LOADED
-from pullback.files import read_image, read_labels
-from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST, Classical
+from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.space import Affine, pull
+from pullback.studies._ct_mr import CTtoMR
 from pullback.studies._images import DICE, FOLDING, SDLOGJ
 from pullback.studies._pairs import FilePairs
 from pullback.study.arms import Arm, RegisterArm
@@ -42,8 +37,6 @@ from pullback.study.table import Column, Experiment, Study, Table
 
 SUBJECTS = ("sub-13", "sub-14", "sub-15", "sub-16")
 FIRST = (("sub-13", "sub-14"), ("sub-15", "sub-16"), ("sub-14", "sub-15"))
-ORGANS = 9  # classes 1 … 9 are the same organs in the models for CT and for MR
-RIGID = replace(BALANCED, linear=BALANCED.linear[:1], deformable=None)
 COLUMNS = (
     DICE,
     Column("own Dice"),
@@ -72,48 +65,6 @@ TOOLS: dict[str, Arm] = {
     "FireANTs": PeerArm(FireANTs()),
 }
 LITTLE = ("before", "balanced", "ConvexAdam", "ConvexAdam, package")
-
-
-@dataclass(frozen=True)
-class CTtoMR:
-    """The MR of one upper abdomen, rigidly laid on the grid of the CT of another; a test split alone.
-
-    Attributes:
-        root: the folder of TotalSegmentator's reference files, or "" until one is given.
-        rigid: lays the MR on the CT.
-    """
-
-    root: str = ""
-    rigid: Classical = RIGID
-
-    @property
-    def name(self) -> str:
-        return "CT ← MR"
-
-    @property
-    def test(self) -> Test:
-        """The one pair."""
-        return Test.singles([self])
-
-    def load(self) -> Pair:
-        """Return the pair, of intensities 0 … 1, with the labels of nine organs."""
-        return LOADED.get(self, self._read)
-
-    def _read(self) -> Pair:
-        files = {"fixed": ("example_ct_sm", "example_seg"), "moving": ("example_mr_sm", "example_seg_mr")}
-        paths = {side: [Path(self.root) / f"{name}.nii.gz" for name in names] for side, names in files.items()}
-        images = {side: normalised(read_image(image)) for side, (image, _) in paths.items()}
-        labels = {side: read_labels(labels, on=images[side].grid) for side, (_, labels) in paths.items()}
-        few = {side: replace(one, data=one.data * (one.data <= ORGANS)) for side, one in labels.items()}
-        start = self.rigid(images["fixed"], images["moving"]).transform
-        onto, still = images["fixed"], Affine.identity(3)
-        return Pair(
-            onto,
-            pull(images["moving"], start, onto=onto),
-            pull(few["fixed"], still, onto=onto),
-            pull(few["moving"], start, onto=onto),
-            name=self.name,
-        )
 
 
 def _brains(arms: dict[str, Arm]) -> Experiment:

@@ -1,11 +1,15 @@
 """The study of DDMR (Pérez de Frutos et al. 2023), part by part."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from pullback.methods.pair.ddmr import Transferred
+from pullback.data import Synthesis
+from pullback.energies import NCC, Energy
+from pullback.methods.pair.ddmr import GeneralisedDice, PatchSSIM, SoftmaxWeighted, Transferred
 from pullback.recipes import find
-from pullback.recipes.ddmr import DESIGNS, NETWORK, key_of
+from pullback.recipes.ddmr import DESIGNS, LOSSES, NETWORK, REGULARITY, key_of
 from pullback.studies._images import DICE, FOLDING, SECONDS, UNTRAINED, trained
 from pullback.study.arms import Source, TrainedArm
 from pullback.study.contrasts import Contrasts, TukeyRange
@@ -14,8 +18,10 @@ from pullback.study.peers import ANTs, PeerArm
 from pullback.study.recipe import Recipe
 from pullback.study.statistics import mann_whitney
 from pullback.study.table import Column, Experiment, Figure, Study, Table
+from pullback.training import UncertaintyWeighted
 
 LARGE = ("phantom", "brains", "ixi")
+SMALL_SETS = ("phantom", "brains", "hippocampus")
 TRANSFERS = {"hippocampus": "brains", "comet": "ixi"}
 STEPS = {"one step": (), "two steps": ("encoder.",)}
 COLUMNS = (
@@ -28,6 +34,7 @@ COLUMNS = (
     FOLDING,
     SECONDS,
 )
+OURS = {letter: LOSSES[letter] for letter in "NSD"}
 FIGURES = {"training": Figure(partial(curves, columns=(DICE, FOLDING))), "weights": Figure(weights)}
 
 
@@ -39,6 +46,32 @@ def _moved(recipe: Recipe, frozen: tuple[str, ...]) -> Recipe:
     """Return the recipe of a transfer, at a tenth of the rate for weights that have learned: the paper's 1e-4."""
     slow = replace(recipe.training, lr=recipe.training.lr / 10)
     return replace(recipe, procedure=Transferred(frozen=frozen), training=slow)
+
+
+def _weighed(losses: Iterable[Energy], kind: type = UncertaintyWeighted) -> partial[Any]:
+    return partial(kind, losses=tuple(losses), regularity=REGULARITY)
+
+
+def _in_code(data: str) -> Experiment:
+    """Return the experiment of what the authors' code does otherwise, each alone and all at once."""
+    ours = find(key_of("UW-NSD"), NETWORK, data)
+    theirs = {"N": NCC(squared=False), "S": PatchSSIM(), "D": GeneralisedDice()}
+    ways = {letter: _weighed((OURS | {letter: energy}).values()) for letter, energy in theirs.items()}
+    augment = ours.training.augment
+    assert isinstance(augment, Synthesis)
+    lattice = replace(ours.training, augment=replace(augment, controls=4, moving=10))
+    arms = {
+        "UW-NSD": ours,
+        "softmax weighting, as its authors have it": replace(
+            ours, supervision=_weighed(OURS.values(), SoftmaxWeighted)
+        ),
+        "1 − r": replace(ours, supervision=ways["N"]),
+        "SSIM of patches": replace(ours, supervision=ways["S"]),
+        "generalised Dice": replace(ours, supervision=ways["D"]),
+        "4³ lattice, ten points move": replace(ours, training=lattice),
+        "all of them": replace(ours, supervision=_weighed(theirs.values(), SoftmaxWeighted), training=lattice),
+    }
+    return trained({name: TrainedArm(recipe) for name, recipe in arms.items()}, "UW-NSD")
 
 
 def _transfer(data: str, source: str) -> Experiment:
@@ -66,6 +99,14 @@ study = Study(
             FIGURES,
             [TukeyRange("between designs", list(DESIGNS))],
             "centroid mm",
+        ),
+        "code": Table(
+            "Weights that learn, and what the authors' code does otherwise",
+            "This is not shown: the paper's text and its authors' code differ in the weighting, the Dice loss, the "
+            "windows of SSIM, the sign of the correlation and the lattice of the augmentation.",
+            {f"{data}/{NETWORK}": _in_code(data) for data in SMALL_SETS},
+            COLUMNS,
+            FIGURES,
         ),
         "transfer": Table(
             "The same on a small set: from scratch, and transferred from the large one in one step or two",

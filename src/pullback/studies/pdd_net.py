@@ -41,8 +41,6 @@ BIN = 5  # frames
 HD = Column("HD", "mm", better="less", against="difference")
 COLUMNS = (
     DICE,
-    Column("vein", better="more", key="dice/1"),
-    Column("artery", better="more", key="dice/2"),
     HD,
     Column("HD95", "mm", better="less"),
     Column("variance of HD", "mm²", better="less", key="variance of hd mm"),
@@ -53,12 +51,12 @@ MILLISECONDS = Column("time", "ms", better="less", against="ratio", of="median",
 
 def _teacher(data: str) -> Source:
     kept = OWN if data == "compressions" else data
-    return Source(TrainedArm(find(TEACHER, TEACHER, data)), "supervision.teacher.folder", kept)
+    return Source(TrainedArm(find(TEACHER, on=data)), "supervision.teacher.folder", kept)
 
 
 def _experiment(teacher: str, data: Compressions | None = None, soft: tuple[float, ...] = ()) -> Experiment:
     """Return the experiment of one teacher, by the data that it learned from."""
-    source, plain, distilled = _teacher(teacher), find(LABELS, NAME), find(NAME, NAME)
+    source, plain, distilled = _teacher(teacher), find(LABELS), find(NAME)
     supervision = distilled.supervision
     assert isinstance(supervision, Distilled)
     arms = {

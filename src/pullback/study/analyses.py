@@ -1,8 +1,9 @@
-"""Analyses of results beside the arms' rows: distance, rounds, refinement, the optimiser, the loss landscape."""
+"""Analyses of results beside the arms' rows: distance, choice, rounds, refinement, optimiser, loss landscape."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pullback.numerics.random import make_generator
 from pullback.records.csv_records import read_csv
 from pullback.solvers import Descend
 from pullback.space import Displacement
+from pullback.study.compare import against, by_case, frame_of
 from pullback.study.result import Result, network_of
 from pullback.study.run import build
 from pullback.training import Row, align, device_of, mean_of, measure
@@ -70,6 +72,42 @@ def refined(
                     found[n].append({**numbers_of(Alignment(pair, transform), metrics)})
             rows += [{"arm": arm, "seed": unit.trial.seed, "steps": n, **mean_of(each)} for n, each in found.items()]
     return rows
+
+
+def by_validation(result: Result, ways: Sequence[str], number: str, unit: str = "") -> list[Row]:
+    """Choose one arm of each way to learn by validation, and compare their test cases with those of the first way's.
+
+    An arm is of the way that its name begins with, up to a comma. Its validation is the best number of each run,
+    of which more is better, averaged over the runs. Test cases are looked at once the choice is made.
+
+    Args:
+        ways: in order; those without a run are left out.
+        number: in the rows, which validation has too.
+        unit: as in `Table`.
+
+    Returns:
+        One row per way: the arm that was chosen, its validation, and the means over runs and test cases; for each
+        but the first, the `difference` of the number to the first's, a mean over units, with the p of the signed-rank
+        test over units where they differ.
+    """
+    frame = frame_of(result.rows)
+    found: list[Row] = []
+    for way in ways:
+        best = {
+            arm: fmean(max(float(row[number]) for row in read_csv(run.folder / "validation.csv")) for run in runs)
+            for arm, runs in result.runs.items()
+            if arm.split(",")[0] == way
+        }
+        if not best:
+            continue
+        arm = max(best, key=lambda one: best[one])
+        row: Row = {"way": way, "arm": arm, "validation": best[arm], **mean_of(result.rows[arm])}
+        if found:
+            both = (by_case(frame, one, number, unit) for one in (arm, str(found[0]["arm"])))
+            told = against(*both)
+            row |= {name: value for name in ("difference", "p") if (value := told.get(name)) is not None}
+        found.append(row)
+    return found
 
 
 def by_rounds(result: Result) -> list[Row]:

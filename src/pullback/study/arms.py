@@ -16,7 +16,7 @@ from pullback.study.recipe import Recipe, as_data, changed, digest_of
 from pullback.study.run import Run, run
 from pullback.training import Evaluation, PairEvaluation, Row, Training, device_of
 
-LATER = ("pairing", "person", "moving", "moving_labels", "without")
+LATER = ("pairing", "person", "moving", "moving_labels", "without", "landmarks", "scale")
 """Members of data that rows depend on only where they are set, so that studies made before there were any go on."""
 
 

@@ -89,7 +89,7 @@ def _tell(missing: Mapping[str, str], console: Console | None) -> None:
         console.print(said, style="bold red", highlight=False)
 
 
-def _whose(test: Test, rows: int) -> list[dict[str, str]]:
+def _whose(test: Test, rows: int) -> list[Row]:
     """Return whose each row is, where there is one for each example; else nothing."""
     if rows != len(test):
         return [{} for _ in range(rows)]

@@ -29,7 +29,7 @@ from pullback.report.pictures import JACOBIAN, cuts, grid_step, jacobian_limit, 
 from pullback.study.result import Result, network_of
 from pullback.study.table import Column
 from pullback.study.tables import over_seeds
-from pullback.training import Row, align
+from pullback.training import Row, align, mean_of
 
 BOXES = 40  # in a row of the figure
 
@@ -210,6 +210,30 @@ def by_number(
         one.xaxis.set_major_locator(MaxNLocator(integer=True))
         one.set_ylabel(column.label)
     legend(figure, axes[0])
+    return figure
+
+
+def traded(result: Result, rows: Sequence[Row], across: Column, up: Column, ways: Sequence[str]) -> Figure:
+    """Draw one column against another, a dot per run: the mean over its cases; and a line per way to learn.
+
+    An arm is of the way that its name begins with, up to a comma. A line leads from arm to arm of a way, by
+    their means over runs, in the order of the column `across`.
+    """
+    figure, (axis,) = blank()
+    for way, colour in zip(ways, COLOURS, strict=False):
+        arms = [arm for arm in result.runs if arm.split(",")[0] == way and arm in result.rows]
+        means = []
+        for arm in arms:
+            seeds = dict.fromkeys(row["seed"] for row in result.rows[arm])
+            runs = [mean_of([row for row in result.rows[arm] if row["seed"] == seed]) for seed in seeds]
+            places = [(run[across.number], run[up.number]) for run in runs]
+            axis.plot(*zip(*places, strict=True), "o", color=colour, alpha=0.35, markersize=4)
+            means.append(tuple(np.mean(places, 0)))
+        if means:
+            axis.plot(*zip(*sorted(means), strict=True), "o-", color=colour, label=way, linewidth=1.2, markersize=5)
+    axis.set_xlabel(across.label)
+    axis.set_ylabel(up.label)
+    legend(figure, axis)
     return figure
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Registered
-from pullback.data import PairDataset
+from pullback.data import Learn2Reg, PairDataset
 from pullback.data.pattern import some
 from pullback.data.people import person_in
 from pullback.errors import InputError, Interrupted
@@ -233,6 +233,7 @@ def _of_pairs(folder: str | Path, recipe: Recipe, network: nn.Module) -> Trained
         data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
+        data.scale if isinstance(data, Learn2Reg) else None,
     )
 
 

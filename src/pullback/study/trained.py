@@ -17,7 +17,7 @@ from pullback.training import align
 class Trained:
     """A trained network as a register, which sees images as in its training and answers in the world.
 
-    The images' intensities are normalised, and voxels hidden by their masks are filled (`preprocessed`). Both are laid
+    The images' intensities are brought to its scale, and voxels hidden by their masks filled (`preprocessed`). They lie
     on a grid that covers the fixed image, its axes as nearly along R, A, S as storage allows, with the training's voxel
     size (left alone within 5 %). The answer is a displacement on the fixed image's own grid; where the images start
     from a shift, it is shift ∘ displacement, for beyond its grid a displacement moves nothing.
@@ -28,6 +28,7 @@ class Trained:
         centred: whether it was trained on images laid middle on middle.
         ndim: of the images it was trained on; None does not check.
         channels: of one image; None does not check.
+        scale: by which intensities are divided; None normalises each image.
 
     Raises:
         TypeError: the network is none.
@@ -38,6 +39,7 @@ class Trained:
     centred: bool = False
     ndim: int | None = None
     channels: int | None = None
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, nn.Module):
@@ -62,9 +64,10 @@ class Trained:
         if self.channels not in (None, fixed.data.shape[1]):
             has = fixed.data.shape[1]
             raise InputError(f"the network was trained on images of {self.channels} channels; these have {has}")
-        grid, still = self._grid(fixed), Affine.identity(fixed.grid.ndim)
+        still = Affine.identity(fixed.grid.ndim)
         begin = self.begin(fixed, moving) if start is None else start
-        answer = align(self.network, Pair(self.shown(fixed), _laid(preprocessed(moving), begin, grid)))
+        other = _laid(preprocessed(moving, self.scale), begin, self._grid(fixed))
+        answer = align(self.network, Pair(self.shown(fixed), other))
         return Alignment(
             Pair(fixed, moving),
             _from(begin, answer.transform, fixed),
@@ -75,7 +78,7 @@ class Trained:
 
     def shown(self, image: Image) -> Image:
         """Return an image as the network sees it as the fixed one."""
-        return _laid(preprocessed(image), Affine.identity(image.grid.ndim), self._grid(image))
+        return _laid(preprocessed(image, self.scale), Affine.identity(image.grid.ndim), self._grid(image))
 
     def is_near(self, image: Image) -> bool:
         """Return whether voxels are as large as in the training, within 5 %."""

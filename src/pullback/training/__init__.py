@@ -1,6 +1,14 @@
 """The training loop, and the supervisions, evaluations and procedures that it runs."""
 
-from pullback.training.augment import DrawnPoints, IndependentAffines, InTurn, OneAffine, RandomAffine, seen_through
+from pullback.training.augment import (
+    DrawnPoints,
+    IndependentAffines,
+    InTurn,
+    OneAffine,
+    RandomAffine,
+    RandomFlips,
+    seen_through,
+)
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
 from pullback.training.device import device_of
@@ -37,6 +45,7 @@ __all__ = [
     "Poly",
     "Procedure",
     "RandomAffine",
+    "RandomFlips",
     "Row",
     "Segmenting",
     "Several",

@@ -118,6 +118,21 @@ class DrawnPoints:
 
 
 @dataclass(frozen=True)
+class RandomFlips:
+    """Augmentation by a flip along each axis of the fixed grid, about its middle, by the toss of a coin each.
+
+    Both images are flipped alike, in the world, and the truth with them (TransMorph, Chen et al. 2022, on IXI).
+    """
+
+    def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
+        grid = pair.fixed.grid
+        signs = 1 - 2 * torch.randint(2, (grid.ndim,), generator=generator).double()
+        axes = grid.affine[:-1, :-1]
+        mirror = Affine.about(axes @ signs.diag() @ torch.linalg.inv(axes), grid.centre, grid.centre)
+        return seen_through(pair, mirror, mirror)
+
+
+@dataclass(frozen=True)
 class InTurn:
     """A sequence of augmentations, each of which draws where the last one ended.
 

@@ -90,8 +90,7 @@ class FeatureOptimised:
     that is linear a displacement of zero begins.
 
     Where both images have masks, features are 0 outside, each image's own, and all voxels count: so the border of an
-    organ is brought onto the other's. A fixed mask alone says where images are compared. In both cases differences are
-    means over all voxels, so that λ means the same.
+    organ is brought onto the other's. A mask of one image alone is not looked at.
 
     Attributes:
         features: of an image, `(B, C, *spatial)` on its grid.
@@ -128,13 +127,9 @@ class FeatureOptimised:
             seen = moving if still else pull(moving, to_grid, onto=fixed)
             both = fixed.mask is not None and seen.mask is not None
             one, two = (self._means(image, both) for image in (fixed, seen))
-            weight = None if both or fixed.mask is None else pooled(fixed.mask.to(one), self.fine)
             known = one.new_zeros(1, grid.ndim, *grid.shape) if linear else begin.displacement(grid).to(one)
             field = pooled(known, self.fine) / self.fine
-        descent = self.descent
-        if weight is not None:  # whose sum the descent divides by
-            descent = replace(descent, regularity=descent.regularity / float(weight.mean().clamp(min=1e-6)))
-        field = unpooled(descent(one, two, field, weight), self.fine, grid.shape)
+        field = unpooled(self.descent(one, two, field), self.fine, grid.shape)
         for _ in range(3 if self.smoothed else 0):
             field = box_mean(field, self.descent.smoothing)
         found = Displacement(field, grid)

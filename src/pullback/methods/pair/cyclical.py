@@ -66,11 +66,17 @@ class FieldLabels:
     """Labels of pairs of images: displacements on the fixed grids, `(d, *spatial)` in voxels, half precision.
 
     The network is a `FeatureRegistration`, a `WithRefinement`, or any that can give its `guess` and that `refined`.
+
+    Attributes:
+        accustom: whether the untrained network, which makes the first labels, has the statistics of `accustomed`; else
+            it has those of torch, 0 and 1, as in the authors' code.
     """
 
+    accustom: bool = True
+
     def untrained(self, network: nn.Module, examples: Examples, seed: int) -> nn.Module:
-        """Return the network with the statistics of `accustomed`."""
-        return accustomed(network, examples, seed)
+        """Return the network ready to make the first labels."""
+        return accustomed(network, examples, seed) if self.accustom else network
 
     def label(self, network: Any, pair: Pair, how: Cyclical, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return the displacement of a pair, and the mean square by which refinement changed it, voxels²."""

@@ -2,10 +2,12 @@
 
 Pérez de Frutos, Pedersen, Pelanis, Bouget, Survarachakan, Langø, Elle, Lindseth: Learning deep abdominal CT
 registration through adaptive loss weighting and synthetic data generation, PLOS ONE 2023. Its losses are energies, its
-weighting is `UncertaintyWeighted`, its augmentation `Synthesis`.
+weighting is `UncertaintyWeighted`, its augmentation `Synthesis`. Where the authors' code differs from these, it is
+`SoftmaxWeighted`, `GeneralisedDice` and `PatchSSIM`.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pullback.alignment import Alignment
+from pullback.alignment import Alignment, Pair, Register
+from pullback.energies import Diffusion, Energy
+from pullback.energies.overlap import soft_labels
+from pullback.energies.similarity import intensity_range, masked_mean
+from pullback.energies.ssim import CONTRAST, LEVEL
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.networks import Convolved, FieldHead, Network, channels_last, padded, together
@@ -129,6 +135,103 @@ class Transferred:
         resting = replace(first, frozen=tuple(f"network.{name}" for name in self.frozen))
         network = task.part("first", resting).trained(network)
         return replace(task, training=second).trained(network)
+
+
+class SoftmaxWeighted(nn.Module):
+    """The supervision by Σ softmax(s) L + Σ exp(r) R with s and r that learn: the weighting of the authors' code.
+
+    Nothing balances the losses, as in `UncertaintyWeighted`: the least of them is given ever more of the weight, and
+    regularisers are given ever less. Weights are logged beside the losses, as `weight/…`.
+
+    Args:
+        losses: at least one, each of one term.
+        regularisers: any number, as the losses.
+        regularity: exp(r) at the beginning.
+
+    Raises:
+        InputError: no loss, or no regularity.
+    """
+
+    def __init__(
+        self, losses: Sequence[Energy], regularisers: Sequence[Energy] = (Diffusion(),), regularity: float = 5e-3
+    ) -> None:
+        super().__init__()
+        if not losses or not regularity > 0:
+            raise InputError(
+                f"SoftmaxWeighted: at least one loss and a regularity above 0 expected, got {len(losses)} and "
+                f"{regularity}"
+            )
+        self.losses, self.regularisers = tuple(losses), tuple(regularisers)
+        self.shares = nn.Parameter(torch.zeros(len(losses)))
+        self.strengths = nn.Parameter(torch.full((len(regularisers),), math.log(regularity)))
+
+    def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        """Return the weighted terms of the guess, and the weights to be logged."""
+        alignment = Alignment(pair, register(pair.fixed, pair.moving).transform)
+        found: dict[str, Tensor] = {}
+        weights = torch.cat([self.shares.softmax(0), self.strengths.exp()])
+        for energy, weight in zip((*self.losses, *self.regularisers), weights, strict=True):
+            for name, value in energy.terms(alignment).items():
+                found |= {name: weight * value, f"weight/{name}": weight.detach()}
+        return found
+
+
+@dataclass(frozen=True)
+class GeneralisedDice(Energy):
+    """The generalised Dice loss, 1 − 2 Σₗ wₗ Σ p q / Σₗ wₗ Σ (p + q) with wₗ = 1 / (volume of the fixed label)².
+
+    Sudre et al. 2017. The background is a label like any other, but as large as it is it hardly counts: with one label
+    the value is that of `SoftDice` but for its share of the image. Of several, a voxel of one with a thousandth of the
+    volume counts 10⁶ times as much; in `SoftDice`, the mean over labels without background, 10³ times.
+    """
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moved = (
+            torch.cat([1 - labels.sum(1, keepdim=True), labels], 1).flatten(2) for labels in soft_labels(alignment)
+        )
+        weight = fixed.sum(2).clamp(min=1).square().reciprocal()
+        both, either = (fixed * moved).sum(2), (fixed + moved).sum(2)
+        return {"generalised dice": (1 - 2 * (weight * both).sum(1) / (weight * either).sum(1)).mean()}
+
+
+@dataclass(frozen=True)
+class PatchSSIM(Energy):
+    """The mean structural similarity over patches that do not overlap, taken off 1.
+
+    As `SSIM` with a window of equal weights, but seen at every `edge`-th place along each axis alone. Patches begin at
+    the first voxel; the last ones are cut off at the border, and all at masks.
+
+    Attributes:
+        edge: of a patch, in voxels.
+    """
+
+    edge: int = 5
+
+    def terms(self, alignment: Alignment) -> dict[str, Tensor]:
+        fixed, moved, mask = alignment.pair.fixed, alignment.moved.data, alignment.mask
+        low, high = intensity_range(fixed)
+        extent = torch.where(high > low, high - low, 1)
+        inside = moved.new_ones(1, 1, *moved.shape[2:]) if mask is None else mask.to(moved.dtype)
+        count = self._pooled(inside)
+        i, j = (self._pooled(data * inside) / count.clamp(min=1) for data in (fixed.data, moved))
+        v, w, c = (
+            self._pooled(a * b * inside) / count.clamp(min=1) - x * y
+            for a, b, x, y in (
+                (fixed.data, fixed.data, i, i),
+                (moved, moved, j, j),
+                (fixed.data, moved, i, j),
+            )
+        )
+        c1, c2 = (LEVEL * extent).square(), (CONTRAST * extent).square()
+        similarity = (2 * i * j + c1) * (2 * c + c2) / ((i * i + j * j + c1) * (v + w + c2))
+        return {"ssim": 1 - masked_mean(similarity, count > 0)}
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        """Return sums over patches."""
+        short = [-n % self.edge for n in values.shape[2:]]
+        values = F.pad(values, [pad for n in reversed(short) for pad in (0, n)])
+        pool = F.avg_pool2d if values.ndim == 4 else F.avg_pool3d
+        return pool(values, self.edge) * self.edge ** (values.ndim - 2)
 
 
 def _leaky(channels: int) -> nn.Module:

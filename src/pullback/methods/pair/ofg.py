@@ -1,10 +1,12 @@
 """On-the-Fly Guidance: a network learns from its own guess, improved by a few steps of descent.
 
 Xin, Chen, Ji, Han, Xie: On-the-Fly Guidance Training for Medical Image Registration, 2024, arXiv:2308.15216. `Guided`
-is the method; `GuidedByNetworks` and `Mixture` are what its section 4.3 compares it with.
+is the method; `GuidedByNetworks`, `GuidedByFittedNetworks` and `Mixture` are what its section 4.3 compares it with.
+Weights of `strain` are not the paper's: `pullback.methods.pair.strain` says what they are for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,6 +18,8 @@ from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.example import Supervision
 from pullback.methods.method import Method, Paper
+from pullback.methods.pair.strain import Strain, compared, is_paced
+from pullback.networks import Network
 from pullback.numerics.random import make_generator
 from pullback.solvers import Descend, FieldAdam
 from pullback.space import Dense, Displacement, Image, Transform, as_field, pull, resampled
@@ -26,8 +30,9 @@ from pullback.training import Unsupervised
 class Guided:
     """The supervision by a label that the guess itself becomes: their mean squared difference (eq. 2 to 4).
 
-    The label starts from the detached guess and is a constant for the network. The compared `field` is the one that the
-    network predicts: a displacement, or the velocity where it predicts one, in voxels.
+    With `strain` it is ‖u − ℓ‖² + γ Σₐ‖∂ₐ(u − ℓ)‖² of guess u and label ℓ. The label starts from the detached guess and
+    is a constant for the network. The compared `field` is the one that the network predicts: a displacement, or the
+    velocity where it predicts one, in voxels.
 
     Attributes:
         energy: the energy that the label descends. The paper sums both terms of eq. 4 over voxels; here, as in the code
@@ -41,6 +46,8 @@ class Guided:
             small images with ε = 1e-8 labels are smoother, and networks learn more slowly and less.
         decay: of the step, as a function of progress, such as `Poly()`: the paper calls 0.1 the initial one. None keeps
             it.
+        strain: the weight γ of strains, in voxels²: a number, a function of progress such as `Ramp()`, or `Relative()`
+            to the label's roughness. The paper has none.
         weight: of the guide, the α of the blend.
         coarser: descend on images and a field of so many times the voxel size: 2 is the paper's downsampled optimiser,
             with about an eighth of the parameters in 3D. The label is that field, interpolated to full size.
@@ -55,6 +62,7 @@ class Guided:
     weight: float = 1.0
     coarser: int = 1
     decay: Callable[[float], float] | None = None
+    strain: Strain = 0.0
 
     def __post_init__(self) -> None:
         if min(self.solver.steps, self.coarser) < 1 or self.solver.step_size == 0 or self.weight < 0:
@@ -65,13 +73,14 @@ class Guided:
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
-        guide = squared(guess, self._label(pair, guess, decayed(self.solver, self.decay, progress)))
-        return {"guide": self.weight * guide, **self.regularity.terms(Alignment(pair, guess))}
+        label = self._label(pair, guess, decayed(self.solver, self.decay, progress))
+        guide = compared(guess, label, self.strain, progress, self.weight)
+        return {**guide, **self.regularity.terms(Alignment(pair, guess))}
 
     @property
     def paced(self) -> bool:
         """Whether it changes with progress, and so with how many updates there are in all."""
-        return self.decay is not None
+        return self.decay is not None or is_paced(self.strain)
 
     def _label(self, pair: Pair, guess: Dense, solver: Descend) -> Dense:
         if self.coarser == 1:
@@ -82,7 +91,7 @@ class Guided:
         return solver(self.energy.on(small), start=start)[0].on(guess.grid)
 
 
-class GuidedByNetworks(nn.Module):
+class GuidedByNetworks(Network):
     """The supervision by a label that networks in a row make: the paper's "n cascaded VoxelMorphs".
 
     Each sees the fixed image and the moving one as moved so far, and answers with the rest of the motion. The paper
@@ -94,7 +103,7 @@ class GuidedByNetworks(nn.Module):
     Args:
         network: makes one of them.
         n: how many.
-        energy, regularity: as in `Guided`.
+        energy, regularity, strain: as in `Guided`.
     """
 
     def __init__(
@@ -103,11 +112,18 @@ class GuidedByNetworks(nn.Module):
         n: int = 2,
         energy: Energy = LNCC(9) + 1.0 * Diffusion(),
         regularity: Energy = 0.02 * Diffusion(),
+        strain: Strain = 0.0,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(network() for _ in range(n))
         self.energy = energy
         self.regularity = regularity
+        self.strain = strain
+
+    @property
+    def paced(self) -> bool:
+        """Whether it changes with progress, as in `Guided`."""
+        return is_paced(self.strain)
 
     def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         guess = field_of(register, pair)
@@ -120,8 +136,75 @@ class GuidedByNetworks(nn.Module):
         optimiser = {f"optimiser {name}": value for name, value in made.items()}
         if sum(made.values()) >= sum(plain.values()):
             return plain | optimiser
-        guide = squared(Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid))
-        return {"guide": guide, **self.regularity.terms(Alignment(pair, guess)), **optimiser}
+        moved, to = Displacement(guess.displacement(grid), grid), Displacement(label.field.detach(), grid)
+        guide = compared(moved, to, self.strain, progress)
+        return {**guide, **self.regularity.terms(Alignment(pair, guess)), **optimiser}
+
+
+class GuidedByFittedNetworks(Network):
+    """The supervision by a label of networks in a row that are fitted to each pair: "n cascaded VoxelMorphs" in code.
+
+    In the authors' code the networks start on the image as the guess moves it, and descend the energy of what they
+    leave of it, by Adam; for each pair, here, from the same weights. The label is the field of the last one alone,
+    without what the guess and the others moved before it.
+
+    Args:
+        network: makes one of them.
+        n: how many.
+        energy, regularity: as in `Guided`; the smoothness in the energy is that of the last field.
+        steps: for each pair.
+        lr: of their Adam.
+
+    Raises:
+        InputError: no network, or no step.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        n: int = 2,
+        energy: Energy = LNCC(9) + 1.0 * Diffusion(),
+        regularity: Energy = 0.02 * Diffusion(),
+        steps: int = 10,
+        lr: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if min(n, steps) < 1:
+            raise InputError(f"GuidedByFittedNetworks: one network and one step or more, got {n} and {steps}")
+        self.networks = nn.ModuleList(network() for _ in range(n))
+        self.energy = energy
+        self.regularity = regularity
+        self.steps = steps
+        self.lr = lr
+
+    def forward(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
+        guess = field_of(register, pair)
+        grid = pair.fixed.grid
+        own = Displacement(guess.displacement(grid), grid)
+        moved = pull(pair.moving, Displacement(own.field.detach(), grid), onto=pair.fixed)
+        guide = compared(own, self._label(pair.fixed, moved))
+        return {**guide, **self.regularity.terms(Alignment(pair, guess))}
+
+    def _label(self, fixed: Image, moved: Image) -> Displacement:
+        networks = deepcopy(self.networks).requires_grad_()
+        optimiser = torch.optim.Adam(networks.parameters(), lr=self.lr)
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                optimiser.zero_grad()
+                terms = self.energy.terms(_last(networks, fixed, moved))
+                sum(terms.values(), start=fixed.data.new_zeros(())).backward()
+                optimiser.step()
+        with torch.no_grad():
+            return Displacement(_last(networks, fixed, moved).transform.displacement(fixed.grid), fixed.grid)
+
+
+def _last(networks: Iterable[nn.Module], fixed: Image, moved: Image) -> Alignment:
+    """Return the answer of the last network, to which the others have moved the image before."""
+    first, *others = networks
+    answer: Alignment = first(fixed, moved)
+    for network in others:
+        answer = network(fixed, pull(answer.pair.moving, answer.transform, onto=fixed))
+    return answer
 
 
 @dataclass(frozen=True)
@@ -198,20 +281,6 @@ def field_in(answer: Transform, pair: Pair) -> Dense:
     return as_field(answer, pair.fixed.grid)
 
 
-def squared(guess: Dense, label: Dense) -> Tensor:
-    """Return the mean squared difference of two fields of one kind and grid, in voxels².
-
-    Raises:
-        InputError: a displacement against a velocity, or another grid.
-    """
-    if type(guess) is not type(label) or guess.grid != label.grid:
-        kinds = " and ".join(f"{type(field).__name__} on {field.grid.shape}" for field in (guess, label))
-        raise InputError(
-            f"fields of one kind on one grid are compared, not {kinds}: let both networks predict the same"
-        )
-    return (guess.field - label.field).square().mean()
-
-
 def _coarse(image: Image, factor: int) -> Image:
     return resampled(image, (factor * image.grid.spacing).tolist())
 
@@ -231,4 +300,5 @@ METHOD = Method(
             "misc",
         ),
     ),
+    keys=("ofg-h1",),
 )

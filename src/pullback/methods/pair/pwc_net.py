@@ -89,7 +89,7 @@ class PWCNet(nn.Module):
         seen = (2 * REACH + 1) ** 2
         before = 0
         for width in (0, *reversed(widths[FINEST - 1 : -1])):
-            decoder = Decoder(seen + width + (4 if before else 0), dense, before)
+            decoder = FlowDecoder(seen + width + (4 if before else 0), dense, before)
             self.decoders.append(decoder)
             before = decoder.channels_out
         dilated = [_leaky(a, b, dilation=d) for (a, b), d in zip(pairwise((before, *context)), DILATIONS, strict=False)]
@@ -100,7 +100,7 @@ class PWCNet(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, SLOPE)
                 nn.init.zeros_(layer.bias)
         for module in (*self.decoders, self.context):
-            flow = module.last if isinstance(module, Decoder) else cast(nn.Sequential, module)[-1]
+            flow = module.last if isinstance(module, FlowDecoder) else cast(nn.Sequential, module)[-1]
             nn.init.normal_(cast(nn.Conv2d, flow).weight, std=STILL)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
@@ -128,7 +128,7 @@ class PWCNet(nn.Module):
         flow = features = None
         found: list[Tensor] = []
         for step, module in enumerate(self.decoders):
-            decoder = cast(Decoder, module)
+            decoder = cast(FlowDecoder, module)
             level = len(fixed) - step
             here, there = fixed[level - 1], moving[level - 1]
             if flow is None or features is None:
@@ -153,7 +153,7 @@ def standardised(features: Tensor) -> Tensor:
     return off / (off.square().mean(axes, keepdim=True) + TINY).sqrt()
 
 
-class Decoder(nn.Module):
+class FlowDecoder(nn.Module):
     """A decoder of one level: five convolutions, each of which sees all before it, and one that makes the flow.
 
     Args:

@@ -13,7 +13,8 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.methods.method import Method
-from pullback.methods.pair.ofg import METHOD as GUIDANCE, decayed, field_in, field_of, squared
+from pullback.methods.pair.ofg import METHOD as GUIDANCE, decayed, field_in, field_of
+from pullback.methods.pair.strain import Strain, compared, is_paced
 from pullback.solvers import Descend
 from pullback.training.teacher import answer_of
 
@@ -31,6 +32,7 @@ class SelfTraining:
         energy: the energy that it descends, as in `Guided`.
         regularity: energy of the guess that is added to the loss, as in `Guided`.
         decay: of the solver's step, as in `Guided`.
+        strain: the weight of strains, as in `Guided`.
         elsewhere: attributes that name another run, which may move until this one is resumed.
     """
 
@@ -39,19 +41,20 @@ class SelfTraining:
     energy: Energy = LNCC(9) + 1.0 * Diffusion()
     regularity: Energy = 0.02 * Diffusion()
     decay: Callable[[float], float] | None = None
+    strain: Strain = 0.0
     elsewhere: ClassVar[tuple[str, ...]] = ("teacher",)
 
     @property
     def paced(self) -> bool:
-        """Whether the steps change with progress, as in `Guided`."""
-        return self.solver is not None and self.decay is not None
+        """Whether it changes with progress, as in `Guided`."""
+        return is_paced(self.strain) or (self.solver is not None and self.decay is not None)
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         label = field_in(answer_of(self.teacher, pair), pair)
         if self.solver is not None:
             label, _ = decayed(self.solver, self.decay, progress)(self.energy.on(pair), start=label)
         guess = field_of(register, pair)
-        return {"guide": squared(guess, label), **self.regularity.terms(Alignment(pair, guess))}
+        return {**compared(guess, label, self.strain, progress), **self.regularity.terms(Alignment(pair, guess))}
 
 
 METHOD = Method(

@@ -15,6 +15,8 @@ from pullback.space import Dense, Displacement, Grid, Image
 ENCODER = (16, 32, 32, 32)
 VOXELMORPH_1 = (32, 32, 32, 32, 8, 8)
 VOXELMORPH_2 = (32, 32, 32, 32, 32, 16, 16)
+LIGHT_ENCODER = (8, 32, 32, 32)
+LIGHT = (32, 32, 32, 32, 32, 8, 8)
 
 
 class VoxelMorph(Network):
@@ -25,10 +27,12 @@ class VoxelMorph(Network):
     Args:
         ndim: 2 or 3.
         encoder: channels of the halving stages.
-        decoder: channels of the other stages; `VOXELMORPH_2` (default, as the paper's best; 300,547 parameters in 3D,
-            and 301,411 in the authors' later code) or `VOXELMORPH_1`.
+        decoder: channels of the other stages; `VOXELMORPH_2` (default, as the paper's best; 300,547 parameters in 3D)
+            or `VOXELMORPH_1`.
         transform: `Displacement`, or `Velocity` for a diffeomorphism; the head's answer is its `field`.
         channels: of one image.
+        halves: as of `UNet`. With 1 there are 301,411 parameters, as in the authors' later code; with `LIGHT_ENCODER`
+            and `LIGHT` as well 274,387, as in the code of On-the-Fly Guidance (Xin et al. 2024).
     """
 
     def __init__(
@@ -38,9 +42,10 @@ class VoxelMorph(Network):
         decoder: tuple[int, ...] = VOXELMORPH_2,
         transform: Callable[[Tensor, Grid], Dense] = Displacement,
         channels: int = 1,
+        halves: int = 2,
     ) -> None:
         super().__init__()
-        self.unet = UNet(ndim, 2 * channels, encoder, decoder)
+        self.unet = UNet(ndim, 2 * channels, encoder, decoder, halves)
         self.head = FieldHead(ndim, self.unet.channels_out, transform)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
@@ -84,4 +89,5 @@ METHOD = Method(
             "10.1007/978-3-030-00928-1_82",
         ),
     ),
+    keys=("voxelmorph-light",),
 )

@@ -35,20 +35,23 @@ class Match:
 
     Attributes:
         solver: chooses among displacements.
+        moving_graph: neighbours of each moving point on the network's graph; None has as many as fixed ones have.
     """
 
     solver: BeliefPropagation = BeliefPropagation()
+    moving_graph: int | None = None
 
     def __call__(self, network: Callable[..., Any], pair: PointPair) -> Tensor:
         """Return the displacement of the chosen fixed points from where they are stored, `(n, 3)` in mm.
 
         Args:
-            network: takes points `(N, 3)` in mm to features `(N, C)`; it sees all points, the fixed ones at their
-                start.
+            network: takes points `(N, 3)` in mm to features `(N, C)`, with `moving_graph` also their number of
+                neighbours; it sees all points, the fixed ones at their start.
         """
         fixed, moving = pair.fixed.data[0], pair.moving.data[0]
         placed = overlaid(fixed, moving) if pair.start is None else pair.start.data[0]
-        here, there = network(placed), network(moving)
+        here = network(placed)
+        there = network(moving) if self.moving_graph is None else network(moving, self.moving_graph)
         if pair.chosen is not None:
             fixed, placed, here = fixed[pair.chosen], placed[pair.chosen], gather_rows(here, pair.chosen[None])[0]
         return placed - fixed + self.solver(placed, moving, here, there)
@@ -68,11 +71,13 @@ class RegisterClouds:
         smoothing: of the spline, in mm: it evens out the gaps between the clouds, whose points lie some 7 mm apart and
             of which many lack a partner.
         settle: the last step; None leaves it out.
+        moving_graph: as of `Match`, for a moving cloud that is denser than the fixed one.
     """
 
     passes: tuple[BeliefPropagation, ...] = (BeliefPropagation(64, iterations=10), BeliefPropagation(32, iterations=10))
     smoothing: float = 100.0
     settle: RobustPointMatching | None = RobustPointMatching()
+    moving_graph: int | None = None
 
     def __call__(self, network: Callable[..., Any], pair: PointPair) -> Spline:
         """Return the displacement in mm, a function of points `(N, 3)` in mm, float64."""
@@ -84,7 +89,7 @@ class RegisterClouds:
         fixed, found = pair.fixed.data[0].double(), list[Spline]()
         seen = replace(pair, chosen=None)
         for solver in self.passes:
-            displacement = Match(solver)(network, seen)
+            displacement = Match(solver, self.moving_graph)(network, seen)
             found.append(spline(fixed, displacement.double(), self.smoothing))
             placed = (fixed + found[-1](fixed)).to(pair.fixed.data)
             seen = replace(seen, start=Points(placed[None]))

@@ -31,7 +31,7 @@ SMALLEST = 64  # voxels along the longest edge: the blur is meant for images of 
 APART = 30.0  # degrees between rotations that are no neighbours
 
 
-def separable_parts(image: Tensor, mask: Tensor) -> Tensor:
+def separable_parts(image: Tensor, mask: Tensor, squared: bool = True) -> Tensor:
     """Return the parts that eq. 6 correlates, `(B, K, *spatial)`, K = 6 in 3-D and 3 in 2-D, and the mask as one more.
 
     They are the squares of the components of the normalised gradient field (eq. 1) and their products in pairs, these
@@ -40,10 +40,13 @@ def separable_parts(image: Tensor, mask: Tensor) -> Tensor:
     Args:
         image: `(B, 1, *spatial)`, intensities about 0 … 1, isotropic voxels.
         mask: `(B, 1, *spatial)` bool.
+        squared: without, the parts are the components themselves, K = d, and the sum is the dot product of eq. 3.
     """
     slopes = [_slope(image, axis) for axis in range(2, image.ndim)]
     inside = mask.to(image)
     weight = inside / sum((s * s for s in slopes), start=torch.full_like(image, EPS**2))
+    if not squared:
+        return torch.cat([*(s * weight.sqrt() for s in slopes), inside], 1)
     squares = [s * s * weight for s in slopes]
     weight = weight * math.sqrt(2)
     return torch.cat([*squares, *(a * b * weight for a, b in combinations(slopes, 2)), inside], 1)
@@ -65,14 +68,24 @@ class Reference:
         shifts: the shifts that can overlap enough.
         mirrored: conjugate spectra of the fixed image's parts, its mask the last of them.
         least: voxels that both masks must share.
+        squared: whether the cosine is squared.
     """
 
     shifts: Shifts
     mirrored: Tensor
     least: float
+    squared: bool = True
 
     @classmethod
-    def of(cls, image: Tensor, mask: Tensor, moving: Sequence[int], moving_count: int, overlap: float) -> "Reference":
+    def of(
+        cls,
+        image: Tensor,
+        mask: Tensor,
+        moving: Sequence[int],
+        moving_count: int,
+        overlap: float,
+        squared: bool = True,
+    ) -> "Reference":
         """Return the reference of a fixed image and its mask, `(1, 1, *spatial)`.
 
         The moving arrays have shape `moving`, their masks `moving_count` voxels. The least overlap is the share
@@ -84,11 +97,12 @@ class Reference:
         shorter = [min(n, m) for n, m in zip(image.shape[2:], moving, strict=True)]
         narrow = tuple(min(max(math.ceil(least * n / math.prod(shorter)), 1), n) for n in shorter)
         shifts = Shifts(tuple(image.shape[2:]), tuple(moving), narrow)
-        return cls(shifts, spectrum(separable_parts(image, mask)[0], shifts).conj().resolve_conj(), least)
+        parts = separable_parts(image, mask, squared)[0]
+        return cls(shifts, spectrum(parts, shifts).conj().resolve_conj(), least, squared)
 
     def similarities(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return CSNGF (eq. 5), `(B, *shifts.shape)`, for `(B, 1, *spatial)`; −∞ where the overlap is too small."""
-        spectra = spectrum(separable_parts(image, mask), self.shifts)
+        spectra = spectrum(separable_parts(image, mask, self.squared), self.shifts)
         sums = product(self.mirrored[:-1], spectra[:, :-1])
         counts = product(self.mirrored[-1:], spectra[:, -1:])
         values, overlap = correlation(torch.stack([sums, counts]), self.shifts)
@@ -97,7 +111,12 @@ class Reference:
 
 
 def cross_similarity(
-    fixed: Tensor, moving: Tensor, fixed_mask: Tensor, moving_mask: Tensor, overlap: float = 0.5
+    fixed: Tensor,
+    moving: Tensor,
+    fixed_mask: Tensor,
+    moving_mask: Tensor,
+    overlap: float = 0.5,
+    squared: bool = True,
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Return the mean squared cosine between the gradients of two images at all whole shifts χ (CSNGF, eq. 5).
 
@@ -109,12 +128,14 @@ def cross_similarity(
         fixed_mask: bool, like `fixed`.
         moving_mask: bool, like `moving`.
         overlap: γ, the share of the smaller mask's voxels that both masks must have in common.
+        squared: without, it is the mean cosine itself (eq. 3).
 
     Returns:
         The map, −∞ where the masks overlap less, and the shift of its first entry: fixed voxel x lies on moving voxel
         x + χ.
     """
-    reference = Reference.of(fixed[None, None], fixed_mask[None, None], moving.shape, int(moving_mask.sum()), overlap)
+    count = int(moving_mask.sum())
+    reference = Reference.of(fixed[None, None], fixed_mask[None, None], moving.shape, count, overlap, squared)
     return reference.similarities(moving[None, None], moving_mask[None, None])[0], reference.shifts.first
 
 
@@ -132,12 +153,12 @@ class Level:
     reference: Reference
 
     @classmethod
-    def of(cls, fixed: Image, moving: Image, overlap: float) -> "Level":
+    def of(cls, fixed: Image, moving: Image, overlap: float, squared: bool = True) -> "Level":
         """Return the level of two images of one isotropic spacing."""
         assert fixed.mask is not None
         assert moving.mask is not None
         shape = (max(moving.grid.shape),) * moving.grid.ndim
-        reference = Reference.of(fixed.data, fixed.mask, shape, int(moving.mask.sum()), overlap)
+        reference = Reference.of(fixed.data, fixed.mask, shape, int(moving.mask.sum()), overlap, squared)
         return cls(fixed.grid, moving, fixed.grid.about_origin(shape), reference)
 
     def best(self, rotations: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,6 +227,8 @@ class CrossNGF:
         overlap: γ, the share of the smaller mask's voxels that must overlap.
         voxels: the most that the finest lattice has; the spacing is chosen so.
         seed: of the random rotations.
+        squared: whether the cosine is squared, so that parallel and antiparallel gradients count alike; without, it is
+            the paper's rival USNGF (eq. 3), which is meant for two images of one contrast.
 
     Raises:
         InputError: not as many numbers as levels, or no rotation on the first.
@@ -219,6 +242,7 @@ class CrossNGF:
     overlap: float = 0.5
     voxels: int = 4_000_000
     seed: int = 0
+    squared: bool = True
 
     def __post_init__(self) -> None:
         counts = {len(self.blur), len(self.downsampling), len(self.rotations), len(self.steps) + 1, len(self.kept) + 1}
@@ -249,7 +273,7 @@ class CrossNGF:
             if k > 0:
                 near = nearby(trials, self.rotations[k], self.steps[k - 1], make_generator(self.seed, k))
                 trials = torch.cat([trials, near])
-            level = Level.of(coarser(one, blur, factor), coarser(two, blur, factor), self.overlap)
+            level = Level.of(coarser(one, blur, factor), coarser(two, blur, factor), self.overlap, self.squared)
             values, shifts = level.best(trials)
             tried.append((trials, values))
             order = values.argsort(descending=True, stable=True)[: (*self.kept, 1)[k]]
