@@ -25,7 +25,6 @@ from pullback.methods.pair.feature_fusion import LEARNING, FeatureFusion
 from pullback.metrics import Dice, Folding, SDLogJ
 from pullback.networks import SegmentationUNet
 from pullback.recipes.datasets import DATASETS
-from pullback.recipes.feature_registration import one_way
 from pullback.recipes.lookup import Key
 from pullback.solvers import CoupledConvex
 from pullback.study.recipe import Recipe
@@ -81,7 +80,7 @@ def fusing(data: str) -> Recipe:
     images, how = DATASETS[data], SETS[data]
     return Recipe(
         about=f"MIND and a segmentation, fused, {images.about}: Siebert & Heinrich 2022, table 1",
-        data=one_way(images.data) if data == "hippocampus" else images.data,
+        data=images.data,
         network=partial(FeatureFusion, ndim=images.ndim, labels=how.labels, **how.network),
         supervision=Unsupervised(LabelMSE(rare=0.5, background=True)),
         training=how.training,
