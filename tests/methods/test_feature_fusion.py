@@ -98,15 +98,9 @@ class People:
 
 @pytest.mark.parametrize("problem", problems(ndim=2), ids=str)
 def test_contract(problem):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with seeded(4):
-            check_register(
-                FeatureFusion(2, (1, 2), backbone=SMALL, every=3).eval(),
-                problem,
-                solves=problem.name == "identity",
-                rounding=1e-3,
-            )
+    known, sizes = problem.name == "identity", {"backbone": SMALL, "every": 3}
+    with seeded(4):
+        check_register(FeatureFusion(2, (1, 2), **sizes).eval(), problem, solves=known, rounding=1e-3)
 
 
 def test_contract_of_the_supervision_of_segmenters():

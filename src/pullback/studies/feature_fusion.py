@@ -111,7 +111,7 @@ def folds(data: str) -> Experiment:
 
 
 PAIRS = [("fused", name) for name in ("MIND", "semantic", "concatenated", "concatenated, × 3")]
-TESTS = (Contrasts("labels that are learned", paired, PAIRS, "more"),)
+TESTS = (Contrasts("labels that are learned", paired, PAIRS, "greater"),)
 
 study = Study(
     about="Learn to Fuse Input Features for Large-Deformation Registration with Differentiable Convex-Discrete "

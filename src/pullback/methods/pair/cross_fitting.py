@@ -16,6 +16,7 @@ from pullback.data import Case, Singles, Subject, Train, dealt, ordered_pairs
 from pullback.data.case import person_of, subject_of, with_atlas
 from pullback.errors import InputError
 from pullback.methods.pair.feature_fusion import FeatureFusion
+from pullback.networks import Segmenter
 from pullback.numerics.cost_volume import pooled
 from pullback.records.csv_records import write_csv
 from pullback.records.manifest import write_json
@@ -57,7 +58,8 @@ class SegmentThenFuse:
         parts = self._parts(cases)
         whole = self._segmenter(task, network, "segmenter", cases, 0)
         network.segmenter.load_state_dict(whole.state_dict())
-        known, rows = {}, []
+        known: dict[Case, _WithMemberships] = {}
+        rows: list[Row] = []
         for part, (learned, others) in parts.items():
             segmenter = self._segmenter(task, network, part, learned, 1 + len(rows)) if learned else whole
             for case in others:
@@ -85,17 +87,17 @@ class SegmentThenFuse:
 
     def _segmenter(
         self, task: Task, network: FeatureFusion, name: str, cases: Sequence[Case], number: int
-    ) -> nn.Module:
+    ) -> Segmenter:
         numbers, labels = task.training, network.segmenter.labels
         updates = max(1, round(self.share * numbers.updates))
         training = Training(updates, lr=self.lr, seed=numbers.seed, precision=numbers.precision)
         with seeded(numbers.seed, 5, number):
             segmenter = network.segmenter.made()
         part = replace(task.part(name, training), examples=Singles(cases), supervision=Segmenting(labels))
-        trained = replace(part, evaluation=None).trained(segmenter)
+        replace(part, evaluation=None).trained(segmenter)
         if part.out is not None:
             write_json({"train": sorted(map(subject_of, cases))}, part.out / "splits.json")
-        return trained
+        return segmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +133,14 @@ def _among(labels: Labels, values: tuple[int, ...]) -> Labels:
     return Labels(labels.data * inside, labels.grid)
 
 
-def _seen_by(segmenter: nn.Module, case: Case, network: FeatureFusion) -> tuple[_WithMemberships, Row]:
+def _seen_by(segmenter: Segmenter, case: Case, network: FeatureFusion) -> tuple[_WithMemberships, Row]:
     """Return a case with the memberships that a segmenter gives it, and how right they are."""
     device, labels = device_of(), network.segmenter.labels
     segmenter.to(device)
     subject = case.load().to(device)
     with evaluating(segmenter):
         known = pooled(segmenter.memberships(subject.image), network.every).cpu()
-        row = {"example": case.name, **segmentation_dice(segmenter, subject, labels)}
+        row: Row = {"example": case.name, **segmentation_dice(segmenter, subject, labels)}
     segmenter.cpu()
     return _WithMemberships(case, known, labels, network.every), row
 
