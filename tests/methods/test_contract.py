@@ -14,10 +14,12 @@ from pullback.energies import MSE, Diffusion
 from pullback.methods.method import Method, Paper, methods
 from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.methods.pair.cross_fitting import SegmentThenFuse
 from pullback.methods.pair.cyclical import FieldLabels, WithRefinement
 from pullback.methods.pair.ddmr import GeneralisedDice, PooledUNet, SoftmaxWeighted, Transferred
 from pullback.methods.pair.decomposed import PhasedAlignment
 from pullback.methods.pair.determinant_and_curl import Prescription
+from pullback.methods.pair.feature_fusion import RunFeatures
 from pullback.methods.pair.feature_registration import FeatureRegistration, Refinement
 from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
@@ -264,6 +266,8 @@ EXCUSED = {
     Shooting: "a part of Metamorphosis, which is checked",
     Growth: "a part of Metamorphosis; test_metamorphosis.py says how its masks grow",
     PhasedAlignment: "the answer of Decomposed, which is checked; test_decomposed.py says what it holds",
+    SegmentThenFuse: "a procedure of several trainings; test_feature_fusion.py says who learns from whom",
+    RunFeatures: "no register: features for ConvexAdam; test_feature_fusion.py says which",
     Obelisk: "a part of PDDNet, which is checked; test_pdd_net.py has it by hand",
     MeanField: "a part of PDDNet; test_pdd_net.py holds it against scipy",
     Propagator: "PDDNet with one image kept; test_pdd_net.py says that it answers the same to the last bit",

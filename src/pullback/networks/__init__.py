@@ -21,6 +21,7 @@ from pullback.networks.network import Network
 from pullback.networks.pad import padded
 from pullback.networks.points import HeatmapHead, PointPrediction, RegressionHead, SparseAlignment
 from pullback.networks.repeated import Repeated
+from pullback.networks.segmenter import SegmentationUNet, Segmenter
 from pullback.networks.swin import Swin
 from pullback.networks.trunk import Backbone, Trunk
 from pullback.networks.unet import UNet, convolution
@@ -46,6 +47,8 @@ __all__ = [
     "PoseHead",
     "RegressionHead",
     "Repeated",
+    "SegmentationUNet",
+    "Segmenter",
     "SparseAlignment",
     "Strided",
     "Swin",

@@ -166,10 +166,15 @@ class Run:
 
     def __call__(self, fixed: Image, moving: Image) -> Registered:
         with torch.no_grad():
-            return self._network.to(fixed.data.device)(fixed, moving)
+            return self.network.to(fixed.data.device)(fixed, moving)
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def network(self) -> nn.Module:
+        """The network, with its best weights.
+
+        Raises:
+            InputError: no run is named, or as of `load_network`.
+        """
         if not self.folder:
             raise InputError("no run is named to learn from; say which: --set supervision.teacher.folder=RUN")
         return load_network(self.folder)[1]

@@ -19,6 +19,7 @@ from pullback.training.memory import keep_freed_memory
 from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
+from pullback.training.segmenting import Segmenting, segmentation_dice
 from pullback.training.supervision import KnownTransform, Unsupervised
 from pullback.training.teacher import answer_of
 from pullback.training.train import Examples, Training, draw, seeded
@@ -46,6 +47,7 @@ __all__ = [
     "RandomAffine",
     "RandomFlips",
     "Row",
+    "Segmenting",
     "Several",
     "Steps",
     "Task",
@@ -71,4 +73,5 @@ __all__ = [
     "score",
     "seeded",
     "seen_through",
+    "segmentation_dice",
 ]
