@@ -17,6 +17,7 @@ from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.metrics import STANDARD, Correlation, Dice
+from pullback.networks import Network
 from pullback.recipes import find, known, named
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
@@ -85,6 +86,11 @@ def solid(recipe: Recipe) -> Recipe:
     if recipe.network.func is WithRefinement:
         return changed(recipe, {"network.network.ndim": "3"})
     return changed(recipe, {"network.ndim": "3"}) if "ndim" in recipe.network.keywords else recipe
+
+
+def test_every_network_knows_how_it_was_made():
+    """So that `pb.train` leaves a run of any."""
+    assert [key for key in KEYS if not issubclass(find(*key).network.func, Network)] == []
 
 
 def distinct() -> list:

@@ -55,7 +55,8 @@ def of_one(measure: Measure) -> Measure:
 
 def numbers_of(alignment: Alignment, metrics: Sequence[Metric]) -> dict[str, float]:
     """Return the numbers of all metrics for one alignment, in their order."""
-    return {name: value for metric in metrics for name, value in metric(alignment).items()}
+    with torch.no_grad():
+        return {name: value for metric in metrics for name, value in metric(alignment).items()}
 
 
 def foreground(alignment: Alignment) -> Tensor:

@@ -25,7 +25,7 @@ from pullback.energies import Energy, LabelMSE
 from pullback.energies.labels import with_background
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import batch_norm_relu, convolution, convolve, together
+from pullback.networks import Network, batch_norm_relu, convolution, convolve, together
 from pullback.numerics.cost_volume import lattice_costs, lower_envelope, offsets, twice_averaged, unpooled
 from pullback.numerics.sample import sample, voxels
 from pullback.space import Displacement, Image, pull
@@ -90,7 +90,7 @@ class MeanField(nn.Module):
         return twice_averaged(lower_envelope(costs, self.half_width))
 
 
-class PDDNet(nn.Module):
+class PDDNet(Network):
     """A register by features of each image alone and probabilities of discrete displacements.
 
     Features of an image are those at every 8th voxel, the first among them. They do not depend on the other image, so

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import together
+from pullback.networks import Network, together
 from pullback.numerics.cost_volume import correlation, offsets, unpooled
 from pullback.numerics.sample import sample, voxels
 from pullback.space import Displacement, Image
@@ -46,7 +46,7 @@ class FlowAlignment(Alignment):
     flows: tuple[Tensor, ...] = ()
 
 
-class PWCNet(nn.Module):
+class PWCNet(Network):
     """A register of images of one dimension by flow on a pyramid of learned features.
 
     On each level, the features of the moving image are warped by the flow so far, their correlations with those of the
