@@ -89,4 +89,4 @@ def fusing(data: str) -> Recipe:
     )
 
 
-recipes: Mapping[Key, Recipe] = MappingProxyType({Key(NAME, NAME, data): fusing(data) for data in SETS})
+recipes: Mapping[Key, Recipe] = MappingProxyType({Key(NAME, "mixer", data): fusing(data) for data in SETS})
