@@ -30,7 +30,6 @@ from pullback.solvers import CoupledConvex
 from pullback.study.recipe import Recipe
 from pullback.training import Training, Unsupervised
 
-NAME = "feature-fusion"
 BRAINS = (2, 4, 7, 10, 12, 14, 16, 18, 28, 42, 44, 47, 50, 52, 54, 60)
 """Each second of the 31 structures of `brains`."""
 FULL = Training(updates=1000, lr=5e-3, validate_every=100)
@@ -89,4 +88,4 @@ def fusing(data: str) -> Recipe:
     )
 
 
-recipes: Mapping[Key, Recipe] = MappingProxyType({Key(NAME, "mixer", data): fusing(data) for data in SETS})
+recipes: Mapping[Key, Recipe] = MappingProxyType({Key("feature-fusion", "mixer", data): fusing(data) for data in SETS})

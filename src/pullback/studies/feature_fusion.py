@@ -21,7 +21,7 @@ from pullback.methods.pair.feature_fusion import FeatureFusion, chosen
 from pullback.metrics import Dice, HausdorffDistance, of_one
 from pullback.networks import together
 from pullback.recipes import find
-from pullback.recipes.feature_fusion import NAME, SETS
+from pullback.recipes.feature_fusion import SETS
 from pullback.space import Image
 from pullback.studies._images import DICE, FOLDING, SDLOGJ
 from pullback.study.arms import Arm, RegisterArm, TrainedArm
@@ -90,21 +90,21 @@ DOTS = Figure(partial(dots, columns=(DICE, UNSEEN)))
 
 
 def _experiment(data: str, arms: Mapping[str, Arm], baseline: str) -> Experiment:
-    recipe = find(NAME, NAME, data)
+    recipe = find("feature-fusion", on=data)
     metrics = (*recipe.metrics, UnseenDice(SETS[data].labels), HausdorffDistance())
     return Experiment(arms, baseline, recipe.data, metrics)
 
 
 def fusion(data: str) -> Experiment:
     """Return the experiment of single, concatenated and fused features on one data set."""
-    recipe = find(NAME, NAME, data)
+    recipe = find("feature-fusion", on=data)
     rivals = {name: TrainedArm(recipe, uses=use) for name, use in USES.items()}
     return _experiment(data, {**BESIDE, **rivals, "fused": TrainedArm(recipe)}, "MIND")
 
 
 def folds(data: str) -> Experiment:
     """Return the experiment of cross-fitting, and of the paper's way, on one data set."""
-    recipe = find(NAME, NAME, data)
+    recipe = find("feature-fusion", on=data)
     whole = replace(recipe, procedure=SegmentThenFuse(folds=1))
     arms = {"MIND": TrainedArm(recipe, uses=USES["MIND"]), "two folds": TrainedArm(recipe), "one": TrainedArm(whole)}
     return _experiment(data, arms, "MIND")
