@@ -192,6 +192,7 @@ def test_what_a_page_lists_can_be_set():
                 assert as_data(changed(method.register, {key: value})) == as_data(method.register)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 120])
 def test_tables_and_pages_keep_within_the_terminal(columns):
     from rich.console import Console  # noqa: PLC0415

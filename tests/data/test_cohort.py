@@ -24,6 +24,7 @@ def test_the_cohort_knows_its_truth():
         assert float(inner.norm(dim=1).mean()) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [4.0, 6.0])
 def test_the_cohorts_foreground_is_the_brain(spacing):
     """What metrics count is within a voxel of what has labels: no noise around the head."""
@@ -40,6 +41,7 @@ def grown(inside):
     return torch.nn.functional.max_pool3d(inside.float(), 3, 1, 1) > 0
 
 
+@pytest.mark.slow
 def test_the_cohort_is_drawn_from_its_seed():
     small = {"spacing": 10.0, "train_subjects": 2}
     a, b, c = (BrainPhantom(**small, seed=seed).train.cases[0].load().image.data for seed in (0, 0, 1))

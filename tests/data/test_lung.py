@@ -48,6 +48,7 @@ def test_folds_share_no_patient_and_miss_none(cases):
         lung_fold(5)
 
 
+@pytest.mark.slow
 def test_points_are_in_nominal_mm(tmp_path):
     stored, scans = parts(), read_lung(written(tmp_path, 3), 3)
     fixed, marked = scans.pair.fixed.data, scans.pair.moving_landmarks.data

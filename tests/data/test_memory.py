@@ -65,6 +65,7 @@ def test_threads_share_one():
     assert answers == [1 + n % 5 for n in range(200)]
 
 
+@pytest.mark.slow
 def test_files_and_phantoms_share_the_bound(tmp_path):
     assert LOADED.limit == 4 * 2**30
     case = BrainPhantom(spacing=12.0).train.cases[0]

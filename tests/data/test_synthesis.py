@@ -47,6 +47,7 @@ def scene(oblique, waves):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_moving_image_is_the_fixed_one_seen_through_the_drawn_transform(scene, shape):
     """Bit for bit; intensities change after it."""
@@ -196,6 +197,7 @@ def test_of_a_fixed_lattice_so_many_points_move():
     assert (every[..., ::10, ::10, ::10].norm(dim=1) > 0.05).sum() > 50
 
 
+@pytest.mark.slow
 def test_steep_draws_are_flattened_until_nothing_folds():
     """On an image of few millimetres; no two voxels are displaced more differently than 0.9 of their distance."""
     grid = Grid.centred((24, 20, 22), 1.0)

@@ -40,6 +40,7 @@ def people(pairs):
     return {subject_of(case) for pair in pairs for case in pair}
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(2, 4), min_size=6, max_size=14), st.integers(0, 10**6))
 def test_pairs_are_of_one_subject_who_is_in_one_split(visits, seed):
     counts = {f"{n:02d}": count for n, count in enumerate(visits)}

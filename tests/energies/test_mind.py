@@ -53,6 +53,7 @@ def by_definition(image, radius, dilation, keep, context=True):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("radius", "dilation"), [(1, 2), (0, 1), (2, 1)])
@@ -72,6 +73,7 @@ def test_as_defined(shape, masked, radius, dilation, context):
             np.testing.assert_allclose(np.sort(found[b, c], 0), np.sort(expected, 0), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6, 5), (4, 5, 3)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("radius", "dilation", "context"), [(1, 2, True), (0, 1, True), (1, 2, False)])

@@ -39,6 +39,7 @@ def test_diffusion_of_the_displacement_is_that_of_what_a_velocity_amounts_to(sha
     assert float(of(Diffusion(displacement=True), field)) == float(of(Diffusion(), field))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("energy", [Diffusion(), Bending()], ids=["diffusion", "bending"])
 def test_gradcheck(shape, energy):

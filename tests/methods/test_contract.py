@@ -177,7 +177,14 @@ def test_register_of_points(register, problem):
 
 @pytest.mark.filterwarnings("ignore:VariationalPrinciple. the object touches the border")
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, method in methods().items() if method.solves])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly) if name == "lddmm" else name  # metamorphosis has its shooting
+        for name, method in methods().items()
+        if method.solves
+    ],
+)
 def test_a_method_solves_what_it_says(name):
     """As it is, with all its steps, in 2-D or for clouds."""
     method = methods()[name]

@@ -156,8 +156,22 @@ def test_a_faint_texture_two_voxels_off_is_found_again(preset, shape):
     assert float(off.max()) < 0.5
 
 
-@pytest.mark.parametrize("preset", ["fast", "balanced", pytest.param("accurate", marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("kind", ["brain", "hippocampus"])
+@pytest.mark.parametrize(
+    ("preset", "kind"),
+    [
+        ("fast", "brain"),
+        ("balanced", "hippocampus"),
+        *(
+            pytest.param(*way, marks=pytest.mark.nightly)
+            for way in (
+                ("fast", "hippocampus"),
+                ("balanced", "brain"),
+                ("accurate", "brain"),
+                ("accurate", "hippocampus"),
+            )
+        ),
+    ],
+)
 def test_real_anatomy_stays_too(shared, preset, kind):
     if kind == "brain":
         image = resampled(read_image(shared / "data" / "brains" / "2mm" / "sub-13_T1w.nii.gz"), (5.0, 5.0, 5.0))

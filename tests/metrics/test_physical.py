@@ -27,7 +27,7 @@ from pullback.metrics import (
     foreground,
 )
 from pullback.numerics.difference import least_determinant
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Velocity
+from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Series, Velocity
 
 
 def noise(*shape, seed=0):
@@ -453,7 +453,7 @@ EVERY = [
 
 def test_every_metric_is_visited():
     names = {m.name for m in EVERY}
-    assert len(EVERY) == len(names) == 15  # a new metric is counted here
+    assert len(EVERY) == len(names) == 16  # a new metric is counted here
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda m: m.name)
@@ -468,8 +468,10 @@ def test_a_metric_answers_with_plain_numbers_and_its_name_among_them_or_not_at_a
         "fixed_points": points,
         "moving_points": points,
         "truth": Displacement.identity(grid, field),
+        "between": Series((Image(data, grid),), grid, torch.tensor([0.5]), "", (Displacement.identity(grid, field),)),
     }
-    answer = metric(replace(on(grid, transform, data=data, **known), transforms={"inverse": transform.inverse()}))
+    more = {"inverse": transform.inverse(), "phase_1": transform}
+    answer = metric(replace(on(grid, transform, data=data, **known), transforms=more))
     assert metric.name in answer
     assert all(type(v) is float and math.isfinite(v) for v in answer.values())
     without = metric(on(grid, transform, data=data))

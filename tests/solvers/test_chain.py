@@ -67,6 +67,7 @@ def test_starts_are_handed_on_in_order(ndim):
     assert torch.equal(chain(Answers(a, asked))(image, image).transform.matrix, a.matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Displacement, Velocity])
 def test_a_networks_field_is_refined(pair, kind):
     """By each solver that goes on from a field, and by the classical chain, which leaves out what comes before."""
@@ -88,6 +89,7 @@ def test_a_networks_field_is_refined(pair, kind):
     assert rough.grad is None
 
 
+@pytest.mark.slow
 def test_linear_and_then_deformable(pair):
     """Posed, twice, and Deformed: a chain by hand, better at every step by what both see."""
     posed = chain(LinearStage(Motion.rigid, MI()), LinearStage(Motion.affine, MSE()))

@@ -107,6 +107,7 @@ def test_one_period_off_is_told():
         assert Rivals()(pair, truth @ shift(0.0, steps)).lead < LEAST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_mirror_image_is_told_apart(body, ndim):
     one = image(Grid.centred(SHAPES[ndim]), body(ndim), Affine.identity(ndim), 1)

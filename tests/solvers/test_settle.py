@@ -37,6 +37,7 @@ def test_points_on_their_partners_stay():
     assert RobustPointMatching()(fixed, fixed, still(fixed))(fixed).abs().max() < 0.05
 
 
+@pytest.mark.slow
 def test_points_of_a_surface_meet_only_points_of_a_surface():
     """One that lies on the cloud moves nothing; one that has moved leads a cloud that has lost its partners along."""
     fixed = grid_cloud(4)

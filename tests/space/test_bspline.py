@@ -129,6 +129,7 @@ def test_its_inverse_takes_points_back(oblique, smooth_field, shape):
     assert float(errors.max()) < 2 * len(shape) ** 1.5 * bend / 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_reach_the_coefficients(oblique, shape):
     grid = oblique(tuple(n - 4 for n in shape), 7)

@@ -179,6 +179,7 @@ def test_parameters_make_it_again(shape, oblique):
     assert flow.with_params(2 * flow.field).squarings == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(5, 6), (4, 5, 4)])
 @pytest.mark.parametrize("frugal", [True, False])
 def test_gradients(shape, frugal):
@@ -248,6 +249,7 @@ def test_a_descent_on_a_geodesic_aligns_two_shapes(shape, centres, kernel):
     assert float(Alignment(pair, found).jacobian.min()) > 0
 
 
+@pytest.mark.slow
 def test_lddmm_is_a_deformed_of_another_kind():
     """From coarse to fine, with the kernel in mm: what it costs does not depend on the level."""
     grid = Grid.centred((48, 44), 1.5)

@@ -197,6 +197,7 @@ def test_only_to_grids_of_the_same_axes_can_a_field_be_carried(oblique, smooth_f
         transform.on(oblique((9, 10), seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DENSE)
 def test_batches_and_gradients_go_axis_by_axis_too(oblique, kind):
     grid = oblique((5, 6), seed=1)

@@ -127,6 +127,7 @@ def test_images_swapped_are_found():
         check_register(lambda fixed, moving: register(moving, fixed), SHIFT)
 
 
+@pytest.mark.slow
 def test_a_level_left_out_is_found():
     """Small steps reach so far from coarse to fine alone."""
     short = replace(FAST.deformable, levels=Levels(coarsest=10), solver=replace(FAST.deformable.solver, step_size=0.1))
