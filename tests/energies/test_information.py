@@ -222,3 +222,16 @@ def test_one_image_against_two_is_the_mean_of_both(kind, counts):
 def test_too_few_bins_are_refused(kind):
     with pytest.raises(InputError, match="4 bins at least, got 3"):
         kind(3)
+
+
+@pytest.mark.parametrize("kind", [MI, NMI])
+def test_in_view_identical_images_are_least_whatever_the_moving_mask(kind):
+    """A body on a flat ground, seen in part, through motions that hide and show the ground."""
+    x, y = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 22), indexing="ij")
+    image = torch.sigmoid(20 * (0.6 - x.hypot(y)))[None, None] * (1 + 0.3 * torch.sin(9 * x + 4 * y))
+    mask = (x.abs() < 0.8)[None, None]
+    fields = [s * torch.stack([x, y])[None] for s in (-3.0, -1.0, 0.5, 2.0)]
+    fields += [torch.tensor(shift).view(1, 2, 1, 1).expand(1, 2, 24, 22) for shift in ((3.0, 0.0), (0.0, -2.0))]
+    still = kind(in_view=True)(seen(image, image, None, mask, torch.zeros(1, 2, 24, 22)))
+    others = [kind(in_view=True)(seen(image, image, None, mask, field)) for field in fields]
+    assert float(still) <= min(map(float, others))

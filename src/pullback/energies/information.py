@@ -31,14 +31,20 @@ class Information(Energy):
     off (`data.normalised`).
 
     Where the moving image has a mask, what is compared changes with the transform, and a part of an image may tell more
-    of itself than the whole. So what is shared is then measured against what the fixed image has with itself in the
-    same voxels: its share of that, times what the whole fixed image has with itself.
+    of itself than the whole. With `in_view` what is shared is then measured against what the fixed image has with
+    itself in the same voxels: its share of that, times what the whole fixed image has with itself. It takes a second
+    histogram a step. Without, there is no bound, and a moving mask can gain by hiding what is unlike.
+
+    Attributes:
+        bins: of each image's range.
+        in_view: whether identical images are a minimum where the moving image has a mask, too.
 
     Raises:
         InputError: fewer than 4 bins.
     """
 
     bins: int
+    in_view: bool
 
     def __post_init__(self) -> None:
         if self.bins < 4:
@@ -59,7 +65,9 @@ class Information(Energy):
         return _Ready(self, self.most(pair))
 
     def most(self, pair: Pair) -> Tensor:
-        """Return what the fixed image shares with itself, `(B, C)`."""
+        """Return what the fixed image shares with itself, `(B, C)`; infinite where there is no bound, `()`."""
+        if pair.moving.mask is not None and not self.in_view:
+            return pair.fixed.data.new_tensor(torch.inf)
         return self._own(pair, pair.fixed.mask)
 
     def _own(self, pair: Pair, mask: Tensor | None) -> Tensor:
@@ -76,7 +84,7 @@ class Information(Energy):
     def compared(self, alignment: Alignment, most: Tensor) -> dict[str, Tensor]:
         """Return the terms, where that is known."""
         found = self.shared(*_entropies(joint_histogram(alignment, self.bins)))
-        if alignment.pair.moving.mask is not None:
+        if alignment.pair.moving.mask is not None and self.in_view:
             own = self._own(alignment.pair, alignment.mask)
             found = found * most / own.clamp(min=torch.finfo(own.dtype).tiny)
         most = most * (1 - ROUNDING * torch.finfo(alignment.moved.data.dtype).eps)
@@ -108,6 +116,7 @@ class MI(Information):
     """
 
     bins: int = 32
+    in_view: bool = False
 
     def shared(self, fixed: Tensor, moved: Tensor, joint: Tensor) -> Tensor:
         return fixed + moved - joint
@@ -126,6 +135,7 @@ class NMI(Information):
     """
 
     bins: int = 32
+    in_view: bool = False
 
     def shared(self, fixed: Tensor, moved: Tensor, joint: Tensor) -> Tensor:
         return (fixed + moved - joint) / joint.clamp(min=torch.finfo(joint.dtype).tiny)
