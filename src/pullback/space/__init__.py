@@ -11,6 +11,7 @@ from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
+from pullback.space.landmarks import LandmarkFit, fit_landmarks, without
 from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
@@ -40,6 +41,7 @@ __all__ = [
     "Image",
     "Inverse",
     "Labels",
+    "LandmarkFit",
     "Linear",
     "Motion",
     "Parametric",
@@ -57,6 +59,7 @@ __all__ = [
     "centroids",
     "cropped",
     "displacement_in_slabs",
+    "fit_landmarks",
     "fitted",
     "inverted",
     "isotropic",
@@ -76,4 +79,5 @@ __all__ = [
     "short_repr",
     "split",
     "with_params_of",
+    "without",
 ]
