@@ -17,7 +17,7 @@ from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
 from pullback.space.points import PointColumn, Points
-from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, push
+from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, pull_smooth_labels, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
@@ -72,6 +72,7 @@ __all__ = [
     "params_of",
     "pull",
     "pull_in_slabs",
+    "pull_smooth_labels",
     "push",
     "resample",
     "resampled",
