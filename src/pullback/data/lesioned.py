@@ -1,7 +1,7 @@
 """Pairs with lesions that are painted into one of their images: to learn from, and to be measured on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -48,12 +48,12 @@ def painted(pair: Pair, lesions: Lesions, number: int) -> Pair:
     Raises:
         InputError: as of `Lesions`.
     """
-    made = lesions(Subject(pair.fixed, to_template=pair.truth), number)
-    labels = pair.fixed_labels
-    if labels is not None and lesions.new:
-        labels = pull(labels, made.push, onto=labels.grid)
-    image, truth = made.subject.image, made.subject.to_template
-    return replace(pair, fixed=image, fixed_labels=labels, truth=truth, lesion=made.lesion)
+    made = lesions(Subject(pair.fixed), number)
+    shown = replace(pair, fixed=made.subject.image, lesion=made.lesion)
+    if not lesions.new:
+        return shown
+    labels = pair.fixed_labels and pull(pair.fixed_labels, made.push, onto=pair.fixed)
+    return replace(shown, fixed_labels=labels, truth=pair.truth and pair.truth @ made.push)
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class PaintedLesion:
         if side < 0.5:
             return replace(painted(pair, self.kinds[kind], number), lesion=None)
         made = self.kinds[kind](Subject(pair.moving), number)
-        labels, truth = pair.moving_labels, pair.truth
-        if self.kinds[kind].new:
-            labels = labels and pull(labels, made.push, onto=labels.grid)
-            truth = truth and made.push.inverse() @ truth
-        return replace(pair, moving=made.subject.image, moving_labels=labels, truth=truth)
+        shown = replace(pair, moving=made.subject.image)
+        if not self.kinds[kind].new:
+            return shown
+        labels = pair.moving_labels and pull(pair.moving_labels, made.push, onto=pair.moving)
+        return replace(shown, moving_labels=labels, truth=pair.truth and made.push.inverse() @ pair.truth)
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,9 @@ class LesionedPairs:
         spacing: to which images are resampled first, mm; None leaves them.
         some: the most test pairs that are taken, spread evenly; None for all.
         root: the folder of the other data set, where it is read from one; "" leaves it as it is.
+
+    Raises:
+        InputError: a folder for data that is made; when a split is asked for.
     """
 
     data: Any
@@ -193,7 +196,11 @@ class LesionedPairs:
 
     @property
     def _placed(self) -> PairDataset:
-        return replace(self.data, root=self.root) if self.root else self.data
+        if not self.root:
+            return self.data  # type: ignore[no-any-return]
+        if not any(each.name == "root" for each in fields(self.data)):
+            raise InputError(f"{self.root}: a {type(self.data).__name__} is made, not read; it takes no folder")
+        return replace(self.data, root=self.root)  # type: ignore[no-any-return]
 
     def _coarse(self, case: Case) -> Case:
         return case if self.spacing is None else Coarse(case, self.spacing)
