@@ -25,8 +25,8 @@ class Pair:
     Both images are 2-D or both 3-D, with the same number of channels, and labels lie on their image's grid (as masks do
     in `Image`). A batch of B is B pairs; a part with a batch of one serves all of them. `between` are images on the way
     from the moving to the fixed one, in that order and without these two, such as the phases of a breath; they lie on
-    the fixed grid and belong to one pair. Boxes are of labels, whether or not these are known. `lesion` is not 0 where the
-    fixed image is known to show what the moving one lacks.
+    the fixed grid and belong to one pair. Boxes are of labels, whether or not these are known. `lesion` is not 0
+    where the fixed image is known to show what the moving one lacks.
 
     Raises:
         TypeError: an image is no `Image`.

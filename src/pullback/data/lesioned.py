@@ -23,7 +23,7 @@ from pullback.data.phantoms.lesions import Lesions
 from pullback.errors import InputError
 from pullback.space import Affine, Labels, pull, resampled
 
-Kept = TypeVar("Kept", Validation, Test)
+Tested = TypeVar("Tested", Validation, Test)
 
 MOST = 2**31 - 1  # of the numbers of lesions that are drawn
 STROKES = (
@@ -162,7 +162,7 @@ class LesionedPairs:
         root: the folder of the other data set, where it is read from one; "" leaves it as it is.
 
     Raises:
-        InputError: a folder for data that is made; when a split is asked for.
+        InputError: a folder for data that is made, when a split is asked for.
     """
 
     data: Any
@@ -177,9 +177,16 @@ class LesionedPairs:
 
     @property
     def train(self) -> Train:
-        train: Train = self._placed.train
-        atlas, pairs = train.atlas and self._coarse(train.atlas), [(*map(self._coarse, pair),) for pair in train.pairs]
-        cases = [self._coarse(case) for case in train.cases]
+        """The pairs to learn from, healthy.
+
+        Raises:
+            InputError: the other data set is not of pairs.
+        """
+        train = self._placed.train
+        if not isinstance(train, Train):
+            raise InputError(f"LesionedPairs: a data set of pairs expected, got {type(self.data).__name__}")
+        atlas, cases = train.atlas and self._coarse(train.atlas), [self._coarse(case) for case in train.cases]
+        pairs = [(self._coarse(fixed), self._coarse(moving)) for fixed, moving in train.pairs]
         return replace(train, cases=cases, atlas=atlas, pairs=pairs, of=self)
 
     @property
@@ -197,10 +204,10 @@ class LesionedPairs:
     @property
     def _placed(self) -> PairDataset:
         if not self.root:
-            return self.data  # type: ignore[no-any-return]
+            return self.data
         if not any(each.name == "root" for each in fields(self.data)):
             raise InputError(f"{self.root}: a {type(self.data).__name__} is made, not read; it takes no folder")
-        return replace(self.data, root=self.root)  # type: ignore[no-any-return]
+        return replace(self.data, root=self.root)
 
     def _coarse(self, case: Case) -> Case:
         return case if self.spacing is None else Coarse(case, self.spacing)
@@ -210,5 +217,5 @@ class LesionedPairs:
         return [PaintedPair(self._coarse(one), self._coarse(two), n, split.make) for n, (one, two) in ways]
 
     @staticmethod
-    def _split(kind: type[Kept], cases: Sequence[PaintedPair]) -> Kept:
+    def _split(kind: type[Tested], cases: Sequence[PaintedPair]) -> Tested:
         return kind([(case, case.moving) for case in cases], make=itself)

@@ -1,4 +1,4 @@
-"""What an alignment's map marks, against a lesion that is known."""
+"""Overlap of what an alignment's map marks with a lesion that is known."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -6,7 +6,7 @@ measured after the first phase, so both are one recipe but for the pairs.
 | | paper | here | why |
 |---|---|---|---|
 | network | U-Net with two decoders | n = 8; 6 or 4 on small sets | two cores |
-| optimiser | not given; its successor has Adam 1e-4, × 0.8 at each tenth, batch 5 | Adam 1e-3, one pair each | small sets |
+| optimiser | not given; Adam 1e-4, × 0.8 at each tenth, batch 5 of its successor | Adam 1e-3, one pair | small sets |
 | epochs | not given; 200 + 400 of its successor | 600 to 5,000 updates in all | small sets |
 | phases | the first, then both | 40 % of the updates | a third in its successor |
 | α, β, γ | not given | 0.05, measured, from the smallest lesion | |
@@ -36,7 +36,7 @@ TRAINING: Mapping[str, tuple[int, Training]] = MappingProxyType(
         "stroke-slices": (6, Training(updates=2000, lr=1e-3, augment=PaintedLesion(), choose_from=LAST)),
         "stroke-brains": (4, Training(updates=1500, lr=1e-3, augment=PaintedLesion(), choose_from=LAST)),
         "slices": (6, Training(updates=2000, lr=1e-3, choose_from=LAST)),
-        "brains": (8, Training(updates=3000, lr=1e-3, choose_from=LAST)),
+        "brains": (4, Training(updates=3000, lr=1e-3, choose_from=LAST)),
         "folder": (8, Training(updates=5000, lr=1e-3, choose_from=LAST)),
     }
 )

@@ -6,14 +6,13 @@ after both ways exceeds its mean over the foreground by a margin. There it is of
 is trained both ways, so that it needs no second decoder. The weight of the inverse and the margin were decided here.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pullback.alignment import Alignment, Pair, Registered
+from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import Diffusion
 from pullback.methods.pair.ncr_net import squared
 from pullback.metrics import foreground
@@ -63,9 +62,7 @@ class BothWays:
     criterion: Disagreement = Disagreement()
     begin: float = 0.4
 
-    def __call__(
-        self, register: Callable[[Image, Image], Registered], pair: Pair, progress: float
-    ) -> dict[str, Tensor]:
+    def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         ways = [Alignment(p, register(*p.images).transform) for p in (pair, Pair(pair.moving, pair.fixed))]
         losses: dict[str, Tensor] = {}
         for one, other in (ways, ways[::-1]):

@@ -1,4 +1,4 @@
-"""What studies of lesions measure: what is marked of them, before and after growth, and the registration near them."""
+"""Measures of studies of lesions: what is marked of them, before and after growth, and the registration near them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from pullback.data.lesioned import called
 from pullback.energies import Energy, SoftDice
 from pullback.metrics import HausdorffDistance, Jaccard, SurfaceDistance
 from pullback.space import Affine, Grid, Image, Labels, pull, resampled
-from pullback.studies._tumours import Patient, Patients
+from pullback.studies._tumours import PATIENTS, Patient
 from pullback.training import Row
 from pullback.training.measure import evaluating
 
@@ -259,7 +259,7 @@ class CoarsePatients:
     @property
     def test(self) -> Test:
         """The pairs, with the patients' lesions."""
-        return Test.singles([CoarsePatient(case, self.spacing) for case, _ in Patients(self.root).test.pairs])
+        return Test.singles([CoarsePatient(Patient(self.root, number), self.spacing) for number in PATIENTS])
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,7 @@ class CoarsePatient:
         pair = self.patient.load()
         assert pair.fixed.mask is not None
         whole = Labels((~pair.fixed.mask).long(), pair.fixed.grid)
-        fixed, moving = (
-            normalised(resampled(replace(image, mask=None), (self.spacing,) * 2)) for image in pair.images
-        )
+        fixed, moving = (normalised(resampled(replace(image, mask=None), (self.spacing,) * 2)) for image in pair.images)
         return Pair(fixed, moving, lesion=pull(whole, Affine.identity(2), onto=fixed.grid), name=pair.name)
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure as Drawing
 from torch import Tensor
 
 from pullback.alignment import Alignment, seen
-from pullback.data import PaintedLesion
+from pullback.data import LesionedPairs, PaintedLesion
 from pullback.data.lesioned import STROKES, called
 from pullback.energies import MSE, Diffusion
 from pullback.methods.pair.classical import BALANCED, Classical
@@ -109,6 +109,7 @@ def _learning(data: str) -> dict[str, Arm]:
 
 def _experiment(data: str, arms: Mapping[str, Arm]) -> Experiment:
     tested = find("ncr-net", on=data).data
+    assert isinstance(tested, LesionedPairs)
     return Experiment(arms, next(iter(arms)), replace(tested, some=12), (), partial(LesionEvaluation))
 
 

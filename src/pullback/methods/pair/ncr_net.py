@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pullback.alignment import Alignment, Pair, Registered, seen
+from pullback.alignment import Alignment, Pair, Register, seen
 from pullback.energies import Diffusion, Energy
 from pullback.energies.lncc import EPS
 from pullback.energies.similarity import masked_mean
@@ -203,8 +203,9 @@ class LocalCorrelation:
     def __call__(self, fixed: Tensor, moved: Tensor) -> Tensor:
         """Return distances `(B, 1, *spatial)`, 0 … 1, a mean over the channels of `(B, C, *spatial)`."""
         n = box_sum(torch.ones_like(fixed[:1, :1]), self.window)
-        centre = fixed.mean(tuple(range(2, fixed.ndim)), keepdim=True), moved.mean(
-            tuple(range(2, moved.ndim)), keepdim=True
+        centre = (
+            fixed.mean(tuple(range(2, fixed.ndim)), keepdim=True),
+            moved.mean(tuple(range(2, moved.ndim)), keepdim=True),
         )
         i, j = fixed - centre[0], moved - centre[1]
         i_sum, j_sum = box_sum(i, self.window), box_sum(j, self.window)
@@ -247,9 +248,7 @@ class Corresponding:
                 f"expected, got {self.beta:g}, {self.gamma:g}, {self.regularity:g}, {self.begin:g} and {self.rise:g}"
             )
 
-    def __call__(
-        self, register: Callable[[Image, Image], Registered], pair: Pair, progress: float
-    ) -> dict[str, Tensor]:
+    def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         """Return the losses by name: `image`, `diffusion`, `volume`, `perimeter`, and those of the guide.
 
         Raises:
@@ -318,7 +317,7 @@ def steepness(values: Tensor, edges: Sequence[float]) -> Tensor:
 
 
 def usual_distance(
-    register: Callable[[Image, Image], Registered],
+    register: Register,
     pairs: Sequence[Pair],
     distance: Callable[[Tensor, Tensor], Tensor] = squared,
     quantile: float = 0.95,
