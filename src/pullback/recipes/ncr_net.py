@@ -20,7 +20,8 @@ from functools import partial
 from types import MappingProxyType
 
 from pullback.data import PaintedLesion
-from pullback.methods.pair.ncr_net import Corresponding, InTwoPhases, NCRNet
+from pullback.methods.pair.ncr_net import NCRNet
+from pullback.methods.pair.non_correspondence import Corresponding, InTwoPhases
 from pullback.metrics import LesionDice
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import Diffusion
-from pullback.methods.pair.ncr_net import squared
+from pullback.methods.pair.non_correspondence import squared
 from pullback.metrics import foreground
 from pullback.numerics.smooth import box_sum
 from pullback.space import Image, Transform

@@ -23,7 +23,8 @@ from pullback.data.lesioned import STROKES, called
 from pullback.energies import MSE, Diffusion
 from pullback.methods.pair.classical import BALANCED, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
-from pullback.methods.pair.ncr_net import MAP, Corresponding
+from pullback.methods.pair.ncr_net import MAP
+from pullback.methods.pair.non_correspondence import Corresponding
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.recipes import find
 from pullback.report.figures import COLOURS, blank
@@ -72,9 +73,9 @@ def _marking(data: str) -> dict[str, Arm]:
         "two phases": TrainedArm(two),
         "β, γ from data": TrainedArm(find("ncr-net", on=data)),
         "one phase": TrainedArm(_recipe(data, begin=0.0)),
-        "with brain masks": TrainedArm(_recipe(data, guide=BrainDice())),
         "its D > β": TrainedArm(two, uses=partial(ByDistance, beta=TAUGHT.beta)),
         "both ways (DIRAC)": TrainedArm(_plain(data, BothWays()), uses=ByDisagreement),
+        "with brain masks": TrainedArm(_recipe(data, guide=BrainDice())),
     }
 
 

@@ -115,8 +115,10 @@ def _judged(numbers: Mapping[str, float]) -> Verdict:
         f"the images are less alike than before, by {100 * lost:.0f} %": 1 - lost / MAY_FALL / 2,
         f"{100 * folded:.1f} % of the foreground folds, {100 * MAY_FOLD:g} % are allowed": 1 - folded / MAY_FOLD / 2,
         f"the labels overlap less than before: Dice {met:.3f}, it was {meant:.3f}": 1 - (meant - met) / MAY_MISS / 2,
-        f"{100 * lacking:.0f} % of the foreground is marked as without a counterpart: β (chosen.json of the run) is below "
-        f"the residual that is usual here; train with a larger one, or on such images": (1 - lacking / MAY_LACK / 2),
+        f"{100 * lacking:.0f} % of the foreground is marked as without a counterpart: β (chosen.json of the run) is "
+        f"below the residual that is usual here; train with a larger one, or on such images": (
+            1 - lacking / MAY_LACK / 2
+        ),
         f"only {100 * seen:.0f} % of the foreground that both images could share is in view": seen / IN_VIEW / 2,
     }
     reasons = tuple(reason for reason, score in looks.items() if score < 0.5)
