@@ -142,7 +142,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             ndim=2,
             metrics=LESIONS,
         ),
-        "visits": DataSet(
+        "follow-ups": DataSet(
             "your own folder of several images of each subject, sub-01_ses-1_T1w.nii.gz", PairFolder(within=True)
         ),
         "ixi": DataSet(

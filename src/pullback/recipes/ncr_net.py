@@ -45,7 +45,7 @@ TRAINING: Mapping[str, tuple[int, Training]] = MappingProxyType(
 
 
 def marking(method: str, data: str) -> Recipe:
-    """Return the recipe of `NAME` or `WITHIN` on one of the data sets in `TRAINING`, or for `WITHIN` on `visits`."""
+    """Return the recipe of `NAME` or `WITHIN` on one of the data sets in `TRAINING`, or for `WITHIN` on `follow-ups`."""
     images, (width, training) = DATASETS[data], TRAINING["folder" if method == WITHIN else data]
     metrics = images.metrics if LesionDice() in images.metrics else (*images.metrics, LesionDice())
     return Recipe(
@@ -62,6 +62,6 @@ def marking(method: str, data: str) -> Recipe:
 recipes: Mapping[Key, Recipe] = MappingProxyType(
     {
         **{Key(NAME, NETWORK, data): marking(NAME, data) for data in TRAINING},
-        Key(WITHIN, NETWORK, "visits"): marking(WITHIN, "visits"),
+        Key(WITHIN, NETWORK, "follow-ups"): marking(WITHIN, "follow-ups"),
     }
 )
