@@ -45,7 +45,7 @@ TRAINING: Mapping[str, tuple[int, Training]] = MappingProxyType(
 
 
 def marking(method: str, data: str) -> Recipe:
-    """Return the recipe of `NAME` or `WITHIN` on one of the data sets in `TRAINING`, or for `WITHIN` on `follow-ups`."""
+    """Return the recipe of `NAME` on one of the data sets in `TRAINING`, or of `WITHIN` on `follow-ups`."""
     images, (width, training) = DATASETS[data], TRAINING["folder" if method == WITHIN else data]
     metrics = images.metrics if LesionDice() in images.metrics else (*images.metrics, LesionDice())
     return Recipe(

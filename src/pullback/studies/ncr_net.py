@@ -46,6 +46,7 @@ from pullback.study.run import Run
 from pullback.study.table import Column, Experiment, Figure, Study, Table
 from pullback.training import ExampleEvaluation, Once, Unsupervised
 
+SLICES, COHORT, BRAINS = "stroke-slices", "lesions", "stroke-brains"
 KINDS = tuple(called(kind) for kind in STROKES)
 SMALL, LARGE = STROKES[2:], STROKES[:2]
 TAUGHT = Corresponding(beta=0.07, gamma=0.75)
@@ -109,9 +110,14 @@ def _learning(data: str) -> dict[str, Arm]:
 
 
 def _experiment(data: str, arms: Mapping[str, Arm]) -> Experiment:
-    tested = find("ncr-net", on=data).data
-    assert isinstance(tested, LesionedPairs)
-    return Experiment(arms, next(iter(arms)), replace(tested, some=12), (), partial(LesionEvaluation))
+    return Experiment(arms, next(iter(arms)), _tested(data), (), partial(LesionEvaluation))
+
+
+def _tested(data: str) -> LesionedPairs:
+    """Return the data of a recipe with a dozen healthy test pairs at most."""
+    found = find("ncr-net", on=data).data
+    assert isinstance(found, LesionedPairs)
+    return replace(found, some=12)
 
 
 # ---- columns
@@ -186,18 +192,12 @@ def _plane(data: Tensor) -> Any:
 
 
 def _patients() -> Experiment:
-    """Return the experiment of real lesions: networks that were trained on slices with painted ones, as they are."""
-    arms = {name: TrainedArm(recipe) for name, recipe in _on_patients().items()}
-    sources = {name: SourceArm(Source(arm, "", "stroke-slices")) for name, arm in arms.items()}
+    """Return the experiment of real lesions: a network that was trained on slices with painted ones, as it is."""
+    recipe = replace(_recipe(SLICES), data=_tested(SLICES))  # the run of the other tables
+    source = Source(TrainedArm(recipe), "", SLICES)
     measure = partial(ExampleEvaluation, measure=of_patient, chooses="dice", aligns="pair")
-    return Experiment(sources, "two phases", CoarsePatients(), (), measure, needs=("stroke-slices",))
+    return Experiment({"two phases": SourceArm(source)}, "", CoarsePatients(), (), measure, needs=(SLICES,))
 
-
-def _on_patients() -> dict[str, Recipe]:
-    return {"two phases": _recipe("stroke-slices"), "β, γ from data": find("ncr-net", on="stroke-slices")}
-
-
-SLICES, COHORT, BRAINS = "stroke-slices", "lesions", "stroke-brains"
 
 study = Study(
     about="NCR-Net: simultaneous registration and segmentation of non-correspondences (Andresen et al. 2022)",
@@ -237,7 +237,7 @@ study = Study(
             (*OVERLAP, *MARKED[: len(KINDS)], MARKED[-1]),
         ),
         "brats": Table(
-            "Two patients of BraTS 2021 with the template SRI24, by networks that learned from painted strokes",
+            "Two patients of BraTS 2021 with the template SRI24, by a network that learned from painted strokes",
             "None: the paper has no such images.",
             {"brats": _patients()},
             (
