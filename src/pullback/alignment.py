@@ -25,7 +25,8 @@ class Pair:
     Both images are 2-D or both 3-D, with the same number of channels, and labels lie on their image's grid (as masks do
     in `Image`). A batch of B is B pairs; a part with a batch of one serves all of them. `between` are images on the way
     from the moving to the fixed one, in that order and without these two, such as the phases of a breath; they lie on
-    the fixed grid and belong to one pair. Boxes are of labels, whether or not these are known.
+    the fixed grid and belong to one pair. Boxes are of labels, whether or not these are known. `lesion` is not 0
+    where the fixed image is known to show what the moving one lacks.
 
     Raises:
         TypeError: an image is no `Image`.
@@ -43,6 +44,7 @@ class Pair:
     between: Series | None = None
     fixed_boxes: Boxes | None = None
     moving_boxes: Boxes | None = None
+    lesion: Labels | None = None
 
     __repr__ = short_repr
 
@@ -60,13 +62,18 @@ class Pair:
             raise ValueError(
                 f"the fixed image has {channels[0]} channels, the moving one {channels[1]}; both need as many"
             )
-        for side, grid, labels in (("fixed", fixed, self.fixed_labels), ("moving", moving, self.moving_labels)):
+        known = (
+            ("fixed labels", "fixed", fixed, self.fixed_labels),
+            ("moving labels", "moving", moving, self.moving_labels),
+            ("labels of the lesion", "fixed", fixed, self.lesion),
+        )
+        for what, side, grid, labels in known:
             if labels is not None and labels.grid != grid:
                 differ = "the affines differ"
                 if labels.grid.shape != grid.shape:
                     differ = f"shape {labels.grid.shape} against {grid.shape}"
                 raise ValueError(
-                    f"the {side} labels lie on another grid than the {side} image: {differ}; pull them onto it first"
+                    f"the {what} lie on another grid than the {side} image: {differ}; pull them onto it first"
                 )
         if self.between is not None and (self.between.grid != fixed or self.batch > 1):
             raise ValueError(

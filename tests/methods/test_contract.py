@@ -24,6 +24,8 @@ from pullback.methods.pair.feature_registration import FeatureRegistration, Refi
 from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
+from pullback.methods.pair.ncr_net import MarkedAlignment
+from pullback.methods.pair.non_correspondence import InTwoPhases, LocalCorrelation
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
 from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
@@ -281,6 +283,9 @@ EXCUSED = {
     InPhases: "a procedure of two trainings; test_pdd_net.py says on which pairs",
     FlowDecoder: "a part of PWCNet, which is checked",
     FlowAlignment: "the answer of PWCNet; test_pwc_net.py says what its levels mean",
+    MarkedAlignment: "the answer of NCRNet, which is checked; test_ncr_net.py says what its levels are",
+    LocalCorrelation: "a distance per voxel; test_non_correspondence.py holds it against LNCC",
+    InTwoPhases: "a procedure of two trainings; test_non_correspondence.py says with which β",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
     SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",

@@ -21,9 +21,11 @@ from pullback.metrics import (
     EndPointError,
     Folding,
     HausdorffDistance,
+    Jaccard,
     LandmarkError,
     SDLogJ,
     StructuralSimilarity,
+    SurfaceDistance,
     foreground,
 )
 from pullback.numerics.difference import least_determinant
@@ -71,6 +73,47 @@ def test_dice_is_of_the_moved_labels():
     assert Dice()(on(grid, translation(2.0, 4.0), **known))["dice"] == 1
     assert Dice()(on(grid, translation(-2.0, -4.0), **known))["dice"] < 0.3
     assert Dice()(on(grid, **known))["dice"] == pytest.approx(2 * 4 / 24)
+
+
+def test_jaccard_is_dice_over_two_less_dice():
+    """Label by label; of a lost label it is 0, and labels of one image alone are left out."""
+    grid = Grid.centred((12, 14))
+    numbers = torch.Generator().manual_seed(3)
+    fixed, moving = (torch.randint(5, grid.shape, generator=numbers) for _ in range(2))
+    fixed[fixed == 4] = 6
+    known = {"fixed_labels": labels(fixed, grid), "moving_labels": labels(moving, grid)}
+    dice, jaccard = Dice()(on(grid, **known)), Jaccard()(on(grid, **known))
+    each = {f"jaccard/{k}": dice[f"dice/{k}"] / (2 - dice[f"dice/{k}"]) for k in (1, 2, 3)}
+    assert jaccard == pytest.approx({"jaccard": sum(each.values()) / 3, **each})
+    assert set(Jaccard()(on(grid, translation(50.0, 0.0), **known)).values()) == {0.0}
+    assert Jaccard()(on(grid)) == {}
+
+
+# mean surface distance
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_mean_surface_distance_of_spheres_about_one_centre_is_the_difference_of_radii(axis):
+    """In units of mm, whatever the voxels; corners of voxels lie within half a voxel of a sphere, on either side."""
+    spacing = np.roll((0.8, 1.2), axis)
+    grid = Grid.centred(tuple(math.ceil(40 / s) for s in spacing), spacing.tolist())
+    known = {
+        "fixed_labels": labels(ball(grid, (0, 0), (9, 9)), grid),
+        "moving_labels": labels(ball(grid, (0, 0), (14, 14)), grid),
+    }
+    answer = SurfaceDistance()(on(grid, **known))
+    assert answer == {"surface mm": answer["surface mm/1"], "surface mm/1": pytest.approx(5, abs=0.6)}
+    swapped = {"fixed_labels": known["moving_labels"], "moving_labels": known["fixed_labels"]}
+    assert SurfaceDistance()(on(grid, **swapped)) == pytest.approx(answer)
+
+
+def test_a_lost_label_is_as_far_away_as_can_be():
+    grid = Grid.centred((20, 20), (1.0, 2.0))
+    known = {name: labels(ball(grid, (0, 0), (5, 5)), grid) for name in ("fixed_labels", "moving_labels")}
+    assert SurfaceDistance()(on(grid, **known))["surface mm"] == 0
+    lost = SurfaceDistance()(on(grid, translation(100.0, 0.0), **known))["surface mm"]
+    assert lost == pytest.approx(math.hypot(20, 40))
+    assert SurfaceDistance()(on(grid)) == {}
 
 
 # Hausdorff
@@ -453,7 +496,7 @@ EVERY = [
 
 def test_every_metric_is_visited():
     names = {m.name for m in EVERY}
-    assert len(EVERY) == len(names) == 16  # a new metric is counted here
+    assert len(EVERY) == len(names) == 19  # a new metric is counted here
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda m: m.name)
@@ -467,11 +510,13 @@ def test_a_metric_answers_with_plain_numbers_and_its_name_among_them_or_not_at_a
         "moving_labels": segmentation,
         "fixed_points": points,
         "moving_points": points,
+        "lesion": segmentation,
         "truth": Displacement.identity(grid, field),
         "between": Series((Image(data, grid),), grid, torch.tensor([0.5]), "", (Displacement.identity(grid, field),)),
     }
     more = {"inverse": transform.inverse(), "phase_1": transform}
-    answer = metric(replace(on(grid, transform, data=data, **known), transforms=more))
+    maps = {"non_correspondence": Image((data > 0).float(), grid)}
+    answer = metric(replace(on(grid, transform, data=data, **known), transforms=more, maps=maps))
     assert metric.name in answer
     assert all(type(v) is float and math.isfinite(v) for v in answer.values())
     without = metric(on(grid, transform, data=data))

@@ -242,3 +242,18 @@ def test_a_brain_flipped_left_to_right_is_told(brains):
     found = judged(Pair(brains.fixed, flipped), Affine.identity(3))
     assert any("mirror image" in reason for reason in found.reasons)
     assert not any("mirror image" in reason for reason in judged(brains, Affine.identity(3)).reasons)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.2, False), (0.5, True)])
+def test_a_map_that_marks_much_of_the_foreground_is_told(share, told, waves):
+    """A network whose β is below what is usual leaves no image to compare."""
+    grid = Grid.centred((40, 44))
+    image = Image(
+        waves(2, 3, 9.0)(grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])).float() + 1, grid
+    )
+    mark = (torch.arange(40) < 40 * share).float().view(1, 1, 40, 1).expand(1, 1, 40, 44).contiguous()
+    pair, still = Pair(image, image), Affine.identity(2)
+    found = verdict(Alignment(pair, still), Alignment(pair, still, {"non_correspondence": Image(mark, grid)}))
+    assert found.numbers["share without counterpart"] == pytest.approx(share, abs=0.01)
+    assert any(f"{100 * share:.0f} % of the foreground is marked" in reason for reason in found.reasons) == told
+    assert found.passed != told

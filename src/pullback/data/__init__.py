@@ -21,6 +21,7 @@ from pullback.data.folds import Folds, dealt
 from pullback.data.frames import FramePairs
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.learn2reg import Learn2Reg, write_dataset
+from pullback.data.lesioned import LesionedPairs, PaintedLesion, PaintedPair
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
@@ -45,9 +46,12 @@ __all__ = [
     "Folds",
     "FramePairs",
     "Learn2Reg",
+    "LesionedPairs",
     "LungCase",
     "LungKeypoints",
     "LungScans",
+    "PaintedLesion",
+    "PaintedPair",
     "PairDataset",
     "PairFolder",
     "PickledCase",

@@ -3,6 +3,7 @@
 from pullback.metrics import learn2reg
 from pullback.metrics.between import BetweenError
 from pullback.metrics.length import Length, piece_lengths
+from pullback.metrics.marked import LesionDice
 from pullback.metrics.metric import Metric, foreground, numbers_of, of_one
 from pullback.metrics.physical import (
     CentroidError,
@@ -12,9 +13,11 @@ from pullback.metrics.physical import (
     Folding,
     HausdorffDistance,
     InverseError,
+    Jaccard,
     LandmarkError,
     SDLogJ,
     StructuralSimilarity,
+    SurfaceDistance,
 )
 
 STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
@@ -30,11 +33,14 @@ __all__ = [
     "Folding",
     "HausdorffDistance",
     "InverseError",
+    "Jaccard",
     "LandmarkError",
     "Length",
+    "LesionDice",
     "Metric",
     "SDLogJ",
     "StructuralSimilarity",
+    "SurfaceDistance",
     "foreground",
     "learn2reg",
     "numbers_of",

@@ -45,6 +45,28 @@ class Dice:
 
 
 @dataclass(frozen=True)
+class Jaccard:
+    """The overlap |A∩B| / |A∪B| of each label that both images have, and its mean; of a lost label it is 0.
+
+    Labels of one image alone are left out.
+    """
+
+    name: ClassVar[str] = "jaccard"
+    higher_is_better: ClassVar[bool] = True
+
+    @of_one
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        pair, moved = alignment.pair, alignment.moved_labels
+        if pair.fixed_labels is None or pair.moving_labels is None or moved is None:
+            return {}
+        each = {}
+        for value in known_labels(pair)[0]:
+            a, b = pair.fixed_labels.data == value, moved.data == value
+            each[value] = int((a & b).sum()) / max(int((a | b).sum()), 1)
+        return with_mean(self.name, each)
+
+
+@dataclass(frozen=True)
 class HausdorffDistance:
     """The distance between the surfaces of each label, in mm, and its mean over the labels.
 
@@ -99,6 +121,35 @@ def hausdorff(
             for percent in percents:
                 found[percent][value] = float(compute_robust_hausdorff(distances, percent))
     return found
+
+
+@dataclass(frozen=True)
+class SurfaceDistance:
+    """The mean distance in mm from the surface of each label in either image to that in the other, and its mean.
+
+    It is the symmetric one: distances both ways, weighted by the areas of their surface elements, in one mean
+    (DeepMind's `surface-distance`). Labels of one image alone are left out; one that both images have and that is lost
+    is as far away as can be, the diagonal of the fixed grid.
+    """
+
+    name: ClassVar[str] = "surface mm"
+    higher_is_better: ClassVar[bool] = False
+
+    @of_one
+    def __call__(self, alignment: Alignment) -> dict[str, float]:
+        fixed, moved = alignment.pair.fixed_labels, alignment.moved_labels
+        if fixed is None or moved is None:
+            return {}
+        a, b = (labels.data[0, 0].cpu().numpy() for labels in (fixed, moved))
+        each = {}
+        for value in known_labels(alignment.pair)[0]:
+            each[value] = farthest(fixed.grid)
+            if (b == value).any():
+                found = compute_surface_distances(a == value, b == value, fixed.grid.spacing.tolist())
+                off = np.concatenate([found["distances_gt_to_pred"], found["distances_pred_to_gt"]])
+                area = np.concatenate([found["surfel_areas_gt"], found["surfel_areas_pred"]])
+                each[value] = float((off * area).sum() / area.sum())
+        return with_mean(self.name, each)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pullback.data import (
@@ -29,6 +29,7 @@ from pullback.data import (
     DirLab,
     FramePairs,
     Learn2Reg,
+    LesionedPairs,
     LungKeypoints,
     PairFolder,
     PreparedIXI,
@@ -41,7 +42,9 @@ from pullback.metrics import (
     EndPointError,
     Folding,
     HausdorffDistance,
+    Jaccard,
     LandmarkError,
+    LesionDice,
     Metric,
     SDLogJ,
 )
@@ -74,6 +77,19 @@ IXI = tuple(FREESURFER[place] for place in PLACES)
 LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 102, 121, 122, *range(161, 167))
 """Labels of which the papers' Dice is, as the files have them."""
 BREATHING = (LandmarkError(), EndPointError(), Folding(), SDLogJ())
+LESIONS = (LesionDice(), Jaccard(), Dice(), Folding())
+BRAINS = PairFolder(
+    images="*_T1w.nii.gz",
+    labels="*_dseg.nii.gz",
+    validation_split=("sub-11", "sub-12"),
+    test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
+)
+SLICES = PairFolder(
+    images="images/*.nii.gz",
+    labels="labels/*.nii.gz",
+    validation_split=("OASIS-TRT-20-10", "OASIS-TRT-20-11"),
+    test_split=tuple(f"OASIS-TRT-20-{n}" for n in (12, 13, 14, 15)),
+)
 
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
@@ -105,22 +121,29 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),
         "brains": DataSet(
             "whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz",
-            PairFolder(
-                images="*_T1w.nii.gz",
-                labels="*_dseg.nii.gz",
-                validation_split=("sub-11", "sub-12"),
-                test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
-            ),
+            BRAINS,
         ),
         "slices": DataSet(
             "slices of brains (15 of OASIS-TRT-20)",
-            PairFolder(
-                images="images/*.nii.gz",
-                labels="labels/*.nii.gz",
-                validation_split=("OASIS-TRT-20-10", "OASIS-TRT-20-11"),
-                test_split=tuple(f"OASIS-TRT-20-{n}" for n in (12, 13, 14, 15)),
-            ),
+            SLICES,
             ndim=2,
+        ),
+        "lesions": DataSet(
+            "the built-in cohort with lesions that are painted in",
+            LesionedPairs(BrainPhantom(spacing=5.0)),
+            metrics=(*LESIONS, EndPointError()),
+        ),
+        "stroke-brains": DataSet(
+            "whole brains, as of brains, with strokes that are painted in", LesionedPairs(BRAINS), metrics=LESIONS
+        ),
+        "stroke-slices": DataSet(
+            "slices of brains, as of slices, with strokes that are painted in",
+            LesionedPairs(replace(SLICES, shape=(144, 192)), spacing=2.0),
+            ndim=2,
+            metrics=LESIONS,
+        ),
+        "follow-ups": DataSet(
+            "your own folder of several images of each subject, sub-01_ses-1_T1w.nii.gz", PairFolder(within=True)
         ),
         "ixi": DataSet(
             "IXI, atlas to subject, as TransMorph's authors distribute it",

@@ -17,6 +17,7 @@ from pullback.space import Affine, Grid, Image, Labels, around, cropped, pull, r
 from pullback.studies._pairs import OnePair
 
 OVALS, HALF = 185, 127  # grey of the ovals; and half of white
+PATIENTS = ("00090", "00147")  # of BraTS 2021
 MARGIN = 16.0  # mm about the head
 
 
@@ -82,7 +83,7 @@ class Patients:
     @property
     def test(self) -> Test:
         """The pairs."""
-        return Test.singles([Patient(self.root, number) for number in ("00090", "00147")])
+        return Test.singles([Patient(self.root, number) for number in PATIENTS])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from pullback.data import Case, FileCase, Folds, PickledCase
+from pullback.data import Case, FileCase, Folds, LesionedPairs, PickledCase
 from pullback.errors import InputError, Interrupted
 from pullback.records.csv_records import read_csv
 from pullback.study.evaluate import evaluate
@@ -246,8 +246,8 @@ def measured_by(recipe: Recipe) -> partial[Any]:
 
 
 def is_stored(data: Any) -> bool:
-    """Return whether data is read from a folder, its `root`; of folds, whether what is in them is."""
-    known = data.data if isinstance(data, Folds) else data
+    """Return whether data is read from a folder, its `root`; of data made of other data, whether that is."""
+    known = data.data if isinstance(data, Folds | LesionedPairs) else data
     return is_dataclass(known) and any(each.name == "root" for each in fields(known))
 
 

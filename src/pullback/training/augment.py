@@ -152,7 +152,7 @@ def seen_through(pair: Pair, fixed: Affine, moving: Affine) -> Pair:
     """Pull the images through affine maps of their own, each onto its own grid, with the truth between them.
 
     Where φ maps fixed to moving, the point x of the new fixed image lies at moving⁻¹(φ(fixed(x))) of the new
-    moving one. Points come along; labels are dropped: no supervision uses them here.
+    moving one. Points and the lesion come along; labels are dropped: no supervision uses them here.
     """
     truth = pair.truth and moving.inverse() @ (pair.truth @ fixed)
     return replace(
@@ -161,4 +161,5 @@ def seen_through(pair: Pair, fixed: Affine, moving: Affine) -> Pair:
         moving_points=pair.moving_points and push(pair.moving_points, moving.inverse()),
         truth=truth,
         name=pair.name,
+        lesion=pair.lesion and pull(pair.lesion, fixed, onto=pair.fixed),
     )

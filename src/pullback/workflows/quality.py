@@ -31,8 +31,11 @@ IN_VIEW = 0.5
 """Share of the smaller foreground: below it most was matched with nothing."""
 CONTRAST = 0.05
 """Of intensities within a mask to those of its image, as standard deviations: below it there is nothing to align."""
+MAY_LACK = 1 / 3
+"""Share of the foreground that a map may mark as without a counterpart: above it, what is usual was marked."""
 MAY_MISS = 0.05
 """Of Dice: labels that overlap less by more were led astray, whatever the images say."""
+LACKING = "non_correspondence"
 SIMILARITY = NMI()
 RESOLUTION = Levels(coarsest=32, most=60_000)
 RIVALS = Rivals()
@@ -61,8 +64,9 @@ def verdict(before: Alignment, after: Alignment) -> Verdict:
     """Judge the alignment `after` of one pair by the images, whatever their contrast.
 
     The criteria are the lead over rivals, whether the answer lies on a peak, its mirror image, the similarity against
-    `before`, folding, the foreground in view, the contrast within masks, and the overlap of labels where the pair has
-    them. A deformation can make any images alike, so the rivals are those of its linear part (`Rivals`).
+    `before`, folding, the foreground in view, the contrast within masks, what a map marks as without a counterpart, and
+    the overlap of labels where the pair has them. A deformation can make any images alike, so the rivals are those of
+    its linear part (`Rivals`).
     """
     images = Pair(normalised(after.pair.fixed), normalised(after.pair.moving))
     coarse = list(RESOLUTION(images))[-1]
@@ -82,6 +86,9 @@ def verdict(before: Alignment, after: Alignment) -> Verdict:
         "share in view": _in_view(coarse, after.transform),
         "contrast within masks": min(_contrast(image) for image in after.pair.images),
     }
+    if LACKING in after.maps:
+        marked = (after.maps[LACKING].data > 0.5) & lit
+        numbers["share without counterpart"] = int(marked.sum()) / max(int(lit.sum()), 1)
     dice = [Dice()(alignment).get("dice") for alignment in (before, after)]
     numbers |= {f"dice {side}": n for side, n in zip(("before", "after"), dice, strict=True) if n is not None}
     return _judged(numbers)
@@ -91,6 +98,7 @@ def _judged(numbers: Mapping[str, float]) -> Verdict:
     lead, held, mirrored = (numbers[name] for name in ("lead", "held", "mirrored"))
     seen, folded, contrast = (numbers[name] for name in ("share in view", "folded share", "contrast within masks"))
     was, now = numbers["similarity before"], numbers["similarity after"]
+    lacking = numbers.get("share without counterpart", 0.0)
     meant, met = (numbers.get(f"dice {side}", 0.0) for side in ("before", "after"))
     lost = max(0.0, 1 - now / was) if was > 0 else 0.0
     looks = {  # 0.5 is where each fails
@@ -107,6 +115,10 @@ def _judged(numbers: Mapping[str, float]) -> Verdict:
         f"the images are less alike than before, by {100 * lost:.0f} %": 1 - lost / MAY_FALL / 2,
         f"{100 * folded:.1f} % of the foreground folds, {100 * MAY_FOLD:g} % are allowed": 1 - folded / MAY_FOLD / 2,
         f"the labels overlap less than before: Dice {met:.3f}, it was {meant:.3f}": 1 - (meant - met) / MAY_MISS / 2,
+        f"{100 * lacking:.0f} % of the foreground is marked as without a counterpart: β (chosen.json of the run) is "
+        f"below the residual that is usual here; train with a larger one, or on such images": (
+            1 - lacking / MAY_LACK / 2
+        ),
         f"only {100 * seen:.0f} % of the foreground that both images could share is in view": seen / IN_VIEW / 2,
     }
     reasons = tuple(reason for reason, score in looks.items() if score < 0.5)
