@@ -23,6 +23,7 @@ from pullback.training.segmenting import Segmenting, segmentation_dice
 from pullback.training.supervision import KnownTransform, LevelledAlignment, Unsupervised
 from pullback.training.teacher import answer_of
 from pullback.training.train import Examples, Training, draw, seeded
+from pullback.training.warps import RandomIntensities, RandomWarps
 from pullback.training.weighting import UncertaintyWeighted
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "Procedure",
     "RandomAffine",
     "RandomFlips",
+    "RandomIntensities",
+    "RandomWarps",
     "Row",
     "Segmenting",
     "Several",
