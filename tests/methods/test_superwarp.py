@@ -173,7 +173,8 @@ def test_untrained_it_hardly_moves_whatever_the_size(make):
     with seeded(3):
         network = make()
     grid = oblique(97, 101)
-    field = network(noise(grid), noise(grid, 1)).transform.field
+    with torch.no_grad():
+        field = network(noise(grid), noise(grid, 1)).transform.field
     assert field.shape == (1, 2, 97, 101)
     assert 0 < float(field.abs().max()) < 0.01
 
@@ -251,11 +252,12 @@ def test_the_warm_up_sees_no_motion_and_counts_among_the_updates(tmp_path):
 @pytest.mark.parametrize("data", SETS)
 def test_the_baseline_has_as_many_weights(data):
     one, other = (weights(build(find("superwarp", network, data), 0)) for network in ("superwarp", BASELINE))
-    assert one * 0.98 < other < one * 1.1
+    assert one * 0.999 < other < one * 1.02
 
 
 def test_it_is_a_backbone_of_other_ways_to_learn():
     assert named("superwarp") == "superwarp-superwarp-phantom"
+    assert named("unsupervised") == "voxelmorph-voxelmorph-phantom"
     assert named("unsupervised", "superwarp") == "superwarp-unsupervised-superwarp-phantom"
     assert named("unsupervised-superwarp-slices") == "superwarp-unsupervised-superwarp-slices"
     assert named("superwarp-superwarp-slices") == "superwarp-superwarp-slices"

@@ -79,7 +79,7 @@ def test_the_truth_is_that_of_simpleitk_at_every_point():
 
 def test_labels_and_points_follow():
     grid = oblique(40, 44)
-    pair = smooth(grid)
+    pair = smooth(grid, 6.0)
     labels = Labels((pair.fixed.data > 0.5).to(torch.uint8), grid)
     where = grid.to_world(torch.tensor([[[12.0, 20.0, 30.0], [15.0, 30.0, 22.0]]], dtype=torch.float64)).mT
     made = PLAIN(replace(pair, fixed_labels=labels, fixed_points=Points(where)), make_generator(2))

@@ -90,13 +90,9 @@ def resolve(
 
 def _alone(known: Iterable[Key]) -> dict[str, str]:
     """Return the networks that learn without labels, and the names of the methods by which they do."""
-    found: dict[str, str] = {}
-    for key in known:
-        if key.method == plainly(key.network):
-            found[key.network] = key.method
-        elif key.method == key.network:
-            found.setdefault(key.network, key.method)
-    return found
+    listed = list(known)
+    plain = {key.network: key.method for key in listed if key.method == plainly(key.network)}
+    return {key.network: key.method for key in listed if key.method == key.network and key.network not in plain} | plain
 
 
 def _missing(own: list[Key], network: str | None, data: str | None) -> str:

@@ -55,7 +55,7 @@ class _Numbers:
     warps: RandomWarps = RandomWarps()
     widths: tuple[int, ...] | None = (12, 16, 24, 32)
     wide: bool = False
-    baseline: tuple[int, ...] = (14, 20, 32, 46)
+    baseline: tuple[int, ...] = (14, 22, 32, 50)
     training: Training = TRAINING
     made: int = 20
 
