@@ -19,7 +19,7 @@ from pullback.recipes import find
 from pullback.recipes.superwarp import BASELINE, DICE as BY_LABELS, METRICS, NAME, NETWORK
 from pullback.space import Affine, Labels, Transform, pull
 from pullback.studies._images import COLUMNS as REAL_COLUMNS, DICE, FOLDING, SECONDS, UNTRAINED, trained
-from pullback.study.arms import RegisterArm, TrainedArm
+from pullback.study.arms import Arm, RegisterArm, TrainedArm
 from pullback.study.evaluate import unmoved
 from pullback.study.figures import by_number, curves, dots
 from pullback.study.recipe import Recipe, changed
@@ -65,7 +65,10 @@ def _same_widths(recipe: Recipe, data: str) -> Recipe:
 
 def _made(arms: Mapping[str, Recipe], baseline: str) -> Experiment:
     """Return an experiment on pairs that are made."""
-    every = {"before": RegisterArm(unmoved), **{name: TrainedArm(recipe) for name, recipe in arms.items()}}
+    every: dict[str, Arm] = {
+        "before": RegisterArm(unmoved),
+        **{name: TrainedArm(recipe) for name, recipe in arms.items()},
+    }
     return Experiment(every, baseline, arms[baseline].data, METRICS)
 
 

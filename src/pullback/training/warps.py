@@ -104,7 +104,7 @@ class RandomWarps:
 
     @property
     def still(self) -> "RandomWarps":
-        """The same without motion: intensities alone change."""
+        """Pairs without motion, of which intensities alone change."""
         return replace(self, affine=RandomAffine(0.0, 0.0, 0.0, 0.0), elastic=0.0)
 
     @torch.no_grad()

@@ -94,7 +94,7 @@ class SuperWarp(Network):
         self.composed, self.hadamard, self.warped = composed, hadamard, warped
         self.encoder, self.decoder = _halves(ndim, channels, widths, "SuperWarp")
         self.extractors = nn.ModuleList(
-            Extractor(ndim, width, wide, START / 2**level if start is None else start)
+            _Extractor(ndim, width, wide, START / 2**level if start is None else start)
             for level, width in enumerate(widths)
         )
 
@@ -151,7 +151,7 @@ class SuperWarp(Network):
         return found
 
 
-class Extractor(nn.Module):
+class _Extractor(nn.Module):
     """Three convolutions: from features of two images to what is left of their displacement, in voxels.
 
     Args:
