@@ -29,7 +29,7 @@ from pullback.training import KnownTransform, LevelledAlignment, Row, align
 
 SMALL: Mapping[str, str] = {
     "network.widths": "[12, 16, 24, 32, 48]",
-    "training.updates": "2000",
+    "training.updates": "1500",
     "training.augment.shape": "[56, 72]",
     "training.augment.elastic": "8",
     "data.synthetic.synthesis.shape": "[56, 72]",
@@ -37,12 +37,19 @@ SMALL: Mapping[str, str] = {
     "data.synthetic.per_subject": "5",
 }
 """Settings of the recipe on `slices` that make it small: voxels of about 4 mm, and maps of as many voxels."""
+HALVED: Mapping[str, str] = {
+    "network.widths": SMALL["network.widths"],
+    "network.wide": "false",
+    "training.updates": "2000",
+    "training.augment.elastic": "4",
+}
+"""Settings that make it small for pairs of people, whose images are best halved beforehand."""
 AS_MANY = "[16, 24, 32, 48, 62]"
 """Widths of the baseline of as many weights."""
 EPE = Column("EPE", "mm", better="less", against="ratio")
 COLUMNS = (EPE, DICE, FOLDING, SECONDS)
 SETS = ("slices/small", "slices", "phantom", "brains")
-REAL = ("hippocampus", "slices", "phantom", "brains")
+REAL = ("hippocampus", "slices/small", "slices", "phantom", "brains")
 COARSER = "four levels"
 
 
@@ -105,13 +112,14 @@ def _ablation(data: str) -> Experiment:
 
 def _real(data: str) -> Experiment:
     """Return the experiment of pairs of people: told by made pairs, by a metric, and guided."""
+    name, _, small = data.partition("/")
     backbones = {"VoxelMorph": "voxelmorph", "SuperWarp": NETWORK}
-    arms = {f"{name}, unsupervised": TrainedArm(find("unsupervised", key, data)) for name, key in backbones.items()}
-    arms |= {f"{name}, guided": TrainedArm(find("ofg", key, data)) for name, key in backbones.items()}
+    arms = {f"{called}, unsupervised": TrainedArm(find("unsupervised", key, name)) for called, key in backbones.items()}
+    arms |= {f"{called}, guided": TrainedArm(find("ofg", key, name)) for called, key in backbones.items()}
     plain = arms["VoxelMorph, unsupervised"].recipe
-    told = {"SuperWarp, told": find(NAME, NETWORK, data), "U-Net, told": find(NAME, BASELINE, data)}
-    arms |= {name: TrainedArm(replace(each, data=plain.data, metrics=plain.metrics)) for name, each in told.items()}
-    return trained(arms, "VoxelMorph, unsupervised", UNTRAINED)
+    told = changed(find(NAME, NETWORK, name), HALVED if small else {})
+    told = replace(told, data=plain.data, metrics=plain.metrics)
+    return trained({**arms, "SuperWarp, told": TrainedArm(told)}, "VoxelMorph, unsupervised", UNTRAINED)
 
 
 # ---- what is left
