@@ -14,7 +14,7 @@ Numbers that all networks of one data set share, whatever supervises them; `ofg`
 | transformers | | at most 3e-4 | they diverge at rates at which a small U-Net learns fastest |
 | VoxelMorph | 274,387 parameters, in its code | `voxelmorph-light`; `voxelmorph` has 300,547 | VoxelMorph's paper |
 | augmentation | flips on IXI, in its code | the same | |
-| `superwarp` | not in it | four levels, 350,000 parameters | about as many as VoxelMorph |
+| `superwarp` | not in it | four levels, 331,988 parameters | about as many as VoxelMorph |
 """
 
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ NETWORKS: Mapping[str, tuple[str, Callable[..., Any], float]] = MappingProxyType
             partial(VoxelMorph, encoder=LIGHT_ENCODER, decoder=LIGHT, halves=1),
             1.0,
         ),
-        "superwarp": ("SuperWarp", partial(SuperWarp, widths=(12, 16, 24, 32), wide=False), 1.0),
+        "superwarp": ("SuperWarp", partial(SuperWarp, widths=(8, 16, 24, 32), wide=False), 1.0),
     }
 )
 """Networks by name: what they are called, how they are made, and the highest learning rate that they bear."""

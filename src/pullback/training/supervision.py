@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -58,8 +57,8 @@ class KnownTransform:
     """
 
     power: int = 1
-    unit: Literal["voxel", "mm"] = "voxel"
-    at: Literal["grid", "points"] = "grid"
+    unit: str = "voxel"
+    at: str = "grid"
     levels: bool = False
 
     def __post_init__(self) -> None:
