@@ -15,6 +15,7 @@ from pullback.numerics.smooth import gaussian
 from pullback.recipes import find, named
 from pullback.recipes.superwarp import BASELINE, SETS
 from pullback.space import Affine, Grid, Image
+from pullback.studies.superwarp import study
 from pullback.study.evaluate import unmoved
 from pullback.study.run import build
 from pullback.testing import check_register, check_supervision, problems
@@ -274,3 +275,18 @@ def test_what_does_not_fit_is_refused():
             make(2, (8,))
     with pytest.raises(ValueError, match="channels"):
         Pair(image, replace(image, data=image.data.expand(-1, 2, -1, -1)))
+
+
+@pytest.mark.nightly
+def test_half_the_error_of_a_u_net_of_as_many_weights_and_updates(shared):
+    """The claim of the paper, at the size of the small table of the study, on people unseen before."""
+    arms, found = study.tables["loss"].experiments["slices/small"].arms, {}
+    for name in ("SuperWarp", "U-Net"):
+        recipe = arms[name].recipe
+        data = replace(recipe.data, root=str(shared / "data" / "oasis_trt20_2d"))
+        network = train(build(recipe, 0), data.train, recipe.supervision, recipe.training)
+        found[name] = [EndPointError()(align(network, pair))["epe mm"] for pair in data.test]
+        print(name, weights(network), sum(found[name]) / len(found[name]))
+    before = [EndPointError()(align(unmoved, pair))["epe mm"] for pair in data.test]
+    print("before", sum(before) / len(before))
+    assert sum(found["SuperWarp"]) < 0.5 * sum(found["U-Net"])

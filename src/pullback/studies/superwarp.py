@@ -28,7 +28,7 @@ from pullback.study.table import Column, Experiment, Figure, Study, Table
 from pullback.training import KnownTransform, LevelledAlignment, Row, align
 
 SMALL: Mapping[str, str] = {
-    "network.widths": "[12, 16, 24, 32, 48]",
+    "network.widths": "[8, 16, 24, 32, 48]",
     "training.updates": "1500",
     "training.augment.shape": "[56, 72]",
     "training.augment.elastic": "8",
@@ -44,7 +44,7 @@ HALVED: Mapping[str, str] = {
     "training.augment.elastic": "4",
 }
 """Settings that make it small for pairs of people, whose images are best halved beforehand."""
-AS_MANY = "[16, 24, 32, 48, 62]"
+AS_MANY = "[16, 24, 32, 47, 61]"
 """Widths of the baseline of as many weights."""
 EPE = Column("EPE", "mm", better="less", against="ratio")
 COLUMNS = (EPE, DICE, FOLDING, SECONDS)
