@@ -103,6 +103,19 @@ def test_where_either_image_shows_what_is_beyond_nothing_is_told():
         assert float(both[made.fixed.mask].mean()) > 0.99
 
 
+def test_pairs_may_be_looked_at_in_the_foreground_alone():
+    """A disc: the mask is where the fixed image shows it, whatever becomes of the intensities."""
+    grid = Grid.centred((30, 36))
+    disc = (grid.to_world(grid.voxels(torch.zeros(()))[None]).norm(dim=1, keepdim=True) < 8).float()
+    image = Image(disc, grid)
+    how = replace(PLAIN, foreground=True, intensities=RandomIntensities((0.1, 0.1, 1.0)))
+    clean, noisy = (each(Pair(image, image), make_generator(3)).fixed for each in (replace(how, intensities=None), how))
+    assert torch.equal(noisy.mask, clean.mask)
+    assert (clean.data[noisy.mask] > 0.2).all()
+    assert noisy.mask[clean.data > 0.8].all()
+    assert 0.1 < float(noisy.mask.float().mean()) < 0.35
+
+
 def test_without_motion_intensities_alone_change():
     pair = smooth(oblique(20, 24))
     made = replace(PLAIN, intensities=RandomIntensities(brightness=(0.5, 0.5, 1.0))).still(pair, make_generator(0))

@@ -14,7 +14,7 @@ from torch import Tensor
 from pullback.alignment import Pair
 from pullback.data.synthesis import random_spline
 from pullback.errors import InputError
-from pullback.space import Affine, Grid, Image, Transform, inverted, pull, push, resample
+from pullback.space import Affine, Grid, Image, Labels, Transform, inverted, pull, push, resample
 from pullback.space.pull import coordinates
 from pullback.training.augment import RandomAffine
 
@@ -84,6 +84,8 @@ class RandomWarps:
         intensities: their change, drawn for each image by itself; None leaves them.
         shape: number of voxels to which the image is resampled first, between its outermost voxel centres; None leaves
             it.
+        foreground: whether the mask keeps to what lies above f's minimum, as where pairs are measured: in the air
+            nothing can be seen.
 
     Raises:
         InputError: a length below 0, or too few controls or voxels.
@@ -94,6 +96,7 @@ class RandomWarps:
     controls: int = 8
     intensities: RandomIntensities | None = RandomIntensities()
     shape: tuple[int, ...] | None = None
+    foreground: bool = False
 
     def __post_init__(self) -> None:
         if not self.elastic >= 0 or self.controls < 2 or min(self.shape or (2,)) < 2:
@@ -125,6 +128,9 @@ class RandomWarps:
         if self.intensities is not None:
             one, other = self.intensities(one, generator), self.intensities(other, generator)
         seen = _within(through, grid, image.data) & _within(truth, grid, image.data)
+        if self.foreground:
+            lit = Labels((image.data > image.data.amin()).any(1, keepdim=True).byte(), grid)
+            seen = seen & pull(lit, through, onto=grid).data.bool()
         points = pair.fixed_points
         return Pair(
             replace(one, mask=seen if one.mask is None else seen & one.mask),
