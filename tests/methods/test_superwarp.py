@@ -278,6 +278,7 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_half_the_error_of_a_u_net_of_as_many_weights_and_updates(shared):
     """The claim of the paper, at the size of the small table of the study, on people unseen before."""
     arms, found = study.tables["loss"].experiments["slices/small"].arms, {}
