@@ -31,6 +31,7 @@ from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagat
 from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.strain import Ramp, Relative
+from pullback.methods.pair.superwarp import WarmUp
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
@@ -288,6 +289,7 @@ EXCUSED = {
     InTwoPhases: "a procedure of two trainings; test_non_correspondence.py says with which β",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
     SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
+    WarmUp: "a procedure of two trainings; test_superwarp.py says what moves in them",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

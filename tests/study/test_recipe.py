@@ -156,7 +156,7 @@ def test_every_recipe_runs_two_steps(key):
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.method in ("ofg", "ofg-h1")], ids="-".join)
 def test_guided_and_unsupervised_differ_in_their_supervision_alone(key):
-    guided, plain = find(*key), find(key.network, key.network, key.data)
+    guided, plain = find(*key), find("unsupervised", key.network, key.data)
     assert guided.supervision.energy == plain.supervision.energy
     assert to_yaml(replace(guided, supervision=plain.supervision, about=plain.about)) == to_yaml(plain)
 

@@ -16,6 +16,7 @@ from pullback.data.case import (
     subject_of,
 )
 from pullback.data.dirlab import DirLab
+from pullback.data.flying_chairs import FlyingChairs
 from pullback.data.folder import PairFolder
 from pullback.data.folds import Folds, dealt
 from pullback.data.frames import FramePairs
@@ -43,6 +44,7 @@ __all__ = [
     "Dataset",
     "DirLab",
     "FileCase",
+    "FlyingChairs",
     "Folds",
     "FramePairs",
     "Learn2Reg",

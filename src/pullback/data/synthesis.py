@@ -6,7 +6,7 @@ distributions below these, and the order in which they act, are ours.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -131,7 +131,7 @@ class Synthesis:
         vectors = _vectors(self.controls**d, d, self.displacement, generator)
         if self.moving is not None:
             vectors[torch.randperm(len(vectors), generator=generator)[self.moving :]] = 0
-        bent = self._bent(grid, vectors.to(like))
+        bent = bounded_spline(vectors.to(like), self.controls, grid, self.displacement, self.fineness)
         turn = nearby(torch.eye(d, dtype=torch.float64)[None], 1, self.degrees, generator)[0]
         rigid = Affine.about(turn, grid.centre, grid.centre + _vectors(1, d, self.translation, generator)[0])
         return Composite(bent, Affine(rigid.matrix.to(like)))
@@ -140,15 +140,6 @@ class Synthesis:
         """Draw the change of a moving image's intensities."""
         power, shift = (2 * torch.rand(2, generator=generator, dtype=torch.float64) - 1).tolist()
         return ContrastChange(self.gamma**power, self.brightness * shift)
-
-    def _bent(self, grid: Grid, controls: Tensor) -> Displacement:
-        """Return the spline of displacements `(controls^d, d)` in mm, within the limits, continued beyond the grid."""
-        field = thin_plate(controls, self.controls, grid, self.fineness).displacement(grid)
-        mm = grid.to_mm(field)
-        longest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
-        field = field * torch.stack([self.displacement / longest, STEEPEST / steepest]).nan_to_num(0).min().clamp(max=1)
-        margins = (torch.ceil(self.displacement / grid.spacing).long() + 1).tolist()
-        return Displacement(field, grid).continued(margins)
 
     def _grid(self, pair: Pair) -> Grid:
         grid = pair.fixed.grid
@@ -167,7 +158,7 @@ class Synthetic:
     Each pair depends on `seed`, its subject's name and its number alone, and nothing of it is kept on disk.
 
     Attributes:
-        synthesis: the generator.
+        synthesis: the generator: makes a pair of an image's pair with itself.
         per_subject: pairs of each subject.
         seed: of all draws.
 
@@ -175,7 +166,7 @@ class Synthetic:
         InputError: less than one pair of each subject.
     """
 
-    synthesis: Synthesis = Synthesis()
+    synthesis: Callable[[Pair, torch.Generator], Pair] = Synthesis()
     per_subject: int = 1
     seed: int = 0
 
@@ -192,6 +183,30 @@ class Synthetic:
     def listed(self, kind: type[Listed], cases: Sequence[Case]) -> Listed:
         """Return a split of these subjects' pairs."""
         return kind([(case, case) for case in cases for _ in range(self.per_subject)], make=self)
+
+
+def random_spline(
+    grid: Grid, longest: float, controls: int, generator: torch.Generator, like: Tensor, fineness: int = 4
+) -> Displacement:
+    """Draw a spline as `Synthesis` does: displacements of up to `longest` mm, of any direction, at all control points.
+
+    It is drawn on the CPU, and made in the dtype and on the device of `like`.
+    """
+    vectors = _vectors(controls**grid.ndim, grid.ndim, longest, generator)
+    return bounded_spline(vectors.to(like), controls, grid, longest, fineness)
+
+
+def bounded_spline(values: Tensor, controls: int, grid: Grid, longest: float, fineness: int) -> Displacement:
+    """Return `thin_plate`, scaled down as a whole so that nothing folds, or moves further than `longest` mm.
+
+    It is continued beyond the grid by its border, for as far as it can move a point.
+    """
+    field = thin_plate(values, controls, grid, fineness).displacement(grid)
+    mm = grid.to_mm(field)
+    furthest, steepest = mm.square().sum(1).max().sqrt(), _steepest(mm, grid)
+    field = field * torch.stack([longest / furthest, STEEPEST / steepest]).nan_to_num(0).min().clamp(max=1)
+    margins = (torch.ceil(longest / grid.spacing).long() + 1).tolist()
+    return Displacement(field, grid).continued(margins)
 
 
 def thin_plate(values: Tensor, controls: int, grid: Grid, fineness: int) -> BSpline:

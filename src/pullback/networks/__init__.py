@@ -12,6 +12,7 @@ from pullback.networks.encoder_decoder import (
     Transposed,
     linear_up,
     max_pooling,
+    mean_pooling,
     nearest_up,
 )
 from pullback.networks.features import FeatureNet
@@ -64,6 +65,7 @@ __all__ = [
     "instance_norm_relu",
     "linear_up",
     "max_pooling",
+    "mean_pooling",
     "nearest_up",
     "padded",
     "together",

@@ -116,6 +116,11 @@ def max_pooling(ndim: int, channels: int) -> nn.Module:
     return (nn.MaxPool2d if ndim == 2 else nn.MaxPool3d)(2, ceil_mode=True)
 
 
+def mean_pooling(ndim: int, channels: int) -> nn.Module:
+    """Return mean pooling by two; cells at the end may be of fewer voxels."""
+    return (nn.AvgPool2d if ndim == 2 else nn.AvgPool3d)(2, ceil_mode=True)
+
+
 @dataclass(frozen=True)
 class Strided:
     """Convolutions of stride two for an encoder, each followed by `finish`.

@@ -1,4 +1,4 @@
-"""Rotations of the plane and of space, `(N, d, d)`: drawn at random, compared, and made from other parameters."""
+"""Rotations of the plane and of space, `(N, d, d)`: drawn at random, compared, and as other parameters."""
 
 import math
 
@@ -91,3 +91,49 @@ def of_six(numbers: Tensor) -> Tensor:
     x = F.normalize(first, dim=1)
     y = F.normalize(second - (x * second).sum(1, keepdim=True) * x, dim=1)
     return torch.stack([x, y, torch.linalg.cross(x, y)], 2)
+
+
+def of_four(numbers: Tensor) -> Tensor:
+    """Return rotations `(N, 3, 3)` from numbers `(N, 4)`: a quaternion of any length, less that of the identity."""
+    return of_quaternion(numbers + numbers.new_tensor([1, 0, 0, 0]))
+
+
+def linear_of(numbers: Tensor) -> Tensor:
+    """Return linear maps `(N, d, d)` of positive determinant: exponentials of the matrices of numbers `(N, d²)`."""
+    ndim = math.isqrt(numbers.shape[1])
+    return torch.linalg.matrix_exp(numbers.view(-1, ndim, ndim))
+
+
+def to_euler(rotations: Tensor) -> Tensor:
+    """Return the angles `(N, 3)` in radians of which `of_euler` makes these rotations; of the plane `(N, 1)`.
+
+    The second is within ±π/2. Where it is either of these the others are not unique, and have no slope.
+    """
+    if rotations.shape[-1] == 2:
+        return torch.atan2(rotations[:, 1, 0], rotations[:, 0, 0])[:, None]
+    x = torch.atan2(rotations[:, 2, 1], rotations[:, 2, 2])
+    y = torch.atan2(-rotations[:, 2, 0], rotations[:, 2, 1:].norm(dim=1))
+    z = torch.atan2(rotations[:, 1, 0], rotations[:, 0, 0])
+    return torch.stack([x, y, z], 1)
+
+
+def to_quaternion(rotations: Tensor) -> Tensor:
+    """Return the unit quaternions `(N, 4)`, w x y z with w ≥ 0, of rotations `(N, 3, 3)` (Shepperd 1978).
+
+    Each is made from the largest of its parts, so that it is exact, and has a slope, for any rotation.
+    """
+    a, b, c = rotations.diagonal(dim1=1, dim2=2).unbind(1)
+    pairs = ((2, 1), (0, 2), (1, 0))
+    off = [rotations[:, i, j] - rotations[:, j, i] for i, j in pairs]
+    sums = [rotations[:, i, j] + rotations[:, j, i] for i, j in pairs]
+    one = torch.ones_like(a)
+    rows = (
+        (one + a + b + c, off[0], off[1], off[2]),
+        (off[0], one + a - b - c, sums[2], sums[1]),
+        (off[1], sums[2], one - a + b - c, sums[0]),
+        (off[2], sums[1], sums[0], one - a - b + c),
+    )
+    candidates = torch.stack([torch.stack(row, 1) for row in rows], 1)  # (N, 4, 4), each 4 times a part of q times q
+    largest = candidates.diagonal(dim1=1, dim2=2).argmax(1)
+    quaternion = F.normalize(candidates[torch.arange(len(a), device=a.device), largest], dim=1)
+    return torch.where(quaternion[:, :1] < 0, -quaternion, quaternion)

@@ -14,6 +14,7 @@
 | `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 | `videos` | 250 videos of veins, not public | a folder of frames for each video | |
+| `flying-chairs` | pictures in colour | in grey | networks here read one channel; `data.grey=false` |
 | `compressions` | | a phantom of such videos, 40 of 40 frames of 128×128 | the truth is known |
 """
 
@@ -27,6 +28,7 @@ from pullback.data import (
     Compressions,
     Dataset,
     DirLab,
+    FlyingChairs,
     FramePairs,
     Learn2Reg,
     LesionedPairs,
@@ -115,6 +117,12 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             ),
             ndim=2,
             metrics=(Dice(), HausdorffDistance((100.0, 95.0)), Folding()),
+        ),
+        "flying-chairs": DataSet(
+            "Flying Chairs, rendered chairs over photographs, and their flow",
+            FlyingChairs(),
+            ndim=2,
+            metrics=(EndPointError(), Folding()),
         ),
         "folder": DataSet("your own folder of images", PairFolder()),
         "series": DataSet("your own folder of 4-D series", SeriesFolder()),

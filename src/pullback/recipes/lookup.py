@@ -8,7 +8,8 @@ from pullback.methods.method import find_method
 
 FOLDER = "folder"  # the data set that is any folder of images
 UNSUPERVISED = "unsupervised"
-"""Training without labels, whichever the network: the method that is called as its network."""
+"""Training without labels, whichever the network: the method that is called as its network, or, where that method
+teaches its network otherwise, the variant that `plainly` names."""
 
 
 class Key(NamedTuple):
@@ -17,6 +18,11 @@ class Key(NamedTuple):
     method: str
     network: str
     data: str
+
+
+def plainly(network: str) -> str:
+    """Return the name of the variant without labels of a network whose own method teaches it otherwise."""
+    return f"{network}-{UNSUPERVISED}"
 
 
 def of_method(known: Iterable[Key], name: str) -> list[Key]:
@@ -33,8 +39,10 @@ def of_method(known: Iterable[Key], name: str) -> list[Key]:
 def in_full(known: Iterable[Key], name: str) -> Key | None:
     """Return the key that is called so in one word, `ofg-voxelmorph-folder`, also with underscores; or None."""
     wanted = name.replace("_", "-")
-    for key in known:
-        methods = (key.method, UNSUPERVISED) if key.method == key.network else (key.method,)
+    listed = list(known)
+    alone = _alone(listed)
+    for key in listed:
+        methods = (key.method, UNSUPERVISED) if key.method == alone.get(key.network) else (key.method,)
         if any("-".join((method, *key[1:])) == wanted for method in methods):
             return key
     return None
@@ -61,11 +69,11 @@ def resolve(
         if named is not None:
             return named
     if method == UNSUPERVISED:
-        alone = dict.fromkeys(key.method for key in known if key.method == key.network)
+        alone = _alone(known)
         if network is not None and network not in alone:
             told = f"its networks are {', '.join(alone)}{did_you_mean(network, alone)}"
             raise InputError(f"{UNSUPERVISED}: no recipe of --network {network}; {told}")
-        method = network or next(iter(alone))
+        method = alone[network or next(iter(alone))]
     every = of_method(known, method)
     if not every:
         called, described = find_method(method)
@@ -78,6 +86,13 @@ def resolve(
     if data is None and read:
         fitting = [key for key in fitting if key.data == FOLDER] or fitting
     return fitting[0]
+
+
+def _alone(known: Iterable[Key]) -> dict[str, str]:
+    """Return the networks that learn without labels, and the names of the methods by which they do."""
+    listed = list(known)
+    plain = {key.network: key.method for key in listed if key.method == plainly(key.network)}
+    return {key.network: key.method for key in listed if key.method == key.network and key.network not in plain} | plain
 
 
 def _missing(own: list[Key], network: str | None, data: str | None) -> str:

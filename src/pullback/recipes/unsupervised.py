@@ -14,6 +14,7 @@ Numbers that all networks of one data set share, whatever supervises them; `ofg`
 | transformers | | at most 3e-4 | they diverge at rates at which a small U-Net learns fastest |
 | VoxelMorph | 274,387 parameters, in its code | `voxelmorph-light`; `voxelmorph` has 300,547 | VoxelMorph's paper |
 | augmentation | flips on IXI, in its code | the same | |
+| `superwarp` | not in it | four levels, 331,988 parameters | about as many as VoxelMorph |
 """
 
 from collections.abc import Callable, Mapping
@@ -23,11 +24,12 @@ from types import MappingProxyType
 from typing import Any
 
 from pullback.energies import LNCC, Diffusion
+from pullback.methods.pair.superwarp import SuperWarp
 from pullback.methods.pair.transmorph import TransMorph
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import LIGHT, LIGHT_ENCODER, VoxelMorph
 from pullback.recipes.datasets import DATASETS
-from pullback.recipes.lookup import Key
+from pullback.recipes.lookup import Key, plainly
 from pullback.study.recipe import Recipe
 from pullback.training import Poly, RandomFlips, Training, Unsupervised
 
@@ -59,6 +61,7 @@ NETWORKS: Mapping[str, tuple[str, Callable[..., Any], float]] = MappingProxyType
             partial(VoxelMorph, encoder=LIGHT_ENCODER, decoder=LIGHT, halves=1),
             1.0,
         ),
+        "superwarp": ("SuperWarp", partial(SuperWarp, widths=(8, 16, 24, 32), wide=False), 1.0),
     }
 )
 """Networks by name: what they are called, how they are made, and the highest learning rate that they bear."""
@@ -77,6 +80,13 @@ def unsupervised(network: str, data: str) -> Recipe:
     )
 
 
+TAUGHT = ("superwarp",)
+"""Networks whose own methods teach them otherwise."""
+
 recipes: Mapping[Key, Recipe] = MappingProxyType(
-    {Key(network, network, data): unsupervised(network, data) for network in NETWORKS for data in TRAINING}
+    {
+        Key(plainly(network) if network in TAUGHT else network, network, data): unsupervised(network, data)
+        for network in NETWORKS
+        for data in TRAINING
+    }
 )

@@ -8,6 +8,7 @@ from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_fie
 from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
+from pullback.space.grid_distance import block_middles, mean_distance, mean_square_distance
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
@@ -54,6 +55,7 @@ __all__ = [
     "Velocity",
     "around",
     "as_field",
+    "block_middles",
     "canonical",
     "centred",
     "centroids",
@@ -66,6 +68,8 @@ __all__ = [
     "joined",
     "keypoints",
     "least_at_border",
+    "mean_distance",
+    "mean_square_distance",
     "normals",
     "one_batch",
     "outline",

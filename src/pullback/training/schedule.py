@@ -18,12 +18,16 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Poly:
-    """A schedule from 1 down to 0 along (1 − progress)ᵖ, nearly a line; TransMorph's and OFG's authors use p = 0.9."""
+    """A schedule from 1 down to `floor` along (1 − progress)ᵖ; a line for p = 1.
+
+    The default is nearly one; TransMorph's and OFG's authors use p = 0.9.
+    """
 
     power: float = 0.9
+    floor: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        return (1 - progress) ** self.power
+        return self.floor + (1 - self.floor) * (1 - progress) ** self.power
 
 
 @dataclass(frozen=True)
