@@ -25,8 +25,10 @@ from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, re
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.phantoms.breathing import Breathing, BreathingCase
+from pullback.data.phantoms.growth import GrowingBrains, GrowthLaw
 from pullback.data.phantoms.tori import Tori
 from pullback.data.phantoms.ultrasound import Compressions
+from pullback.data.prealigned import Prealigned
 from pullback.data.series_folder import SeriesFolder
 from pullback.data.synthesis import Synthesis, Synthetic
 
@@ -44,6 +46,8 @@ __all__ = [
     "FileCase",
     "Folds",
     "FramePairs",
+    "GrowingBrains",
+    "GrowthLaw",
     "Learn2Reg",
     "LungCase",
     "LungKeypoints",
@@ -51,6 +55,7 @@ __all__ = [
     "PairDataset",
     "PairFolder",
     "PickledCase",
+    "Prealigned",
     "PreparedIXI",
     "SeriesFolder",
     "Singles",

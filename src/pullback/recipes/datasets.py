@@ -14,6 +14,8 @@
 | `breathing`, `breathing-slices` | CT of real chests | real motion, made images | no CT is at hand |
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 | `videos` | 250 videos of veins, not public | a folder of frames for each video | |
+| `visits` | Calgary Preschool set, split by pairs | BIDS sessions, split by child | else a child is on both sides |
+| `growth`, `growing-brains` | | single brains, made to grow | the truth is known |
 | `compressions` | | a phantom of such videos, 40 of 40 frames of 128×128 | the truth is known |
 """
 
@@ -28,6 +30,8 @@ from pullback.data import (
     Dataset,
     DirLab,
     FramePairs,
+    GrowingBrains,
+    GrowthLaw,
     Learn2Reg,
     LungKeypoints,
     PairFolder,
@@ -75,6 +79,14 @@ LPBA40 = (*range(21, 35), *range(41, 51), *range(61, 69), *range(81, 93), 101, 1
 """Labels of which the papers' Dice is, as the files have them."""
 BREATHING = (LandmarkError(), EndPointError(), Folding(), SDLogJ())
 
+BRAINS = PairFolder(
+    images="*_T1w.nii.gz",
+    labels="*_dseg.nii.gz",
+    validation_split=("sub-11", "sub-12"),
+    test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
+)
+GROWING = (Dice(), Folding(), SDLogJ(), EndPointError())
+
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
         "phantom": DataSet(
@@ -103,13 +115,27 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         "folder": DataSet("your own folder of images", PairFolder()),
         "series": DataSet("your own folder of 4-D series", SeriesFolder()),
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),
-        "brains": DataSet(
-            "whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz",
+        "brains": DataSet("whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz", BRAINS),
+        "growth": DataSet(
+            "children who grow, made of the built-in cohort",
+            GrowingBrains(
+                BrainPhantom(spacing=3.0, train_subjects=10, validation_subjects=2, test_subjects=4),
+                GrowthLaw(visits=(2, 3)),
+                spacing=4.5,
+                tissues=((1,), (2,), (3,)),
+            ),
+            metrics=GROWING,
+        ),
+        "growing-brains": DataSet(
+            "children who grow, made of whole brains as `brains` has them", GrowingBrains(BRAINS), metrics=GROWING
+        ),
+        "visits": DataSet(
+            "visits of one person, earlier to later, as sessions of BIDS",
             PairFolder(
-                images="*_T1w.nii.gz",
-                labels="*_dseg.nii.gz",
-                validation_split=("sub-11", "sub-12"),
-                test_split=("sub-13", "sub-14", "sub-15", "sub-16"),
+                images="sub-{subject}/ses-{visit}/anat/*_T1w.nii.gz",
+                labels="sub-{subject}/ses-{visit}/anat/*_dseg.nii.gz",
+                within=True,
+                one_way=True,
             ),
         ),
         "slices": DataSet(

@@ -164,7 +164,7 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """
     idle = {as_data(part)["part"]: part.elsewhere for part in parts(recipe) if isinstance(part, Naming)}
     idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
-    idle |= {as_data(recipe.data)["part"]: ("root", "without")}
+    idle |= {as_data(recipe.data)["part"]: ("root", "without", "out")}
     usual = {named(part): defaults(part) for part in parts(recipe) if named(part)}
 
     def kept(tree: Any) -> Any:
