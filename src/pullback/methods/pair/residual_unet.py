@@ -1,7 +1,7 @@
 """Residual U-Net of few channels, for visits of one child, and what pre-alignment is worth to it.
 
 Dimitrijevic et al.: Unsupervised learning-based intra-subject registration of pediatric brain MRI, WBIR 2022. The
-network is that of DeepReg (Fu et al. 2020), `deepreg/model/backbone/u_net.py`, by its defaults: residual blocks, maximum
+network is that of DeepReg (Fu et al. 2020), `deepreg/model/backbone/u_net.py`, by its defaults: residual blocks, max
 pooling, skips that are added. The paper is silent on, and here it is decided:
 
 - "3-layer encoder and decoder with 8, 16 and 32 channels each": three sizes on each side of a bottom of 64, as in
