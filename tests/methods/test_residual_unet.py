@@ -1,33 +1,28 @@
 """Residual U-Net: its size, what it adds, how far it sees; and pre-alignment as an arm of a study."""
 
 from dataclasses import replace
-from functools import partial
-from io import StringIO
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Alignment, Pair
 from pullback.data import GrowingBrains, GrowthLaw, PairFolder, Prealigned, Tori
 from pullback.energies import LNCC, Diffusion
-from pullback.methods.pair.classical import Classical
 from pullback.methods.pair.residual_unet import BLOCK, SHALLOW, WIDTHS, ResidualUNet
 from pullback.metrics import Dice
 from pullback.networks import Add, Decoder, Encoder, Transposed, batch_norm_relu, max_pooling
 from pullback.networks.residual import Residual
 from pullback.recipes import find
 from pullback.recipes.residual_unet import AFFINE, PREALIGNED, RIGID
-from pullback.space import Affine, Displacement, Grid, Image, Velocity
+from pullback.space import Displacement, Grid, Image, Velocity
 from pullback.studies.residual_unet import arms, study
-from pullback.study.arms import RegisterArm, TrainedArm, Trial, about_data, is_stored, placed
+from pullback.study.arms import TrainedArm, Trial
 from pullback.study.evaluate import unmoved
-from pullback.study.prealigned_arm import PrealignedArm
 from pullback.study.recipe import as_data, from_yaml, to_yaml
 from pullback.study.trained import AtItsSpacing, Trained
 from pullback.testing import check_register, problems
-from pullback.training import PairEvaluation, seeded
+from pullback.training import seeded
 
 
 def net(ndim: int = 2, widths: tuple[int, ...] = (4, 8, 8), **words) -> ResidualUNet:
@@ -102,8 +97,8 @@ def test_mirrored_images_and_kernels_have_the_mirrored_answer(axis):
 
 @pytest.mark.parametrize(("widths", "reach"), [((1, 1, 1), 37), ((1, 1, 1, 1), 81)], ids=["shallow", "deep"])
 def test_how_far_it_sees(widths, reach):
-    """3 + 6 + 12 + 6 + 3 + 1 = 31 voxels by convolutions with two halvings, 67 with three; as far again as a block's end
-    by pooling, and by growths of 3: 37 and 81. What is not a number spreads to all that sees it.
+    """3 + 6 + 12 + 6 + 3 + 1 = 31 voxels by convolutions with two halvings, 67 with three; by pooling as much further as
+    a block has, and by growths of 3 again: 37 and 81. What is not a number spreads to all that sees it.
     """
     network, grid = net(widths=widths).eval(), Grid.centred((8, 320))
     data = torch.rand(1, 1, 8, 320)
@@ -123,7 +118,7 @@ def test_its_answer_may_be_a_velocity():
 
 
 def test_the_regularity_is_that_of_deepreg_up_to_the_factor_that_is_told():
-    """Squared slopes, summed over axes and meant over components, are d times `Diffusion`, for a field that is linear."""
+    """Squared slopes, their sum over axes and mean over components, are d times `Diffusion`, for a linear field."""
     grid = Grid.centred((12, 10))
     slopes = torch.tensor([[0.3, -0.2], [0.1, 0.4]])
     field = torch.einsum("ab,bij->aij", slopes, grid.voxels(torch.zeros(())))[None]
@@ -153,45 +148,7 @@ def test_the_variants_differ_in_their_pre_alignment_alone(variant):
     assert [name for name, _ in again.data.register.linear] == ["rigid", "affine"][: len(again.data.register.linear)]
 
 
-NOTHING = Classical(initialise=None, linear=(), deformable=None)
-
-
-def turned(fixed: Image, moving: Image) -> Alignment:
-    """Return a turn by 0.05 rad about the middle."""
-    turn = torch.tensor([[1.0, -0.05], [0.05, 1.0]], dtype=torch.float64)
-    return Alignment(Pair(fixed, moving), Affine.about(turn, fixed.grid.centre))
-
-
 RINGS = Tori(32, train_subjects=2, validation_subjects=2, test_subjects=8)
-
-
-def test_a_pre_alignment_measured_alone_is_its_register(tmp_path):
-    """Dice of what was aligned before and then not moved is that of the register, exactly; it is another arm's unit."""
-    trial = Trial(tmp_path, "rings", RINGS, partial(PairEvaluation, metrics=(Dice(),)))
-    quiet = Console(file=StringIO())
-    for register in (NOTHING, turned):
-        one = RegisterArm(register).unit(trial)
-        other = PrealignedArm(RegisterArm(unmoved), register).unit(trial)
-        assert one.path != other.path
-        rows = [[row["dice"] for row in unit.arm.rows(unit, quiet)] for unit in (one, other)]
-        assert rows[0] == rows[1]
-    assert [row["dice"] for row in one.arm.rows(one, quiet)] != [
-        row["dice"] for row in RegisterArm(unmoved).rows(RegisterArm(unmoved).unit(trial), quiet)
-    ]
-
-
-def test_arms_of_one_study_share_the_transforms_wherever_it_lies(tmp_path):
-    """The folder of the transforms is no part of what the rows depend on, and the register is."""
-    arm = PrealignedArm(RegisterArm(unmoved), NOTHING)
-    names = {arm.unit(Trial(tmp_path / name, "rings", RINGS)).folder.name for name in "ab"}
-    assert len(names) == 1
-    assert {replace(arm, register=AFFINE).unit(Trial(tmp_path, "rings", RINGS)).folder.name} != names
-    data = Prealigned(PairFolder(), NOTHING)
-    assert is_stored(data)
-    assert is_stored(Prealigned(GrowingBrains(PairFolder()), NOTHING))
-    assert not is_stored(Prealigned(RINGS, NOTHING))
-    assert placed(data, "mine", {"mine": tmp_path}).root == str(tmp_path)
-    assert about_data(Prealigned(RINGS, NOTHING, "here")) == about_data(Prealigned(RINGS, NOTHING, "there"))
 
 
 def test_networks_of_the_arms_know_their_pre_alignment(tmp_path):
