@@ -16,7 +16,7 @@ from pullback.networks.residual import Residual
 from pullback.recipes import find
 from pullback.recipes.residual_unet import AFFINE, PREALIGNED, RIGID
 from pullback.space import Displacement, Grid, Image, Velocity
-from pullback.studies.residual_unet import arms, study
+from pullback.studies.residual_unet import BEFORE, arms, study
 from pullback.study.arms import TrainedArm, Trial
 from pullback.study.evaluate import unmoved
 from pullback.study.recipe import as_data, from_yaml, to_yaml
@@ -97,8 +97,8 @@ def test_mirrored_images_and_kernels_have_the_mirrored_answer(axis):
 
 @pytest.mark.parametrize(("widths", "reach"), [((1, 1, 1), 37), ((1, 1, 1, 1), 81)], ids=["shallow", "deep"])
 def test_how_far_it_sees(widths, reach):
-    """3 + 6 + 12 + 6 + 3 + 1 = 31 voxels by convolutions with two halvings, 67 with three; by pooling as much further as
-    a block has, and by growths of 3 again: 37 and 81. What is not a number spreads to all that sees it.
+    """3 + 6 + 12 + 6 + 3 + 1 = 31 voxels by convolutions with two halvings, 67 with three; by pooling as much further
+    as a block has, and by growths of 3 again: 37 and 81. What is not a number spreads to all that sees it.
     """
     network, grid = net(widths=widths).eval(), Grid.centred((8, 320))
     data = torch.rand(1, 1, 8, 320)
@@ -155,7 +155,7 @@ def test_networks_of_the_arms_know_their_pre_alignment(tmp_path):
     """Each of the paper's arms learns from data that is aligned as its name says; folders differ."""
     recipe = find("residual-unet", on="growth")
     trial = Trial(tmp_path, "growth", replace(recipe.data, growth=GrowthLaw(visits=(2, 2))))
-    units = {name: arm.unit(trial) for name, arm in arms(recipe).items()}
+    units = {name: arm.unit(trial) for name, arm in arms(recipe, BEFORE).items()}
     assert len({unit.path for unit in units.values()}) == len(units)
     assert isinstance(units["NR"].arm, TrainedArm)
     assert isinstance(units["NR"].arm.recipe.data, GrowingBrains)
