@@ -31,7 +31,7 @@ from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian, smooth_noise
 from pullback.space import Affine, Boxes, Displacement, Grid, Image, Labels, Points, placed, pull
 from pullback.study.recipe import Recipe
-from pullback.study.run import load_run, run
+from pullback.study.run import as_evaluated, load_network, load_run, run
 from pullback.study.trained import Trained
 from pullback.training import Training, Unsupervised, seeded
 from pullback.workflows.choices import learned
@@ -181,6 +181,8 @@ def test_a_run_knows_its_pre_alignment(tmp_path):
     recipe = Recipe("", data, network, Unsupervised(), Training(updates=1, validate_every=1), (Dice(),))
     run(recipe, tmp_path / "run")
     trained = load_run(tmp_path / "run", aligns="pair")[1]
+    measured = as_evaluated(tmp_path / "run", *load_network(tmp_path / "run"), torch.device("cpu"))
+    assert measured.trained.before is None, "test pairs are aligned already"
     assert trained.before == NOTHING
     assert learned(trained).before == NOTHING
     assert learned(trained, "header").before is None

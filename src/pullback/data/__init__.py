@@ -20,6 +20,7 @@ from pullback.data.folder import PairFolder
 from pullback.data.folds import Folds, dealt
 from pullback.data.frames import FramePairs
 from pullback.data.ixi import PickledCase, PreparedIXI
+from pullback.data.layers import innermost, layers, with_innermost
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
@@ -68,6 +69,8 @@ __all__ = [
     "Train",
     "Validation",
     "dealt",
+    "innermost",
+    "layers",
     "lung_fold",
     "normalised",
     "ordered_pairs",
@@ -76,5 +79,6 @@ __all__ = [
     "preprocessed",
     "read_lung",
     "subject_of",
+    "with_innermost",
     "write_dataset",
 ]

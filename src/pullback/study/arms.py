@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from pullback.data import Case, FileCase, Folds, GrowingBrains, PickledCase, Prealigned
+from pullback.data import Case, FileCase, PickledCase, layers
 from pullback.errors import InputError, Interrupted
 from pullback.records.csv_records import read_csv
 from pullback.study.evaluate import evaluate
@@ -247,9 +247,7 @@ def measured_by(recipe: Recipe) -> partial[Any]:
 
 def is_stored(data: Any) -> bool:
     """Return whether data is read from a folder, its `root`; of data made of other data, whether that is."""
-    known = data
-    while isinstance(known, Folds | Prealigned | GrowingBrains):
-        known = known.data
+    *_, known = layers(data)
     return is_dataclass(known) and any(each.name == "root" for each in fields(known))
 
 

@@ -78,7 +78,10 @@ METHOD = Method(
         ),
         Paper(
             "fu2020deepreg",
-            "Fu, Yunguan and Montaña Brown, Nina and Saeed, Shaheer U. and Casamitjana, Adrià and others",
+            "Fu, Yunguan and Montaña Brown, Nina and Saeed, Shaheer U. and Casamitjana, Adrià and Baum, Zachary M. C. "
+            "and Delaunay, Rémi and Yang, Qianye and Grimwood, Alexander and Min, Zhe and Blumberg, Stefano B. and "
+            "Iglesias, Juan Eugenio and Barratt, Dean C. and Bonmati, Ester and Clarkson, Matthew J. and "
+            "Vercauteren, Tom and Hu, Yipeng",
             "DeepReg: a deep learning toolkit for medical image registration",
             "Journal of Open Source Software",
             2020,
