@@ -84,10 +84,10 @@ def arms(recipe: Recipe, before: Mapping[str, Register | None]) -> dict[str, Arm
         "before": RegisterArm(unmoved),
         "rigid": after(RegisterArm(unmoved), before["RR"]),
         "affine": after(RegisterArm(unmoved), before["RAR"]),
-        "balanced": RegisterArm(BALANCED),
         **learned,
         "NR, augmented": TrainedArm(turned),
         "NR, shallow": TrainedArm(changed(recipe, {"network.widths": str(list(SHALLOW))})),
+        "balanced": RegisterArm(BALANCED),
     }
 
 
