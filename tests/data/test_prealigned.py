@@ -30,10 +30,10 @@ from pullback.metrics import Dice
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian, smooth_noise
 from pullback.space import Affine, Boxes, Displacement, Grid, Image, Labels, Points, placed, pull
-from pullback.study.recipe import Recipe
+from pullback.study.recipe import Recipe, to_yaml
 from pullback.study.run import as_evaluated, load_network, load_run, run
 from pullback.study.trained import Trained
-from pullback.training import Training, Unsupervised, seeded
+from pullback.training import Training, Unsupervised, save_weights, seeded
 from pullback.workflows.choices import learned
 
 GRID = Grid.centred((40, 36), 1.5)
@@ -189,6 +189,17 @@ def test_a_run_knows_its_pre_alignment(tmp_path):
     kept = sorted(path.name for path in (tmp_path / "kept").iterdir())
     assert len(kept) == 3, "one pair that was learned from, and two that chose"
     assert all(name.startswith("torus-") and name.endswith(".tfm") for name in kept)
+
+
+def test_what_use_is_told_lies_in_any_layer(tmp_path):
+    """The scale of the innermost data set, and the pre-alignment of one in folds."""
+    network = partial(ResidualUNet, ndim=2, widths=(2, 2))
+    for data in (Prealigned(Learn2Reg(scale=500.0), NOTHING), Folds(Prealigned(Learn2Reg(scale=500.0), NOTHING))):
+        recipe = Recipe("", data, network, Unsupervised())
+        (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+        save_weights(network(), tmp_path / "best.safetensors", {"update": 1})
+        trained = load_run(tmp_path)[1]
+        assert (trained.scale, trained.before) == (500.0, NOTHING)
 
 
 def test_each_transform_is_computed_once_and_kept(tmp_path, monkeypatch):

@@ -1,7 +1,12 @@
 """Residual U-Net: its size, what it adds, how far it sees; and pre-alignment as an arm of a study."""
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,13 +14,15 @@ from torch import nn
 from pullback.alignment import Alignment, Pair
 from pullback.data import GrowingBrains, GrowthLaw, PairFolder, Prealigned, Tori
 from pullback.energies import LNCC, Diffusion
+from pullback.files import read_transform
 from pullback.methods.pair.residual_unet import BLOCK, SHALLOW, WIDTHS, ResidualUNet
 from pullback.metrics import Dice
 from pullback.networks import Add, Decoder, Encoder, Transposed, batch_norm_relu, max_pooling
 from pullback.networks.residual import Residual
+from pullback.numerics.smooth import gaussian
 from pullback.recipes import find
 from pullback.recipes.residual_unet import AFFINE, PREALIGNED, RIGID
-from pullback.space import Displacement, Grid, Image, Velocity
+from pullback.space import Affine, Displacement, Grid, Image, Velocity, pull
 from pullback.studies.residual_unet import BEFORE, arms, study
 from pullback.study.arms import TrainedArm, Trial
 from pullback.study.evaluate import unmoved
@@ -191,3 +198,33 @@ def test_dice_on_one_grid_does_not_see_the_grid_of_the_network(edge):
     for pair in RINGS.test:
         answer = AtItsSpacing(Trained(Still(), (edge, edge)))(pair.fixed, pair.moving)
         assert Dice()(Alignment(pair, answer.transform)) == Dice()(Alignment(pair, unmoved(*pair.images).transform))
+
+
+@pytest.mark.slow
+def test_visits_are_learned_and_aligned_by_the_commands(pullback, tmp_path, monkeypatch):
+    """A run keeps its pre-alignments where it is told, and `register` aligns before as it did, unless it must not."""
+    monkeypatch.chdir(tmp_path)
+    noise = gaussian(torch.rand(1, 1, 40, 36, generator=torch.Generator().manual_seed(0)), 2.0)
+    grid = Grid.centred((28, 24), 2.0)
+    for child in range(4):
+        for visit, angle in ((2, 0.05), (10, -0.05)):
+            turn = torch.tensor([[1.0, -angle - child / 100], [angle + child / 100, 1.0]], dtype=torch.float64)
+            image = pull(Image(noise, Grid.centred((40, 36), 2.0)), Affine.about(turn, grid.centre), onto=grid)
+            folder = Path(f"bids/sub-{child}/ses-{visit}/anat")
+            folder.mkdir(parents=True)
+            data = image.data[0, 0].numpy()
+            for kind, part in (("T1w", data), ("dseg", (data > data.mean()).astype(np.uint8))):
+                nib.save(nib.Nifti1Image(part, np.diag([2.0, 2.0, 1.0, 1.0])), folder / f"sub-{child}_{kind}.nii.gz")
+    small = ("network.ndim=2", "network.widths=[2,2]", "training.updates=1", "data.register.initialise=null")
+    words = [word for setting in (*small, "data.out=aligned") for word in ("--set", setting)]
+    code, out, err = pullback("train", "residual-unet-rigid", "--on", "visits", "--data", "bids", "-o", "run", *words)
+    assert code == 0, out + err
+    kept = sorted(path.name for path in Path("aligned").iterdir())
+    assert all(re.fullmatch(r"\d_2_\d_10-[0-9a-f]{16}\.tfm", name) for name in kept), kept
+    one, other = (f"bids/sub-0/ses-{visit}/anat/sub-0_T1w.nii.gz" for visit in (2, 10))
+    for start, before in (("auto", True), ("header", False)):
+        code, out, err = pullback("register", "-f", one, "-m", other, "--network", "run", "-o", start, "--start", start)
+        assert code in (0, 3), out + err
+        assert ("before" in json.loads(Path(start, "run.json").read_text())["settings"]) == before
+    moved = [read_transform(Path(start) / "fixed_to_moving.h5")(grid.centre[None]) for start in ("auto", "header")]
+    assert not torch.allclose(*moved, atol=1e-3)

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Registered
-from pullback.data import Learn2Reg, PairDataset, Prealigned
+from pullback.data import Learn2Reg, PairDataset, Prealigned, layers
 from pullback.data.pattern import some
 from pullback.data.people import person_in
 from pullback.errors import InputError, Interrupted
@@ -227,14 +227,15 @@ def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None
 
 def _of_pairs(folder: str | Path, recipe: Recipe, network: nn.Module) -> Trained:
     made, data = recipe.network.keywords, cast(PairDataset, recipe.data)
+    *_, stored = known = [*layers(data)]
     return Trained(
         network,
         noted(Path(folder) / "run.json").get("spacing mm"),
         data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
-        data.scale if isinstance(data, Learn2Reg) else None,
-        data.register if isinstance(data, Prealigned) else None,
+        stored.scale if isinstance(stored, Learn2Reg) else None,
+        next((layer.register for layer in known if isinstance(layer, Prealigned)), None),
     )
 
 
