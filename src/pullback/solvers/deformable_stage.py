@@ -12,7 +12,19 @@ from pullback.solvers.constraint import Constraint
 from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.solvers.linear_stage import within_view
-from pullback.space import Affine, Dense, Displacement, Grid, Image, Transform, Velocity, as_field, placed, split
+from pullback.space import (
+    Affine,
+    Dense,
+    Displacement,
+    Grid,
+    Image,
+    Linear,
+    Transform,
+    Velocity,
+    as_field,
+    placed,
+    split,
+)
 from pullback.stats import Stats
 
 
