@@ -31,5 +31,6 @@ def with_innermost(data: Any, changed: Any) -> Any:
     """Return a data set with another innermost one; folders stay as they are named."""
     if not isinstance(data, Layer):
         return changed
-    kept = {"root": data.data.root} if data.root else {}
-    return replace(data, data=replace(with_innermost(data.data, changed), **kept))
+    inner: Any = data.data
+    kept = {"root": inner.root} if data.root else {}
+    return replace(data, data=replace(with_innermost(inner, changed), **kept))
