@@ -74,7 +74,7 @@ def of_child(case) -> Child:
     return case.child
 
 
-LAWS = {"posed": GrowthLaw(), "still": STILL, "plain": replace(STILL, change=(14.0, 0.0))}
+LAWS = {"posed": GrowthLaw(), "plain": replace(STILL, change=(14.0, 0.0))}
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
