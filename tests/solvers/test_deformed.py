@@ -8,8 +8,8 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.energies import LNCC, MSE, Diffusion
 from pullback.numerics.random import make_generator
-from pullback.solvers import Converged, DeformableStage, Descend, InstanceOptimisation, Levels, placed
-from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Velocity, pull
+from pullback.solvers import Converged, DeformableStage, Descend, InstanceOptimisation, Levels
+from pullback.space import Affine, BSpline, Composite, Displacement, Grid, Image, Velocity, placed, pull
 
 SHAPES = {2: (36, 34), 3: (28, 30, 26)}
 KINDS = {"velocity": (Velocity, 1), "displacement": (Displacement, 1), "spline": (BSpline, 3)}

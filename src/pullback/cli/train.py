@@ -125,12 +125,13 @@ def with_data(recipe, data: Path | None, settings: dict[str, str]):
     from dataclasses import replace
 
     from pullback.errors import InputError
+    from pullback.study.arms import is_stored
     from pullback.study.recipe import changed
 
     recipe = changed(recipe, settings)
     if data is None:
         return recipe
-    if "root" not in recipe.data.__dataclass_fields__:
+    if not is_stored(recipe.data):
         raise InputError(
             f"--data {data}: a {type(recipe.data).__name__} is made, not read; this recipe takes no folder; "
             f"`--on folder` does"

@@ -21,14 +21,17 @@ from pullback.data.folder import PairFolder
 from pullback.data.folds import Folds, dealt
 from pullback.data.frames import FramePairs
 from pullback.data.ixi import PickledCase, PreparedIXI
+from pullback.data.layers import innermost, layers, with_innermost
 from pullback.data.learn2reg import Learn2Reg, write_dataset
 from pullback.data.lesioned import LesionedPairs, PaintedLesion, PaintedPair
 from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, read_lung
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.phantoms.breathing import Breathing, BreathingCase
+from pullback.data.phantoms.growth import GrowingBrains, GrowthLaw
 from pullback.data.phantoms.tori import Tori
 from pullback.data.phantoms.ultrasound import Compressions
+from pullback.data.prealigned import Prealigned
 from pullback.data.series_folder import SeriesFolder
 from pullback.data.synthesis import Synthesis, Synthetic
 
@@ -47,6 +50,8 @@ __all__ = [
     "FlyingChairs",
     "Folds",
     "FramePairs",
+    "GrowingBrains",
+    "GrowthLaw",
     "Learn2Reg",
     "LesionedPairs",
     "LungCase",
@@ -57,6 +62,7 @@ __all__ = [
     "PairDataset",
     "PairFolder",
     "PickledCase",
+    "Prealigned",
     "PreparedIXI",
     "SeriesFolder",
     "Singles",
@@ -69,6 +75,8 @@ __all__ = [
     "Train",
     "Validation",
     "dealt",
+    "innermost",
+    "layers",
     "lung_fold",
     "normalised",
     "ordered_pairs",
@@ -77,5 +85,6 @@ __all__ = [
     "preprocessed",
     "read_lung",
     "subject_of",
+    "with_innermost",
     "write_dataset",
 ]

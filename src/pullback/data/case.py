@@ -1,10 +1,10 @@
 """Cases of a dataset, and its splits, which are different types so that they cannot be mixed up."""
 
 from abc import ABC
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,6 +60,14 @@ class Case(Protocol):
     @property
     def name(self) -> str: ...
     def load(self) -> Any: ...
+
+
+@runtime_checkable
+class Owned(Protocol):
+    """A case that says whose it is; "" where that is its name."""
+
+    @property
+    def subject(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -157,11 +165,13 @@ def stamp(path: Path | None) -> tuple[int, int]:
 
 
 T = TypeVar("T", bound=Case)
+Placing = Callable[[Pair], Pair]
+"""A function from a loaded pair to what is seen of it, each time the same: a pre-alignment, say."""
 
 
 def subject_of(case: Case) -> str:
     """Return the name of the subject of a case, by which splits are made."""
-    return case.subject or case.name if isinstance(case, FileCase) else case.name
+    return (case.subject if isinstance(case, Owned) else "") or case.name
 
 
 def person_of(case: Case) -> str:
@@ -204,7 +214,7 @@ class Train:
 
     The atlas is the moving image of all pairs, or, unless `atlas_moves`, the fixed one. Where `pairs` of fixed and
     moving cases are given, only these are used. An example is `at_once` pairs, `stacked`: small images on one grid
-    are learned from at once. `of` is the data set that it is a split of.
+    are learned from at once. `of` is the data set that it is a split of. Pairs are seen as `placing` answers with them.
     """
 
     cases: Sequence[Case]
@@ -213,22 +223,23 @@ class Train:
     pairs: Sequence[tuple[Case, Case]] = ()
     at_once: int = 1
     of: "Dataset | None" = field(default=None, repr=False, compare=False)
+    placing: Placing | None = None
 
     def draw(self, generator: torch.Generator) -> Pair:
         """Draw an ordered pair, or a case with the atlas; or a batch of them."""
-        return stacked([self._one(generator) for _ in range(self.at_once)])
+        return stacked([self.load(self._one(generator)) for _ in range(self.at_once)])
 
-    def _one(self, generator: torch.Generator) -> Pair:
+    def _one(self, generator: torch.Generator) -> tuple[Case, Case]:
         if self.pairs:
-            return pair_of(*self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))])
+            return self.pairs[int(torch.randint(len(self.pairs), (), generator=generator))]
         order = torch.randperm(len(self.cases), generator=generator)
         one, other = (self.cases[n] for n in order[:2].tolist())
         if self.atlas is not None:
-            return pair_of(*with_atlas(one, self.atlas, self.atlas_moves))
+            return with_atlas(one, self.atlas, self.atlas_moves)
         if person_of(one) == person_of(other):
             others = (self.cases[n] for n in order[2:].tolist())
             other = next((case for case in others if person_of(case) != person_of(one)), other)
-        return pair_of(one, other)
+        return one, other
 
     def several(self, count: int, generator: torch.Generator) -> list[tuple[Case, Case]]:
         """Draw `count` different pairs, fixed ← moving, or all there are; no pair comes both ways before all are in."""
@@ -247,7 +258,8 @@ class Train:
 
     def load(self, cases: tuple[Case, Case]) -> Pair:
         """Load a pair of `several`."""
-        return pair_of(*cases)
+        pair = pair_of(*cases)
+        return pair if self.placing is None else self.placing(pair)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -306,12 +318,14 @@ class _Renumbered:
 class _Listed(ABC):
     """A split of listed pairs, fixed ← moving, the same each time; an `atlas` is none of the subjects.
 
-    With `make` only the fixed cases are used as stored: pairs, or other examples, are made from them.
+    With `make` only the fixed cases are used as stored: pairs, or other examples, are made from them. Pairs are seen as
+    `placing` answers with them.
     """
 
     pairs: Sequence[tuple[Case, Case]]
     atlas: Case | None = None
     make: PairMaker | None = None
+    placing: Placing | None = None
 
     @classmethod
     def singles(cls, cases: Sequence[Case], make: PairMaker = itself) -> Self:
@@ -320,7 +334,8 @@ class _Listed(ABC):
 
     def __iter__(self) -> Iterator[Any]:
         for number, (fixed, moving) in enumerate(self.pairs):
-            yield pair_of(fixed, moving) if self.make is None else self.make(fixed, number)
+            example = pair_of(fixed, moving) if self.make is None else self.make(fixed, number)
+            yield example if self.placing is None else self.placing(example)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -393,14 +408,21 @@ def _who(cases: Sequence[Case]) -> Sequence[object]:
     return people if len({*people}) > 1 else range(len(cases))
 
 
-def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None) -> list[tuple[T, T]]:
+def pairs_within(groups: Iterable[Sequence[T]], limit: int | None = None, one_way: bool = False) -> list[tuple[T, T]]:
     """Return all ordered pairs of different cases of one group, such as the images of one subject, or `limit` of them.
 
-    They come in rounds, as in `ordered_pairs`: each case is fixed once before any is so again.
+    They come in rounds, as in `ordered_pairs`: each case is fixed once before any is so again. With `one_way` a case is
+    fixed for those alone that come after it in its group, the next ones first, so each two make one pair.
     """
     known = [[*group] for group in groups]
     rounds = range(1, max(map(len, known), default=0))
-    ways = [(case, g[(i + k) % len(g)]) for k in rounds for g in known if k < len(g) for i, case in enumerate(g)]
+    ways = [
+        (case, g[(i + k) % len(g)])
+        for k in rounds
+        for g in known
+        if k < len(g)
+        for i, case in enumerate(g[: len(g) - k] if one_way else g)
+    ]
     return ways[:limit]
 
 

@@ -50,6 +50,8 @@ class PairFolder:
         synthetic: makes validation and test pairs from their subjects; None takes pairs of stored images.
         within: pairs are of one subject, each image with each other one of it, both ways, for training too; a subject
             with one image is in no split. Visits and the like are ordered by their numbers.
+        one_way: with `within`, the earlier of two visits is fixed and the later one moves, by the order of the numbers,
+            and not the other way round: what a transform's determinant says then is growth.
         pairing: with `within`, of frames of a video: the pairs for training in place of all; test pairs are of each
             video's reference and every frame after it, and validation has some of such pairs.
         person: whose an image is, where its name does not say so by itself: a pattern of the subjects' names,
@@ -83,6 +85,7 @@ class PairFolder:
     without: tuple[str, ...] = ()
     boxes: str | None = None
     learned: float | None = None
+    one_way: bool = False
 
     @cached_property
     def listing(self) -> Listing:
@@ -109,6 +112,8 @@ class PairFolder:
             )
         if self.pairing is not None and not self.within:
             raise InputError("data.pairing: is of images of one subject; set data.within=true")
+        if self.one_way and (not self.within or self.pairing is not None):
+            raise InputError("data.one_way: is of any two visits of one subject; set data.within=true, and no pairing")
         if self.within and self.moving:
             raise InputError("data.within and data.moving: both say which pairs there are; leave one of them out")
         listed: dict[str, list[FileCase]] = {}
@@ -176,9 +181,8 @@ class PairFolder:
             return Train(cases, pairs=self._listed(cases), of=self)
         if self.pairing is not None:
             return Train(cases, pairs=self.pairing.of(cases), of=self)
-        return Train(
-            cases, self._atlas, self.atlas_moves, pairs_within(self._alike(cases)) if self.within else (), of=self
-        )
+        within = pairs_within(self._alike(cases), one_way=self.one_way) if self.within else ()
+        return Train(cases, self._atlas, self.atlas_moves, within, of=self)
 
     @property
     def validation(self) -> Validation:
@@ -211,7 +215,7 @@ class PairFolder:
         if self.moving:
             return self._listed(cases)
         if self.within:
-            return pairs_within(self._alike(cases), max(limit, len(cases)))
+            return pairs_within(self._alike(cases), max(limit, len(cases)), self.one_way)
         if atlas is None:
             return ordered_pairs(cases, max(limit, len(cases)))
         return [with_atlas(case, atlas, self.atlas_moves) for case in cases]

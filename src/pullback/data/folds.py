@@ -159,13 +159,15 @@ class Folds:
         cases, train, known = self._of(people), self._placed.train, self._placed.test
         if known.make is not None:
             each = max(Counter(case for case, _ in known.pairs).values(), default=1)
-            return kind([(case, case) for case in cases for _ in range(each)], make=known.make)
+            pairs = [(case, case) for case in cases for _ in range(each)]
+            return kind(pairs, make=known.make, placing=known.placing)
         assert isinstance(train, Train)
         if train.pairs:
-            return kind(self._listed(cases))
+            return kind(self._listed(cases), placing=known.placing)
         if train.atlas is not None:
-            return kind([with_atlas(case, train.atlas, train.atlas_moves) for case in cases], train.atlas)
-        return kind(_some_pairs(cases, self.pairs))
+            pairs = [with_atlas(case, train.atlas, train.atlas_moves) for case in cases]
+            return kind(pairs, train.atlas, placing=known.placing)
+        return kind(_some_pairs(cases, self.pairs), placing=known.placing)
 
 
 def _some_pairs(cases: Sequence[Case], most: int | None) -> list[tuple[Case, Case]]:

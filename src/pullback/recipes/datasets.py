@@ -15,6 +15,8 @@
 | `tori` | 2560 tori, of 64×64 voxels | as many to learn from, and others to be tested on | |
 | `videos` | 250 videos of veins, not public | a folder of frames for each video | |
 | `flying-chairs` | pictures in colour | in grey | networks here read one channel; `data.grey=false` |
+| `visits` | Calgary Preschool set, split by pairs | BIDS sessions, split by child | else a child is on both sides |
+| `growth`, `growing-brains` | | single brains, made to grow | the truth is known |
 | `compressions` | | a phantom of such videos, 40 of 40 frames of 128×128 | the truth is known |
 """
 
@@ -30,6 +32,8 @@ from pullback.data import (
     DirLab,
     FlyingChairs,
     FramePairs,
+    GrowingBrains,
+    GrowthLaw,
     Learn2Reg,
     LesionedPairs,
     LungKeypoints,
@@ -92,6 +96,7 @@ SLICES = PairFolder(
     validation_split=("OASIS-TRT-20-10", "OASIS-TRT-20-11"),
     test_split=tuple(f"OASIS-TRT-20-{n}" for n in (12, 13, 14, 15)),
 )
+GROWING = (Dice(), Folding(), SDLogJ(), EndPointError())
 
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
     {
@@ -127,9 +132,28 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         "folder": DataSet("your own folder of images", PairFolder()),
         "series": DataSet("your own folder of 4-D series", SeriesFolder()),
         "hippocampus": DataSet("hippocampus MR (Learn2Reg)", Learn2Reg(shape=(48, 64, 48))),
-        "brains": DataSet(
-            "whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz",
-            BRAINS,
+        "brains": DataSet("whole brains on one grid, sub-01_T1w.nii.gz with sub-01_dseg.nii.gz", BRAINS),
+        "growth": DataSet(
+            "children who grow, made of the built-in cohort",
+            GrowingBrains(
+                BrainPhantom(spacing=3.0, train_subjects=10, validation_subjects=2, test_subjects=4),
+                GrowthLaw(visits=(2, 3)),
+                spacing=4.5,
+                tissues=((1,), (2,), (3,)),
+            ),
+            metrics=GROWING,
+        ),
+        "growing-brains": DataSet(
+            "children who grow, made of whole brains as `brains` has them", GrowingBrains(BRAINS), metrics=GROWING
+        ),
+        "visits": DataSet(
+            "visits of one person, earlier to later, as sessions of BIDS",
+            PairFolder(
+                images="sub-{subject}/ses-{visit}/anat/*_T1w.nii.gz",
+                labels="sub-{subject}/ses-{visit}/anat/*_dseg.nii.gz",
+                within=True,
+                one_way=True,
+            ),
         ),
         "slices": DataSet(
             "slices of brains (15 of OASIS-TRT-20)",

@@ -4,7 +4,7 @@ from pullback.solvers.belief_propagation import BeliefPropagation
 from pullback.solvers.chain import Chain, Refine, chain, timed
 from pullback.solvers.constraint import Constraint
 from pullback.solvers.convex import CoupledConvex, consistent
-from pullback.solvers.deformable_stage import DeformableStage, placed
+from pullback.solvers.deformable_stage import DeformableStage
 from pullback.solvers.descend import Converged, Descend, FieldAdam, Stalled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.initialise import centres, header, masses, moments
@@ -38,7 +38,6 @@ __all__ = [
     "header",
     "masses",
     "moments",
-    "placed",
     "summed_sgd",
     "timed",
     "within_view",

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, one_by_one
@@ -13,7 +12,19 @@ from pullback.solvers.constraint import Constraint
 from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.solvers.linear_stage import within_view
-from pullback.space import Affine, Dense, Displacement, Grid, Image, Linear, Transform, Velocity, as_field, split
+from pullback.space import (
+    Affine,
+    Dense,
+    Displacement,
+    Grid,
+    Image,
+    Linear,
+    Transform,
+    Velocity,
+    as_field,
+    placed,
+    split,
+)
 from pullback.stats import Stats
 
 
@@ -101,19 +112,7 @@ def _compared(pair: Pair) -> float:
     return 1.0 if mask is None or not mask.any() else float(mask.float().mean())
 
 
-def placed(image: Image, start: Linear) -> Image:
-    """Return the image where `start`, fixed → moving, puts it in the fixed world: another affine, the same voxels.
-
-    Raises:
-        ValueError: a batch of maps.
-    """
-    matrix = start.matrix.detach().to(image.grid.affine).reshape(-1, *image.grid.affine.shape)
-    if len(matrix) != 1:
-        raise ValueError(f"placed: one linear map expected, got a batch of {len(matrix)}")
-    return replace(image, grid=Grid(image.grid.shape, torch.linalg.inv(matrix[0]) @ image.grid.affine))
-
-
-def _split(start: Transform | None, fixed: Image) -> tuple[Linear, Dense | None]:
+def _split(start: Transform | None, fixed: Image) -> tuple[Affine, Dense | None]:
     """Split a start into a linear map and the field before it, if any.
 
     A map before the linear one that is no field becomes one on the fixed grid.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from pullback.data import Case, FileCase, Folds, LesionedPairs, PickledCase
+from pullback.data import Case, FileCase, PickledCase, layers
 from pullback.errors import InputError, Interrupted
 from pullback.records.csv_records import read_csv
 from pullback.study.evaluate import evaluate
@@ -16,7 +16,7 @@ from pullback.study.recipe import Recipe, as_data, changed, digest_of
 from pullback.study.run import Run, run
 from pullback.training import Evaluation, PairEvaluation, Row, Training, device_of
 
-LATER = ("pairing", "person", "moving", "moving_labels", "without", "landmarks", "scale", "boxes", "learned")
+LATER = ("pairing", "person", "moving", "moving_labels", "without", "landmarks", "scale", "boxes", "learned", "one_way")
 """Members of data that rows depend on only where they are set, so that studies made before there were any go on."""
 
 
@@ -247,7 +247,7 @@ def measured_by(recipe: Recipe) -> partial[Any]:
 
 def is_stored(data: Any) -> bool:
     """Return whether data is read from a folder, its `root`; of data made of other data, whether that is."""
-    known = data.data if isinstance(data, Folds | LesionedPairs) else data
+    *_, known = layers(data)
     return is_dataclass(known) and any(each.name == "root" for each in fields(known))
 
 
@@ -285,7 +285,8 @@ def about_data(data: Any, trains: bool = False) -> object:
         splits["validation"] = [case for pair in data.validation.pairs for case in pair]
     cases = {split: sorted({(case.name, *_sizes(case)) for case in listed}) for split, listed in splits.items()}
     about = as_data(replace(data, root="") if is_stored(data) else data)
-    return [{key: value for key, value in about.items() if value or key not in LATER}, cases]
+    kept = {key: value for key, value in about.items() if value or key not in LATER}
+    return [{key: value for key, value in kept.items() if key != "out"}, cases]
 
 
 def _sizes(case: Case) -> tuple[int, ...]:

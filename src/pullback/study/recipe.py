@@ -255,7 +255,11 @@ def _named(path: str, trusted: tuple[str, ...]) -> Any:
     if not str(path).startswith(trusted):
         raise TypeError(f"{path} is not one of this package's parts; if it is yours, trust its package by name")
     module, name = path.rsplit(".", 1)
-    named = getattr(importlib.import_module(module), name)
+    if module.rsplit(".", 1)[-1][:1].isupper():  # a method of a class, as Motion.rigid
+        module, of = module.rsplit(".", 1)
+        named = getattr(getattr(importlib.import_module(module), of), name)
+    else:
+        named = getattr(importlib.import_module(module), name)
     if _path_of(named) != path:  # what a module of ours imports from elsewhere is not ours
         raise TypeError(f"{path} is not defined there")
     return named

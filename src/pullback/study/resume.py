@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import yaml
 
-from pullback.data import Dataset, FileCase, PickledCase
+from pullback.data import Dataset, FileCase, PickledCase, layers
 from pullback.data.pattern import some
 from pullback.errors import InputError
 from pullback.records.fingerprint import fingerprint
@@ -164,7 +164,7 @@ def _fixed(text: str, recipe: Recipe, free: Sequence[str]) -> Any:
     """
     idle = {as_data(part)["part"]: part.elsewhere for part in parts(recipe) if isinstance(part, Naming)}
     idle |= {as_data(recipe)["part"]: ("about",), as_data(recipe.training)["part"]: free}
-    idle |= {as_data(recipe.data)["part"]: ("root", "without")}
+    idle |= {as_data(layer)["part"]: ("root", "without", "out") for layer in layers(recipe.data)}
     usual = {named(part): defaults(part) for part in parts(recipe) if named(part)}
 
     def kept(tree: Any) -> Any:

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from pullback.alignment import Registered
-from pullback.data import Learn2Reg, PairDataset
+from pullback.data import Learn2Reg, PairDataset, Prealigned, layers
 from pullback.data.pattern import some
 from pullback.data.people import person_in
 from pullback.errors import InputError, Interrupted
@@ -227,25 +227,27 @@ def load_run(folder: str | Path, trusted: Sequence[str] = (), aligns: str | None
 
 def _of_pairs(folder: str | Path, recipe: Recipe, network: nn.Module) -> Trained:
     made, data = recipe.network.keywords, cast(PairDataset, recipe.data)
+    *_, stored = known = [*layers(data)]
     return Trained(
         network,
         noted(Path(folder) / "run.json").get("spacing mm"),
         data.centred,
         made.get("ndim"),
         made.get("channels", 1 if "ndim" in made else None),
-        data.scale if isinstance(data, Learn2Reg) else None,
+        stored.scale if isinstance(stored, Learn2Reg) else None,
+        next((layer.register for layer in known if isinstance(layer, Prealigned)), None),
     )
 
 
 def as_evaluated(folder: str | Path, recipe: Recipe, network: nn.Module, device: torch.device) -> Any:
-    """Return the network of a run, on a device, as it is shown the examples of a test split.
+    """Return the network of a run, on a device, as it is shown the examples of a test split, pre-aligned if need be.
 
     Pairs of images whose voxels are of another size than the run's are shown as `register --network` shows them.
     """
     network.to(device)
     if recipe.aligns != PairEvaluation.aligns:
         return network
-    return AtItsSpacing(replace(_of_pairs(folder, recipe, network), centred=False))
+    return AtItsSpacing(replace(_of_pairs(folder, recipe, network), centred=False, before=None))
 
 
 def learned_from(folder: str | Path) -> set[str]:

@@ -101,7 +101,7 @@ class Table:
         columns: of the table.
         figures: by file name, of each experiment.
         tests: what is asked of the arms, beside the columns' comparisons with the baseline.
-        tested: the number in the rows that these are of.
+        tested: the number in the rows that these are of; or several.
         unit: the column of the rows by whose values cases are averaged before anything is tested, such as `"subject"`;
             "" tests cases.
     """
@@ -112,7 +112,7 @@ class Table:
     columns: Sequence[Column]
     figures: Mapping[str, "Figure"] = field(default_factory=dict)
     tests: Sequence[Contrasts | TukeyRange] = ()
-    tested: str = ""
+    tested: str | tuple[str, ...] = ""
     unit: str = ""
 
 

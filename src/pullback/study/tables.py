@@ -60,7 +60,12 @@ def contrasts(result: Result, table: Table) -> list[dict[str, Any]]:
     averaged = {arm: over_seeds(rows) for arm, rows in result.rows.items()}
     absent = {arm for arm, units in result.units.items() if arm not in averaged and all(u.may_lack for u in units)}
     asked = [each for each in table.tests if not absent & set(each.groups)]
-    return [{"experiment": result.name, **each} for each in compared(averaged, table.tested, asked, unit=table.unit)]
+    numbers = (table.tested,) if isinstance(table.tested, str) else table.tested
+    return [
+        {"experiment": result.name, **each}
+        for number in numbers
+        for each in compared(averaged, number, asked, unit=table.unit)
+    ]
 
 
 def formatted(rows: pd.DataFrame, table: Table) -> list[dict[str, str]]:

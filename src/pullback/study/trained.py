@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pullback.alignment import Alignment, Pair, Registered
+from pullback.alignment import Alignment, Pair, Register, Registered
 from pullback.data import preprocessed
 from pullback.errors import InputError
 from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull, resample
@@ -29,6 +29,8 @@ class Trained:
         ndim: of the images it was trained on; None does not check.
         channels: of one image; None does not check.
         scale: by which intensities are divided; None normalises each image.
+        before: the pre-alignment that it was trained with, a register whose answer is linear; None where it has none. A
+            given start takes its place.
 
     Raises:
         TypeError: the network is none.
@@ -40,13 +42,16 @@ class Trained:
     ndim: int | None = None
     channels: int | None = None
     scale: float | None = None
+    before: Register | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, nn.Module):
             raise TypeError(f"Trained: {self.network!r} is no network; `pb.load_run(folder)` reads a trained one")
 
-    def begin(self, fixed: Image, moving: Image) -> Affine:
-        """Return the start of the images: as their headers say, or middle on middle."""
+    def begin(self, fixed: Image, moving: Image) -> Transform:
+        """Return the start of the images: pre-aligned, as their headers say, or middle on middle."""
+        if self.before is not None:
+            return self.before(fixed, moving).transform
         if not self.centred:
             return Affine.identity(fixed.grid.ndim)
         matrix = torch.eye(fixed.grid.ndim + 1, dtype=torch.float64)

@@ -141,7 +141,7 @@ def learned(
 
     Args:
         network: the register.
-        start: `"header"`, `"centres"`, or `"auto"`: as in its training.
+        start: `"header"`, `"centres"`, or `"auto"`: as in its training, pre-aligned if it was so then.
         refine: steps of descent at full resolution, with a displacement.
         energy: of that descent, one of `ENERGIES`; None is LNCC, and `"mind"` descends on features, `FeatureOptimised`.
         smoothness: multiplies the weight of the regularity.
@@ -150,7 +150,8 @@ def learned(
         InputError: a name that is not known, no steps, or a negative smoothness.
     """
     centred = {"auto": network.centred, "header": False, "centres": True}
-    network = replace(network, centred=named(start, centred, "--network with --start"))
+    before = network.before if start == "auto" else None
+    network = replace(network, centred=named(start, centred, "--network with --start"), before=before)
     if refine is None:
         return network
     if refine < 1:

@@ -185,7 +185,8 @@ def settings_of(register: object) -> Any:
         return {"first": settings_of(register.first), "then": [settings_of(refine) for refine in register.then]}
     if isinstance(register, Trained):
         seen = {"spacing": register.spacing, "centred": register.centred, "ndim": register.ndim}
-        return {"network": type(register.network).__qualname__, **seen}
+        before = {} if register.before is None else {"before": settings_of(register.before)}
+        return {"network": type(register.network).__qualname__, **seen, **before}
     if is_dataclass(register) or isfunction(register):
         return as_data(register)
     return {"register": f"{type(register).__module__}.{type(register).__qualname__}"}

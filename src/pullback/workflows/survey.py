@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from pullback.data import Stored, Test
+from pullback.data import Stored, Test, innermost, with_innermost
 from pullback.data.case import person_of
 from pullback.data.faults import APART, Fault
 from pullback.data.folder import PairFolder
@@ -51,9 +51,10 @@ def surveyed(data: Data, console: Console, skip_bad: bool = False, learns_labels
     Raises:
         InputError: files cannot be used, all of which are named; or a data set that lists no images.
     """
-    if not isinstance(data, Stored):
+    stored = innermost(data)
+    if not isinstance(stored, Stored):
         return data
-    seen = looked_at(data, console, learns_labels)
+    seen = looked_at(stored, console, learns_labels)
     bad = set(seen.bad)
     if seen.findings and (skip_bad or not bad or console.is_terminal):  # else the error is all that is told
         console.print(layout(seen.findings))
@@ -62,7 +63,7 @@ def surveyed(data: Data, console: Console, skip_bad: bool = False, learns_labels
     if not skip_bad:
         raise InputError(in_words(seen))
     console.print(f"left out: {len(bad)} of {seen.cases} images ({', '.join(sorted(bad))})", highlight=False)
-    return without(data, bad)
+    return with_innermost(data, without(stored, bad))
 
 
 def usable_test(data: Any, console: Console) -> tuple[Test, dict[str, str]]:
