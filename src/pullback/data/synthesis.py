@@ -6,7 +6,7 @@ distributions below these, and the order in which they act, are ours.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -167,7 +167,7 @@ class Synthetic:
     Each pair depends on `seed`, its subject's name and its number alone, and nothing of it is kept on disk.
 
     Attributes:
-        synthesis: the generator.
+        synthesis: the generator: from a pair, of which it uses the fixed image, to another; also `training.Perturbed`.
         per_subject: pairs of each subject.
         seed: of all draws.
 
@@ -175,7 +175,7 @@ class Synthetic:
         InputError: less than one pair of each subject.
     """
 
-    synthesis: Synthesis = Synthesis()
+    synthesis: Callable[[Pair, torch.Generator], Pair] = Synthesis()
     per_subject: int = 1
     seed: int = 0
 
