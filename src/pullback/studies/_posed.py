@@ -7,7 +7,7 @@ The files claim voxels of 0.4 mm, in which a gland would hold a millilitre; Deep
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -147,7 +147,7 @@ class Prostates:
     """
 
     root: str = ""
-    kind: Literal["mr", "mr-us"] = "mr"
+    kind: str = "mr"
     spacing: float = 1.6
     perturbed: Perturbed = Perturbed(RandomPose(25.0), surface=400)
     poses: int = 15

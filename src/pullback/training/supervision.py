@@ -1,7 +1,6 @@
 """Plain supervisions. That of a published method is in the method's module."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,8 +43,8 @@ class KnownTransform:
     """
 
     power: int = 1
-    unit: Literal["voxel", "mm"] = "voxel"
-    at: Literal["grid", "points"] = "grid"
+    unit: str = "voxel"
+    at: str = "grid"
 
     def __post_init__(self) -> None:
         if self.power not in (1, 2) or self.unit not in ("voxel", "mm") or self.at not in ("grid", "points"):

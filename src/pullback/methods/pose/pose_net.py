@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +84,7 @@ class ParameterDistance:
         InputError: other numbers or powers, or a unit of no size.
     """
 
-    numbers: Literal["euler", "quaternion"] = "euler"
+    numbers: str = "euler"
     power: int = 2
     degrees: float = 1.0
 

@@ -1,0 +1,231 @@
+"""Pose networks keep the promises of a register, learn a pose, and are starts; their rivals' losses know a frame."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from pullback.alignment import Alignment, Pair
+from pullback.data import Compressions, Synthetic
+from pullback.errors import InputError
+from pullback.methods.pair.classical import FAST
+from pullback.methods.pose.pose_net import ParameterDistance, PoseNet
+from pullback.metrics import EndPointError
+from pullback.numerics.random import make_generator
+from pullback.numerics.rotation import linear_of, of_euler, of_four, of_six, of_vector, uniform
+from pullback.numerics.smooth import gaussian
+from pullback.space import Affine, Displacement, Grid, Image, mean_square_distance, pull
+from pullback.study.recipe import Recipe
+from pullback.study.run import load_run, run
+from pullback.study.trained import Trained
+from pullback.testing import check_register, check_supervision, problems
+from pullback.training import KnownTransform, Perturbed, RandomPose, Training, align, save_weights, seeded
+from pullback.training.train import train
+from pullback.workflows.how import How, register_of
+
+FORMS = {
+    "vector": (of_vector, 3),
+    "euler": (of_euler, 3),
+    "four": (of_four, 4),
+    "six": (of_six, 6),
+    "any": (linear_of, 9),
+}
+SMALL = partial(PoseNet, widths=(8, 8), hidden=16)
+
+
+def small(ndim: int = 3, **more) -> PoseNet:
+    with seeded(0):
+        return SMALL(ndim, **more)
+
+
+@pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("shift", "thin", ndim=3)], ids=str)
+def test_contract(problem):
+    """Not trained yet, it knows nothing but to stay."""
+    with seeded(5):
+        register = SMALL(problem.pair.fixed.grid.ndim)
+    check_register(register, problem, solves=problem.name == "identity", rounding=1e-3)
+
+
+def test_every_class_has_its_contract():
+    """Named so that the coverage of contracts sees it: of the network by its class."""
+    with seeded(5):
+        check_register(PoseNet(2, (4,)), problems("identity", ndim=2)[0], solves=True, rounding=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_untrained_it_stays_and_any_numbers_make_a_map(form):
+    make, count = FORMS[form]
+    network, (problem,) = small(form=make, count=count), problems("shift", ndim=3)
+    fixed, moving = problem.pair.images
+    answer = network(fixed, moving).transform
+    assert float(answer.displacement(fixed.grid).detach().abs().max()) < 0.01
+    with torch.no_grad():
+        network.head.last.bias.copy_(torch.randn(count + 3, generator=make_generator(1)))
+    matrix = network(fixed, moving).transform.as_affine.matrix[0, :3, :3].detach()
+    if form == "any":
+        assert float(torch.linalg.det(matrix)) > 0
+    else:
+        torch.testing.assert_close(matrix @ matrix.mT, torch.eye(3).double())
+        assert float(torch.linalg.det(matrix)) == pytest.approx(1)
+
+
+def scene(ndim: int = 2) -> Pair:
+    grid = Grid.centred((20, 24, 16)[:ndim], 1.5)
+    data = gaussian(torch.rand(1, 1, *grid.shape, generator=make_generator(2)), 2.0)
+    image = Image((data - data.min()) / (data.max() - data.min()), grid)
+    turn = of_vector(math.radians(8) * torch.ones(1, 1 if ndim == 2 else 3, dtype=torch.float64))[0]
+    shift = torch.tensor([3.0, -2.0, 1.0][:ndim], dtype=torch.float64)
+    truth = Affine.about(turn, grid.centre, grid.centre + shift)
+    return Pair(image, pull(image, truth.inverse(), onto=image), truth=truth)
+
+
+@pytest.mark.parametrize("supervision", [KnownTransform(2, "mm"), ParameterDistance()], ids=lambda s: type(s).__name__)
+def test_it_learns_the_pose_of_one_pair(supervision):
+    """By either loss, to three tenths of a millimetre."""
+    pair, network = scene(), small(2)
+
+    class Same:
+        def draw(self, generator):
+            return pair
+
+    before = EndPointError()(align(network, pair))["epe mm"]
+    train(network, Same(), supervision, Training(updates=200, lr=3e-3))
+    after = EndPointError()(align(network, pair))["epe mm"]
+    assert before > 3
+    assert after < 0.3
+
+
+@pytest.mark.parametrize(
+    "supervision",
+    [ParameterDistance(numbers, power) for numbers in ("euler", "quaternion") for power in (1, 2)],
+    ids=lambda s: f"{s.numbers}-{s.power}",
+)
+def test_contract_of_losses(supervision):
+    check_supervision(supervision, small, scene(3))
+
+
+def test_its_class_keeps_the_contract():
+    check_supervision(ParameterDistance(degrees=180 / math.pi), partial(SMALL, 2), scene(2))
+
+
+def turned(degrees: float, shift=(0.0, 0.0, 0.0), grid=None) -> Affine:
+    grid = grid or scene(3).fixed.grid
+    vector = torch.tensor([[math.radians(degrees), 0, 0]], dtype=torch.float64)
+    return Affine.about(of_vector(vector)[0], grid.centre, grid.centre + torch.tensor(shift, dtype=torch.float64))
+
+
+def test_numbers_are_degrees_and_millimetres_about_the_middle():
+    grid = Grid((5, 6, 7), torch.tensor([[2.0, 0, 0, 90], [0, 1, 0, -40], [0, 0, 3, 7], [0, 0, 0, 1]]).double())
+    pose = turned(30.0, (1.0, 2.0, 3.0), grid)
+    expected = torch.tensor([[30.0, 0, 0, 1, 2, 3]], dtype=torch.float64)
+    torch.testing.assert_close(ParameterDistance().of(pose, grid), expected, rtol=0, atol=1e-9)
+    expected[0, 0] = math.pi / 6
+    found = ParameterDistance(degrees=180 / math.pi).of(pose, grid)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    half = math.pi / 12
+    expected = torch.tensor([[math.cos(half), math.sin(half), 0, 0, 1, 2, 3]], dtype=torch.float64)
+    torch.testing.assert_close(ParameterDistance("quaternion").of(pose, grid), expected, rtol=0, atol=1e-9)
+    pair = replace(scene(3), truth=Affine.identity(3))
+
+    def told(power):
+        answer = turned(3.0, (0.0, -4.0, 0.0))
+        loss = ParameterDistance("euler", power)(lambda f, m: Alignment(Pair(f, m), answer), pair, 0.0)
+        return float(loss["numbers"])
+
+    assert told(2) == pytest.approx((9 + 16) / 6)
+    assert told(1) == pytest.approx((3 + 4) / 6, rel=1e-4)
+
+
+def test_the_grid_distance_knows_no_frame_and_numbers_do():
+    """Two poses followed by one rigid map, and the same in a world that is turned: only the grid distance stays."""
+    grid = scene(3).fixed.grid
+    one, other = turned(50.0, (5.0, 0.0, 0.0)), turned(-20.0, (0.0, 4.0, 0.0)) @ turned_about_y(40.0)
+    after = Affine.about(uniform(3, 1, make_generator(3))[0], grid.centre)
+    apart = {
+        "grid": lambda a, b: mean_square_distance(a, b, grid).sqrt(),
+        "euler": lambda a, b: (ParameterDistance().of(a, grid) - ParameterDistance().of(b, grid)).norm(),
+    }
+    torch.testing.assert_close(apart["grid"](after @ one, after @ other), apart["grid"](one, other))
+    assert float(apart["euler"](after @ one, after @ other) / apart["euler"](one, other) - 1) != pytest.approx(
+        0, abs=0.1
+    )
+
+
+def turned_about_y(degrees: float) -> Affine:
+    vector = torch.tensor([[0, math.radians(degrees), 0]], dtype=torch.float64)
+    return Affine.about(of_vector(vector)[0], scene(3).fixed.grid.centre)
+
+
+def test_what_has_no_numbers_is_refused():
+    pair = scene(2)
+    field = Displacement(torch.zeros(1, 2, *pair.fixed.grid.shape), pair.fixed.grid)
+    for wrong in ({"numbers": "matrix"}, {"power": 3}, {"degrees": 0.0}):
+        with pytest.raises(InputError, match="ParameterDistance"):
+            ParameterDistance(**wrong)
+    for loss, transform in ((ParameterDistance(), field), (ParameterDistance("quaternion"), Affine.identity(2))):
+        with pytest.raises(InputError, match="numbers of a pose"):
+            loss.of(transform, pair.fixed.grid)
+    with pytest.raises(InputError, match="not known"):
+        ParameterDistance()(small(2), replace(pair, truth=None), 0.0)
+
+
+# ---- a start
+
+
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory):
+    """A run of a network that answers with one pose, whatever it sees: 9°, and 2 mm along the first axis."""
+    folder = tmp_path_factory.mktemp("runs") / "pose"
+    perturbed = Perturbed(RandomPose(2.0), surface=50)
+    data = Compressions(32, 10, 2, 1, 1, synthetic=Synthetic(perturbed))
+    training = Training(updates=2, augment=perturbed)
+    recipe = Recipe("poses", data, partial(SMALL, ndim=2), KnownTransform(2, "mm"), training, (EndPointError(),))
+    network = run(recipe, folder)
+    with torch.no_grad():
+        network.head.last.weight.zero_()
+        network.head.last.bias.copy_(torch.tensor([0.9, 0.2, 0.0]))
+    save_weights(network, folder / "best.safetensors", {"update": 2})
+    return folder
+
+
+def pose_of(grid: Grid) -> Affine:
+    turn = of_vector(torch.tensor([[math.radians(9.0)]], dtype=torch.float64))[0]
+    return Affine.about(turn, grid.centre, grid.centre + torch.tensor([2.0, 0.0], dtype=torch.float64))
+
+
+def test_a_trained_pose_stays_linear_on_any_grid(poses):
+    """About the middle of the grid that the network sees, which has the training's voxels."""
+    trained = load_run(poses)[1]
+    assert isinstance(trained, Trained)
+    pair = scene(2)
+    answer = trained(*pair.images).transform
+    seen = trained.shown(pair.fixed).grid
+    torch.testing.assert_close(answer.as_affine.matrix.reshape(3, 3), pose_of(seen).matrix, rtol=0, atol=1e-4)
+
+
+def test_a_run_is_a_start(poses):
+    """It takes the place of the initialisation: as its answer, given as a start, to the same stages."""
+    pair, how = scene(2), How(start=str(poses), preset="fast", transform="rigid")
+    assert (how.run, how.file, how.place) == (poses, None, "auto")
+    found = register_of(how)(*pair.images)
+    start = load_run(poses)[1](*pair.images).transform
+    rigid = replace(FAST, initialise=None, linear=FAST.linear[:1], deformable=None)
+    torch.testing.assert_close(found.transform.as_affine.matrix, rigid(*pair.images, start).transform.as_affine.matrix)
+    assert [stage.name for stage in found.stats.stages] == ["start", "rigid"]
+    assert not torch.allclose(start.as_affine.matrix, found.transform.as_affine.matrix.to(start.as_affine.matrix))
+
+
+def test_a_run_is_the_start_of_another_run_and_of_no_search(poses):
+    pair = scene(2)
+    twice = register_of(How(start=str(poses), network=poses))(*pair.images).transform.as_affine.matrix.reshape(3, 3)
+    once = load_run(poses)[1](*pair.images).transform.as_affine.matrix.reshape(3, 3)
+    torch.testing.assert_close(twice, once @ once)
+    with pytest.raises(InputError, match="searches all poses"):
+        register_of(How(start=str(poses), method="cross-ngf"))
+
+
+def test_a_folder_that_is_no_run_is_no_start(tmp_path):
+    with pytest.raises(InputError, match=r"recipe\.yaml: cannot be read"):
+        register_of(How(start=str(tmp_path)))
