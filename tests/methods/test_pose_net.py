@@ -12,11 +12,13 @@ from pullback.data import Compressions, Synthetic
 from pullback.errors import InputError
 from pullback.methods.pair.classical import FAST
 from pullback.methods.pose.pose_net import ParameterDistance, PoseNet
-from pullback.metrics import EndPointError
+from pullback.metrics import Dice, EndPointError, LandmarkError
 from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import linear_of, of_euler, of_four, of_six, of_vector, uniform
 from pullback.numerics.smooth import gaussian
 from pullback.space import Affine, Displacement, Grid, Image, mean_square_distance, pull
+from pullback.studies._posed import Prostates
+from pullback.studies.pose_net import MEASURES, WITH_ULTRASOUND, by_pose, by_turn
 from pullback.study.recipe import Recipe
 from pullback.study.run import load_run, run
 from pullback.study.trained import Trained
@@ -229,3 +231,42 @@ def test_a_run_is_the_start_of_another_run_and_of_no_search(poses):
 def test_a_folder_that_is_no_run_is_no_start(tmp_path):
     with pytest.raises(InputError, match=r"recipe\.yaml: cannot be read"):
         register_of(How(start=str(tmp_path)))
+
+
+# ---- the study
+
+
+def test_by_figure_2_the_grid_distance_follows_the_error_of_points_and_numbers_do_not():
+    """Spread over the axes at 90°, and order of poses: exact, so that no training is asked."""
+    rows = {name: {row["angle"]: row for row in by_turn(None, 0, name)} for name in MEASURES}
+    spread = {name: each[90]["spread of large turns %"] for name, each in rows.items()}
+    assert max(spread["TRE"], spread["TGD"]) < 3
+    assert min(spread["L1 Euler"], spread["MSE Euler"]) > 12
+    small = {name: each[5]["spread of small turns %"] for name, each in rows.items()}
+    assert small["L1 Euler"] > 8 > 2 > small["MSE Euler"], "of small turns only the sum of angles depends on the axis"
+    for angle in (5, 90, 180):
+        apart = rows["TGD"][angle]["greatest"] / math.sin(math.radians(angle) / 2)
+        assert apart == pytest.approx(rows["TGD"][90]["greatest"] / math.sin(math.pi / 4), rel=1e-6)
+    rank = {name: next(iter(by_pose(None, 0, name)))["rank"] for name in MEASURES}
+    assert rank["TRE"] == pytest.approx(1)
+    assert rank["TGD"] > max(rank["MSE Euler"], rank["L1 Euler"]) > 0.8 > 0.5 > rank["MSE Euler, radians"]
+
+
+def test_prostates_are_posed_by_their_glands(shared):
+    """The same each time, nobody in two splits; a truth that is made lays glands on each other better than middles."""
+    root = str(shared / "data" / "prostate_mr_us")
+    data = Prostates(root, "mr-us", 3.2, WITH_ULTRASOUND.perturbed, poses=1)
+    splits = [set(split.names) for split in (data.train, data.validation, data.test)]
+    assert [len(split) for split in splits] == [14, 2, 4]
+    assert not splits[0] & splits[1] | splits[0] & splits[2] | splits[1] & splits[2]
+    first, again = (next(iter(data.test)) for _ in range(2))
+    assert torch.equal(first.truth.as_affine.matrix, again.truth.as_affine.matrix)
+    assert LandmarkError()(Alignment(first, first.truth))["tre mm"] < 1e-3
+    pair = data.train.cases[0].load()
+    shift = Affine.about(torch.eye(3).double(), pair.fixed.grid.centre, pair.moving.grid.centre)
+    laid, centred = (Dice()(Alignment(pair, by))["dice"] for by in (pair.truth, shift))
+    assert laid > 0.7
+    assert laid > centred + 0.05
+    mr = Prostates(root, spacing=3.2, poses=1)
+    assert [pair.name.split(" ")[0] for pair in mr.test] == sorted(splits[2])
+    assert mr.train.names == data.train.names

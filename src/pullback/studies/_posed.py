@@ -15,10 +15,10 @@ import torch
 
 from pullback.alignment import Pair
 from pullback.data import BrainPhantom, Singles, Subject, Synthetic, Test, Train, Validation, normalised
-from pullback.data.case import LOADED
+from pullback.data.case import LOADED, Case
 from pullback.energies import MSE
 from pullback.errors import InputError
-from pullback.numerics.random import make_generator
+from pullback.numerics.random import drawn_number, make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import LinearStage
 from pullback.solvers.initialise import masses
@@ -97,8 +97,8 @@ class ProstatePair:
         one, other = (ProstateCase(self.root, self.name, self.spacing, side).load() for side in (MR, ULTRASOUND))
         assert one.labels is not None
         assert other.labels is not None
-        soft = [Image(gaussian(each.data.float(), BLUR), each.grid) for each in (one.labels, other.labels)]
-        found = LinearStage(energy=MSE())(*soft, masses(*soft)).transform.as_affine
+        here, there = (Image(gaussian(each.data.float(), BLUR), each.grid) for each in (one.labels, other.labels))
+        found = LinearStage(energy=MSE())(here, there, masses(here, there)).transform.as_affine
         assert found is not None
         grid = Grid(other.image.grid.shape, found.inverse().matrix @ other.image.grid.affine)
         return Pair(
@@ -112,26 +112,22 @@ class ProstatePair:
 
 
 @dataclass(frozen=True)
-class PosedCase:
-    """A case that is a pair in the pose of a number, always the same."""
+class Posing:
+    """A maker of pairs in random poses, always the same ones, of cases that are pairs; as `Synthetic` is of images.
 
-    pair: ProstatePair
+    Attributes:
+        perturbed: what brings a pair into its pose.
+        poses: of each case.
+    """
+
     perturbed: Perturbed
-    number: int
+    poses: int
 
-    @property
-    def name(self) -> str:
-        return f"{self.pair.name} in pose {self.number}"
-
-    @property
-    def subject(self) -> str:
-        """Whose it is."""
-        return self.pair.name
-
-    def load(self) -> Pair:
-        """Return the pair in its pose."""
-        draws = make_generator(28, int(self.pair.name.removeprefix("case")), self.number)
-        return replace(self.perturbed(self.pair.load(), draws), name=self.name)
+    def __call__(self, case: Case, number: int) -> Pair:
+        """Return the pair at `number` in the list of a split."""
+        number %= self.poses
+        draws = make_generator(28, round(drawn_number(0, case.name) * 2**48), number)
+        return replace(self.perturbed(case.load(), draws), name=f"{case.name} in pose {number + 1}")
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ class Prostates:
     def _posed(self, split: type[Any], cases: list[Any], poses: int) -> Any:
         if self.kind == "mr":
             return Synthetic(self.perturbed, poses).listed(split, cases)
-        return split.singles([PosedCase(case, self.perturbed, n) for case in cases for n in range(poses)])
+        return split.singles([case for case in cases for _ in range(poses)], Posing(self.perturbed, poses))
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ class Perturbed:
             raise InputError(f"{pair.name or 'a pair'}: its truth is not known; perturb images alone, or make it known")
         if self.surface and pair.fixed_labels is not None:
             points = outline(pair.fixed_labels, self.surface)
-            seen = replace(seen, fixed_points=points, moving_points=seen.truth and push(points, seen.truth))
+            assert seen.truth is not None
+            seen = replace(seen, fixed_points=points, moving_points=push(points, seen.truth))
         seen = seen_through(seen, Affine(offset), Affine(offset @ pose.inverse().matrix))
         power = self.gamma ** (2 * float(torch.rand((), generator=generator, dtype=torch.float64)) - 1)
         data = seen.moving.data if self.gamma == 1 else ContrastChange(power, 0.0)(seen.moving.data)
