@@ -13,7 +13,7 @@ from pullback.numerics.random import make_generator
 from pullback.numerics.rotation import of_vector, uniform
 from pullback.space import Affine, Displacement, Grid, Image, Points, push
 from pullback.testing import check_supervision
-from pullback.training import KnownTransform
+from pullback.training import KnownTransform, LevelledAlignment
 
 
 def grid_of(ndim: int) -> Grid:
@@ -142,3 +142,44 @@ def test_what_cannot_be_told_is_refused():
     for wrong in ({"power": 3}, {"unit": "cm"}, {"at": "corner"}):
         with pytest.raises(InputError, match="a power of 1 or 2"):
             KnownTransform(**wrong)
+
+
+def test_levels_are_compared_on_their_own_grids_in_their_own_voxels_and_where_something_is_seen():
+    """A level that is one of its voxels off has a distance of 1, or in mm its spacing; padding is unseen."""
+    grid = Grid.centred((4, 8), 2.0)
+    coarse = Grid((4, 4), Grid.centred((4, 4), 4.0).affine)  # one coarse voxel beyond the first axis' ends
+    truth = Affine.identity(2)
+    off = torch.zeros(1, 2, 4, 4)
+    off[:, 0] = 1.0
+    off[:, :, [0, -1]] = 7.0
+
+    def register(fixed, moving):
+        still = Displacement.identity(grid, fixed.data)
+        return LevelledAlignment(Pair(fixed, moving), still, levels=(Displacement(off, coarse),))
+
+    pair = pair_with(grid, truth=truth)
+    for how, expected in ((KnownTransform(levels=True), 1.0), (KnownTransform(2, "mm", levels=True), 16.0)):
+        losses = how(register, pair, 0.0)
+        (name,) = (name for name in losses if "/" not in name)
+        assert float(losses[name]) == pytest.approx(expected, abs=1e-5)
+        assert float(losses[f"{name}/level 1"]) == pytest.approx(expected)
+    assert float(KnownTransform()(register, pair, 0.0)["tre"]) < 1e-5, "the answer alone"
+    with pytest.raises(InputError, match="has none"):
+        KnownTransform(levels=True)(answering(truth), pair, 0.0)
+    with pytest.raises(InputError, match="levels are told at the voxels"):
+        KnownTransform(at="points", levels=True)
+
+
+def test_downsampled_targets_of_an_affine_are_the_same_affine():
+    """Theorem: on the grid of any level a linear truth is the same map of the world."""
+    grid, truth = grid_of(2), moved_by(grid_of(2), 2.0, 1.0)
+    affine = grid.affine.clone()
+    affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor([0.5, 0.5], dtype=torch.float64)
+    affine[:-1, :-1] *= 2
+    level = Grid((3, 2), affine)
+    right = Displacement(truth.displacement(level), level)
+
+    def register(fixed, moving):
+        return LevelledAlignment(Pair(fixed, moving), truth, levels=(right,))
+
+    assert float(KnownTransform(2, levels=True)(register, pair_with(grid, truth=truth), 0.0)["square"]) < 1e-8

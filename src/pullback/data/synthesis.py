@@ -167,7 +167,7 @@ class Synthetic:
     Each pair depends on `seed`, its subject's name and its number alone, and nothing of it is kept on disk.
 
     Attributes:
-        synthesis: the generator: from a pair, of which it uses the fixed image, to another; also `training.Perturbed`.
+        synthesis: the generator: makes a pair of an image's pair with itself.
         per_subject: pairs of each subject.
         seed: of all draws.
 

@@ -21,7 +21,7 @@ from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
 from pullback.training.segmenting import Segmenting, segmentation_dice
-from pullback.training.supervision import KnownTransform, Unsupervised
+from pullback.training.supervision import KnownTransform, LevelledAlignment, Unsupervised
 from pullback.training.teacher import answer_of
 from pullback.training.train import Examples, Training, draw, seeded
 from pullback.training.weighting import UncertaintyWeighted
@@ -38,6 +38,7 @@ __all__ = [
     "KnownTransform",
     "Labelled",
     "Labelling",
+    "LevelledAlignment",
     "Once",
     "OneAffine",
     "PairEvaluation",
