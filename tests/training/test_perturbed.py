@@ -109,7 +109,26 @@ def test_intensities_of_the_moving_image_alone_change():
     assert abs(float(powers.mean()) - 1) > 0.01
 
 
-@pytest.mark.parametrize("augment", [Perturbed(POSE), Perturbed(POSE, surface=20, gamma=1.5)], ids=["plain", "all"])
+def test_margins_hide_the_ends_of_either_image_and_nothing_else():
+    """A box of each stays as it was, larger than half its length along each axis, and another one of each."""
+    pair = replace(blob(), fixed=replace(blob().fixed, data=1 + blob().fixed.data))
+    pair = replace(pair, moving=pair.fixed)
+    still = Perturbed(RandomPose(0.01))
+    boxes = []
+    for seed in range(10):
+        seen, whole = (each(pair, make_generator(8, seed)) for each in (replace(still, margin=0.25), still))
+        for one, other in zip(seen.images, whole.images, strict=True):
+            where = (one.data[0, 0] > 0).nonzero()
+            box = tuple(slice(int(low), int(high) + 1) for low, high in zip(where.amin(0), where.amax(0), strict=True))
+            assert torch.equal(one.data[0, 0][box], other.data[0, 0][box])
+            assert all(along.stop - along.start > 0.5 * n - 2 for along, n in zip(box, one.grid.shape, strict=True))
+            boxes.append(str(box))
+    assert len(set(boxes)) > 15
+
+
+@pytest.mark.parametrize(
+    "augment", [Perturbed(POSE), Perturbed(POSE, surface=20, gamma=1.5, margin=0.2)], ids=["plain", "all"]
+)
 def test_contract(augment):
     check_augmentation(augment, blob())
 
@@ -121,3 +140,6 @@ def test_what_cannot_be_drawn_is_refused():
     for wrong in ({"most": -1.0}, {"degrees": 0.0, "shift": 0.0}, {"most": float("inf")}, {"overlap": 1.0}):
         with pytest.raises(InputError, match="RandomPose"):
             RandomPose(**wrong)
+    for wrong in ({"surface": -1}, {"jitter": -0.1}, {"gamma": 0.5}, {"margin": 0.5}, {"margin": -0.1}):
+        with pytest.raises(InputError, match="Perturbed"):
+            Perturbed(**wrong)

@@ -5,6 +5,7 @@
 | images | 528 MR of prostates, each and itself in a random pose | the data set's, likewise | not public |
 | poses | up to 25 mm off, uniformly, as its table says | a quarter of the field of view's edge | |
 | turns against shifts | not said; ± 5° and ± 6 mm in its group's code, scaled | the same | |
+| ends of the field of view | seen | hidden at random, up to a fifth of each length | they would tell the pose |
 | loss | norm of the grid's distances | mean square in mm; the mean by `supervision.power=1` | closed form |
 | at points | of the prostate's surface | 400 of the labels' surface, by `supervision.at=points` | |
 | network | not said | four stages of stride 2, a head of two layers | |
@@ -29,7 +30,7 @@ from pullback.study.recipe import Recipe
 from pullback.training import KnownTransform, Perturbed, Poly, RandomPose, Training
 
 NAME, NETWORK = "pose-net", "pose"
-SURFACE = 400
+SURFACE, MARGIN = 400, 0.2
 METRICS = (LandmarkError(), EndPointError())
 TRAINING = Training(updates=3000, lr=1e-3, batch=4, schedule=Poly(), log_every=50, validate_every=300)
 MOST: Mapping[str, float] = MappingProxyType({"phantom": 40.0, "hippocampus": 12.0, "brains": 40.0, "folder": 40.0})
@@ -43,7 +44,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 def posed(variant: str, data: str) -> Recipe:
     """Return the recipe of one of `VARIANTS` on one of the data sets in `MOST`."""
     images, (maps, network) = DATASETS[data], VARIANTS[variant]
-    perturbed = Perturbed(RandomPose(MOST[data]), surface=SURFACE)
+    perturbed = Perturbed(RandomPose(MOST[data]), surface=SURFACE, margin=MARGIN)
     return Recipe(
         about=f"A pose network with {maps} maps, told by the distance over the grid, {images.about}",
         data=replace(images.data, synthetic=Synthetic(perturbed, per_subject=5)),  # type: ignore[type-var]

@@ -10,7 +10,7 @@ from pullback.alignment import Pair, stacked
 from pullback.data.synthesis import ContrastChange
 from pullback.errors import InputError
 from pullback.numerics.rotation import of_euler
-from pullback.space import Affine, Grid, block_middles, mean_distance, outline, push
+from pullback.space import Affine, Grid, Image, block_middles, mean_distance, outline, push
 from pullback.training.augment import seen_through
 
 TRIES = 50  # draws of a direction until enough of the image stays in view
@@ -99,6 +99,11 @@ class Perturbed:
         jitter: how far the fixed image is shifted along each axis, at most, voxels; it is resampled as the moving one
             is, which could else be told by its blur. Only of an image and itself.
         gamma: intensities of the moving image, 0 … 1, are raised to a power between 1/gamma and gamma.
+        margin: share of its length up to which either image becomes 0 from either end of each axis, drawn for each. A
+            moving image is 0 where it comes from beyond its field of view, whose end would else tell the pose.
+
+    Raises:
+        InputError: a negative number, a gamma below 1, or margins that leave nothing.
     """
 
     pose: RandomPose = RandomPose()
@@ -106,6 +111,14 @@ class Perturbed:
     surface: int = 0
     jitter: float = 0.5
     gamma: float = 1.0
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.surface, self.jitter, self.margin) < 0 or self.margin >= 0.5 or not 1 <= self.gamma < math.inf:
+            raise InputError(
+                f"Perturbed: a surface and a jitter of 0 or more, a gamma of 1 or more and a margin below 0.5 "
+                f"expected, got {self.surface}, {self.jitter}, {self.gamma} and {self.margin}"
+            )
 
     @torch.no_grad()
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
@@ -132,4 +145,18 @@ class Perturbed:
         seen = seen_through(seen, Affine(offset), Affine(offset @ pose.inverse().matrix))
         power = self.gamma ** (2 * float(torch.rand((), generator=generator, dtype=torch.float64)) - 1)
         data = seen.moving.data if self.gamma == 1 else ContrastChange(power, 0.0)(seen.moving.data)
-        return replace(seen, moving=replace(seen.moving, data=data))
+        seen = replace(seen, moving=replace(seen.moving, data=data))
+        if not self.margin:
+            return seen
+        fixed, moving = (_hidden(image, self.margin, generator) for image in seen.images)
+        return replace(seen, fixed=fixed, moving=moving)
+
+
+def _hidden(image: Image, share: float, generator: torch.Generator) -> Image:
+    """Set the image to 0 from either end of each axis, up to a share of its length."""
+    data = image.data.clone()
+    for axis, n in enumerate(image.grid.shape, start=2):
+        first, last = (share * n * torch.rand(2, generator=generator, dtype=torch.float64)).long().tolist()
+        data.narrow(axis, 0, first).zero_()
+        data.narrow(axis, n - last, last).zero_()
+    return replace(image, data=data)
