@@ -1,5 +1,6 @@
 """Pose networks keep the promises of a register, learn a pose, and are starts; their rivals' losses know a frame."""
 
+import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.data import Compressions, Synthetic
 from pullback.errors import InputError
+from pullback.files import read_transform, write
 from pullback.methods.pair.classical import FAST
 from pullback.methods.pose.pose_net import ParameterDistance, PoseNet
 from pullback.metrics import Dice, EndPointError, LandmarkError
@@ -74,7 +76,10 @@ def test_untrained_it_stays_and_any_numbers_make_a_map(form):
 
 
 def scene(ndim: int = 2) -> Pair:
-    grid = Grid.centred((20, 24, 16)[:ndim], 1.5)
+    """Noise and itself in a pose, far from the world's origin."""
+    affine = Grid.centred((20, 24, 16)[:ndim], 1.5).affine
+    affine[:ndim, ndim] += 70
+    grid = Grid((20, 24, 16)[:ndim], affine)
     data = gaussian(torch.rand(1, 1, *grid.shape, generator=make_generator(2)), 2.0)
     image = Image((data - data.min()) / (data.max() - data.min()), grid)
     turn = of_vector(math.radians(8) * torch.ones(1, 1 if ndim == 2 else 3, dtype=torch.float64))[0]
@@ -231,6 +236,44 @@ def test_a_run_is_the_start_of_another_run_and_of_no_search(poses):
 def test_a_folder_that_is_no_run_is_no_start(tmp_path):
     with pytest.raises(InputError, match=r"recipe\.yaml: cannot be read"):
         register_of(How(start=str(tmp_path)))
+
+
+@pytest.mark.nightly
+def test_from_a_folder_of_images_to_a_start(pullback, tmp_path):
+    """The commands as they are typed: images alone are learned from, and the run begins a registration."""
+    pair = scene(3)
+    for n in range(8):
+        noise = torch.rand(1, 1, *pair.fixed.grid.shape, generator=make_generator(20, n))
+        write(Image(gaussian(noise, 2.0), pair.fixed.grid), tmp_path / "images" / f"s{n}.nii.gz")
+    for name, image in zip(("fixed", "moving"), pair.images, strict=True):
+        write(image, tmp_path / f"{name}.nii.gz")
+    most = [f"{where}.pose.most=8" for where in ("training.augment", "data.synthetic.synthesis")]
+    told = [word for text in (*most, "training.updates=30", "training.validate_every=15") for word in ("--set", text)]
+    code, out, err = pullback("train", "pose-net", "--data", tmp_path / "images", "-o", tmp_path / "run", *told)
+    assert code == 0, out + err
+    words = (
+        "register",
+        "-f",
+        tmp_path / "fixed.nii.gz",
+        "-m",
+        tmp_path / "moving.nii.gz",
+        "--preset",
+        "fast",
+        "--json",
+    )
+    rigid = ("--start", tmp_path / "run", "--transform", "rigid", "-o", tmp_path / "out")
+    code, out, err = pullback(*words, *rigid)
+    assert code in (0, 3), out + err
+    told = json.loads(out)
+    assert list(told["seconds"]) == ["start", "rigid"]
+    assert told["start"] == str(tmp_path / "run")
+    assert told["settings"]["first"]["network"] == "PoseNet"
+    found = read_transform(tmp_path / "out" / "fixed_to_moving.h5").as_affine
+    assert found is not None
+    torch.testing.assert_close(found.matrix[:3, :3] @ found.matrix[:3, :3].T, torch.eye(3).double(), rtol=0, atol=1e-5)
+    code, out, err = pullback(*words, "--start", tmp_path / "images", "-o", tmp_path / "no")
+    assert code != 0
+    assert "recipe.yaml: cannot be read" in out + err
 
 
 # ---- the study
