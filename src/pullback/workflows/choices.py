@@ -61,6 +61,10 @@ KINDS: Mapping[str, FieldKind] = MappingProxyType(
 )
 GUESSES = ("header", "centres", "masses", "moments")
 STARTS = ("auto", *GUESSES, "global")
+FITTED: Mapping[str, str] = MappingProxyType(
+    {"points": "rigid", "points-similarity": "similarity", "points-affine": "affine"}
+)
+"""Starts by the linear map between matched landmarks."""
 T = TypeVar("T")
 
 

@@ -15,7 +15,7 @@ from pullback.methods.points.graph_propagation import GraphPropagation
 from pullback.solvers import Refine, chain
 from pullback.study.recipe import changed
 from pullback.study.run import load_run
-from pullback.workflows.choices import STARTS, classical, learned, named
+from pullback.workflows.choices import FITTED, STARTS, classical, learned, named
 
 CLASSICAL, CLOUDS = "classical", "graph-propagation"
 """Methods by default: of images, and of points."""
@@ -31,7 +31,8 @@ class How:
         network: folder of a trained run, in place of a method.
         refine: steps of descent after the network.
         settings: values of the method by dotted keys, as `study.recipe.changed` takes them.
-        start: one of `choices.STARTS`, the file of a transform, or the folder of a trained run, whose answer it is.
+        start: one of `choices.STARTS` or `choices.FITTED`, the file of a transform, or the folder of a trained run,
+            whose answer it is.
         transform, energy, smoothness: of the classical method, as in `choices.classical`.
         aligned: no linear stage comes first.
         seed: of random rotations.
@@ -53,26 +54,26 @@ class How:
     def file(self) -> Path | None:
         """The file to start from, if `start` is no name."""
         path = Path(self.start)
-        if self.start in STARTS or self.run is not None:
+        if self.start in (*STARTS, *FITTED) or self.run is not None:
             return None
         return path if path.suffix or len(path.parts) > 1 or path.exists() else None
 
     @property
     def run(self) -> Path | None:
         """The folder of the run to start from, if `start` is one."""
-        return Path(self.start) if self.start not in STARTS and Path(self.start).is_dir() else None
+        return Path(self.start) if self.start not in (*STARTS, *FITTED) and Path(self.start).is_dir() else None
 
     @property
     def place(self) -> str:
-        """The name of the start; "auto" where it is a file or a run.
+        """The name of the start; "auto" where it is a file or a run, or comes from landmarks.
 
         Raises:
             InputError: it is none of these.
         """
         if self.file is not None or self.run is not None:
             return "auto"
-        named(self.start, dict.fromkeys(STARTS), "--start")
-        return self.start
+        named(self.start, dict.fromkeys((*STARTS, *FITTED)), "--start")
+        return "auto" if self.start in FITTED else self.start
 
 
 def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: Sequence[str] = ()) -> Register | Refine:
