@@ -44,7 +44,7 @@ Transform = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="rigid, affine, velocity, displacement or bspline; default velocity.",
+        help="translation, rigid, similarity, affine, velocity, displacement or bspline; default velocity.",
         rich_help_panel=CLASSICAL,
     ),
 ]
