@@ -60,8 +60,9 @@ Start = Annotated[
         "--start",
         "--init",
         "--initial",
-        metavar="NAME|FILE",
-        help="Start: auto, header, centres, masses, moments, global (search of all rotations), or a transform file.",
+        metavar="NAME|FILE|RUN",
+        help="Start: auto, header, centres, masses, moments, global (search of all rotations), a transform file, or "
+        "the folder of a trained run.",
         rich_help_panel=HOW,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Data sets that are made of others: folds, pre-alignments, children who grow."""
+"""Data sets that are made of others: folds, pre-alignments, children who grow, painted lesions."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -77,8 +77,13 @@ def of_euler(angles: Tensor) -> Tensor:
     """
     if angles.shape[1] == 1:
         return planar(angles[:, 0])
-    x, y, z = (of_vector(angles[:, n : n + 1] * torch.eye(3).to(angles)[n]) for n in range(3))
-    return z @ y @ x
+    (a, b, c), (x, y, z) = (values.unbind(1) for values in (angles.cos(), angles.sin()))
+    rows = (
+        torch.stack([b * c, x * y * c - a * z, a * y * c + x * z], 1),
+        torch.stack([b * z, x * y * z + a * c, a * y * z - x * c], 1),
+        torch.stack([-y, x * b, a * b], 1),
+    )
+    return torch.stack(rows, 1)
 
 
 def of_six(numbers: Tensor) -> Tensor:

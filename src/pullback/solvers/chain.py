@@ -20,15 +20,21 @@ class Chain:
     """A register that runs `first`, and then each of `then` from the transform found so far.
 
     Maps and further transforms are passed on, and stages add up.
+
+    Attributes:
+        first: the one that begins.
+        then: those that go on.
+        called: the name of the first as a stage; "" takes its own stages, or its class.
     """
 
     first: Register
     then: tuple[Refine, ...]
+    called: str = ""
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Align two images, fixed → moving; from `start`, where `first` takes one."""
         pair = Pair(fixed, moving)
-        found = timed(pair, self.first, start)
+        found = timed(pair, self.first, start, self.called)
         for refine in self.then:
             after = timed(pair, refine, found.transform)
             stats = (found.stats or Stats()).then(after.stats)

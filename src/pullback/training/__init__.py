@@ -16,6 +16,7 @@ from pullback.training.evaluation import Evaluation, ExampleEvaluation, PairEval
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import align, evaluating, in_words, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
+from pullback.training.perturbed import Perturbed, RandomPose
 from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
 from pullback.training.schedule import Cosine, Plateau, Poly, Steps
@@ -42,6 +43,7 @@ __all__ = [
     "Once",
     "OneAffine",
     "PairEvaluation",
+    "Perturbed",
     "Plateau",
     "Player",
     "Poly",
@@ -49,6 +51,7 @@ __all__ = [
     "RandomAffine",
     "RandomFlips",
     "RandomIntensities",
+    "RandomPose",
     "RandomWarps",
     "Row",
     "Segmenting",

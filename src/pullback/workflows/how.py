@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from pullback.alignment import Register
 from pullback.errors import InputError, refuse
 from pullback.methods.method import Method, find_method
 from pullback.methods.points.graph_propagation import GraphPropagation
-from pullback.solvers import Refine
+from pullback.solvers import Refine, chain
 from pullback.study.recipe import changed
 from pullback.study.run import load_run
 from pullback.workflows.choices import FITTED, STARTS, classical, learned, named
@@ -30,7 +31,8 @@ class How:
         network: folder of a trained run, in place of a method.
         refine: steps of descent after the network.
         settings: values of the method by dotted keys, as `study.recipe.changed` takes them.
-        start: one of `choices.STARTS` or `choices.FITTED`, or the file of a transform.
+        start: one of `choices.STARTS` or `choices.FITTED`, the file of a transform, or the folder of a trained run,
+            whose answer it is.
         transform, energy, smoothness: of the classical method, as in `choices.classical`.
         aligned: no linear stage comes first.
         seed: of random rotations.
@@ -52,29 +54,33 @@ class How:
     def file(self) -> Path | None:
         """The file to start from, if `start` is no name."""
         path = Path(self.start)
-        return (
-            path
-            if self.start not in (*STARTS, *FITTED) and (path.suffix or len(path.parts) > 1 or path.exists())
-            else None
-        )
+        if self.start in (*STARTS, *FITTED) or self.run is not None:
+            return None
+        return path if path.suffix or len(path.parts) > 1 or path.exists() else None
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of the run to start from, if `start` is one."""
+        return Path(self.start) if self.start not in (*STARTS, *FITTED) and Path(self.start).is_dir() else None
 
     @property
     def place(self) -> str:
-        """The name of the start; "auto" where it is a file or comes from landmarks.
+        """The name of the start; "auto" where it is a file or a run, or comes from landmarks.
 
         Raises:
             InputError: it is none of these.
         """
-        if self.file is None:
-            named(self.start, dict.fromkeys((*STARTS, *FITTED)), "--start")
-        return "auto" if self.file or self.start in FITTED else self.start
+        if self.file is not None or self.run is not None:
+            return "auto"
+        named(self.start, dict.fromkeys((*STARTS, *FITTED)), "--start")
+        return "auto" if self.start in FITTED else self.start
 
 
 def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: Sequence[str] = ()) -> Register | Refine:
     """Return the register of two images that the options stand for.
 
     A method of pairs takes the place of the deformable stage: initialisation, rigid and affine stages run before it. A
-    method of poses stands alone.
+    method of poses stands alone. A run as the start comes first, and takes the place of the initialisation.
 
     Args:
         device: where a network is put.
@@ -83,9 +89,20 @@ def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: S
     Raises:
         InputError: a name that is not known, a method that has to learn first, or options that do not go together.
     """
+    chosen = _without_run(how, device, trusted)
+    if how.run is None:
+        return chosen
+    start = load_run(how.run, trusted, "pair")[1]
+    start.network.to(device)
+    return replace(chain(start, cast(Refine, chosen)), called="start")
+
+
+def _without_run(how: How, device: torch.device, trusted: Sequence[str]) -> Register | Refine:
+    """Return the register that goes on from any start."""
     if how.network is not None:
         return _trained(how, device, trusted)
-    refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
+    if how.run is None:
+        refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
     refuse({"--refine": how.refine}, "refines a network's answer, and there is no --network")
     name, method = _untrained(how.method or CLASSICAL, ("pair", "pose"), "register")
     value = method.register
