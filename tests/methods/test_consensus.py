@@ -88,19 +88,23 @@ def test_weights_that_are_none_are_refused(weights):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_staple_is_what_the_filter_of_itk_says(seed):
+@pytest.mark.parametrize("most", [4, 200])
+def test_staple_is_what_the_filter_of_itk_says(seed, most):
+    """Step by step: where the filter ends by itself, it has made one step more than it counts."""
     marked = raters(seed=seed).data
     itk = sitk.STAPLEImageFilter()
     itk.SetForegroundValue(1)
-    itk.SetMaximumIterations(200)
+    itk.SetMaximumIterations(most)
     expected = sitk.GetArrayFromImage(itk.Execute([sitk.GetImageFromArray(one[0].numpy()) for one in marked]))
-    probable, sensitivity, specificity = performance(marked == 1, itk.GetElapsedIterations(), least=0.0)
-    assert np.abs(probable[0, 0].numpy() - expected).max() < 1e-9
-    assert sensitivity.numpy() == pytest.approx(itk.GetSensitivity(), abs=1e-9)
-    assert specificity.numpy() == pytest.approx(itk.GetSpecificity(), abs=1e-9)
-    probable, *_ = performance(marked == 1)  # the filter ends before nothing changes
-    assert np.abs(probable[0, 0].numpy() - expected).max() < 1e-4
-    assert torch.equal(staple(Labels(marked, Grid.centred((18, 21)))).labels.data[0, 0] == 1, probable[0, 0] > 0.5)
+    steps = itk.GetElapsedIterations() + (most == 200)
+    assert 4 <= steps <= 50
+    probable, sensitivity, specificity = performance(marked == 1, steps, least=0.0)
+    assert np.abs(probable[0, 0].numpy() - expected).max() < 1e-12
+    assert sensitivity.numpy() == pytest.approx(itk.GetSensitivity(), abs=1e-12)
+    assert specificity.numpy() == pytest.approx(itk.GetSpecificity(), abs=1e-12)
+    if most == 200:
+        found = staple(Labels(marked, Grid.centred((18, 21)))).labels.data[0, 0] == 1
+        assert np.array_equal(found.numpy(), expected > 0.5)
 
 
 def test_two_that_agree_are_right_and_their_opposite_never():

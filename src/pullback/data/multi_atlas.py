@@ -15,7 +15,7 @@ from pullback.errors import InputError
 from pullback.numerics.random import drawn_number
 from pullback.space import Affine, Labels, pull
 
-Ways = tuple[tuple[float, Register], ...]
+Shares = tuple[tuple[float, Register], ...]
 """Registers, each with the share of the candidates that it makes."""
 
 
@@ -77,7 +77,7 @@ class MultiAtlas:
     """
 
     data: Dataset
-    ways: Ways
+    ways: Shares
     targets: int = 20
     atlases: int = 10
     chosen_by: int = 4

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pullback.alignment import Alignment
-from pullback.data.multi_atlas import MultiAtlas, Ways
+from pullback.data.multi_atlas import MultiAtlas, Shares
 from pullback.methods.labels.deep_staple import TRUST, CandidateAffine, LearnedTrust, TrustedSegmenter, trusted_quality
 from pullback.methods.pair.classical import FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
@@ -39,7 +39,7 @@ def affinely(fixed: Image, moving: Image) -> Alignment:
     return AFFINE(fixed, moving)
 
 
-WAYS: Ways = ((0.5, ConvexAdam()), (0.2, affinely), (0.3, unmoved))
+WAYS: Shares = ((0.5, ConvexAdam()), (0.2, affinely), (0.3, unmoved))
 SLIGHT = CandidateAffine(RandomAffine(degrees=5.0, scale=0.05, shear=0.02, shift=0.02))
 FULL = Training(updates=140, lr=3e-3, players=(TRUST,), augment=SLIGHT, validate_every=20)
 BY_CONSENSUS = partial(ExampleEvaluation, measure=trusted_quality, chooses="dice")

@@ -7,8 +7,8 @@ Targets are hippocampi, each with the labels of eight other people's, of which h
 fifth by affine maps, and the rest not at all. Nobody knows which. Measured are 10 targets; by the true labels of 4
 others the update is chosen at which trust is taken.
 
-In `shared-error`, five of eight label maps of half of the targets are the true one, shifted the same way by three voxels
-along two axes: the majority there is wrong, and no vote among the label maps of one image can know.
+In `shared-error`, five of eight label maps of half of the targets are the true one, shifted the same way by three
+voxels along two axes: the majority there is wrong, and no vote among the label maps of one image can know.
 """
 
 from collections.abc import Callable, Mapping

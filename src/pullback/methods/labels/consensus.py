@@ -18,7 +18,7 @@ SURE = 0.99999  # sensitivity of a rater that was never wrong, less than 1 so th
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """One label map made of several.
+    """Label map that is made of several.
 
     Attributes:
         labels: `(1, 1, *spatial)`.
