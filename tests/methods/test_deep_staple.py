@@ -191,7 +191,15 @@ def test_several_label_maps_of_one_image_are_as_many_images():
         network = SMALL()
     one, other = (LearnedTrust((1,))(network, example, 0.0) for example in (known, copies))
     for name in one:
-        assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-5)
+        assert float(one[name].detach()) == pytest.approx(float(other[name].detach()), rel=1e-5)
+    two = DISCS[8].load()
+    both = LearnedTrust((1,))(network, replace(known, truth=None).stack([two]), 0.0)
+    images = known.image.data.expand(EACH, -1, -1, -1), two.image.data.expand(EACH, -1, -1, -1)
+    labels = Labels(torch.cat([known.labels.data, two.labels.data]), known.image.grid)
+    numbers = torch.cat([known.numbers, two.numbers])
+    stacked = Candidates(Image(torch.cat(images), known.image.grid), labels, numbers)
+    for name, value in LearnedTrust((1,))(network, stacked, 0.0).items():
+        assert float(value.detach()) == pytest.approx(float(both[name].detach()), rel=1e-5)
 
 
 class Dense(TrustedSegmenter):
@@ -218,6 +226,18 @@ def test_label_maps_are_augmented_as_their_image():
     moved = CandidateAffine(noise=0.0)(known, make_generator(4))
     assert not torch.equal(moved.labels.data, known.labels.data)
     assert ((moved.image.data > 0.5) != (moved.labels.data > 0)).float().mean() < 0.01
+
+
+def test_the_vote_is_by_the_softmax_over_the_image_alone():
+    """Whatever is trusted elsewhere; and a constant added to all of an image changes nothing."""
+    known, network = DISCS[1].load(), SMALL()
+    values = torch.tensor([2.0, -1.0, 0.5, 0.0, 3.0, 1.0])
+    for shift, others in ((0.0, 0.0), (5.0, 20.0)):
+        with torch.no_grad():
+            network.trust.weight[:] = others
+            network.trust.weight[known.numbers, 0] = values + shift
+        expected = values.double().exp() / values.double().exp().sum()
+        assert torch.allclose(network.consensus(known).weights, expected, atol=1e-6)
 
 
 def test_there_is_a_data_parameter_for_each_label_map():

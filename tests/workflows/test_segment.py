@@ -80,9 +80,9 @@ def test_a_consensus_of_label_maps_that_are_there(folder):
 def test_what_all_targets_together_know(folder):
     """Four of six share an error in three targets: trust finds it, and goes on where it was."""
     targets = images_in(folder / "targets")
-    maps, learning = stored_maps(folder / "maps", targets), Learning(epochs=10, lr=1e-2, most=600)
+    maps, learning = stored_maps(folder / "maps", targets), Learning(epochs=20, lr=1e-2, most=600)
     content = segment_files(targets, maps, "deep-staple", folder / "out", learning)
-    assert content["learning"]["epochs"] == 10
+    assert content["learning"]["epochs"] == 20
     for name, place in PLACES.items():
         assert dice(folder / "out" / "labels" / f"{name}.nii.gz", place) > 0.95
     (run,) = (folder / "out" / "training").iterdir()

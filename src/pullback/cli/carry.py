@@ -202,7 +202,7 @@ def segment(
     ] = "simple",
     epochs: Annotated[
         int, typer.Option(metavar="COUNT", help="How often deep-staple learns from each label map.")
-    ] = 12,
+    ] = 30,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of deep-staple.")] = 0,
     preset: Preset = None,
     method: Method = None,

@@ -1,7 +1,7 @@
 """A dataset for multi-atlas segmentation: unlabelled targets, each with the labels of several registered atlases."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, cast
 
@@ -172,7 +172,7 @@ class TargetCase:
         if subject.labels is None:
             raise InputError(f"{self.name}: the labels of targets are what is measured, and this one has none")
         pairs = zip(self.atlases, self.registers, strict=True)
-        maps = [LOADED.get((self.target, *pair), lambda pair=pair: self._pulled(*pair)) for pair in pairs]
+        maps = [LOADED.get((self.target, *pair), partial(self._pulled, *pair)) for pair in pairs]
         labels = Labels(torch.cat(maps), subject.image.grid)
         if self.error is not None:
             labels = self.error(labels, replace(subject.labels, data=subject.labels.data.to(labels.data)), self.name)

@@ -62,15 +62,18 @@ class Learning:
 
     Attributes:
         epochs: how often each label map is seen.
-        at_once: label maps of an update.
+        at_once, each: label maps of an update, and how many of them are of one image, as of `CandidateDraws`.
+        begins: share of the epochs after which trust begins to learn: before, the network knows too little.
         lr: learning rate of the network.
         most: voxels that it sees of a target, about.
         seed: of all that is random.
     """
 
-    epochs: int = 12
-    at_once: int = 8
-    lr: float = 3e-3
+    epochs: int = 30
+    at_once: int = 16
+    each: int = 4
+    begins: float = 0.5
+    lr: float = 5e-3
     most: int = MOST
     seed: int = 0
 
@@ -176,8 +179,10 @@ def _learned(
     key, _ = Ledger(out).key(Job(LEARNED, [vars(learning), [one.name for one in targets]], files))
     folder = out / TRAINED / key
     begun = (folder / "last.safetensors").is_file()
-    draws = CandidateDraws(targets, at_once=learning.at_once)
-    train(network, draws, LearnedTrust(labels), numbers, out=folder, resume=begun, console=console)
+    draws = CandidateDraws(targets, None, learning.at_once, learning.each)
+    train(
+        network, draws, LearnedTrust(labels, begins=learning.begins), numbers, out=folder, resume=begun, console=console
+    )
     every = torch.cat([one.numbers for one in loaded])
     spread = float(network.data_parameters(every).detach().std())
     if spread < FLAT:
