@@ -6,7 +6,7 @@
 | registration | deeds, or ConvexAdam | half by ConvexAdam, a fifth affine, the rest not at all | some must fail |
 | network | 3-D MobileNet with LR-ASPP, 192³ voxels | a small U-Net, voxels of 2 mm | two cores |
 | batch | 8 images with a label map each | 4 images with 4 label maps each, so that an image is seen once | two cores |
-| rates | AdamW 0.01, data parameters 0.1 | Adam 0.005, 0.1 | another network |
+| rates | AdamW 0.01, data parameters 0.1 | Adam 0.01, 0.1 | another network |
 | schedule | × 0.99, 40 epochs | constant, 34 epochs | |
 | trust learns | from the start, in 2-D after 10 epochs | after half of the updates | before, nothing is known |
 | augmentation | affine, B-splines, noise | affine, noise | |
@@ -42,7 +42,7 @@ def affinely(fixed: Image, moving: Image) -> Alignment:
 
 WAYS: Shares = ((0.5, ConvexAdam()), (0.2, affinely), (0.3, unmoved))
 SLIGHT = CandidateAffine(RandomAffine(degrees=5.0, scale=0.05, shear=0.02, shift=0.02))
-FULL = Training(updates=240, lr=5e-3, players=(TRUST,), augment=SLIGHT, validate_every=20)
+FULL = Training(updates=240, lr=1e-2, players=(TRUST,), augment=SLIGHT, validate_every=20)
 BY_CONSENSUS = partial(ExampleEvaluation, measure=trusted_quality, chooses="dice")
 
 

@@ -123,7 +123,7 @@ def each_trust(result: Result) -> list[Row]:
     rows: list[Row] = []
     for arm, units in result.runs.items():
         for unit in units:
-            network = network_of(unit).cpu()
+            network = cast(TrustedSegmenter, network_of(unit).cpu())
             for known in (case.load() for case in unit.trial.data.train.cases):
                 trust = network.data_parameters(known.numbers).tolist()
                 right = dice_with(known.labels, known.truth).tolist()

@@ -73,7 +73,7 @@ class Learning:
     at_once: int = 16
     each: int = 4
     begins: float = 0.5
-    lr: float = 5e-3
+    lr: float = 1e-2
     most: int = MOST
     seed: int = 0
 
