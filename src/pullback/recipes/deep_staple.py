@@ -42,7 +42,7 @@ def affinely(fixed: Image, moving: Image) -> Alignment:
 
 WAYS: Shares = ((0.5, ConvexAdam()), (0.2, affinely), (0.3, unmoved))
 SLIGHT = CandidateAffine(RandomAffine(degrees=5.0, scale=0.05, shear=0.02, shift=0.02))
-FULL = Training(updates=240, lr=1e-2, players=(TRUST,), augment=SLIGHT, validate_every=20)
+FULL = Training(updates=240, lr=1e-2, players=(TRUST,), augment=SLIGHT, validate_every=20, choose_from=0.75)
 BY_CONSENSUS = partial(ExampleEvaluation, measure=trusted_quality, chooses="dice")
 
 
