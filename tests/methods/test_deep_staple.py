@@ -23,7 +23,9 @@ from pullback.methods.labels.deep_staple import (
 from pullback.networks import SegmentationUNet
 from pullback.numerics.random import make_generator
 from pullback.recipes import find
+from pullback.records.csv_records import read_csv
 from pullback.space import Grid, Image, Labels
+from pullback.study.run import load_run
 from pullback.testing import check_augmentation, check_supervision
 from pullback.training import Training, seeded
 from pullback.training.train import train
@@ -284,3 +286,23 @@ def test_the_recipes_know_the_truth_of_whom_they_choose_by_alone():
     tested, chosen = ({*data.test.names}, {*data.validation.names})
     assert not tested & chosen
     assert tested | chosen == {*data.train.names}
+
+
+@pytest.mark.nightly
+def test_a_recipe_is_trained_stopped_gone_on_with_and_measured(pullback, tmp_path):
+    """By the commands; data parameters lie with the weights."""
+    sizes = {"data.data.spacing": 14, "data.targets": 4, "data.atlases": 3, "data.chosen_by": 2, "data.at_once": 4}
+    sizes |= {"training.validate_every": 4, "network.backbone.widths": "[4, 8]"}
+    words = ["train", "deep-staple", "-o", tmp_path / "run", "--json"]
+    words += [word for key, value in sizes.items() for word in ("--set", f"{key}={value}")]
+    for updates, more in ((8, ()), (8, ("--resume",))):
+        code, _, err = pullback(*words, *more, "--set", f"training.updates={updates}")
+        assert code == 0, err
+    recipe, network = load_run(tmp_path / "run", aligns="labels")
+    assert (network.trust.weight[:12] != 0).any()
+    assert not network.trust.weight[12:].any()
+    code, _, err = pullback("evaluate", tmp_path / "run", "-o", tmp_path / "measured")
+    assert code == 0, err
+    rows = read_csv(tmp_path / "measured" / "pairs.csv")
+    assert [row["example"] for row in rows] == [*recipe.data.test.names]
+    assert all(0 < row["dice"] <= 1 for row in rows)
