@@ -242,7 +242,7 @@ def segment(
     from pullback.workflows.atlases import images_in, labels_of, registered_maps, stored_maps
     from pullback.workflows.choices import named
     from pullback.workflows.how import How, register_of
-    from pullback.workflows.segment import WAYS, Learning, segment_files, summary
+    from pullback.workflows.segment import WAYS, Learning, refuse_few, segment_files, summary
 
     named(consensus, dict.fromkeys(WAYS), "--consensus")
     if (candidates is None) == (atlases is None) or (atlases is None) != (labels is None):
@@ -259,6 +259,7 @@ def segment(
         else:
             how = How(method, preset, network, refine, settings_of(setting), aligned=aligned)
             register, known = register_of(how, where, trust or ()), labels_of(images_in(atlases), labels)
+            refuse_few(consensus, len(images) * len(known))
             maps = registered_maps(images, known, register, out, where, console)
         learning = Learning(epochs, seed=seed)
         content = segment_files(images, maps, consensus, out, learning, where, about, console)

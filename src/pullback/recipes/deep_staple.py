@@ -6,9 +6,9 @@
 | registration | deeds, or ConvexAdam | half by ConvexAdam, a fifth affine, the rest not at all | some must fail |
 | network | 3-D MobileNet with LR-ASPP, 192³ voxels | a small U-Net, voxels of 2 mm | two cores |
 | batch | 8 images with a label map each | 4 images with 4 label maps each, so that an image is seen once | two cores |
-| rates | AdamW 0.01, data parameters 0.1 | Adam 0.01, 0.1 | another network |
-| schedule | × 0.99, 40 epochs | constant, 34 epochs | |
-| trust learns | from the start, in 2-D after 10 epochs | after half of the updates | before, nothing is known |
+| rates | AdamW 0.01, data parameters 0.1 | Adam 0.003, 0.1 | another network |
+| schedule | × 0.99, 40 epochs | constant, 20 epochs | |
+| trust learns | from the start, in 2-D after 10 epochs | from the start | |
 | augmentation | affine, B-splines, noise | affine, noise | |
 | checkpoint | the last | by Dice of the consensus on 4 targets whose labels are known, and others are measured | |
 """
@@ -42,7 +42,7 @@ def affinely(fixed: Image, moving: Image) -> Alignment:
 
 WAYS: Shares = ((0.5, ConvexAdam()), (0.2, affinely), (0.3, unmoved))
 SLIGHT = CandidateAffine(RandomAffine(degrees=5.0, scale=0.05, shear=0.02, shift=0.02))
-FULL = Training(updates=240, lr=1e-2, players=(TRUST,), augment=SLIGHT, validate_every=20, choose_from=0.75)
+FULL = Training(updates=140, lr=3e-3, players=(TRUST,), augment=SLIGHT, validate_every=20)
 BY_CONSENSUS = partial(ExampleEvaluation, measure=trusted_quality, chooses="dice")
 
 
@@ -82,7 +82,7 @@ def trusting(data: str, backbone: Any = UNET) -> Recipe:
         about=f"Trust in registered atlases, {images.about}: Weihsbach et al. 2022, figure 5",
         data=MultiAtlas(images.data, **how.atlases),
         network=partial(TrustedSegmenter, ndim=images.ndim, labels=how.labels, backbone=backbone),
-        supervision=LearnedTrust(how.labels, begins=0.5),
+        supervision=LearnedTrust(how.labels),
         training=how.training,
         metrics=(),
         evaluation=BY_CONSENSUS,

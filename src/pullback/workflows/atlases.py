@@ -55,11 +55,15 @@ class StoredTarget:
         Raises:
             InputError: a file that cannot be read, or labels on another grid.
         """
-        return LOADED.get((self, *(stamp(path) for _, path in self.maps)), self._read)
+        return LOADED.get((self, *self._stamps), self._read)
 
     def seen(self) -> Candidates:
         """Return the candidates on the box that a network sees, intensities 0 to 1."""
-        return LOADED.get((self, "seen"), self._shrunk)
+        return LOADED.get((self, "seen", *self._stamps), self._shrunk)
+
+    @property
+    def _stamps(self) -> list[tuple[int, int]]:
+        return [stamp(path) for path in (self.image, *(path for _, path in self.maps))]
 
     def _read(self) -> Candidates:
         image = read_image(self.image)

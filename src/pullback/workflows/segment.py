@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from rich.console import Console
 
 from pullback.data.candidates import CandidateDraws, Candidates
@@ -153,6 +154,19 @@ def segment_files(
     return content
 
 
+def refuse_few(way: str, count: int) -> None:
+    """Refuse to learn from so few label maps of all targets.
+
+    Raises:
+        InputError: they are too few, and this way learns.
+    """
+    if way == LEARNED and count < LEAST:
+        raise InputError(
+            f"{LEARNED} compares the label maps of all targets, and learns little from {count}; give {LEAST} or more, "
+            f"or say --consensus simple"
+        )
+
+
 def _learned(
     targets: Sequence[StoredTarget], learning: Learning, out: Path, device: torch.device, console: Console | None
 ) -> TrustedSegmenter:
@@ -162,11 +176,7 @@ def _learned(
         InputError: there are too few label maps.
     """
     count = sum(len(one.maps) for one in targets)
-    if count < LEAST:
-        raise InputError(
-            f"{LEARNED} compares the label maps of all targets, and learns little from {count}; give {LEAST} or more, "
-            f"or say --consensus simple"
-        )
+    refuse_few(LEARNED, count)
     loaded = [one.load() for one in targets]
     labels = tuple(sorted({value for one in loaded for value in one.labels.data.unique().tolist() if value}))
     total = max(int(one.numbers.max()) for one in loaded) + 1
@@ -180,9 +190,9 @@ def _learned(
     folder = out / TRAINED / key
     begun = (folder / "last.safetensors").is_file()
     draws = CandidateDraws(targets, None, learning.at_once, learning.each)
-    train(
-        network, draws, LearnedTrust(labels, begins=learning.begins), numbers, out=folder, resume=begun, console=console
-    )
+    supervision = LearnedTrust(labels, begins=learning.begins)
+    fabric = Fabric(accelerator=device.type, devices=1)  # type: ignore[arg-type]
+    train(network, draws, supervision, numbers, None, folder, begun, fabric, console)
     every = torch.cat([one.numbers for one in loaded])
     spread = float(network.data_parameters(every).detach().std())
     if spread < FLAT:
