@@ -14,6 +14,7 @@ two axes: the majority there is wrong, and no vote among the label maps of one i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -119,10 +120,15 @@ def shared_quality(fuse: Callable[[Candidates], Consensus], candidates: Candidat
 
 
 def each_trust(result: Result) -> list[Row]:
-    """Return one row for each label map and run: its data parameter, its Dice with the truth, and its target."""
+    """Return one row for each label map and run: its data parameter, its Dice with the truth, and its target.
+
+    Arms of one run are told once, by the first.
+    """
     rows: list[Row] = []
+    told: set[Path] = set()
     for arm, units in result.runs.items():
-        for unit in units:
+        for unit in (each for each in units if each.folder not in told):
+            told.add(unit.folder)
             network = cast(TrustedSegmenter, network_of(unit).cpu())
             for known in (case.load() for case in unit.trial.data.train.cases):
                 trust = network.data_parameters(known.numbers).tolist()
