@@ -191,7 +191,7 @@ def _learned(
     begun = (folder / "last.safetensors").is_file()
     draws = CandidateDraws(targets, None, learning.at_once, learning.each)
     supervision = LearnedTrust(labels, begins=learning.begins)
-    fabric = Fabric(accelerator=device.type, devices=1)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device.type, devices=1)
     train(network, draws, supervision, numbers, None, folder, begun, fabric, console)
     every = torch.cat([one.numbers for one in loaded])
     spread = float(network.data_parameters(every).detach().std())
