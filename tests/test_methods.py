@@ -171,7 +171,8 @@ def test_the_table_names_commands_that_are_there(pullback):
     for row in rows:
         for line in row["commands"]:
             _, command, *words = line.split()
-            needed = {"register": ["-f", "f", "-m", "m", "-o", "o"], "match": ["-f", "f", "-m", "m", "-o", "o"]}
+            pair = ["-f", "f", "-m", "m", "-o", "o"]
+            needed = {"register": pair, "match": pair, "segment": ["-t", "t", "-o", "o"]}
             assert COMMANDS[command].make_context(command, [*words, *needed.get(command, [])])
 
 

@@ -11,6 +11,8 @@ import torch
 
 import pullback.methods
 from pullback.energies import MSE, Diffusion
+from pullback.methods.labels.consensus import Consensus
+from pullback.methods.labels.deep_staple import TrustedSegmenter
 from pullback.methods.method import Method, Paper, methods
 from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
@@ -290,6 +292,8 @@ EXCUSED = {
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
     SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
     WarmUp: "a procedure of two trainings; test_superwarp.py says what moves in them",
+    Consensus: "the answer of a vote; test_consensus.py says what it holds",
+    TrustedSegmenter: "no register: it segments one image; test_deep_staple.py says what it learns to trust",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

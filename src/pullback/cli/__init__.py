@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pullback.cli.carry import apply, convert, propagate, simulate
+from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
@@ -52,7 +52,7 @@ def pullback(
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Align": (register, match),
-    "Carry along": (apply, propagate, convert, simulate),
+    "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate),
     "Learn": (prepare, train),
     "Many runs, papers and methods": (status, demo, study, methods, cite),

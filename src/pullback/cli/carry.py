@@ -186,6 +186,88 @@ def propagate(
         raise typer.Exit(3)
 
 
+def segment(
+    targets: Annotated[Path, typer.Option("-t", "--targets", metavar="DIR", help="Folder of images to segment.")],
+    out: Output,
+    atlases: Annotated[
+        Path | None, typer.Option("-a", "--atlases", metavar="DIR", help="Folder of labelled images; default none.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("-l", "--labels", metavar="DIR", help="Folder of their labels, called alike; default none."),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of label maps that are on the targets already, TARGET/ATLAS.nii.gz; default none.",
+        ),
+    ] = None,
+    consensus: Annotated[
+        str, typer.Option(metavar="NAME", help="Way to one label map: simple, majority, staple or deep-staple.")
+    ] = "simple",
+    epochs: Annotated[
+        int, typer.Option(metavar="COUNT", help="How often deep-staple learns from each label map.")
+    ] = 30,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Seed of deep-staple.")] = 0,
+    preset: Preset = None,
+    method: Method = None,
+    setting: Setting = None,
+    network: Network = None,
+    refine: Refine = None,
+    aligned: Annotated[
+        bool,
+        typer.Option("--aligned", help="Leave out rigid and affine stages: only shapes differ.", rich_help_panel=HOW),
+    ] = False,
+    trust: Trust = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Segment images by atlases, which are brought onto them by any way to align.
+
+    Each atlas gives a label map of each target; their consensus is written
+    to labels/, how far each label map counts to trust.csv. simple weighs
+    label maps by their overlap with the consensus, staple by estimated
+    sensitivity and specificity. deep-staple learns from all targets which
+    registrations failed, also where most err alike; it wants 50 label maps
+    or more, and takes minutes. What was registered is kept in OUT and not
+    done again.
+
+    Exit code 3: it is done, but label maps contradict each other in most
+    targets.
+    """
+    from pullback.errors import InputError, refuse
+    from pullback.records.lock import locked
+    from pullback.training import device_of
+    from pullback.workflows.atlases import images_in, labels_of, registered_maps, stored_maps
+    from pullback.workflows.choices import named
+    from pullback.workflows.how import How, register_of
+    from pullback.workflows.segment import WAYS, Learning, refuse_few, segment_files, summary
+
+    named(consensus, dict.fromkeys(WAYS), "--consensus")
+    if (candidates is None) == (atlases is None) or (atlases is None) != (labels is None):
+        raise InputError("segment: --atlases with their --labels, or --candidates that are on the targets, expected")
+    where, images, console = device_of(device), images_in(targets), terminal(as_json)
+    about = {"method": method, "network": network and str(network)}
+    with locked(out):
+        if candidates is not None:
+            given = {"--preset": preset, "--method": method, "--set": setting, "--network": network, "--refine": refine}
+            refuse(
+                given | {"--aligned": aligned or None}, "aligns atlases, and --candidates are on the targets already"
+            )
+            maps = stored_maps(candidates, images)
+        else:
+            how = How(method, preset, network, refine, settings_of(setting), aligned=aligned)
+            register, known = register_of(how, where, trust or ()), labels_of(images_in(atlases), labels)
+            refuse_few(consensus, len(images) * len(known))
+            maps = registered_maps(images, known, register, out, where, console)
+        learning = Learning(epochs, seed=seed)
+        content = segment_files(images, maps, consensus, out, learning, where, about, console)
+    say(as_json, content, summary(content, out))
+    if not content["quality"]["passed"]:
+        raise typer.Exit(3)
+
+
 def simulate(
     jacobian: Annotated[
         Path,

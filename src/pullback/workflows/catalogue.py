@@ -192,6 +192,8 @@ def _commands(name: str, method: Method) -> tuple[str, ...]:
     if method.register is not None:
         command, usual = ("match", "graph-propagation") if method.aligns == ("points",) else ("register", "classical")
         commands.append(command if name == usual else f"{command} --method {name}")
+    if "labels" in method.aligns:
+        commands.append(f"segment --consensus {name}")
     if of_method(known(), name):
         commands.append(f"train {name}")
     return tuple(f"pullback {command}" for command in commands or [f"methods {name}"])
