@@ -119,7 +119,9 @@ class DriftState:
         variance: `(M,)` mm², of the displacement along an axis, by the posterior.
         sigma: deviation in mm of a moving point from its partner, along an axis.
         chance: `(M,)`, the log of how likely each fixed point has a moving one, α.
+        divergence: of the displacement's posterior from its prior, in nats; 0 before the first turn.
         met: which points belong together; None before the first turn.
+        bound: the lower bound of the evidence with which the turn began, in nats, where all chances are alike.
     """
 
     pose: SimilarityPose
@@ -128,7 +130,9 @@ class DriftState:
     variance: Tensor
     sigma: float
     chance: Tensor
+    divergence: float = 0.0
     met: Correspondence | None = None
+    bound: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,8 @@ class CoherentDrift:
         state = begin
         while True:
             met = self.corresponding(clouds, state)
-            state = self._shaped(clouds, factor, replace(state, met=met), met)
+            bound = met.evidence - state.divergence
+            state = self._shaped(clouds, factor, replace(state, met=met, bound=bound), met)
             pose = state.pose if self.pose == "none" else self._posed(clouds, state, met)
             state = replace(state, pose=pose, sigma=self._noise(clouds, replace(state, pose=pose), met))
             yield state
@@ -236,14 +241,17 @@ class CoherentDrift:
         normal.diagonal().add_(1.0)
         root = torch.linalg.cholesky(normal)
         at = torch.cholesky_solve(precision * factor.mT @ off, root)
-        variance = state.variance
+        variance, divergence = state.variance, float(at.square().sum()) / 2
         if self.posterior:
             variance = torch.linalg.solve_triangular(root, factor.mT, upper=False).square().sum(0)
+            entropy = torch.cholesky_inverse(root).trace() - len(root) + 2 * root.diagonal().log().sum()
+            divergence += clouds.ndim * float(entropy) / 2
         chance, total = state.chance, met.partners.sum()
         if self.concentration < math.inf:
             all_of_them = torch.digamma(self.concentration * len(clouds.fixed) + total)
             chance = torch.digamma(self.concentration + met.partners) - all_of_them
-        return replace(state, at=at, displacement=factor @ at, variance=variance, chance=chance)
+        moved = factor @ at
+        return replace(state, at=at, displacement=moved, variance=variance, chance=chance, divergence=divergence)
 
     def _posed(self, clouds: LabelledClouds, state: DriftState, met: Correspondence) -> SimilarityPose:
         """Return the similarity or rigid map nearest to the partners: Procrustes, weighted."""

@@ -81,11 +81,10 @@ class MOBCPD:
         clouds = taken.clouds(_confusion(self.confusion, count))
         found = self._drifted(clouds, kernel, taken)
         for _ in range(self.passes - 1):
-            judged = found.judged
-            if torch.equal(judged, found.clouds.organs):
+            if torch.equal(found.judged, clouds.organs):
                 break
-            clouds = replace(clouds, organs=judged)
-            found = self._drifted(clouds, kernel, taken, found)
+            again = self._drifted(replace(clouds, organs=found.judged), kernel, taken, found)
+            found = max(found, again, key=lambda each: each.evidence(clouds))
         return _answer(taken, found, kernel)
 
     def _drifted(
@@ -95,7 +94,8 @@ class MOBCPD:
         factor, pivots = kernel.factor(clouds.fixed, clouds.organs, self.tolerance, self.rank)
         begin = self.drift.begin(clouds, factor)
         if before is not None:
-            begin = replace(begin, pose=before.state.pose, sigma=before.state.sigma)
+            known = before.state
+            begin = replace(known, at=begin.at, chance=begin.chance, divergence=0.0)
         elif taken.far:
             if self.drift.pose == "none":
                 raise InputError(f"{taken.far}; pose=none leaves them there: take rigid or similarity")
@@ -125,6 +125,12 @@ class _Found:
         assert self.state.met is not None
         share, best = (self.state.met.shares / self.state.met.partners[:, None].clamp(min=1e-20)).max(1)
         return torch.where(share > SURE, best, self.clouds.organs)
+
+    def evidence(self, told: LabelledClouds) -> float:
+        """Return the lower bound of the evidence, of the fixed labels too: those that are not as told are confused."""
+        organs, before = self.clouds.organs, told.organs
+        confused = told.confusion[before, organs].log() - told.confusion[before, before].log()
+        return self.state.bound + float(confused.sum())
 
     @property
     def seen_as(self) -> Tensor:
