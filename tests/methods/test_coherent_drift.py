@@ -188,7 +188,8 @@ def test_partners_are_probabilities():
     torch.testing.assert_close(met.shares[:, 1], chance[:, labels == 1].sum(1), rtol=0, atol=1e-12)
     assert met.evidence == pytest.approx(float((weight.sum(0) + 0.3e-7).log().sum()), abs=1e-8)
     narrow = drift.corresponding(told, replace(state, sigma=0.05))
-    assert bool(narrow.shares.isfinite().all()) and float(narrow.found[-1]) == 0
+    assert narrow.shares.isfinite().all()
+    assert float(narrow.found[-1]) == 0
     none = replace(told, confusion=torch.tensor([[1.0, 0], [1, 0]]).double())
     assert float(CPD.corresponding(none, state).found[labels == 1].max()) == 0
 

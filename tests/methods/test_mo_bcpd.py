@@ -12,7 +12,7 @@ from pullback.example import PointPair
 from pullback.files import read_transform, write
 from pullback.methods.points.coherent_drift import CoherentDrift
 from pullback.methods.points.mo_bcpd import METHOD, MOBCPD
-from pullback.space import Affine, Grid, Image, Labels, Points, outline, pull, push
+from pullback.space import Affine, Grid, Image, Labels, Points
 from pullback.testing import check_register, point_problems
 
 
@@ -74,18 +74,23 @@ def test_wrong_labels_of_the_moving_cloud_are_healed_by_their_confusion(coherenc
     healed = replace(plain, confusion=0.1)(bad)
     assert missed(healed, fixed, moved) < 1.2 * best
     assert missed(plain(bad), fixed, moved) > 2 * best
-    assert healed.columns["judged label"].shape == (100,)
+    assert healed.columns["label of partners"].shape == (100,)
 
 
 def test_wrong_labels_of_the_fixed_cloud_take_a_second_pass():
-    """They also say how a point moves, where the confusion does not reach."""
-    fixed, moved, labels = two_organs()
-    pair = PointPair(cloud(fixed, swapped(fixed, labels)), cloud(moved, labels))
-    once = MOBCPD(coherence=0.5, confusion=0.1, passes=1)
-    twice = replace(once, passes=2)(pair)
-    assert missed(twice, fixed, moved) < missed(once(pair), fixed, moved)
-    assert torch.equal(twice.columns["judged label"], labels)
-    assert "10 fixed points are judged to have another label" in " ".join(twice.remarks)
+    """They also say how a point moves, where the confusion does not reach; those of the moving cloud take none."""
+    errors = []
+    for seed in range(5):
+        fixed, moved, labels = two_organs(60, seed)
+        pair = PointPair(cloud(fixed, swapped(fixed, labels)), cloud(moved, labels))
+        once = MOBCPD(coherence=0.5, confusion=0.1, passes=1)
+        errors.append([missed(register(pair), fixed, moved) for register in (once, replace(once, passes=2))])
+    first, second = torch.tensor(errors).mean(0).tolist()
+    assert second < 0.8 * first
+    other = PointPair(cloud(fixed, labels), cloud(moved, swapped(moved, labels)))
+    plain, again = once(other), replace(once, passes=2)(other)
+    assert torch.equal(plain.transform(fixed), again.transform(fixed))
+    assert "12 fixed points have partners of another label" in again.remarks
 
 
 @pytest.mark.parametrize("how", ["turned", "shifted", "in another order", "by other labels"])
@@ -111,15 +116,14 @@ def test_the_world_does_not_matter(how):
 
 
 def test_what_has_no_partner_is_uncertain():
-    """Half of an organ is missing from the moving cloud: there the posterior is wide, and few partners are."""
+    """A third of an organ is missing from the moving cloud: there the posterior is wider, and few partners are."""
     fixed, moved, labels = two_organs()
-    seen = moved[:, 0] < 45
-    register = MOBCPD(bandwidth=15.0, drift=CoherentDrift(outliers=0.1))
+    seen = moved[:, 0] < 55
+    register = MOBCPD(bandwidth=10.0, drift=CoherentDrift("rigid", outliers=0.1))
     found = register(PointPair(cloud(fixed, labels), cloud(moved[seen], labels[seen])))
-    far = fixed[:, 0] > 55
-    assert float(found.columns["deviation mm"][far].mean()) > 3 * float(found.columns["deviation mm"][seen].mean())
-    assert float(found.columns["partners"][far].mean()) < 0.3
-    assert found.columns["deviation mm"].isfinite().all()
+    far, near = fixed[:, 0] > 65, fixed[:, 0] < 45
+    assert float(found.columns["deviation mm"][far].mean()) > 1.5 * float(found.columns["deviation mm"][near].mean())
+    assert float(found.columns["partners"][far].mean()) < 0.5 * float(found.columns["partners"][near].mean())
 
 
 def test_clouds_of_other_worlds_are_laid_on_each_other_first():
@@ -214,7 +218,7 @@ def test_match_takes_outlines_of_each_label(pullback, slices, tmp_path):
     assert content["numbers"]["before"]["mm to the nearest point of its label"] > 5
     with (tmp_path / "out" / "known.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["label", "R", "A", "deviation mm", "partners", "judged label"]
+    assert list(rows[0]) == ["label", "R", "A", "deviation mm", "partners", "label of partners"]
     assert len(rows) == content["points"][0]
     start = read_transform(tmp_path / "out" / "fixed_to_moving.h5")
     back = read_transform(tmp_path / "out" / "moving_to_fixed.h5")
@@ -241,10 +245,3 @@ def test_settings_of_the_command(pullback, slices, tmp_path):
     code, _, err = pullback(*words, "--set", "labels=[8]")
     assert code != 0
     assert "no organ has 10 points" in err
-
-
-def test_by_label_points_are_those_of_each_outline(slices):
-    """The same from Python, by outlines made by hand."""
-    maps = [pull(Labels(torch.ones(1, 1, 5, 5).long(), Grid.centred((5, 5))), Affine.identity(2), Grid.centred((9, 9)))]
-    points = outline(maps[0], 10**6, each=True)
-    assert push(points, Affine.identity(2)).label is not None

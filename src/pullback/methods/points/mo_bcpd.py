@@ -5,7 +5,8 @@ organ move together, points of two as much as a matrix says (`organ_kernel`); wh
 pose and shape in turns (`coherent_drift`), and labels that are confused are healed on the way.
 
 A wrong label of a fixed point also sits in the prior of how it moves, where the paper's confusion does not reach. So a
-second pass begins with the labels that the first one judged right.
+second pass begins anew with the labels that the first one judged right, and the one of greater evidence is kept: a
+label that differs from its partner's may be wrong on either side.
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +46,8 @@ class MOBCPD:
         magnitude: Λ in mm, the deviation of a displacement along an axis; 0 leaves the pose alone.
         confusion: U: the share of wrong labels, spread over all others; or a matrix, the probability of a moving label
             (column) for each fixed one (row).
-        passes: 2 begins anew with the fixed labels that were judged right, where they differ; 1 does not.
+        passes: 2 begins anew with the fixed labels that were judged right, where they differ, and takes the pass that
+            explains more; 1 does not.
         tolerance: share of the variance that the low rank leaves out.
         rank: at most.
         drift: finds partners, pose and displacement in turns.
@@ -64,7 +66,7 @@ class MOBCPD:
 
     @torch.no_grad()
     def __call__(self, pair: PointPair, network: nn.Module | None = None) -> PointAlignment:
-        """Return the alignment, with the deviation and partners of each fixed point and the label it is judged to have.
+        """Return the alignment, with the deviation of each fixed point, its number of partners and their label.
 
         Raises:
             InputError: a network, surfaces beside the clouds, no organ that both have, clouds that are not in mm, or
@@ -83,41 +85,32 @@ class MOBCPD:
         for _ in range(self.passes - 1):
             if torch.equal(found.judged, clouds.organs):
                 break
-            again = self._drifted(replace(clouds, organs=found.judged), kernel, taken, found)
+            again = self._drifted(replace(clouds, organs=found.judged), kernel, taken)
             found = max(found, again, key=lambda each: each.evidence(clouds))
-        return _answer(taken, found, kernel)
+        return _answer(taken, found, kernel, len(found.sigmas) < self.drift.turns)
 
-    def _drifted(
-        self, clouds: LabelledClouds, kernel: OrganKernel, taken: SharedOrgans, before: "_Found | None" = None
-    ) -> "_Found":
-        """Return what the drift finds, from the start or from the pose and σ of another pass."""
+    def _drifted(self, clouds: LabelledClouds, kernel: OrganKernel, taken: SharedOrgans) -> "_Found":
+        """Return what the drift finds from the start."""
         factor, pivots = kernel.factor(clouds.fixed, clouds.organs, self.tolerance, self.rank)
         begin = self.drift.begin(clouds, factor)
-        if before is not None:
-            known = before.state
-            begin = replace(known, at=begin.at, chance=begin.chance, divergence=0.0)
-        elif taken.far:
+        if taken.far:
             if self.drift.pose == "none":
                 raise InputError(f"{taken.far}; pose=none leaves them there: take rigid or similarity")
             off = clouds.moving.mean(0) - clouds.fixed.mean(0)
             near = self.drift.begin(replace(clouds, moving=clouds.moving - off), factor)
             begin = replace(near, pose=replace(near.pose, shift=off))
-        state, sigmas = self.drift(clouds, factor, begin)
-        ended = len(sigmas) < self.drift.turns
-        return _Found(clouds, factor, pivots, state, ([] if before is None else before.sigmas) + sigmas, ended)
+        return _Found(clouds, factor, pivots, *self.drift(clouds, factor, begin))
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """The end of a pass: the clouds as it saw them, their covariance, the state, σ in mm after each turn, and whether
-    it stopped by itself."""
+    """The end of a pass: the clouds as it saw them, their covariance, the state, and σ in mm after each turn."""
 
     clouds: LabelledClouds
     factor: Tensor
     pivots: Tensor
     state: DriftState
     sigmas: list[float]
-    ended: bool
 
     @property
     def judged(self) -> Tensor:
@@ -171,23 +164,23 @@ def _confusion(number: PerPair, count: int) -> Tensor:
     return found
 
 
-def _answer(taken: SharedOrgans, found: _Found, kernel: OrganKernel) -> PointAlignment:
+def _answer(taken: SharedOrgans, found: _Found, kernel: OrganKernel, ended: bool) -> PointAlignment:
     state, clouds = found.state, found.clouds
     assert state.met is not None
     field = OrganField.of(kernel, taken.fixed, clouds.organs, found.factor, found.pivots, state.at)
     columns = {"deviation mm": state.pose.scale * state.variance.sqrt(), "partners": state.met.partners}
     remarks = taken.remarks
     if len(taken.values) > 1:
-        columns["judged label"] = torch.tensor(taken.values).to(found.judged)[found.judged]
+        columns["label of partners"] = torch.tensor(taken.values).to(found.judged)[found.judged]
         wrong = int((found.judged != taken.organs).sum())
-        remarks += (f"{wrong} fixed points are judged to have another label than they came with",) if wrong else ()
+        remarks += (f"{wrong} fixed points have partners of another label",) if wrong else ()
     numbers = {
         "sigma mm": state.sigma,
         "scale": state.pose.scale,
         "partners %": 100 * float(state.met.found.mean()),
         "rank": float(len(found.pivots)),
     }
-    stats = Stats(steps=len(found.sigmas), stopped="converged" if found.ended else "steps", numbers=numbers)
+    stats = Stats(steps=len(found.sigmas), stopped="converged" if ended else "steps", numbers=numbers)
     transform = state.pose.about(taken.fixed.mean(0)) @ field
     return PointAlignment(taken.pair, transform, columns, stats, remarks, _doubts(taken, found))
 
