@@ -98,6 +98,19 @@ def test_each_rigid_turn_is_scipys_weighted_fit():
         assert state.pose.scale == 1
 
 
+def test_a_body_is_not_turned_inside_out():
+    """Of a mirrored cloud, whose partners are known by a label each, the nearest rotation is taken, as by scipy."""
+    fixed, every = drawn(12), torch.arange(12)
+    moving = fixed * torch.tensor([1.0, 1, -1])
+    told, none = clouds(fixed, moving, every, every), torch.zeros(12, 0).double()
+    drift = CoherentDrift("rigid")
+    state = next(drift.states(told, none, drift.begin(told, none)))
+    known = [(each - each.mean(0)).numpy() for each in (moving, fixed)]
+    peer = Rotation.align_vectors(*known)[0].as_matrix()
+    torch.testing.assert_close(state.pose.rotation, torch.from_numpy(peer), rtol=0, atol=1e-9)
+    assert float(torch.linalg.det(state.pose.rotation)) == pytest.approx(1, abs=1e-12)
+
+
 def test_organs_that_move_by_themselves_do_not_see_each_other():
     """In a turn with one σ, all of them at once are each alone."""
     fixed = drawn(60)

@@ -250,8 +250,8 @@ study = Study(
         ),
         "start": Table(
             "Organs as a start of images: CT and MR of two people, six organs, and three that no cloud holds",
-            "Figures 3 and 4 of the supplement: better than by intensities, also where a structure takes no part. To go "
-            "on from there is future work.",
+            "Figures 3 and 4 of the supplement: better than by intensities, also where a structure takes no part. "
+            "To go on from there is future work.",
             {
                 "ct-mr": Experiment(
                     {
