@@ -42,12 +42,12 @@ def test_lobes_breathe_together(shared):
 
 @pytest.mark.nightly
 def test_images_gain_from_organs(shared):
-    """Dice of CT and MR of two people: organs alone, and `register` from them, are above what intensities find."""
+    """Of CT and MR of two people: organs alone, and ConvexAdam from them, overlap more than from a rigid start."""
     data = CTandMR(str(shared / "data/totalsegmentator_ct_mr/tests/reference_files"))
     found = {}
-    for name in ("rigid, by intensities", "ConvexAdam from rigid", "organs", "ConvexAdam from organs"):
-        rows = list(started(data, 0, *STARTS[name]))
-        print(name, rows)
-        found[name] = sum(row["dice"] for row in rows) / 2
+    for name in ("organs", "ConvexAdam from organs", "ConvexAdam from rigid"):
+        row = next(started(data, 0, *STARTS[name]))
+        print(name, row, flush=True)
+        found[name] = row["dice"]
     assert found["organs"] > found["ConvexAdam from rigid"] + 0.1
     assert found["ConvexAdam from organs"] > found["ConvexAdam from rigid"]
