@@ -1,13 +1,14 @@
 """The protocols of training: examples, from which networks learn one at a time, and supervisions."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pullback.space import Image, Points, short_repr
+from pullback.space import Image, Points, Transform, short_repr
+from pullback.stats import Stats
 
 
 class Example(Protocol):
@@ -97,3 +98,45 @@ class PointPair:
         known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         known = {k: v.to(device) for k, v in known.items() if isinstance(v, Points | Tensor)}
         return replace(self, **known)
+
+
+@dataclass(frozen=True, eq=False)
+class PointAlignment:
+    """Two clouds seen through a transform, the answer of a register of clouds that knows more than it.
+
+    Attributes:
+        pair: the clouds, of the points that took part.
+        transform: fixed → moving.
+        columns: what it knows of each fixed point, `(N,)` by name.
+        stats: how the transform was found.
+        remarks: what a person should know, in words.
+        doubts: why the register itself does not believe the answer, in words.
+
+    Raises:
+        ValueError: a column of another length.
+    """
+
+    pair: PointPair
+    transform: Transform
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    stats: Stats | None = None
+    remarks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    __repr__ = short_repr
+
+    def __post_init__(self) -> None:
+        count = self.pair.fixed.data.shape[1]
+        for name, column in self.columns.items():
+            if column.shape != (count,):
+                found = tuple(column.shape)
+                raise ValueError(f"PointAlignment: {name!r} of {count} fixed points expected, got {found}")
+
+
+def seen_points(pair: PointPair, answer: Transform | PointAlignment) -> PointAlignment:
+    """Return the alignment of two clouds by a register's answer to them, which may be the transform alone."""
+    return PointAlignment(pair, answer) if isinstance(answer, Transform) else answer
+
+
+PointRegister = Callable[[PointPair, nn.Module | None], Transform | PointAlignment]
+"""A register of clouds that are not matched: of a pair, and the network whose features it uses, or None."""

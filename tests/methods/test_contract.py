@@ -46,9 +46,18 @@ from pullback.methods.points.augment import (
     Rigid,
     SyntheticClouds,
 )
+from pullback.methods.points.coherent_drift import (
+    CoherentDrift,
+    Correspondence,
+    DriftState,
+    LabelledClouds,
+    SimilarityPose,
+)
 from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.methods.points.graph_propagation import GraphPropagation, Match, RegisterClouds, untrained
+from pullback.methods.points.organ_kernel import OrganKernel
+from pullback.methods.points.shared_organs import SharedOrgans
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.methods.pose.cross_ngf import CrossNGF, Level, Reference
 from pullback.methods.pose.initialise import Initialise
@@ -274,6 +283,13 @@ EXCUSED = {
     FieldLabels: "no register: it makes labels in the rounds of test_cyclical.py",
     PointLabels: "no register: it makes labels in the rounds of test_points.py",
     LandmarkEvaluation: "an evaluation; test_points.py says what it measures",
+    CoherentDrift: "a part of MOBCPD, which is checked; test_coherent_drift.py holds it against pycpd",
+    Correspondence: "a part of MOBCPD; test_coherent_drift.py holds it against dense probabilities",
+    DriftState: "a state of CoherentDrift",
+    LabelledClouds: "what CoherentDrift sees of two clouds",
+    OrganKernel: "a covariance; test_organ_kernel.py holds it against equation 3",
+    SharedOrgans: "points that take part in MOBCPD; test_mo_bcpd.py says which",
+    SimilarityPose: "a part of DriftState; test_coherent_drift.py finds it to rounding",
     Shot: "a path of images, whose laws test_metamorphosis.py holds",
     Shooting: "a part of Metamorphosis, which is checked",
     Growth: "a part of Metamorphosis; test_metamorphosis.py says how its masks grow",

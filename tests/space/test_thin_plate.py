@@ -85,8 +85,14 @@ def test_outlines_of_each_label_are_those_of_each_alone(ndim):
         alone = outline(Labels((values == label).long(), grid), 10**6).data[0]
         own = found[found.label[0] == label].data[0]
         assert {*map(tuple, own.tolist())} == {*map(tuple, alone.tolist())}
-    assert outline(Labels(values, grid), 5, each=True).label.shape == (1, 5)
+    few = outline(Labels(values, grid), 5, each=True)
+    assert few.label[0].unique(return_counts=True)[1].tolist() == [5] * len(values[values > 0].unique())
+    assert {*map(tuple, few.data[0].tolist())} < {*map(tuple, found.data[0].tolist())}
     assert outline(Labels(values, grid), 5).label is None
+    whole = outline(Labels(values, grid), 10**6, each=True, cut=False).data
+    voxels, last = grid.to_voxels(found.data.mT)[0].mT.round(), torch.tensor(grid.shape) - 1
+    inner = found.data[0][((voxels > 0) & (voxels < last)).all(1)]
+    assert {*map(tuple, whole[0].tolist())} == {*map(tuple, inner.tolist())}
 
 
 @pytest.mark.parametrize("shape", [(23, 30), (14, 17, 12)])

@@ -57,14 +57,14 @@ def match(
     """Align two clouds of points: transforms both ways, both clouds moved, a picture.
 
     It need not be known which points belong together. Of two 3-D images the
-    keypoints are found, and of two label maps the outlines are taken. With
-    --matched the points are landmarks, which belong together by their names
+    keypoints are found, and of two label maps the outlines are taken; with
+    --method mo-bcpd those of each organ. With --matched the points are landmarks, which belong together by their names
     (label, name, n, id or number) where both files have some, else by row.
 
     Exit code 3: it is done, but looks failed.
     """
     from pullback.errors import refuse
-    from pullback.workflows.how import How, clouds_of
+    from pullback.workflows.how import How, by_label, clouds_of
     from pullback.workflows.match import match_files, summary
 
     if matched:
@@ -76,7 +76,7 @@ def match(
     with working(terminal(True), "matching"):
         masks = (fixed_mask, moving_mask)
         content = match_files(
-            fixed, moving, out, register, features, matched, smoothing, masks, fixed_points, space, said
+            fixed, moving, out, register, features, matched, smoothing, masks, fixed_points, space, said, by_label(how)
         )
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:

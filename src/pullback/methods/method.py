@@ -74,10 +74,12 @@ class Method:
         keys: further names, each of a variant.
         register: what aligns without training, as a value whose parts `--set` changes; None where it must learn first.
             Of pairs it goes on from a start (`solvers.Refine`), of poses it needs none (`Register`), of points it takes
-            a `PointPair` and the network whose features it uses, or None, and answers with a transform.
+            a `PointPair` and the network whose features it uses, or None, and answers with a transform or a
+            `PointAlignment`.
         solves: problems of `pullback.testing`, by name, whose known answers it finds.
         as_given: whether, as a deformable stage, it sees images as they are, also behind their masks; else intensities
             are normalised, and filled there.
+        by_label: whether, of points, it takes a label map as the outlines of each label; else as one of all.
     """
 
     about: str
@@ -88,6 +90,7 @@ class Method:
     register: Any = None
     solves: tuple[str, ...] = ()
     as_given: bool = False
+    by_label: bool = False
 
 
 def find_method(name: str) -> tuple[str, Method]:

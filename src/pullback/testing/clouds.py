@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pullback.example import PointPair
+from pullback.example import PointAlignment, PointPair, seen_points
 from pullback.numerics.random import make_generator
 from pullback.space import Points, Transform
 from pullback.testing.contract import require
@@ -57,9 +57,10 @@ class PointProblem:
             BrokenContract: it answers with something else.
         """
         with evaluating(register):
-            transform = register(replace(self.pair, truth=None))
-        require(isinstance(transform, Transform), self, "an answer that is a Transform", type(transform).__name__)
-        return transform
+            answer = register(replace(self.pair, truth=None))
+        fits = isinstance(answer, Transform | PointAlignment)
+        require(fits, self, "an answer that is a Transform or a PointAlignment", type(answer).__name__)
+        return seen_points(self.pair, answer).transform
 
     def displacement(self, transform: Transform) -> Tensor:
         """Return how far the fixed points are moved, `(1, d, N)` in mm, float64."""

@@ -34,7 +34,7 @@ def check_register(
 
     Args:
         register: called with two images it answers with something that has a `transform`, as an `Alignment` has; called
-            with a `PointPair` it answers with a `Transform`.
+            with a `PointPair` it answers with a `Transform` or a `PointAlignment`.
         problem: one of `problems()` or of `point_problems()`.
         solves: whether the answer must lie as near to the truth as the problem says.
         energy: objective that the register descends, of images; None where it has none.

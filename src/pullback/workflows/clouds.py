@@ -13,6 +13,8 @@ MOST = 2000
 """Keypoints of an image: about as many as the clouds of lungs have that matching was measured on."""
 OUTLINE = 800
 """Points of the outline of a label map."""
+OF_EACH = 200
+"""Points of the outline of each label, where these are told apart."""
 LEAST = 20
 
 
@@ -45,7 +47,9 @@ class Cloud:
         return f"{stem}.csv" if self.is_made else pushed_name(stem, self.path)
 
 
-def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | None = None) -> Cloud:
+def read_cloud(
+    path: str | Path, space: str | None = None, mask: str | Path | None = None, by_label: bool = False
+) -> Cloud:
     """Read the points of a file, or find the keypoints of an image within its mask, or the outline of labels.
 
     Files of points are known by their name's ending; all others are images.
@@ -53,6 +57,7 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
     Args:
         space: as in `read_points`.
         mask: of an image, where to look.
+        by_label: of labels, take the outline of each, with its `label`, but for where the image cuts it off.
 
     Raises:
         InputError: a file that cannot be read, an image in 2-D, or one with too few keypoints.
@@ -61,13 +66,15 @@ def read_cloud(path: str | Path, space: str | None = None, mask: str | Path | No
         thing = read_points(path, space)
         return Cloud(thing, path, "surface" if isinstance(thing, Surface) else "points")
     image = read_image(path, mask)
+    if is_label_map(image):
+        labels = read_labels(path)
+        outlined = outline(labels, OF_EACH, each=True, cut=False) if by_label else outline(labels, OUTLINE)
+        return Cloud(made_table(outlined), path, "outline")
     if image.grid.ndim != 3:
         raise InputError(
             f"{path}: a 2-D image; keypoints are matched in 3-D alone: align slices by `pullback register`, or match "
             f"landmarks of theirs with --matched"
         )
-    if is_label_map(image):
-        return Cloud(made_table(outline(read_labels(path), OUTLINE)), path, "outline")
     points = keypoints(image, MOST)
     if points.data.shape[1] < LEAST:
         raise InputError(

@@ -10,8 +10,8 @@ from torch import nn
 
 from pullback.alignment import Register
 from pullback.errors import InputError, refuse
+from pullback.example import PointRegister
 from pullback.methods.method import Method, find_method
-from pullback.methods.points.graph_propagation import GraphPropagation
 from pullback.solvers import Refine, chain
 from pullback.study.recipe import changed
 from pullback.study.run import load_run
@@ -121,7 +121,7 @@ def _without_run(how: How, device: torch.device, trusted: Sequence[str]) -> Regi
     return changed(value, ({} if how.seed is None else {"seed": str(how.seed)}) | dict(how.settings))
 
 
-def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[GraphPropagation, nn.Module | None]:
+def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[PointRegister, nn.Module | None]:
     """Return the register of two clouds that the options stand for, and the network whose features it uses.
 
     Raises:
@@ -132,6 +132,15 @@ def clouds_of(how: How, trusted: Sequence[str] = ()) -> tuple[GraphPropagation, 
     _, method = _untrained(how.method or CLOUDS, ("points",), "match")
     network = None if how.network is None else load_run(how.network, trusted, "points")[1]
     return changed(method.register, how.settings), network
+
+
+def by_label(how: How) -> bool:
+    """Return whether the register of two clouds takes label maps as the outlines of each label.
+
+    Raises:
+        InputError: a name that is not known, or a method of something else.
+    """
+    return _untrained(how.method or CLOUDS, ("points",), "match")[1].by_label
 
 
 def _untrained(name: str, kinds: Sequence[str], command: str) -> tuple[str, Method]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from pullback.errors import InputError, refuse
-from pullback.example import PointPair
+from pullback.example import PointAlignment, PointPair, PointRegister, seen_points
 from pullback.files import is_points, read_labels, read_points, write_points, write_transform
 from pullback.methods.points.graph_propagation import GraphPropagation, gap_of
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
 from pullback.numerics.singular import is_singular
-from pullback.records.atomic import atomic_write
+from pullback.records.csv_records import write_csv
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
-from pullback.report.pictures import ENDS, FIXED, MOVED, PLANES
-from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, outline, push
+from pullback.space import SURFACE, Affine, Composite, Displacement, Grid, Points, ThinPlate, Transform, outline, push
 from pullback.study.recipe import as_data
+from pullback.workflows.cloud_outputs import DRAWN_WITH, draw_clouds, known_of_points
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.outputs import PUSHED, RECORD, about_points, of_earlier_runs, refuse_without, transaction
 from pullback.workflows.partners import Partners, chosen, partners_of
 
-DRAWN_WITH = ("matplotlib.backends.backend_agg", "matplotlib.figure")  # imported late, when all is done
 MARGIN = 0.15  # of the clouds' extent, beyond which only the affine part of the map is written
 MAY_TEAR = 0.05  # of the space about the points: more, and the map is not believed
 LARGEST = 30.0  # change of volume, either way, that tissue may go through
+KNOWN = "known.csv"
 FINE = 0.4  # voxels of the written field in gaps between points
 MOST = 2_000_000  # voxels of it
 OF = {"keypoints": "keypoints", "outline": "outlines of labels"}
@@ -43,7 +43,7 @@ def match_files(
     fixed: str | Path,
     moving: str | Path,
     out: str | Path,
-    register: Callable[[PointPair, nn.Module | None], ThinPlate] = GraphPropagation(),
+    register: PointRegister = GraphPropagation(),
     network: nn.Module | None = None,
     matched: bool = False,
     smoothing: float = 0.0,
@@ -51,11 +51,13 @@ def match_files(
     points: str | Path | None = None,
     space: str | None = None,
     about: Mapping[str, Any] | None = None,
+    by_label: bool = False,
 ) -> dict[str, Any]:
     """Register two clouds and write the results into `out`.
 
     These are `fixed_to_moving.h5`, `moving_to_fixed.h5`, each cloud in the world of the other, the clouds as found in
-    images, `clouds.png`, `run.json`, and more points of the fixed world where they are given.
+    images, `clouds.png`, `run.json`, more points of the fixed world where they are given, and `known.csv`, if the
+    register knows something of each fixed point.
 
     Args:
         fixed, moving: tables or surfaces of points, images or label maps, as `read_cloud` tells them apart.
@@ -69,6 +71,7 @@ def match_files(
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
         about: more to keep in `run.json`, such as the run of the network.
+        by_label: take label maps as the outlines of each label, with its number, as `Method.by_label` says.
 
     Returns:
         The content of `run.json`; under `quality` whether the map can be believed.
@@ -77,26 +80,28 @@ def match_files(
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
     """
     _check((fixed, moving, points), matched, smoothing, masks, space)
-    here, there = (read_cloud(path, space, mask) for path, mask in zip((fixed, moving), masks, strict=True))
+    here, there = (read_cloud(path, space, mask, by_label) for path, mask in zip((fixed, moving), masks, strict=True))
     table = None if points is None else Cloud(read_points(points, space), points, "points")
     for other in (there, table):
         if other is not None:
             _alike(here, other)
     partners = partners_of(here, there) if matched else None
-    organs = (fixed, moving) if here.kind == there.kind == "outline" and masks[0] is None else masks
+    outlined = here.kind == there.kind == "outline" and masks[0] is None and not by_label
+    organs = (fixed, moving) if outlined else masks
     surfaces = None if organs[0] is None or organs[1] is None else _surfaces(organs)
     given = [path for path in (fixed, moving, points, *masks) if path is not None]
     refuse_without(DRAWN_WITH)
     with transaction(Path(out), given, _planned(here, there, table)) as folder:
         cpu, clock = torch.device("cpu"), time.perf_counter()
         forget_peak_memory(cpu)
+        pair = PointPair(here.points, there.points, *(surfaces or ()))
         if partners is not None:
-            found = ThinPlate.between(*chosen(here.points, there.points, partners), smoothing)
+            found = seen_points(pair, ThinPlate.between(*chosen(here.points, there.points, partners), smoothing))
         else:
-            found = register(PointPair(here.points, there.points, *(surfaces or ())), network)
+            found = seen_points(pair, register(pair, network))
         seconds = time.perf_counter() - clock
-        transform = gridded(found, _grid(here.points, surfaces))
-        moved = _write(here, there, table, found, transform, folder)
+        transform = gridded(found.transform, found.pair.fixed, _grid(found.pair.fixed, surfaces))
+        _write(here, there, table, found, transform, folder)
         volumes = _volumes(transform)
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
@@ -107,8 +112,10 @@ def match_files(
             **({"settings": as_data(register)} if partners is None else partners.told(here, there)),
             "surfaces": [str(path) for path in organs if path is not None],
             "direction": list(NOTES) + about_points(None if table is None else table.thing, points),
-            "numbers": _numbers(here.points, moved, there.points, partners, transform, volumes),
-            "quality": _judged(volumes),
+            "numbers": _numbers(found, partners, transform, volumes),
+            "found": {} if found.stats is None else dict(found.stats.numbers),
+            "remarks": list(found.remarks),
+            "quality": _judged(volumes, found.doubts),
             "seconds": round(seconds, 3),
             "peak memory MB": round(peak_memory_mb(cpu), 1),
             **(about or {}),
@@ -130,10 +137,10 @@ def _planned(here: Cloud, there: Cloud, table: Cloud | None) -> list[str]:
 
 
 def _write(
-    here: Cloud, there: Cloud, table: Cloud | None, found: ThinPlate, transform: Composite, folder: Path
-) -> Points:
-    """Write transforms, clouds and their picture, and return the fixed points in the moving world."""
-    inverse = transform.inverse()
+    here: Cloud, there: Cloud, table: Cloud | None, answer: PointAlignment, transform: Composite, folder: Path
+) -> None:
+    """Write transforms, clouds, their picture, and what is known of points."""
+    found, inverse = answer.transform, transform.inverse()
     write_transform(transform, folder / "fixed_to_moving.h5")
     write_transform(inverse, folder / "moving_to_fixed.h5")
     moved = push(here.points, found)
@@ -144,19 +151,20 @@ def _write(
         sent[PUSHED] = (table, push(table.points, found))
     for name, (cloud, where) in sent.items():
         write_points(cloud.thing.moved(where), folder / cloud.named(name))
-    _picture(here.points, moved, there.points, folder / "clouds.png")
-    return moved
+    draw_clouds(here.points, moved, there.points, folder / "clouds.png")
+    if answer.columns:
+        write_csv(known_of_points(answer), folder / KNOWN)
 
 
-def gridded(transform: ThinPlate, grid: Grid) -> Composite:
-    """Return a transform as other tools hold it, A ∘ ψ: A the affine nearest to it at its points, ψ a displacement.
+def gridded(transform: Transform, points: Points, grid: Grid) -> Composite:
+    """Return a transform as other tools hold it, A ∘ ψ: A the affine nearest to it at points, ψ a displacement.
 
     ψ lies on `grid`; beyond it there is none.
 
     Raises:
         InputError: A has no inverse.
     """
-    here = transform.points
+    here = points.data[0].double()
     known = torch.cat([here, torch.ones_like(here[:, :1])], 1)
     rows = torch.linalg.lstsq(known, transform(here)).solution.mT
     affine = Affine.identity(here.shape[1]).with_params(rows)
@@ -180,6 +188,8 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         lines.append(f"{content['pairs']} pairs, matched by {content['matched by']}{without}")
     lines += [f"{name}: {round(before[name], 12):.4g} → {round(after[name], 12):.4g}" for name in before]
     lines += [f"{name}: {round(value, 12):.4g}" for name, value in after.items() if name not in before]
+    lines += [f"{name}: {value:.4g}" for name, value in content["found"].items()]
+    lines += content["remarks"]
     judged = content["quality"]
     lines += ["quality: sound"] if judged["passed"] else ["quality: looks FAILED (exit code 3)"]
     lines += [f"  {reason}" for reason in judged["reasons"]]
@@ -247,23 +257,26 @@ def _volumes(written: Composite) -> Tensor:
     return determinant(jacobian(field)) * float(torch.linalg.det(written.outer.params[0][:, :-1]))
 
 
-def _judged(volumes: Tensor) -> dict[str, Any]:
+def _judged(volumes: Tensor, doubts: Sequence[str]) -> dict[str, Any]:
     torn = float(((volumes < 1 / LARGEST) | (volumes > LARGEST)).double().mean())
     reason = (
         f"{100 * torn:.0f} % of the space about the points folds, or changes its volume more than {LARGEST:g} times; "
         f"{100 * MAY_TEAR:g} % are allowed. Do the clouds belong together, and are both in mm?"
     )
-    return {"passed": torn <= MAY_TEAR, "reasons": [] if torn <= MAY_TEAR else [reason]}
+    reasons = [*doubts, *([] if torn <= MAY_TEAR else [reason])]
+    return {"passed": not reasons, "reasons": reasons}
 
 
 def _numbers(
-    fixed: Points, moved: Points, moving: Points, partners: Partners | None, written: Composite, volumes: Tensor
+    found: PointAlignment, partners: Partners | None, written: Composite, volumes: Tensor
 ) -> dict[str, dict[str, float]]:
     """Return numbers before and after, all distances in mm.
 
     They are how far apart the clouds are; how much of the written field folds, and its least and largest change of
     volume; and how far the written transform is from the one found.
     """
+    fixed, moving = found.pair.fixed, found.pair.moving
+    moved = push(fixed, found.transform)
     return {
         "before": _apart(fixed, moving, partners),
         "after": _apart(moved, moving, partners)
@@ -277,37 +290,12 @@ def _numbers(
 
 
 def _apart(points: Points, moving: Points, partners: Partners | None) -> dict[str, float]:
-    """Return the mean distance of the points to their partners, or to the nearest moving point, in mm."""
+    """Return the mean distance in mm of the points to their partners, or to the nearest moving point, of one label."""
     if partners is not None:
         here, there = chosen(points, moving, partners)
         return {"mm between matched points": float((here.data - there.data).norm(dim=2).mean())}
+    if points.label is not None and moving.label is not None:
+        own = [(points[points.label[0] == n], moving[moving.label[0] == n]) for n in points.label.unique().tolist()]
+        far = [nearest(here.data[0], there.data[0], 1)[0] for here, there in own if there.data.numel()]
+        return {"mm to the nearest point of its label": float(torch.cat(far).mean())}
     return {"mm to the nearest moving point": float(nearest(points.data[0], moving.data[0], 1)[0].mean())}
-
-
-def _picture(fixed: Points, moved: Points, moving: Points, path: Path) -> None:
-    """Draw the fixed cloud over the moving one, before and after, seen along each axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (slow to import)
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    views = PLANES if fixed.data.shape[2] == 3 else (("", 0, 1),)
-    figure = Figure(figsize=(3.4 * len(views), 6.6), dpi=140, facecolor="#14171b", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(views), squeeze=False, sharex="col", sharey="col")
-    for row, (cloud, when) in zip(axes, ((fixed, "before"), (moved, "after")), strict=True):
-        for axis, (name, right, up) in zip(row, views, strict=True):
-            for points, colour, label in ((moving, MOVED, "moving"), (cloud, FIXED, "fixed")):
-                where = points.data[0].cpu()
-                axis.scatter(where[:, right], where[:, up], s=3, color=colour, linewidths=0, label=label)
-            axis.set_aspect("equal")
-            axis.set_facecolor("#14171b")
-            axis.tick_params(colors="#9aa3ad", labelsize=7)
-            for spine in axis.spines.values():
-                spine.set_color("#3a4149")
-            axis.set_title(f"{name}, {when}" if name else when, color="#d9dde2", size=10)
-            if name:
-                axis.set_xlabel(" → ".join(ENDS[right]), color="#9aa3ad", size=8)
-                axis.set_ylabel(" → ".join(ENDS[up]), color="#9aa3ad", size=8)
-    shown, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(shown, names, loc="outside lower center", ncols=2, frameon=False, labelcolor="#d9dde2", markerscale=3)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())
