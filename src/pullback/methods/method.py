@@ -78,6 +78,7 @@ class Method:
         solves: problems of `pullback.testing`, by name, whose known answers it finds.
         as_given: whether, as a deformable stage, it sees images as they are, also behind their masks; else intensities
             are normalised, and filled there.
+        commands: command lines of its own, without `pullback`, where it is no register.
     """
 
     about: str
@@ -88,6 +89,7 @@ class Method:
     register: Any = None
     solves: tuple[str, ...] = ()
     as_given: bool = False
+    commands: tuple[str, ...] = ()
 
 
 def find_method(name: str) -> tuple[str, Method]:

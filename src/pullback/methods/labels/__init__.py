@@ -1,0 +1,1 @@
+"""Methods that take label maps, of many people."""
