@@ -1,6 +1,7 @@
 """Labels and numbers of the vertices of a surface, in GIFTI and FreeSurfer's own files; and tables of connections."""
 
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ from pullback.errors import InputError
 from pullback.files.suffixes import GIFTI, ends, refuse_absent
 from pullback.records.csv_records import AS_NAMED
 
+UNREADABLE = (OSError, ValueError, ExpatError, nib.filebasedimages.ImageFileError)
 ANNOT = (".annot",)
 NOWHERE = ("unknown", "???", "medial_wall", "medialwall")
 """Names of what is no region, in small letters."""
@@ -35,7 +37,7 @@ def read_vertex_labels(path: str | Path) -> tuple[Tensor, dict[int, str]]:
     refuse_absent(path)
     try:
         values, names = _annot(path) if ends(path, ANNOT) else _gifti(path)
-    except (OSError, ValueError, IndexError, KeyError, TypeError, nib.filebasedimages.ImageFileError) as error:
+    except (*UNREADABLE, IndexError, KeyError, TypeError) as error:
         raise InputError(f"{path}: labels of vertices, .label.gii or .annot, expected ({error})") from error
     for value, name in names.items():
         if name.lower() in NOWHERE:
@@ -76,7 +78,7 @@ def read_vertex_values(path: str | Path) -> Tensor:
             values = nib.freesurfer.read_morph_data(str(path)).astype(np.float64)
         if values.ndim != 1:
             raise ValueError(f"shape {values.shape}")
-    except (OSError, ValueError, AttributeError, nib.filebasedimages.ImageFileError) as error:
+    except (*UNREADABLE, AttributeError) as error:
         raise InputError(f"{path}: one number for each vertex expected ({error})") from error
     return torch.from_numpy(values.copy())
 

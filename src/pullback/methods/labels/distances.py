@@ -40,7 +40,7 @@ def structural(
     for i in range(n - 1):
         for first in range(i + 1, n, step):
             counts = _counts(codes[i], codes[first : first + step], size)
-            counts[:, 0, 0] = counts[:, 0, 0] + unseen if background else 0
+            counts[:, 0, 0] += unseen
             out[i, first : first + step] = 1 - _information(counts, joint).cpu()
     out.clamp_(0, 1)
     return out + out.mT

@@ -59,7 +59,7 @@ def isomap(distances: Tensor, dims: int = 4, neighbours: int | None = None) -> E
         raise InputError(f"isomap: {neighbours} neighbours do not join {', '.join(map(str, apart))} with the others")
     while pieces.any():
         chosen, graph, pieces = next(tried)
-    return _scaled(shortest_path(graph, directed=False), dims, chosen, apart)
+    return _embedded(shortest_path(graph, directed=False), dims, chosen, apart)
 
 
 def _checked(distances: Tensor) -> np.ndarray:
@@ -84,20 +84,30 @@ def _graphs(values: np.ndarray, neighbours: int | None) -> Iterator[tuple[int, c
         yield count, graph, connected_components(graph, directed=False)[1]
 
 
-def _scaled(paths: np.ndarray, dims: int, neighbours: int, apart: tuple[int, ...]) -> Embedding:
-    squares = paths**2
+def scaled(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of classical scaling, `(n, d)`, and their d positive eigenvalues, the largest first.
+
+    Raises:
+        InputError: there is none.
+    """
+    squares = distances**2
     rows = squares.mean(0, keepdims=True)
     inner = -0.5 * (squares - rows - rows.T + squares.mean())
     eigenvalues, vectors = np.linalg.eigh((inner + inner.T) / 2)
-    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
     positive = eigenvalues > 1e-12 * abs(eigenvalues).max()
     if not positive.any():
         raise InputError("isomap: all distances are 0: everybody is the same")
-    dims = min(dims, int(positive.sum()))
-    coordinates = vectors[:, :dims] * np.sqrt(eigenvalues[:dims])
+    eigenvalues, vectors = eigenvalues[positive][::-1], vectors[:, positive][:, ::-1]
+    return vectors * np.sqrt(eigenvalues), eigenvalues
+
+
+def _embedded(paths: np.ndarray, dims: int, neighbours: int, apart: tuple[int, ...]) -> Embedding:
+    every, eigenvalues = scaled(paths)
+    coordinates = every[:, :dims]
+    dims = coordinates.shape[1]
     largest = np.abs(coordinates).argmax(0)
     coordinates = coordinates * np.sign(coordinates[largest, range(dims)])
-    explained = eigenvalues[:dims] / eigenvalues[positive].sum()
+    explained = eigenvalues[:dims] / eigenvalues.sum()
     return Embedding(torch.from_numpy(coordinates), torch.from_numpy(explained.copy()), neighbours, apart)
 
 

@@ -6,17 +6,19 @@ people become coordinates by ISOMAP, and a Gaussian mixture says how many types 
 
 The paper is silent on the NMI, the neighbours, where the dimension is fitted, the scale of the two kinds of coordinates
 to each other, and on what speaks for one type alone; it takes the silhouette, which cannot. Here the Bayesian
-information criterion chooses, and more than one type is claimed only if a parametric bootstrap rejects a single one.
+information criterion chooses, and more than one type is claimed only if a parametric bootstrap rejects a single one. It
+draws people from one Gaussian in all dimensions of the distances, and goes through ISOMAP with them: shortest paths
+bend even a single Gaussian so that mixtures of its coordinates find several.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.methods.labels.embedding import Embedding, correlation_dimension, isomap
+from pullback.methods.labels.embedding import Embedding, correlation_dimension, isomap, scaled
 from pullback.methods.method import Method, Paper
 from pullback.numerics.mixture import Gaussians, fitted_mixtures, silhouettes
 from pullback.numerics.random import make_generator
@@ -143,13 +145,12 @@ class Types:
         if not distances or len({len(each) for each in distances}) > 1:
             raise InputError(f"Types: distances of the same people expected, got {[len(each) for each in distances]}")
         embeddings = tuple(_turned(isomap(each, self.dims, self.neighbours), regions) for each in distances)
-        blocks = [each.coordinates / each.coordinates.var(0).sum().sqrt() for each in embeddings]
-        scores = torch.cat(blocks, 1)
+        scores = _joined(embeddings)
         fits = self._fits(scores)
         bic = {k: float(fit.bic(scores[None])) for k, fit in fits.items()}
         found, p = max(bic, key=lambda k: bic[k], default=1), None
         if found > 1:
-            p = self._alone(scores)
+            p = self._alone(distances, scores)
             found = found if p < LEVEL else 1
         members = _members(fits[found], scores) if fits else torch.ones(len(scores), 1, dtype=torch.float64)
         return Typed(
@@ -172,13 +173,20 @@ class Types:
             k: fitted_mixtures(scores[None], k, self.starts, make_generator(self.seed, k)) for k in range(1, most + 1)
         }
 
-    def _alone(self, scores: Tensor) -> float:
-        """Return p of one Gaussian against two, by the likelihood ratios of samples of the one (McLachlan 1987)."""
-        generator = make_generator(self.seed, 0, 1)
-        alone = fitted_mixtures(scores[None], 1, 1, generator)
-        noise = torch.randn(self.samples, *scores.shape, generator=generator, dtype=torch.float64)
-        drawn = alone.means + noise @ torch.linalg.cholesky(alone.covariances[0]).mT
-        ratios = self._ratios(torch.cat([scores[None], drawn]), generator)
+    def _alone(self, distances: Sequence[Tensor], scores: Tensor) -> float:
+        """Return p of one type, by the likelihood ratios of people drawn from a single Gaussian.
+
+        McLachlan 1987, with the coordinates of classical scaling, all of them, as what the Gaussian is fitted to.
+        """
+        n, generator = len(scores), make_generator(self.seed, 0, 1)
+        known = [torch.from_numpy(scaled(each.double().cpu().numpy())[0]) for each in distances]
+        sets = [scores]
+        for _ in range(self.samples):
+            mixed = torch.randn(n, n, generator=generator, dtype=torch.float64) / (n - 1) ** 0.5
+            drawn = [mixed @ each for each in known]
+            apart = [torch.cdist(each, each, compute_mode="donot_use_mm_for_euclid_dist") for each in drawn]
+            sets.append(_joined([isomap(each, self.dims, self.neighbours) for each in apart]))
+        ratios = self._ratios(torch.stack(sets), generator)
         return float(1 + (ratios[1:] >= ratios[0]).sum()) / (1 + self.samples)
 
     def _ratios(self, sets: Tensor, generator: torch.Generator) -> Tensor:
@@ -186,6 +194,11 @@ class Types:
         starts = min(self.starts, BOOTSTRAP_STARTS)
         one, two = (fitted_mixtures(sets, k, starts, generator).log_likelihood(sets) for k in (1, 2))
         return two - one
+
+
+def _joined(embeddings: Sequence[Embedding]) -> Tensor:
+    """Return the coordinates of all kinds beside each other, `(n, D)`, each kind of total variance 1."""
+    return torch.cat([each.coordinates / each.coordinates.var(0).sum().sqrt() for each in embeddings], 1)
 
 
 def _turned(found: Embedding, regions: Tensor | None) -> Embedding:
