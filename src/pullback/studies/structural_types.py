@@ -16,7 +16,7 @@ Before, the centroids of all labels lie on each other, unless the images share a
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -26,13 +26,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pullback.data import FileCase, Learn2Reg, PairFolder, Subject
-from pullback.data.phantoms.partitions import Partitions
+from pullback.data.phantoms.partitions import Partitions, Population
 from pullback.errors import InputError
 from pullback.methods.labels.distances import structural
 from pullback.methods.labels.onto_template import OntoTemplate, Shown, laid_on_centroids, on_one_grid, pulled_labels
 from pullback.methods.labels.structural_types import Typed, Types, removed, variance
 from pullback.methods.pair.classical import FAST
 from pullback.numerics.mixture import adjusted_rand
+from pullback.records.atomic import atomic_write
 from pullback.space import Affine, Image, Labels, Transform
 from pullback.study.arms import Arm, FunctionArm, Trial, Unit
 from pullback.study.recipe import as_data
@@ -40,18 +41,25 @@ from pullback.study.regression import regression
 from pullback.study.table import Column, Experiment, Study, Table
 from pullback.training import Row
 
-POPULATIONS = 20
-KEPT = "affine.safetensors"  # beside the rows of the affine stage: its maps, distances and types
+MANY, SOME = 50, 5  # populations of one seed, of one type and of four, which take longer
+TOGETHER = 10  # people who are registered between two times that the maps are kept
+KEPT = "found.safetensors"  # beside the rows of the affine stage: its distances and types
 RULES = {"all": "count", "BIC alone": "by_bic", "silhouette alone": "by_silhouette"}
 
 # ---- populations with known types
 
 
-def asked(data: Partitions, seed: int, rule: str) -> Iterator[Row]:
-    """Ask populations how many types they have, by one of `RULES`."""
-    for number in range(POPULATIONS):
-        population = replace(data, seed=POPULATIONS * seed + number).population()
-        found = Types()(structural(list(population.labels)), regions=population.regions)
+@lru_cache(maxsize=MANY + SOME)
+def _answer(data: Partitions) -> tuple[Typed, Population]:
+    """Return what is found in a population, and its truth; all rules look at the same answer."""
+    population = data.population()
+    return Types()(structural(list(population.labels)), regions=population.regions), population
+
+
+def asked(data: Partitions, seed: int, rule: str, count: int) -> Iterator[Row]:
+    """Ask `count` populations how many types they have, by one of `RULES`."""
+    for number in range(count):
+        found, population = _answer(replace(data, seed=count * seed + number))
         fit = regression(found.scores[:, 0].numpy(), population.regions.numpy())
         shares = {f"explained {d + 1}": float(share) for d, share in enumerate(found.embeddings[0].explained)}
         yield {
@@ -65,8 +73,8 @@ def asked(data: Partitions, seed: int, rule: str) -> Iterator[Row]:
         }
 
 
-def _populations(data: Partitions) -> Experiment:
-    arms: dict[str, Arm] = {name: FunctionArm(partial(asked, rule=rule)) for name, rule in RULES.items()}
+def _populations(data: Partitions, count: int) -> Experiment:
+    arms: dict[str, Arm] = {name: FunctionArm(partial(asked, rule=rule, count=count)) for name, rule in RULES.items()}
     return Experiment(arms, "all", data)
 
 
@@ -161,37 +169,57 @@ class StageArm:
 
         template, images, labels = _nearest(data.before), [each.image for each in data.subjects], data.known
         if self.stage == "affine":
-            transforms = self.onto.affine(images, template, shown)
+            transforms = self._affine(images, template, unit.folder / "affine.safetensors", shown)
             distances = _after(labels, template, transforms)
             found = self.types(distances)
-            matrices = torch.stack([each.as_affine.matrix for each in transforms if each.as_affine is not None])
-            unit.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"matrices": matrices, "distances": distances, "types": found.types}, unit.folder / KEPT)
+            _keep({"distances": distances, "types": found.types}, unit.folder / KEPT)
             yield _row(found, distances, data.before, found.types)
             return
         assert unit.needs is not None
         known = load_file(unit.needs.folder / KEPT)
         if self.stage == "deformable":
-            starts = [Affine(matrix) for matrix in known["matrices"]]
+            starts = self._affine(images, template, unit.needs.folder / "affine.safetensors", shown)
             distances = _after(labels, template, self.onto.deformed(images, template, starts, shown))
             yield _row(self.types(distances), distances, data.before, known["types"])
             return
-        distances = self._by_type(images, labels, known["types"], known["distances"], shown)
+        distances = self._by_type(images, labels, known["types"], known["distances"], unit.folder, shown)
         yield {"case": "people", **_within(distances, data.before, known["types"])}
 
     def _by_type(
-        self, images: Sequence[Image], labels: Sequence[Labels], types: Tensor, distances: Tensor, shown: Shown
+        self,
+        images: Sequence[Image],
+        labels: Sequence[Labels],
+        types: Tensor,
+        distances: Tensor,
+        folder: Path,
+        shown: Shown,
     ) -> Tensor:
         """Return distances within types, each registered to the nearest of the own type; of two types they are 0."""
         after = torch.zeros_like(distances)
         for k in types.unique().tolist():
             who = (types == k).nonzero()[:, 0]
             own, theirs = _nearest(distances[who][:, who]), [images[n] for n in who]
-            starts = self.onto.affine(theirs, own, shown)
+            starts = self._affine(theirs, own, folder / f"affine-{k}.safetensors", shown)
             transforms = self.onto.deformed(theirs, own, starts, shown)
             if len(who) > 1:
                 after[who[:, None], who] = _after([labels[n] for n in who], own, transforms)
         return after
+
+    def _affine(self, images: Sequence[Image], template: int, path: Path, shown: Shown) -> list[Transform]:
+        """Return the maps of the affine stage, of which those that the file has are not made again."""
+        known = [*load_file(path)["matrices"]] if path.is_file() else []
+        for n, _ in enumerate(shown(images)):
+            if n == len(known):
+                some = self.onto.affine([images[template], *images[n : n + TOGETHER]], 0)[1:]
+                known += [each.as_affine.matrix for each in some if each.as_affine is not None]
+                _keep({"matrices": torch.stack(known)}, path)
+        return [Affine(matrix) for matrix in known]
+
+
+def _keep(tensors: dict[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        save_file({name: values.contiguous() for name, values in tensors.items()}, temporary)
 
 
 def _after(labels: Sequence[Labels], template: int, transforms: Sequence[Transform]) -> Tensor:
@@ -245,8 +273,8 @@ study = Study(
             "Populations whose number of types is known",
             "None: the paper's people have no truth. It finds four types, by the criterion and the silhouette.",
             {
-                "partitions/one": _populations(Partitions(100, 1)),
-                "partitions/four": _populations(Partitions(400, 4)),
+                "partitions/one": _populations(Partitions(100, 1), MANY),
+                "partitions/four": _populations(Partitions(400, 4), SOME),
             },
             TRUTH,
         ),

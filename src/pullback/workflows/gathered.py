@@ -17,7 +17,7 @@ from pullback.records.csv_records import as_number
 from pullback.space import Image, Labels
 from pullback.study.recipe import changed
 
-Seen = Callable[[Iterable[FileCase]], Iterable[FileCase]]
+ShownCases = Callable[[Iterable[FileCase]], Iterable[FileCase]]
 UNKNOWN = ("", "n/a", "NA", "nan")
 
 
@@ -76,7 +76,7 @@ class Gathered:
     notes: Sequence[str] = ()
 
 
-def gather(asked: Asked, shown: Seen = iter) -> Gathered:
+def gather(asked: Asked, shown: ShownCases = iter) -> Gathered:
     """Read everybody.
 
     Raises:
@@ -109,7 +109,7 @@ def _of_pattern(asked: Asked) -> Gathered:
     return Gathered(names, [], maps, maps, about=[{} for _ in names])
 
 
-def _of_data(asked: Asked, shown: Seen) -> Gathered:
+def _of_data(asked: Asked, shown: ShownCases) -> Gathered:
     """Read the images of a data set that have labels."""
     listed = [path for path in asked.data.glob("*_dataset.json") if not path.name.startswith(".")]
     root = str(asked.data)

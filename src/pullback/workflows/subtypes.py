@@ -20,11 +20,11 @@ from pullback.numerics.mixture import adjusted_rand
 from pullback.numerics.random import make_generator
 from pullback.records.csv_records import write_csv
 from pullback.records.manifest import manifest, write_json
-from pullback.report.types import draw_types, write_types
 from pullback.space import Image
 from pullback.study.regression import explanations
-from pullback.workflows.gathered import Asked, Gathered, Seen, gather
+from pullback.workflows.gathered import Asked, Gathered, ShownCases, gather
 from pullback.workflows.outputs import RECORD, names_in, refuse_without, transaction
+from pullback.workflows.types_figure import draw_types, write_types
 
 TYPES, EXPLAINED, KIN, REGISTERED, PICTURE = "types.csv", "explained.csv", "kin.csv", "registered.csv", "types.png"
 STRUCTURE, CONNECTION = "structure", "connection"
@@ -57,7 +57,7 @@ def subtypes_files(
     how: SubtypesHow,
     out: str | Path,
     about: Mapping[str, Any] | None = None,
-    shown: Seen = iter,
+    shown: ShownCases = iter,
     registering: Shown = iter,
 ) -> dict[str, Any]:
     """Ask whether people are of one type or of several, and write the answer into `out`.

@@ -52,7 +52,7 @@ def _annot(path: str | Path) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def _gifti(path: str | Path) -> tuple[np.ndarray, dict[int, str]]:
-    image = nib.load(path)
+    image = nib.gifti.GiftiImage.from_filename(str(path))
     (array,) = image.get_arrays_from_intent("NIFTI_INTENT_LABEL")
     values = np.asarray(array.data).astype(np.int64).copy()
     if values.ndim != 1 or values.min() < 0:
@@ -72,12 +72,11 @@ def read_vertex_values(path: str | Path) -> Tensor:
     refuse_absent(path)
     try:
         if ends(path, GIFTI):
-            (array,) = nib.load(path).darrays
+            (array,) = nib.gifti.GiftiImage.from_filename(str(path)).darrays
             values = np.asarray(array.data, np.float64)
         else:
             values = nib.freesurfer.read_morph_data(str(path)).astype(np.float64)
-        if values.ndim != 1:
-            raise ValueError(f"shape {values.shape}")
+        _refuse_shape(values, (len(values),))
     except (*UNREADABLE, AttributeError) as error:
         raise InputError(f"{path}: one number for each vertex expected ({error})") from error
     return torch.from_numpy(values.copy())
@@ -101,14 +100,23 @@ def read_connections(path: str | Path) -> tuple[Tensor, list[str]]:
         named = len(lines) + 1 == len(head) or (bool(lines) and len(lines[0]) == len(head) + 1)
         names = [name.strip().strip('"') for name in (head[1:] if len(lines) + 1 == len(head) else head)]
         rows = [[float(cell) for cell in (line[1:] if named else line)] for line in lines]
-        if [line[0].strip().strip('"') for line in lines] != names if named else False:
-            raise ValueError("the lines are named otherwise than the columns")
+        if named:
+            _refuse_names([line[0].strip().strip('"') for line in lines], names)
         values = torch.tensor(rows, dtype=torch.float64)
-        if values.shape != (len(names), len(names)) or len({*names}) != len(names):
-            raise ValueError(f"{len(names)} names and numbers of shape {tuple(values.shape)}")
+        _refuse_shape(values, (len({*names}),) * 2)
     except (OSError, ValueError, IndexError) as error:
         raise InputError(
             f"{path}: a square table of numbers, parted by commas, whose first line names the regions, expected "
             f"({error})"
         ) from error
     return values, names
+
+
+def _refuse_names(lines: list[str], columns: list[str]) -> None:
+    if lines != columns:
+        raise ValueError("the lines are named otherwise than the columns")
+
+
+def _refuse_shape(values: np.ndarray | Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(values.shape) != shape:
+        raise ValueError(f"numbers of shape {shape} expected, got {tuple(values.shape)}")
