@@ -41,7 +41,7 @@ from pullback.study.regression import regression
 from pullback.study.table import Column, Experiment, Study, Table
 from pullback.training import Row
 
-MANY, SOME = 50, 5  # populations of one seed, of one type and of four, which take longer
+MANY, SOME = 20, 2  # populations of one seed, of one type and of four, which take longer
 TOGETHER = 10  # people who are registered between two times that the maps are kept
 KEPT = "found.safetensors"  # beside the rows of the affine stage: its distances and types
 RULES = {"all": "count", "BIC alone": "by_bic", "silhouette alone": "by_silhouette"}
@@ -69,7 +69,7 @@ def asked(data: Partitions, seed: int, rule: str, count: int) -> Iterator[Row]:
             "rand": adjusted_rand(found.types, population.types),
             **({"r2": fit.r2} if fit else {}),
             **shares,
-            "dimension": found.dimension[0],
+            **({} if found.dimension[0] is None else {"dimension": found.dimension[0]}),
         }
 
 

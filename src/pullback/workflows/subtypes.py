@@ -148,7 +148,7 @@ def _verdict(
         "kinds": {
             kind: {
                 "explained": [round(float(share), 4) for share in each.explained],
-                "correlation dimension": round(dimension, 2),
+                "correlation dimension": dimension and round(dimension, 2),
                 "neighbours": each.neighbours,
                 "apart at five neighbours": [people.names[n] for n in each.apart],
                 "mean distance": round(float(matrix.sum() / (len(matrix) * (len(matrix) - 1))), 4),

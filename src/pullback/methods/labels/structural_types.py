@@ -38,7 +38,7 @@ class Typed:
     Attributes:
         embeddings: of each kind of distance.
         scores: coordinates of all kinds, `(n, D)` float64, each kind divided by the root of its total variance.
-        dimension: correlation dimension of each kind of distance.
+        dimension: correlation dimension of each kind of distance; None where it cannot be told.
         types: of each person, `(n,)` from 0 on, in order of the mean of the first score.
         membership: probability of each type, `(n, types)`.
         bic: Bayesian information criterion of each number of types, more is better; empty where people are too few.
@@ -49,7 +49,7 @@ class Typed:
 
     embeddings: tuple[Embedding, ...]
     scores: Tensor
-    dimension: tuple[float, ...]
+    dimension: tuple[float | None, ...]
     types: Tensor
     membership: Tensor
     bic: Mapping[int, float]
