@@ -14,12 +14,12 @@ from sklearn.metrics import normalized_mutual_info_score
 from pullback.alignment import Alignment, Pair
 from pullback.data.phantoms.partitions import Partitions
 from pullback.errors import InputError
-from pullback.methods.labels.distances import hellinger, structural
-from pullback.methods.labels.embedding import correlation_dimension, isomap
-from pullback.methods.labels.kinship import heritability, kinships
-from pullback.methods.labels.onto_template import OntoTemplate, laid_on_centroids, on_one_grid, pulled_labels
-from pullback.methods.labels.structural_types import Types, removed, variance
-from pullback.methods.labels.type_maps import mean_map, variability
+from pullback.methods.group.distances import hellinger, structural
+from pullback.methods.group.embedding import correlation_dimension, isomap
+from pullback.methods.group.kinship import heritability, kinships
+from pullback.methods.group.onto_template import OntoTemplate, laid_on_centroids, on_one_grid, pulled_labels
+from pullback.methods.group.structural_types import Types, removed, variance
+from pullback.methods.group.type_maps import mean_map, variability
 from pullback.numerics.mixture import adjusted_rand
 from pullback.numerics.random import make_generator
 from pullback.space import Affine, Displacement, Grid, Image, Labels, pull

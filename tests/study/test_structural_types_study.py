@@ -10,8 +10,8 @@ from rich.console import Console
 
 from pullback.data.phantoms.partitions import Partitions
 from pullback.errors import InputError
-from pullback.methods.labels.onto_template import OntoTemplate
-from pullback.methods.labels.structural_types import Types
+from pullback.methods.group.onto_template import OntoTemplate
+from pullback.methods.group.structural_types import Types
 from pullback.methods.pair.classical import FAST
 from pullback.solvers import Descend
 from pullback.studies.structural_types import RULES, LabelledPeople, StageArm, asked
@@ -53,8 +53,8 @@ def test_stages_follow_each_other_and_maps_are_not_made_again(people, tmp_path):
         (rows[stage],) = unit.arm.rows(unit, QUIET)
     assert rows["before"]["removed"] == 0
     assert rows["before"]["people"] == 22
-    assert rows["affine"]["within"] == pytest.approx(rows["affine"]["variance"])  # one type
-    assert rows["by type"]["within"] == pytest.approx(rows["deformable"]["within"])
+    assert rows["affine"]["variance within"] == pytest.approx(rows["affine"]["variance"])  # one type
+    assert rows["by type"]["variance within"] == pytest.approx(rows["deformable"]["variance within"])
     unit = arms["affine"].unit(trial)
     broken = replace(unit.arm, onto=replace(ONTO, linear=must_not_be_asked))
     (again,) = broken.rows(unit, QUIET)

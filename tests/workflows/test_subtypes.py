@@ -14,8 +14,8 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.data.phantoms.partitions import Partitions
 from pullback.errors import InputError
-from pullback.methods.labels.onto_template import OntoTemplate
-from pullback.methods.labels.structural_types import Types
+from pullback.methods.group.onto_template import OntoTemplate
+from pullback.methods.group.structural_types import Types
 from pullback.numerics.mixture import adjusted_rand
 from pullback.records.csv_records import read_csv
 from pullback.space import Affine

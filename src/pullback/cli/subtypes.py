@@ -97,8 +97,8 @@ def subtypes(
     from rich.progress import track
 
     from pullback.errors import refuse
-    from pullback.methods.labels.onto_template import OntoTemplate
-    from pullback.methods.labels.structural_types import Types
+    from pullback.methods.group.onto_template import OntoTemplate
+    from pullback.methods.group.structural_types import Types
     from pullback.study.recipe import changed
     from pullback.training import device_of
     from pullback.workflows.gathered import Asked

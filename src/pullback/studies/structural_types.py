@@ -28,9 +28,9 @@ from torch import Tensor
 from pullback.data import FileCase, Learn2Reg, PairFolder, Subject
 from pullback.data.phantoms.partitions import Partitions, Population
 from pullback.errors import InputError
-from pullback.methods.labels.distances import structural
-from pullback.methods.labels.onto_template import OntoTemplate, Shown, laid_on_centroids, on_one_grid, pulled_labels
-from pullback.methods.labels.structural_types import Typed, Types, removed, variance
+from pullback.methods.group.distances import structural
+from pullback.methods.group.onto_template import OntoTemplate, Shown, laid_on_centroids, on_one_grid, pulled_labels
+from pullback.methods.group.structural_types import Typed, Types, stage_numbers
 from pullback.methods.pair.classical import FAST
 from pullback.numerics.mixture import adjusted_rand
 from pullback.records.atomic import atomic_write
@@ -159,7 +159,7 @@ class StageArm:
         """Register, and ask."""
         data: LabelledPeople = unit.trial.data
         if self.stage == "before":
-            yield _row(self.types(data.before), data.before, data.before)
+            yield _row(stage_numbers(self.types(data.before), data.before, data.before))
             return
 
         def shown(images: Iterable[Image]) -> Iterable[Image]:
@@ -173,17 +173,17 @@ class StageArm:
             distances = _after(labels, template, transforms)
             found = self.types(distances)
             _keep({"distances": distances, "types": found.types}, unit.folder / KEPT)
-            yield _row(found, distances, data.before, found.types)
+            yield _row(stage_numbers(found, distances, data.before, found.types))
             return
         assert unit.needs is not None
         known = load_file(unit.needs.folder / KEPT)
         if self.stage == "deformable":
             starts = self._affine(images, template, unit.needs.folder / "affine.safetensors", shown)
             distances = _after(labels, template, self.onto.deformed(images, template, starts, shown))
-            yield _row(self.types(distances), distances, data.before, known["types"])
+            yield _row(stage_numbers(self.types(distances), distances, data.before, known["types"]))
             return
         distances = self._by_type(images, labels, known["types"], known["distances"], unit.folder, shown)
-        yield {"case": "people", **_within(distances, data.before, known["types"])}
+        yield _row(stage_numbers(None, distances, data.before, known["types"]))
 
     def _by_type(
         self,
@@ -226,23 +226,8 @@ def _after(labels: Sequence[Labels], template: int, transforms: Sequence[Transfo
     return _distances(pulled_labels(labels, transforms, labels[template].grid))
 
 
-def _row(found: Typed, distances: Tensor, before: Tensor, types: Tensor | None = None) -> Row:
-    """Return the row of a stage; `types` are those within which pairs count, too."""
-    shares = {f"explained {d + 1}": float(share) for d, share in enumerate(found.embeddings[0].explained)}
-    told = {"types": found.count, "by bic": found.by_bic, "by silhouette": found.by_silhouette, "p": found.p}
-    return {
-        "case": "people",
-        "people": len(distances),
-        "variance": variance(distances),
-        "removed": 100 * removed(before, distances),
-        **({} if types is None else _within(distances, before, types)),
-        **{name: number for name, number in told.items() if number is not None},
-        **shares,
-    }
-
-
-def _within(distances: Tensor, before: Tensor, types: Tensor) -> Row:
-    return {"within": variance(distances, types), "removed within": 100 * removed(before, distances, types)}
+def _row(numbers: dict[str, float]) -> Row:
+    return {"case": "people", **numbers}
 
 
 STAGES = ("before", "affine", "deformable", "by type")
@@ -255,14 +240,15 @@ TRUTH = (
     Column("dimension", digits=1),
 )
 REMOVED = (
+    Column("people", digits=0),
     Column("variance", digits=4),
-    Column("removed", "%", better="more", digits=1, key="removed"),
-    Column("within types", digits=4, key="within"),
-    Column("removed within", "%", better="more", digits=1, key="removed within"),
+    Column("removed", better="more", digits=3),
+    Column("variance within", digits=4),
+    Column("removed within", better="more", digits=3),
     Column("types", digits=0),
-    Column("by BIC", digits=0, key="by bic"),
+    Column("by BIC", digits=0, key="by BIC"),
     Column("by silhouette", digits=0),
-    Column("p", digits=3),
+    Column("p of one", digits=3),
     *(Column(f"explained {d}", digits=3) for d in range(1, 5)),
 )
 

@@ -12,7 +12,7 @@ from pullback.data.people import IMAGES, person_in, read_table
 from pullback.errors import InputError, refuse
 from pullback.files import read_labels
 from pullback.files.points.vertices import is_vertex_labels, read_connections, read_vertex_labels
-from pullback.methods.labels.onto_template import laid_on_centroids, on_one_grid
+from pullback.methods.group.onto_template import laid_on_centroids, on_one_grid
 from pullback.records.csv_records import as_number
 from pullback.space import Image, Labels
 from pullback.study.recipe import changed

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files import write_image
-from pullback.methods.labels.distances import hellinger, structural
-from pullback.methods.labels.kinship import heritability, kinships
-from pullback.methods.labels.onto_template import OntoTemplate, Shown, pulled_labels
-from pullback.methods.labels.structural_types import Typed, Types, removed, variance
-from pullback.methods.labels.type_maps import variability
+from pullback.methods.group.distances import hellinger, structural
+from pullback.methods.group.kinship import heritability, kinships
+from pullback.methods.group.onto_template import OntoTemplate, Shown
+from pullback.methods.group.structural_types import Typed, Types
+from pullback.methods.group.type_maps import variability
 from pullback.numerics.mixture import adjusted_rand
 from pullback.numerics.random import make_generator
 from pullback.records.csv_records import write_csv
@@ -24,13 +24,13 @@ from pullback.space import Image
 from pullback.study.regression import explanations
 from pullback.workflows.gathered import Asked, Gathered, ShownCases, gather
 from pullback.workflows.outputs import RECORD, names_in, refuse_without, transaction
+from pullback.workflows.registered_types import SAME, registered_stages
 from pullback.workflows.types_figure import draw_types, write_types
 
 TYPES, EXPLAINED, KIN, REGISTERED, PICTURE = "types.csv", "explained.csv", "kin.csv", "registered.csv", "types.png"
 STRUCTURE, CONNECTION = "structure", "connection"
 REGIONS, VOLUME = "regions", "volume mm³"
 SITES = ("site", "scanner", "rater", "center", "centre")
-SAME = 1e-9  # of a distance, below which two people are copies
 FAMILY, TWIN = "family", "twin"
 NOTES = (
     "Scores are relative to these people: with others beside them, they move.",
@@ -91,11 +91,17 @@ def subtypes_files(
         content: dict[str, Any] = manifest() | {"data": str(asked.data), "people": len(people.names)}
         content |= _verdict(found, people, [*distances], how.types, [*distances.values()], regions)
         write_csv(_rows(found, people, [*distances], regions), folder / TYPES)
-        content |= _explained(found, people, [*distances], regions, folder)
+        scores = {kind: each.coordinates for kind, each in zip(distances, found.embeddings, strict=True)}
+        content |= _explained(found, people, scores, regions, folder)
+        relatives = _relatives(scores, people)
+        if relatives:
+            write_csv(relatives, folder / KIN)
         if how.onto is not None:
-            rows = list(_registered(people, how, found, distances[STRUCTURE], asked, registering))
-            write_csv(rows, folder / REGISTERED)
-            content["registered"] = rows
+            before = distances[STRUCTURE]
+            content["registered"] = registered_stages(
+                people, how.onto, how.types, found, before, asked.background, registering
+            )
+            write_csv(content["registered"], folder / REGISTERED)
         maps = [variability(people.labels, found.types, k) for k in range(len(found.sizes))] if people.maps else []
         for k, values in enumerate(maps):
             image = Image(values.float()[None, None], people.maps[0].grid)
@@ -172,10 +178,11 @@ def _rows(found: Typed, people: Gathered, kinds: Sequence[str], regions: Tensor)
     return rows
 
 
-def _explained(found: Typed, people: Gathered, kinds: Sequence[str], regions: Tensor, folder: Path) -> dict[str, Any]:
-    """Write what explains the scores, and what relatives have in common."""
-    scores = {kind: each.coordinates for kind, each in zip(kinds, found.embeddings, strict=True)}
-    shares = {kind: each.explained.tolist() for kind, each in zip(kinds, found.embeddings, strict=True)}
+def _explained(
+    found: Typed, people: Gathered, scores: Mapping[str, Tensor], regions: Tensor, folder: Path
+) -> dict[str, Any]:
+    """Write what explains the scores, where anything is known that could; return the shares of the whole."""
+    shares = {kind: each.explained.tolist() for kind, each in zip(scores, found.embeddings, strict=True)}
     names = list(dict.fromkeys(key for row in people.about for key in row if key not in (FAMILY, TWIN)))
     variables: dict[str, list[float | str | None]] = {REGIONS: [float(count) for count in regions]}
     if people.maps:
@@ -192,78 +199,24 @@ def _explained(found: Typed, people: Gathered, kinds: Sequence[str], regions: Te
         content["explained of the whole"] = whole
         sites = {name: share for name, share in whole.items() if name.rsplit(" ", 1)[-1].lower() in SITES}
         content |= {"explained by where it was made": sites} if sites else {}
+    return content
+
+
+def _relatives(scores: Mapping[str, Tensor], people: Gathered) -> list[dict[str, object]]:
+    """Return a row for each kind, kinship and dimension; none where no families are known."""
+    rows: list[dict[str, object]] = []
     if any(FAMILY in row for row in people.about):
         families, twins = ([str(row.get(name, "")) for row in people.about] for name in (FAMILY, TWIN))
         pairs = kinships(families, twins)
-        kin = []
         for kind, values in scores.items():
             for name, each in heritability(values, pairs, make_generator(0)).items():
                 p = each.p or (None,) * len(each.difference)
-                kin += [
+                rows += [
                     {"kind": kind, "dimension": d + 1, "pairs of": name, "pairs": each.pairs, "difference": difference}
                     | ({} if p[d] is None else {"p": p[d]})
                     for d, difference in enumerate(each.difference)
                 ]
-        write_csv(kin, folder / KIN)
-    return content
-
-
-# ---- what registration removes
-
-
-def _registered(
-    people: Gathered, how: SubtypesHow, found: Typed, before: Tensor, asked: Asked, shown: Shown
-) -> Sequence[dict[str, object]]:
-    """Return a row for each stage of registering everybody to the most typical, and each to that of the own type."""
-    assert how.onto is not None
-    template, images, labels = found.typical(), people.images, people.stored
-
-    def after(who: Sequence[int], own: int, transforms: Sequence[Any]) -> Tensor:
-        """Return distances of some of the people on the template's grid."""
-        pulled = pulled_labels([labels[n] for n in who], transforms, labels[own].grid)
-        return structural([each.data[0, 0] for each in pulled], background=asked.background)
-
-    everybody = range(len(images))
-    starts = how.onto.affine(images, template, shown)
-    affine = after(everybody, template, starts)
-    typed = _asked_again(how.types, affine)
-    groups = torch.zeros(len(images), dtype=torch.long) if typed is None else typed.types
-    deformed = after(everybody, template, how.onto.deformed(images, template, starts, shown))
-    rows = [
-        _stage("before", before, before, found, groups),
-        _stage("affine", affine, before, typed, groups),
-        _stage("deformable", deformed, before, _asked_again(how.types, deformed), groups),
-    ]
-    if typed is not None and len(typed.sizes) > 1:
-        within = torch.zeros_like(before)
-        for k in range(len(typed.sizes)):
-            who = (groups == k).nonzero()[:, 0]
-            own, theirs = typed.typical(k), [images[n] for n in who]
-            place = who.tolist().index(own)
-            moved = how.onto.deformed(theirs, place, how.onto.affine(theirs, place, shown), shown)
-            if len(who) > 1:
-                within[who[:, None], who] = after(who.tolist(), own, moved)
-        rows.append({"stage": "by type", **_within(within, before, groups)})
     return rows
-
-
-def _asked_again(types: Types, distances: Tensor) -> Typed | None:
-    """Return the types after a stage; None where everybody has become the same."""
-    return None if float(distances.max()) < SAME else types(distances)
-
-
-def _stage(name: str, distances: Tensor, before: Tensor, found: Typed | None, types: Tensor) -> dict[str, object]:
-    row: dict[str, object] = {"stage": name, "variance": variance(distances), "removed": removed(before, distances)}
-    row |= _within(distances, before, types)
-    if found is None:
-        return row
-    told = {"types": found.count, "by BIC": found.by_bic, "by silhouette": found.by_silhouette, "p of one": found.p}
-    shares = {f"explained {d + 1}": float(share) for d, share in enumerate(found.embeddings[0].explained)}
-    return row | {key: value for key, value in told.items() if value is not None} | shares
-
-
-def _within(distances: Tensor, before: Tensor, types: Tensor) -> dict[str, object]:
-    return {"variance within": variance(distances, types), "removed within": removed(before, distances, types)}
 
 
 def summary(content: Mapping[str, Any], out: str | Path) -> str:

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pullback.methods.labels.structural_types import Typed
+from pullback.methods.group.structural_types import Typed
 from pullback.records.atomic import atomic_write
 from pullback.report.figures import COLOURS, INK, blank
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pullback.errors import InputError
-from pullback.methods.labels.embedding import Embedding, correlation_dimension, isomap, scaled
+from pullback.methods.group.embedding import Embedding, correlation_dimension, isomap, scaled
 from pullback.methods.method import Method, Paper
 from pullback.numerics.mixture import Gaussians, fitted_mixtures, silhouettes
 from pullback.numerics.random import make_generator
@@ -254,9 +254,33 @@ def removed(before: Tensor, after: Tensor, groups: Tensor | None = None) -> floa
     return 1 - variance(after, groups) / start
 
 
+def stage_numbers(
+    found: Typed | None, distances: Tensor, before: Tensor, types: Tensor | None = None
+) -> dict[str, float]:
+    """Return what is told of a stage of registration: variance, what is removed, types and spectrum.
+
+    Args:
+        found: the types after it; None where they were not asked for.
+        distances: after it.
+        before: distances before any registration.
+        types: within which pairs count, too; None leaves that out.
+    """
+    numbers = {}
+    if found is not None:
+        numbers |= {"people": len(distances), "variance": variance(distances), "removed": removed(before, distances)}
+    if types is not None:
+        within = {"variance within": variance(distances, types), "removed within": removed(before, distances, types)}
+        numbers |= within
+    if found is None:
+        return numbers
+    told = {"types": found.count, "by BIC": found.by_bic, "by silhouette": found.by_silhouette, "p of one": found.p}
+    shares = {f"explained {d + 1}": float(share) for d, share in enumerate(found.embeddings[0].explained)}
+    return numbers | {name: number for name, number in told.items() if number is not None} | shares
+
+
 METHOD = Method(
     about="whether a population is of one type or of several, before it is registered to one template",
-    aligns=("labels",),
+    aligns=("group",),
     papers=(
         Paper(
             "kruggel2022distinct",

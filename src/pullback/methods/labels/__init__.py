@@ -1,1 +1,0 @@
-"""Methods that take label maps, of many people."""
