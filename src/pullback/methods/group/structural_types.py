@@ -265,7 +265,7 @@ def stage_numbers(
         before: distances before any registration.
         types: within which pairs count, too; None leaves that out.
     """
-    numbers = {}
+    numbers: dict[str, float] = {}
     if found is not None:
         numbers |= {"people": len(distances), "variance": variance(distances), "removed": removed(before, distances)}
     if types is not None:
