@@ -54,7 +54,7 @@ def _scores(axis: Axes, found: Typed, kind: str) -> None:
         axis.plot(medoid[0], medoid[second], "P", color=COLOURS[k], markeredgecolor=INK, markersize=10)
     axis.set_xlabel(f"{kind} 1")
     axis.set_ylabel(f"{kind} {second + 1}")
-    axis.legend(frameon=False, labelcolor=INK, fontsize=8)
+    axis.legend(frameon=False, labelcolor=INK, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _criteria(axis: Axes, found: Typed) -> None:
