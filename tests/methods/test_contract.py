@@ -13,6 +13,10 @@ import pullback.methods
 from pullback.energies import MSE, Diffusion
 from pullback.methods.labels.consensus import Consensus
 from pullback.methods.labels.deep_staple import TrustedSegmenter
+from pullback.methods.group.embedding import Embedding
+from pullback.methods.group.kinship import Kin
+from pullback.methods.group.onto_template import OntoTemplate
+from pullback.methods.group.structural_types import Typed, Types
 from pullback.methods.method import Method, Paper, methods
 from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam
@@ -273,6 +277,11 @@ def test_augmentation_of_images(ndim, augment):
 EXCUSED = {
     Method: "a description; tests/test_commands.py reads it",
     Paper: "a description; tests/test_commands.py cites it",
+    Types: "no register: it asks for types; test_structural_types.py says when it answers one",
+    Typed: "the answer of Types; test_structural_types.py says what it holds",
+    Embedding: "coordinates; test_structural_types.py holds them against scikit-learn",
+    Kin: "numbers of relatives; test_structural_types.py says what they are",
+    OntoTemplate: "two registers after each other; test_structural_types.py says what they remove",
     Prescription: "no register: what a map can have; test_determinant_and_curl.py holds it against maps",
     Refinement: "settings of FeatureRegistration, which is checked with them",
     Reference: "a part of CrossNGF, which is checked; its map is held against sums over shifts in test_cross_ngf.py",

@@ -16,6 +16,7 @@ from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
 from pullback.cli.register import register
 from pullback.cli.status import status
+from pullback.cli.subtypes import subtypes
 from pullback.cli.train import prepare, train
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
@@ -53,7 +54,7 @@ def pullback(
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Align": (register, match),
     "Carry along": (apply, propagate, segment, convert, simulate),
-    "Judge": (doctor, evaluate),
+    "Judge": (doctor, evaluate, subtypes),
     "Learn": (prepare, train),
     "Many runs, papers and methods": (status, demo, study, methods, cite),
 }

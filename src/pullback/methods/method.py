@@ -80,6 +80,7 @@ class Method:
         as_given: whether, as a deformable stage, it sees images as they are, also behind their masks; else intensities
             are normalised, and filled there.
         by_label: whether, of points, it takes a label map as the outlines of each label; else as one of all.
+        commands: command lines of its own, without `pullback`, where it is no register.
     """
 
     about: str
@@ -91,6 +92,7 @@ class Method:
     solves: tuple[str, ...] = ()
     as_given: bool = False
     by_label: bool = False
+    commands: tuple[str, ...] = ()
 
 
 def find_method(name: str) -> tuple[str, Method]:

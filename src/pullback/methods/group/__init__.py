@@ -1,0 +1,1 @@
+"""Methods that see many people at once."""
