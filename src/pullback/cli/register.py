@@ -17,6 +17,7 @@ from pullback.cli.options import (
     Setting,
     Space,
     Start,
+    Tiles,
     Trust,
     say,
     settings_of,
@@ -95,6 +96,7 @@ def register(
     setting: Setting = None,
     network: Network = None,
     refine: Refine = None,
+    tiles: Tiles = None,
     start: Start = "auto",
     aligned: Aligned = False,
     seed: Seed = None,
@@ -131,7 +133,18 @@ def register(
     if moving_labels is None:
         refuse({"--fixed-labels": fixed_labels}, "are measured against --moving-labels, and there are none")
     how = How(
-        method, preset, network, refine, settings_of(setting), start, transform, energy, smoothness, aligned, seed
+        method,
+        preset,
+        network,
+        refine,
+        settings_of(setting),
+        start,
+        transform,
+        energy,
+        smoothness,
+        aligned,
+        seed,
+        tiles,
     )
     where = device_of(device)
     chosen = register_of(how, where, trust or ())

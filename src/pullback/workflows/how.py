@@ -14,7 +14,7 @@ from pullback.methods.points.graph_propagation import GraphPropagation
 from pullback.solvers import Refine
 from pullback.study.recipe import changed
 from pullback.study.run import load_run
-from pullback.workflows.choices import STARTS, classical, learned, named
+from pullback.workflows.choices import STARTS, classical, learned, named, tiled
 
 CLASSICAL, CLOUDS = "classical", "graph-propagation"
 """Methods by default: of images, and of points."""
@@ -34,6 +34,7 @@ class How:
         transform, energy, smoothness: of the classical method, as in `choices.classical`.
         aligned: no linear stage comes first.
         seed: of random rotations.
+        tiles: edges in voxels of the tiles in which a network sees the images, as in `128` or `128,160,128`.
     """
 
     method: str | None = None
@@ -47,6 +48,7 @@ class How:
     smoothness: float | None = None
     aligned: bool = False
     seed: int | None = None
+    tiles: str | None = None
 
     @property
     def file(self) -> Path | None:
@@ -83,6 +85,7 @@ def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: S
         return _trained(how, device, trusted)
     refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
     refuse({"--refine": how.refine}, "refines a network's answer, and there is no --network")
+    refuse({"--tiles": how.tiles}, "is how a network sees the images, and there is no --network")
     name, method = _untrained(how.method or CLASSICAL, ("pair", "pose"), "register")
     value = method.register
     preset, seed = how.preset or "balanced", how.seed or 0
@@ -141,5 +144,7 @@ def _trained(how: How, device: torch.device, trusted: Sequence[str]) -> Register
         refuse({"--energy": how.energy, "--smoothness": how.smoothness}, "with --network it takes --refine STEPS")
     trained = load_run(how.network or "", trusted, "pair")[1]
     trained.network.to(device)
+    if how.tiles is not None:
+        trained = tiled(trained, how.tiles)
     weight = 1.0 if how.smoothness is None else how.smoothness
     return learned(trained, how.place, how.refine, how.energy, weight)

@@ -172,6 +172,7 @@ def settings_of(register: object) -> Any:
         return {"first": settings_of(register.first), "then": [settings_of(refine) for refine in register.then]}
     if isinstance(register, Trained):
         seen = {"spacing": register.spacing, "centred": register.centred, "ndim": register.ndim}
+        seen |= {} if register.tiles is None else {"tiles": register.tiles}
         return {"network": type(register.network).__qualname__, **seen}
     if is_dataclass(register) or isfunction(register):
         return as_data(register)
