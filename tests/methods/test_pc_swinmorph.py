@@ -173,7 +173,7 @@ def test_a_border_that_goes_on_changes_seams_and_not_the_inside():
     one, two = (network(fixed, moving).transform for network in (zeros, repeated))
     far = apart(one, two)
     assert far[79:81].mean() > 0.1 * one.field.abs().mean()
-    assert far[40, 40] < 1e-3 * far[79:81].mean()
+    assert far[36:44, 36:44].mean() < 0.1 * far[79:81].mean()
 
 
 # contrast
@@ -326,6 +326,7 @@ def test_labels_of_the_fixed_image_are_carried_by_the_way_back():
 # learning
 
 
+@pytest.mark.nightly
 def test_it_learns_a_shift_that_patches_see():
     """Two voxels, of one pair."""
     noise = smooth_noise((1, 1, 34, 32), 4.0, make_generator(7), torch.empty(0))
@@ -334,8 +335,8 @@ def test_it_learns_a_shift_that_patches_see():
     with seeded(0):
         network = PCSwinMorph(2, window=(4, 4), **SMALL)
     supervision = PatchContrastive(MSE() + 0.05 * Diffusion())
-    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(50):
+    optimiser = torch.optim.Adam(network.parameters(), 5e-3)
+    for _ in range(200):
         optimiser.zero_grad()
         torch.stack(
             [value for name, value in supervision(network, pair, 0.0).items() if "/" not in name]

@@ -1,5 +1,6 @@
 """Registration by tiles: what all tiles agree on stays, nothing moves where the register moves nothing, no seams."""
 
+import json
 import warnings
 from dataclasses import dataclass, replace
 
@@ -8,12 +9,15 @@ import torch
 
 from pullback.alignment import BACK, Alignment, Pair
 from pullback.errors import InputError
+from pullback.files import write
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian, smooth_noise
 from pullback.numerics.tiles import bell
 from pullback.solvers import Descend, FeatureDescent, Tiled
 from pullback.space import Affine, Displacement, Grid, Image, pull
+from pullback.study.trained import Trained
+from pullback.workflows import how
 
 GRID = Grid((70, 55), torch.tensor([[1.0, 0.2, 3], [-0.1, 2.0, -7], [0, 0, 1]], dtype=torch.float64))
 
@@ -246,3 +250,68 @@ def test_answers_of_different_kinds_are_refused():
     data[..., 35:, :] = 1.0
     with pytest.raises(InputError, match="same maps and transforms on each tile"):
         Tiled(register, 24)(replace(image, data=data), image)
+
+
+# ---- trained networks by tiles
+
+
+class Pointwise(torch.nn.Module):
+    """A network whose field is the difference of both intensities at each voxel."""
+
+    def forward(self, fixed, moving):
+        off = moving.data - fixed.data
+        return Alignment(
+            Pair(fixed, moving), Displacement(off.repeat(1, fixed.grid.ndim, *[1] * fixed.grid.ndim), fixed.grid)
+        )
+
+
+def test_a_trained_network_sees_tiles_of_images_that_were_normalised_as_wholes():
+    """What looks at single voxels answers the same; were each tile brought to its own scale, it would not."""
+    grid = Grid.centred((64, 50))
+    slope = torch.linspace(0, 40, 64).view(1, 1, -1, 1)
+    fixed, moving = (Image(10 * picture(grid, seed=n).data + slope, grid) for n in (0, 1))
+    whole, tiles = (Trained(Pointwise(), tiles=size)(fixed, moving) for size in (None, 24))
+    assert (whole.transform.field - tiles.transform.field).abs().max() < 1e-6
+    assert whole.transform.field.abs().max() > 0.1
+    assert "tiles" not in whole.stats.numbers
+    assert tiles.stats.numbers["tiles"] > 4
+
+
+def test_a_way_back_leads_home_also_from_a_start():
+    """Of images laid middle on middle: there by the start and the answer, back by the answer and the start."""
+    shift = Affine(torch.tensor([[1.0, 0, 1], [0, 1, -2], [0, 0, 1]], dtype=torch.float64))
+
+    class Both(torch.nn.Module):
+        def forward(self, fixed, moving):
+            return Alignment(Pair(fixed, moving), shift, transforms={BACK: shift.inverse()})
+
+    far = Grid((40, 40), torch.tensor([[1.0, 0, 30], [0, 1, 9], [0, 0, 1]], dtype=torch.float64))
+    fixed, moving = picture(Grid.centred((40, 40))), picture(far)
+    for centred in (False, True):
+        found = Trained(Both(), centred=centred)(fixed, moving if centred else replace(moving, grid=fixed.grid))
+        point = torch.tensor([[[2.0, -3.0]]], dtype=torch.float64)
+        assert (found.transforms[BACK](found.transform(point)) - point).abs().max() < 1e-6
+    assert found.transform(point)[0, 0, 0] > 30
+
+
+def test_the_command_takes_tiles(monkeypatch, pullback, tmp_path):
+    monkeypatch.setattr(how, "load_run", lambda *_: (None, Trained(Pointwise(), ndim=2)))
+    grid = Grid.centred((48, 40))
+    for name, seed in (("fixed", 0), ("moving", 1)):
+        write(picture(grid, seed), tmp_path / f"{name}.nii.gz")
+    words = ("register", "-f", tmp_path / "fixed.nii.gz", "-m", tmp_path / "moving.nii.gz", "-o", tmp_path / "out")
+    code, out, err = pullback(*words, "--network", "a_run", "--tiles", "24,20", "--json")
+    assert code in (0, 3), err
+    content = json.loads(out)
+    assert content["settings"]["tiles"] == [24, 20]
+    assert content["found"]["tiles"] == 9
+    for given, says in (
+        ("24,20,20", "one number, or 2 for images"),
+        ("8", "tiles of 16 voxels or more"),
+        ("half", "whole numbers are expected"),
+    ):
+        code, _, err = pullback(*words, "--network", "a_run", "--tiles", given)
+        assert code == 2 or code == 1
+        assert says in " ".join(err.split())
+    code, _, err = pullback(*words, "--tiles", "32")
+    assert "there is no --network" in " ".join(err.split())

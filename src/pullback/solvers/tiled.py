@@ -137,7 +137,7 @@ class Tiled:
     def _warn(self, found: Displacement, tiling: Tiling) -> None:
         """Warn of motion that is long, in tiles and their margins."""
         for axis, (size, n) in enumerate(zip(tiling.size, tiling.shape, strict=True)):
-            far = float(found.field[:, axis].abs().amax())
+            far = float(found.field[:, axis].detach().abs().amax())
             if size < n and far > FAR * (size + 2 * self.margin):
                 warnings.warn(
                     f"Tiled: motion of {far:.0f} voxels along axis {axis}, where {size + 2 * self.margin} are seen at "
