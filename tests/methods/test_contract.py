@@ -25,6 +25,7 @@ from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
+from pullback.methods.pair.patch_contrast import PatchAlignment
 from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
 from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
@@ -281,6 +282,7 @@ EXCUSED = {
     InPhases: "a procedure of two trainings; test_pdd_net.py says on which pairs",
     FlowDecoder: "a part of PWCNet, which is checked",
     FlowAlignment: "the answer of PWCNet; test_pwc_net.py says what its levels mean",
+    PatchAlignment: "the answer of PCSwinMorph; test_pc_swinmorph.py says what its ways and patches are",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
     SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",

@@ -158,7 +158,9 @@ def test_rivals_learn_by_the_sum_of_their_terms(supervision, network):
 def test_the_middle_of_two_halves_is_where_both_images_meet():
     """Of images that are one image moved by opposite shifts, the similarity in the middle is that of one to itself."""
     grid = Grid.centred((40, 32))
-    data = smooth(1, 1, 48, 32) * torch.exp(-(((torch.arange(48.0) - 24) / 6) ** 2)).view(1, 1, -1, 1)  # 0 at its ends
+    data = smooth(1, 1, 48, 32).square() * torch.exp(-(((torch.arange(48.0) - 24) / 6) ** 2)).view(
+        1, 1, -1, 1
+    )  # 0 at its ends
     fixed, moving = (Image(data[..., a : a + 40, :].contiguous(), grid) for a in (2, 6))  # M(x) = F(x + 4)
 
     def register(one, two):

@@ -127,12 +127,12 @@ class Tiled:
                 f"Tiled: the same maps and transforms on each tile expected, got {names[0]} and {names[1]}"
             )
         grid = answer.pair.fixed.grid
-        core = tuple(slice(self.margin, n - self.margin) for n in grid.shape)
+        core = (slice(None), slice(None), *(slice(self.margin, n - self.margin) for n in grid.shape))
         transforms = (answer.transform, *(answer.transforms[name] for name in first.transforms))
         values = [one.displacement(grid) for one in transforms] + [answer.maps[name].data for name in first.maps]
         batch = max(map(len, values))
         like = answer.pair.fixed.data
-        return torch.cat([each[(..., *core)].expand(batch, -1, *[-1] * grid.ndim).to(like) for each in values], 1)
+        return torch.cat([each[core].expand(batch, -1, *[-1] * grid.ndim).to(like) for each in values], 1)
 
     def _warn(self, found: Displacement, tiling: Tiling) -> None:
         """Warn of motion that is long, in tiles and their margins."""
@@ -157,7 +157,7 @@ def _tile(image: Image, box: tuple[slice, ...]) -> Image:
         return part
     before = [within.start - along.start for within, along in zip(inside, box, strict=True)]
     size = tuple(along.stop - along.start for along in box)
-    where = (..., *(slice(a, a + n) for a, n in zip(before, part.grid.shape, strict=True)))
+    where = (slice(None), slice(None), *(slice(a, a + n) for a, n in zip(before, part.grid.shape, strict=True)))
     data = least_at_border(image.data, image.mask).expand(*image.data.shape[:2], *size).clone()
     data[where] = part.data
     mask = None if part.mask is None else part.mask.new_zeros(*part.mask.shape[:2], *size)

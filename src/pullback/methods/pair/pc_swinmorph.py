@@ -22,6 +22,7 @@ registration for unsupervised medical image segmentation, 2020; "[L]" is its cod
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +118,7 @@ class PCSwinMorph(Network):
         _near_zero(self.field, 1e-5)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Conv3d):
-                layer.padding_mode = border
+                layer.padding_mode = cast(Literal["zeros", "replicate"], border)
         self.stitch = _Stitcher(ndim, both[0], self.window, embed, heads) if stitch else None
 
     def patches(self, shape: Sequence[int]) -> Tiling:
@@ -171,7 +172,8 @@ class PCSwinMorph(Network):
             field, features = (_laid(each, tiling, images.shape[:3]) for each in (parts, fine))
             if self.stitch is not None:
                 field = field + self.stitch(field, features)
-            field = field[(..., *(slice(a, a + n) for a, n in zip(before, fixed.grid.shape, strict=True)))]
+            inside = (slice(a, a + n) for a, n in zip(before, fixed.grid.shape, strict=True))
+            field = field[(slice(None), slice(None), *inside)]
             seen = self.project(deepest.float().flatten(2).mean(2))
         there, back = (self.transform(each, fixed.grid) for each in field.unflatten(0, (2, -1)))
         spread = images.flatten(3).amax(3) - images.flatten(3).amin(3)
