@@ -287,7 +287,7 @@ ROWS = {  # the command, and what its one line on stderr must say
     "prepare stretched to nothing": (prepare("--stretch"), ["stretch", "shape"]),
     "prepare sheared": (prepare(images="sheared", labels=None), ["a_sheared.nii.gz", "sheared", "--spacing"]),
     "prepare into a file": ([*prepare()[:4], "OUT/file", *prepare()[5:]], ["file", "cannot write", "-o"]),
-    "a folder of patients": (["doctor", "scans"], ["scans", "is a folder", "dcm2niix"]),
+    "a folder of patients": (["doctor", "scans"], ["scans", "is a folder", "which of its files"]),
     "no patient": (["doctor", "none.nii.gz"], ["none.nii.gz", "no such file"]),
     "patient without a header": (["doctor", "good.nii.gz", "text.nii.gz"], ["text.nii.gz", "not a readable"]),
     "register nothing": (register("none.nii.gz"), ["none.nii.gz", "no such file"]),

@@ -86,6 +86,18 @@ class Pair:
         """Return the n-th pair of the batch; a batch of one returns itself, whatever n."""
         return self if self.batch == 1 else replace(self, **{k: part.nth(n) for k, part in self._known.items()})
 
+    def of_channels(self, first: int, count: int) -> Self:
+        """Return the pair with `count` channels of its images, from number `first` on.
+
+        Raises:
+            ValueError: there are not as many.
+        """
+        known = self.fixed.data.shape[1]
+        if not 0 <= first < first + count <= known:
+            raise ValueError(f"channels {first} … {first + count - 1} of images that have {known}, numbered from 0")
+        fixed, moving = (replace(one, data=one.data[:, first : first + count]) for one in self.images)
+        return replace(self, fixed=fixed, moving=moving)
+
     @cached_property
     def label_sets(self) -> tuple[Tensor, Tensor] | None:
         """The labels above background of the fixed and of the moving image, sorted; None without both."""
@@ -195,6 +207,16 @@ class Alignment:
             yield replace(
                 self, pair=self.pair.nth(n), transform=self.transform.nth(n), maps=maps, transforms=transforms
             )
+
+    def of_channels(self, first: int, count: int) -> "Alignment":
+        """Return the alignment of `count` channels, from number `first` on, whose image is not pulled once more.
+
+        Raises:
+            ValueError: the images have not as many.
+        """
+        part = Alignment(self.pair.of_channels(first, count), self.transform)
+        vars(part)["moved"] = replace(self.moved, data=self.moved.data[:, first : first + count])
+        return part
 
     @property
     def on_the_way(self) -> tuple[Transform, ...]:

@@ -93,7 +93,7 @@ def test_pictures_of_several_values_a_pixel(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("IM0001.dcm", bytes(128) + b"DICM" + bytes(200), "dcm2niix"),
+        ("IM0001.dcm", bytes(128) + b"DICM" + bytes(200), "not a readable image"),
         ("cst.trk", b"TRACK\0" + bytes(994), "streamlines"),
         ("cst.tck", b"mrtrix tracks\n", "streamlines"),
     ],

@@ -13,7 +13,7 @@ from pullback.numerics.rotation import uniform
 from pullback.space import Affine, Grid, Image, Motion, pull
 
 SHAPES = {2: (14, 9), 3: (12, 7, 10)}
-KINDS = [Motion.rigid, Motion.affine]
+KINDS = [Motion.translation, Motion.rigid, Motion.similarity, Motion.affine]
 
 
 def coefficients(motion: Motion, size: float, seed: int = 0) -> torch.Tensor:
@@ -46,6 +46,21 @@ def test_rigid_motions_are_rigid_for_any_coefficients(ndim, size, oblique):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
+def test_similarities_keep_angles_and_translations_all_but_the_place(ndim, oblique):
+    start = turned(ndim)
+    eye = torch.eye(ndim, dtype=torch.float64)
+    similar = Motion.similarity(start, oblique(SHAPES[ndim], 3))
+    linear = similar.with_params(coefficients(similar, 3.0, 1)).matrix[:-1, :-1]
+    gram = linear.T @ linear
+    torch.testing.assert_close(gram, gram[0, 0] * eye, rtol=0, atol=1e-9)
+    assert abs(float(gram[0, 0]) - 1) > 1e-3
+    shift = Motion.translation(start, oblique(SHAPES[ndim], 3))
+    moved = shift.with_params(coefficients(shift, 3.0, 1)).matrix
+    torch.testing.assert_close(moved[:-1, :-1], start.matrix[:-1, :-1], rtol=0, atol=1e-12)
+    assert float((moved[:-1, -1] - start.matrix[:-1, -1]).norm()) > 0.1
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_coefficients_it_is_the_start(ndim, kind, oblique):
     start = some_affine(ndim)
@@ -56,9 +71,10 @@ def test_without_coefficients_it_is_the_start(ndim, kind, oblique):
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_as_many_coefficients_as_degrees_of_freedom(ndim, oblique):
-    """d(d−1)/2 turns and d shifts; d² and d. Linearly independent, so all motions near the start are in reach."""
+    """d shifts, d(d−1)/2 turns, a scaling, or d² in all; independent, so all motions near the start are in reach."""
     grid = oblique(SHAPES[ndim], 4)
-    for kind, count in ((Motion.rigid, {2: 3, 3: 6}), (Motion.affine, {2: 6, 3: 12})):
+    counts = ({2: 2, 3: 3}, {2: 3, 3: 6}, {2: 4, 3: 7}, {2: 6, 3: 12})
+    for kind, count in zip(KINDS, counts, strict=True):
         generators = kind(Affine.identity(ndim), grid).generators
         assert len(generators) == count[ndim]
         assert int(torch.linalg.matrix_rank(generators.flatten(1))) == count[ndim]

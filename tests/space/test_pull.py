@@ -4,7 +4,19 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Velocity, pull, push
+from pullback.numerics.random import make_generator
+from pullback.space import (
+    Affine,
+    Displacement,
+    Grid,
+    Image,
+    Labels,
+    Points,
+    Velocity,
+    pull,
+    pull_smooth_labels,
+    push,
+)
 
 SHAPES = [(22, 20), (16, 15, 14)]
 shapes, seeds = st.sampled_from(SHAPES), st.integers(0, 10**6)
@@ -256,3 +268,33 @@ def test_the_answer_lies_where_the_image_lies(shape, thing):
     field = Displacement(torch.zeros(1, ndim, *shape), grid)
     for transform in (Affine.identity(ndim), field, Affine.identity(ndim) @ field):
         assert pull(away, transform, Grid.centred(shape, 2.0)).data.device.type == "meta"
+
+
+@pytest.mark.parametrize("shape", [(14, 12), (9, 10, 8)])
+def test_smooth_labels_are_those_with_the_greatest_share(oblique, smooth_field, shape):
+    """Of indicator images pulled one by one; all of background beyond the image."""
+    grid, other = oblique(shape, 1), oblique(shape, 2)
+    coarse = torch.randint(0, 4, (1, 1, *[n // 3 + 1 for n in shape]), generator=make_generator(0))
+    values = torch.tensor([0, 7, 2, 40])[coarse]
+    for axis in range(2, values.ndim):
+        values = values.repeat_interleave(3, axis).narrow(axis, 0, shape[axis - 2])
+    labels = Labels(values.int(), other)
+    transform = Displacement(smooth_field(shape, 3, amplitude=1.5), grid)
+    found = pull_smooth_labels(labels, transform, grid)
+    each = torch.tensor([0, 2, 7, 40])
+    shares = torch.cat([pull(Image((values == v).double(), other), transform, grid, outside=0).data for v in each], 1)
+    shares[:, 0] = 1 - shares[:, 1:].sum(1)
+    clear = shares.topk(2, 1).values.diff(dim=1).abs() > 1e-6
+    assert found.data.dtype == torch.int32
+    assert torch.equal(found.data[clear], each[shares.argmax(1, keepdim=True)].int()[clear])
+    assert float(clear.float().mean()) > 0.9
+    assert not torch.equal(found.data, pull(labels, transform, grid).data)
+    assert torch.equal(pull_smooth_labels(labels, Affine.identity(len(shape)), other).data, labels.data)
+
+
+def test_at_a_tie_the_nearest_label_wins():
+    grid = Grid.centred((6, 2), 1.0)
+    labels = Labels(torch.tensor([[5, 5], [5, 5], [5, 5], [3, 3], [3, 3], [3, 3]])[None, None], grid)
+    half = Affine(torch.tensor([[1.0, 0, 0.5], [0, 1, 0], [0, 0, 1]], dtype=torch.float64))
+    found, nearest = pull_smooth_labels(labels, half, grid), pull(labels, half, grid)
+    assert torch.equal(found.data[..., 2, :], nearest.data[..., 2, :])

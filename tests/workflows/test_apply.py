@@ -88,6 +88,22 @@ def test_labels_stay_whole(case, ndim):
 
 
 @dimensions
+def test_labels_have_the_smooth_borders_of_itk(case, ndim):
+    """Its linear interpolation of labels one by one (ANTs' GenericLabel)."""
+    folder, fixed, moving, transform = case(ndim)
+    out = folder / "out.nii.gz"
+    chain = read_transforms([str(folder / "a_Composite.h5")])
+    done = apply_files(folder / "labels.nii.gz", chain, out, folder / "fixed.nii.gz", "linear", labels=True)
+    assert "each linearly" in done.what
+    reference, there = itk_reads(folder)
+    image = sitk.ReadImage(str(folder / "labels.nii.gz"))
+    resampled = sitk.Resample(image, reference, there, sitk.sitkLabelLinear)
+    moved = read_labels(out).data[0, 0].numpy()
+    assert set(np.unique(moved)) == {0, 3}
+    assert (moved != sitk.GetArrayFromImage(resampled).T)[well_inside(folder, fixed, transform, moving)].mean() < 2e-3
+
+
+@dimensions
 def test_points_go_where_itk_takes_them(case, ndim):
     """In a file of ITK's own coordinates nothing but ITK is asked."""
     folder, *_ = case(ndim)
@@ -323,7 +339,7 @@ def test_a_volume_is_cut_onto_one_oblique_slice(case, thin, mode):
             continue
         outs = [folder / "whole.nii.gz", folder / "cut.nii.gz"]
         for out, onto in zip(outs, (folder / "fixed.nii.gz", reference), strict=True):
-            apply_files(folder / f"{name}.nii.gz", transform, out, onto, "linear" if labels else mode, labels)
+            apply_files(folder / f"{name}.nii.gz", transform, out, onto, None if labels else mode, labels)
         whole, cut = map(nib.load, outs)
         truth = np.take(np.asarray(whole.dataobj), [index], axis=thin)
         np.testing.assert_allclose(np.asarray(cut.dataobj), truth, atol=0 if labels else 2e-5)

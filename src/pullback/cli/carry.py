@@ -41,9 +41,15 @@ def apply(
     ] = None,
     invert: Annotated[bool, typer.Option("--invert", help="Apply the inverse of all transforms together.")] = False,
     mode: Annotated[
-        str, typer.Option("-n", "--interpolation", metavar="NAME", help="linear, cubic or nearest.")
-    ] = "linear",
-    labels: Annotated[bool, typer.Option("--labels", help="The image is a label map: nearest, whole numbers.")] = False,
+        str | None,
+        typer.Option(
+            "-n", "--interpolation", metavar="NAME", help="linear, cubic or nearest; default linear, of labels nearest."
+        ),
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="The image is a label map; -n linear makes its borders smooth, one by one."),
+    ] = False,
     outside: Annotated[
         float | None,
         typer.Option(metavar="VALUE", help="Value where the image ends; default 0, of a CT its air."),

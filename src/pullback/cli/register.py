@@ -45,7 +45,7 @@ Transform = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="rigid, affine, velocity, displacement or bspline; default velocity.",
+        help="translation, rigid, similarity, affine, velocity, displacement or bspline; default velocity.",
         rich_help_panel=CLASSICAL,
     ),
 ]
@@ -72,9 +72,37 @@ FixedLabels = Annotated[
 MovingLabels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Label map to carry along.", rich_help_panel=KNOWN)
 ]
-Points = Annotated[
+FixedPoints = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Points (.csv, .vtk, …) to push to the moving image.", rich_help_panel=KNOWN),
+]
+MovingPoints = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Their matches, by name or in order: the start is their rigid map, as by --start points, "
+        "points-similarity or points-affine.",
+        rich_help_panel=KNOWN,
+    ),
+]
+PointsWeight = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WEIGHT",
+        help="Weight of their mean squared distance in mm² in the last stage, such as 0.1; default 0.",
+        rich_help_panel=KNOWN,
+    ),
+]
+CheckPoints = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,…",
+        help="Points that are measured and not used: names, or numbers from 1 where there are none.",
+        rich_help_panel=KNOWN,
+    ),
+]
+UseLabels = Annotated[
+    bool, typer.Option("--use-labels", help="Steer the last stage by the labels, too.", rich_help_panel=KNOWN)
 ]
 Jacobian = Annotated[
     bool, typer.Option("--jacobian", help="Write the Jacobian determinant: jacobian.nii.gz.", rich_help_panel=WRITTEN)
@@ -109,7 +137,11 @@ def register(
     moving_exclude: Exclude = None,
     fixed_labels: FixedLabels = None,
     moving_labels: MovingLabels = None,
-    fixed_points: Points = None,
+    use_labels: UseLabels = False,
+    fixed_points: FixedPoints = None,
+    moving_points: MovingPoints = None,
+    points_weight: PointsWeight = None,
+    check_points: CheckPoints = None,
     space: Space = None,
     jacobian: Jacobian = False,
     ants_prefix: Prefix = None,
@@ -123,10 +155,12 @@ def register(
     """
     from pullback.errors import refuse
     from pullback.training import device_of
+    from pullback.workflows.choices import FITTED
     from pullback.workflows.how import How, register_of
     from pullback.workflows.inputs import ImageFiles
     from pullback.workflows.outputs import ExtraOutputs
     from pullback.workflows.register import register_files, summary
+    from pullback.workflows.steering import Steering
 
     if fixed_points is None:
         refuse({"--space": space}, "is of --fixed-points, and there are none")
@@ -146,6 +180,10 @@ def register(
         seed,
         tiles,
     )
+    matched = fixed_points is not None and moving_points is not None
+    by_points = "points" if matched and start == "auto" and not aligned and network is None else start
+    check = tuple(name.strip() for name in (check_points or "").split(",") if name.strip())
+    steering = Steering(moving_points, FITTED.get(by_points), points_weight, check, use_labels)
     where = device_of(device)
     chosen = register_of(how, where, trust or ())
     said = {"method": method, "network": network and str(network), "start": start, "seed": seed or 0}
@@ -161,6 +199,7 @@ def register(
             ExtraOutputs(jacobian, ants_prefix),
             where,
             said,
+            steering,
         )
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:

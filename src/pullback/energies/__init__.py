@@ -1,5 +1,6 @@
 """Energies: functions of an alignment that are minimised."""
 
+from pullback.energies.channels import OnChannels
 from pullback.energies.energy import Energy, Sum, Weighted
 from pullback.energies.information import MI, NMI
 from pullback.energies.kinetic import Kinetic
@@ -29,6 +30,7 @@ __all__ = [
     "Kinetic",
     "LabelMSE",
     "LandmarkMSE",
+    "OnChannels",
     "SoftDice",
     "SoftHausdorff",
     "Sum",

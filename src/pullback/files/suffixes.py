@@ -33,7 +33,7 @@ def refuse_absent(path: str | Path) -> None:
         InputError: there is nothing of this name, or a folder.
     """
     if Path(path).is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it (slices of DICOM: convert them first, by dcm2niix)")
+        raise InputError(f"{path}: is a folder; name a file in it")
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
 
@@ -59,8 +59,6 @@ def remedy(path: str | Path) -> str:
         return "it is compressed: name it .nii.gz"
     if (start[344:] in (b"n+1\0", b"ni1\0") or start[4:8] == b"n+2\0") and not ends(path, ".nii"):
         return "it is not compressed: name it .nii"
-    if start[128:132] == b"DICM":
-        return "it is DICOM: convert the series to NIfTI by dcm2niix"
     if ends(path, (*NIFTI, *BRAINS)):
         return "copy or convert it anew"
     strange = next((said for endings, said in STRANGE if ends(path, endings)), "")

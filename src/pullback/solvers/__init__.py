@@ -2,6 +2,7 @@
 
 from pullback.solvers.belief_propagation import BeliefPropagation
 from pullback.solvers.chain import Chain, Refine, chain, timed
+from pullback.solvers.constraint import Constraint
 from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformable_stage import DeformableStage, placed
 from pullback.solvers.descend import Converged, Descend, FieldAdam, Stalled, adam, summed_sgd
@@ -17,6 +18,7 @@ from pullback.solvers.tiled import Tiled
 __all__ = [
     "BeliefPropagation",
     "Chain",
+    "Constraint",
     "Converged",
     "CoupledConvex",
     "DeformableStage",

@@ -9,6 +9,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.energies.regularity import stiffened
+from pullback.solvers.constraint import Constraint
 from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.solvers.linear_stage import within_view
@@ -36,6 +37,7 @@ class DeformableStage:
             levels before these.
         solver: the descent on each level; its step is in voxels of the field.
         ratio: voxels of the field in voxels of the level: 1, or for `BSpline` the distance of its control points.
+        constraint: of labels and landmarks of the one pair at hand, added to the energy of each level.
     """
 
     energy: Energy = LNCC(9, noise=1e-4) + 1.0 * Diffusion()
@@ -46,6 +48,7 @@ class DeformableStage:
     steps: tuple[int, ...] = (80, 60, 30)
     solver: Descend = Descend(step_size=0.1, until=Converged())
     ratio: int = 1
+    constraint: Constraint | None = None
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Align two images, fixed → moving; each pair of a batch by itself.
@@ -57,12 +60,12 @@ class DeformableStage:
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         begin, field = _split(start, fixed)
         pair = Pair(fixed, placed(moving, begin))
-        levels = [replace(level, moving=within_view(level.moving)) for level in self.levels(pair)]
+        levels = [self._seen(level, begin) for level in self.levels(pair)]
         stiffness = 1 / _compared(pair)
         if field is None:
             field, stats = self._descend(fixed, levels, stiffness)
         else:
-            field, stats = self._solver(0)(stiffened(self.energy, stiffness).on(levels[-1]), start=field)
+            field, stats = self._solver(0)(self._wanted(self.energy, stiffness).on(levels[-1]), start=field)
         whole = begin @ field if start is None or start.parts[0].as_affine is not None else field
         return Alignment(Pair(fixed, moving), whole, stats=Stats(start=start).then(stats))
 
@@ -72,9 +75,17 @@ class DeformableStage:
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
             solver = self._solver(len(levels) - 1 - n if n else len(self.steps))
-            field, descent = solver(stiffened(energy, stiffness).on(level), start=field.on(grid))
+            field, descent = solver(self._wanted(energy, stiffness).on(level), start=field.on(grid))
             stats = stats.then(descent)
         return self.kind(field.field, field.grid), stats
+
+    def _seen(self, level: Pair, begin: Linear) -> Pair:
+        level = replace(level, moving=within_view(level.moving))
+        return level if self.constraint is None else self.constraint.on(level, begin)
+
+    def _wanted(self, energy: Energy, stiffness: float) -> Energy:
+        energy = stiffened(energy, stiffness)
+        return energy if self.constraint is None else energy + self.constraint.energy
 
     def _grid(self, level: Grid) -> Grid:
         return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))

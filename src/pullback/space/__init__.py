@@ -11,12 +11,13 @@ from pullback.space.grid import Grid
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
+from pullback.space.landmarks import LandmarkFit, fit_landmarks, without
 from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
 from pullback.space.points import PointColumn, Points
-from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, push
+from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, pull_smooth_labels, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
@@ -40,6 +41,7 @@ __all__ = [
     "Image",
     "Inverse",
     "Labels",
+    "LandmarkFit",
     "Linear",
     "Motion",
     "Parametric",
@@ -57,6 +59,7 @@ __all__ = [
     "centroids",
     "cropped",
     "displacement_in_slabs",
+    "fit_landmarks",
     "fitted",
     "inverted",
     "isotropic",
@@ -69,6 +72,7 @@ __all__ = [
     "params_of",
     "pull",
     "pull_in_slabs",
+    "pull_smooth_labels",
     "push",
     "resample",
     "resampled",
@@ -76,4 +80,5 @@ __all__ = [
     "short_repr",
     "split",
     "with_params_of",
+    "without",
 ]

@@ -34,9 +34,19 @@ class Motion(Linear):
     __repr__ = short_repr
 
     @classmethod
+    def translation(cls, start: Affine, grid: Grid) -> "Motion":
+        """Return translations; `grid` tells the dimensions."""
+        return cls._of(start, grid, [])
+
+    @classmethod
     def rigid(cls, start: Affine, grid: Grid) -> "Motion":
         """Return rotations about the middle of `grid`, and translations."""
         return cls._of(start, grid, _rotations(grid.ndim))
+
+    @classmethod
+    def similarity(cls, start: Affine, grid: Grid) -> "Motion":
+        """Return rotations and one scaling about the middle of `grid`, and translations."""
+        return cls._of(start, grid, [*_rotations(grid.ndim), torch.eye(grid.ndim, dtype=torch.float64)])
 
     @classmethod
     def affine(cls, start: Affine, grid: Grid) -> "Motion":
@@ -49,7 +59,8 @@ class Motion(Linear):
         extent = (torch.tensor(grid.shape, dtype=torch.float64) - 1) * grid.spacing
         radius = extent.norm() / 2 / d**0.5
         generators = torch.zeros(len(linear) + d, d + 1, d + 1, dtype=torch.float64)
-        generators[: len(linear), :d, :d] = torch.stack(linear) / radius
+        for generator, step in zip(generators, linear, strict=False):
+            generator[:d, :d] = step / radius
         generators[len(linear) :, :d, d] = torch.eye(d, dtype=torch.float64)
         return cls(start, grid.centre, generators, generators.new_zeros(*batch, len(generators)))
 

@@ -88,6 +88,32 @@ def pull_in_slabs(image, transform, onto, mode="linear", outside=None):
     return Labels(data, grid) if isinstance(image, Labels) else Image(data, grid)
 
 
+@torch.no_grad()
+def pull_smooth_labels(labels: Labels, transform: Transform, onto: Grid | Image | Labels) -> Labels:
+    """Return labels seen through `transform` with smooth borders: each linearly, and the greatest share wins.
+
+    Where two have as much, it is the nearest voxel's, if that is one of them; beyond their image labels are 0. In
+    memory are, besides the labels and the answer, the shares of one label and the greatest so far.
+
+    Raises:
+        ValueError: labels and grid of different dimensions.
+    """
+    grid = _grid(labels, onto)
+    nearest = pull_in_slabs(labels, transform, grid)
+    like = torch.empty(0, dtype=torch.float64, device=labels.data.device)
+    data, most = torch.zeros_like(nearest.data), torch.zeros(nearest.data.shape, device=labels.data.device)
+    for value in labels.data.unique().tolist():
+        inside = (labels.data != 0 if value == 0 else labels.data == value).float()
+        for first, slab in _slabs(grid):
+            here = (slice(None), slice(None), slice(first, first + slab.shape[0]))
+            share = sample(inside, coordinates(labels.grid, transform, slab, like), "linear")
+            share = 1 - share if value == 0 else share
+            wins = (share > most[here]) | ((share == most[here]) & (nearest.data[here] == value))
+            data[here] = torch.where(wins, value, data[here])
+            most[here] = torch.maximum(most[here], share)
+    return Labels(data, grid)
+
+
 def _slabs(grid: Grid) -> Iterator[tuple[int, Grid]]:
     """Yield slabs of a grid along its first axis, and the index at which each begins."""
     thick = max(1, SLAB // math.prod(grid.shape[1:]))

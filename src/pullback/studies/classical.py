@@ -2,12 +2,17 @@
 
     pullback study classical brains --data brains=DIR --seed 0
     pullback study classical brains/tools --data brains=DIR --set data.count=3
+    pullback study classical features --data brains=DIR --set data.count=3
     pullback study classical mni --data mni=DIR
     pullback study classical ct-mr --data ct-mr=DIR
 
 `brains` are the ordered pairs of sub-13 … sub-16 at 2 mm, with 31 structures. The headers place these brains as well as
 an affine map can by what structures overlap; by intensities alone the linear stages of every tool lose some of it.
 "Aligned" is the deformable stage alone, from the headers.
+
+In `features` the deformable stage of `balanced`, from the headers on, compares more than intensity: windows of three
+widths, the length of the gradient, MIND, or how surely each voxel is of one of three classes of intensity. These brains
+have intensities that were drawn label by label, so their classes are clearer than those of a real head.
 
 In `mni` a head at 2 mm and a brain at 1 mm go to their MNI template, each on a grid of its own. NCC is what the
 validation of cfireants (validate/run_validation.py) reports: Pearson's correlation of the template and the moved image,
@@ -28,6 +33,7 @@ from dataclasses import replace
 from pullback.methods.pair.classical import ACCURATE, BALANCED, FAST
 from pullback.methods.pair.convex_adam import ConvexAdam
 from pullback.studies._ct_mr import CTtoMR
+from pullback.studies._features import FEATURES
 from pullback.studies._images import DICE, FOLDING, SDLOGJ
 from pullback.studies._pairs import FilePairs
 from pullback.study.arms import Arm, RegisterArm
@@ -67,9 +73,9 @@ TOOLS: dict[str, Arm] = {
 LITTLE = ("before", "balanced", "ConvexAdam", "ConvexAdam, package")
 
 
-def _brains(arms: dict[str, Arm]) -> Experiment:
+def _brains(arms: dict[str, Arm], baseline: str = "balanced") -> Experiment:
     pairs = (*FIRST, *(pair for pair in itertools.permutations(SUBJECTS, 2) if pair not in FIRST))
-    return Experiment(arms, "balanced", FilePairs(pairs=pairs, images="{}_T1w.nii.gz", labels="{}_dseg.nii.gz"))
+    return Experiment(arms, baseline, FilePairs(pairs=pairs, images="{}_T1w.nii.gz", labels="{}_dseg.nii.gz"))
 
 
 def _templates(pair: Sequence[str]) -> Experiment:
@@ -85,6 +91,18 @@ study = Study(
             "No paper: the presets, and the tools people use today, each asked in its standard way. Own Dice is by "
             "labels that a tool moves by its own hand, and must be that of its transform.",
             {"brains/presets": _brains(PRESETS), "brains/tools": _brains(TOOLS)},
+            COLUMNS,
+        ),
+        "features": Table(
+            "Three pairs of brains at 2 mm: what the deformable stage compares",
+            "No paper: where a descent began at the labels' own answer, it came back to the same Dice.",
+            {
+                "brains/features": _brains(
+                    {name: PRESETS[name] for name in ("before", "balanced, aligned")}
+                    | {name: RegisterArm(register) for name, register in FEATURES.items()},
+                    "balanced, aligned",
+                )
+            },
             COLUMNS,
         ),
         "mni": Table(

@@ -35,6 +35,7 @@ from pullback.space import (
     inverted,
     least_at_border,
     pull_in_slabs,
+    pull_smooth_labels,
     push,
 )
 from pullback.workflows.blending import blended
@@ -72,7 +73,7 @@ def apply_files(
     transform: Transform,
     out: str | Path,
     reference: str | Path | None = None,
-    mode: str = "linear",
+    mode: str | None = None,
     labels: bool = False,
     space: str | None = None,
     outside: float | None = None,
@@ -81,8 +82,9 @@ def apply_files(
 ) -> Applied:
     """Move the image or the points of a file and write them.
 
-    An image is pulled onto the grid of `reference`, by `mode`, with `outside` or the default of `pull` beyond it; of a
-    4-D one each frame; labels by nearest neighbours, as integers. Nearest neighbours copy the file's own numbers, whole
+    An image is pulled onto the grid of `reference`, by `mode`, linear if there is none, with `outside` or the default
+    of `pull` beyond it; of a 4-D one each frame. Labels stay integers, by nearest neighbours, or with the mode linear
+    each by itself, of which the greatest wins. Nearest neighbours copy the file's own numbers, whole
     ones as such. What cannot be written is refused before anything is moved. Points and surfaces, known by the file's
     ending, are pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto
     the fixed grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse`
@@ -95,10 +97,10 @@ def apply_files(
     """
     refuse_overwrite([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
     refuse_unwritable(out)
-    if mode not in MODES:
+    if mode not in (None, *MODES):
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
     if is_points(given):
-        idle = {f"-n {mode}": None if mode == "linear" else mode, "--outside": outside, "--labels": labels or None}
+        idle = {f"-n {mode}": mode, "--outside": outside, "--labels": labels or None}
         refuse(idle, "points are pushed, and need none")
         return _push(given, transform, out, space, _way(read, inverse))
     if reference is None:
@@ -109,9 +111,9 @@ def apply_files(
     refuse({"--space": space}, "is of points; an image says where it is")
     refuse_other_names(out)
     if labels:
-        refuse({"-n cubic": None if mode != "cubic" else mode}, "labels come from the nearest voxel")
+        refuse({"-n cubic": None if mode != "cubic" else mode}, "labels are nearest, or linear one by one")
         refuse({"--outside": outside}, "labels are 0 beyond their image")
-    return _pull(given, transform, out, reference, labels, mode, outside)
+    return _pull(given, transform, out, reference, labels, mode or ("nearest" if labels else "linear"), outside)
 
 
 def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None, way: str) -> Applied:
@@ -158,9 +160,14 @@ def _pull(
     refuse_sheared(onto, reference)
     thing = _read(given, labels, transform.ndim, mode)
     _alike(given, thing.grid.ndim, transform)
-    moved = _moved(thing, transform, onto, mode, 0 if labels else outside, given)
+    smooth = labels and mode == "linear"
+    if smooth and isinstance(thing, Labels):
+        moved: Image | Labels | Series = pull_smooth_labels(thing, transform, onto)
+    else:
+        moved = _moved(thing, transform, onto, mode, 0 if labels else outside, given)
     write(moved, out, like=reference)
-    how = "labels, by nearest neighbours" if labels else f"{mode} between voxels"
+    by = "each linearly, the greatest wins" if smooth else "by nearest neighbours"
+    how = f"labels, {by}" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
     what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
     value, most = _extremes(moved)

@@ -15,8 +15,8 @@ from pullback.errors import InputError, did_you_mean, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pair.convex_adam import FeatureOptimised
 from pullback.methods.pose.initialise import Initialise
-from pullback.solvers import Chain, DeformableStage, Descend, Tiled, chain
-from pullback.space import BSpline, Dense, Displacement, Grid, Velocity
+from pullback.solvers import Chain, DeformableStage, Descend, LinearStage, Tiled, chain
+from pullback.space import BSpline, Dense, Displacement, Grid, Motion, Velocity
 from pullback.study.trained import Trained
 
 
@@ -50,8 +50,8 @@ ENERGIES: Mapping[str, Energy] = MappingProxyType(
     }
 )
 """Of the deformable stage: a similarity, and the regularity that suits a velocity."""
-LINEAR: Mapping[str, int] = MappingProxyType({"rigid": 1, "affine": 2})
-"""Where to stop: after how many linear stages."""
+LINEAR = ("translation", "rigid", "similarity", "affine")
+"""Where to stop: the last linear stage."""
 KINDS: Mapping[str, FieldKind] = MappingProxyType(
     {
         "velocity": FieldKind(Velocity),
@@ -61,6 +61,12 @@ KINDS: Mapping[str, FieldKind] = MappingProxyType(
 )
 GUESSES = ("header", "centres", "masses", "moments")
 STARTS = ("auto", *GUESSES, "global")
+TURNING = ("moments", "global")
+"""Starts that are turned."""
+FITTED: Mapping[str, str] = MappingProxyType(
+    {"points": "rigid", "points-similarity": "similarity", "points-affine": "affine"}
+)
+"""Starts by the linear map between matched landmarks."""
 T = TypeVar("T")
 
 
@@ -89,7 +95,7 @@ def classical(
         InputError: a name that is not known, or a negative smoothness.
     """
     register = named(preset, PRESETS, "--preset")
-    named(transform, {**LINEAR, **KINDS}, "--transform")
+    named(transform, {**dict.fromkeys(LINEAR), **KINDS}, "--transform")
     if register.initialise is not None:
         register = replace(register, initialise=_started(register.initialise, start, seed))
     if aligned:
@@ -99,15 +105,29 @@ def classical(
     chosen = energy and named(energy, ENERGIES, "--energy")
     if transform in LINEAR:
         refuse({f"--smoothness {smoothness:g}": None if smoothness == 1 else smoothness}, f"a {transform} map has none")
-        linear = register.linear[: LINEAR[transform]]
+        linear = _linear(register, transform)
         if chosen:
             linear = tuple((name, replace(posed, energy=_similarity(chosen))) for name, posed in linear)
-        return replace(register, linear=linear, deformable=None)
+        initialise = register.initialise
+        if transform == "translation" and initialise is not None:
+            refuse({f"--start {start}": start if start in TURNING else None}, "turns, and a translation does not")
+            guesses = tuple((name, guess) for name, guess in initialise.guesses if name not in TURNING)
+            initialise = replace(initialise, guesses=guesses, search=None, motion=Motion.translation)
+        return replace(register, initialise=initialise, linear=linear, deformable=None)
     deformable = register.deformable
     assert isinstance(deformable, DeformableStage)
     if chosen:
         deformable = replace(deformable, energy=chosen, coarse=None)
     return replace(register, deformable=_of_kind(deformable, KINDS[transform], smoothness))
+
+
+def _linear(register: Classical, last: str) -> tuple[tuple[str, LinearStage], ...]:
+    """Return the linear stages up to the last one: a translation alone, or rigid before a similarity or affine map."""
+    (_, rigid), (_, affine) = register.linear
+    if last == "translation":
+        return ((last, replace(rigid, motion=Motion.translation)),)
+    more = {"rigid": None, "similarity": replace(affine, motion=Motion.similarity), "affine": affine}[last]
+    return (("rigid", rigid), *([] if more is None else [(last, more)]))
 
 
 def learned(

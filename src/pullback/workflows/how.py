@@ -14,7 +14,7 @@ from pullback.methods.points.graph_propagation import GraphPropagation
 from pullback.solvers import Refine
 from pullback.study.recipe import changed
 from pullback.study.run import load_run
-from pullback.workflows.choices import STARTS, classical, learned, named, tiled
+from pullback.workflows.choices import FITTED, STARTS, classical, learned, named, tiled
 
 CLASSICAL, CLOUDS = "classical", "graph-propagation"
 """Methods by default: of images, and of points."""
@@ -30,7 +30,7 @@ class How:
         network: folder of a trained run, in place of a method.
         refine: steps of descent after the network.
         settings: values of the method by dotted keys, as `study.recipe.changed` takes them.
-        start: one of `choices.STARTS`, or the file of a transform.
+        start: one of `choices.STARTS` or `choices.FITTED`, or the file of a transform.
         transform, energy, smoothness: of the classical method, as in `choices.classical`.
         aligned: no linear stage comes first.
         seed: of random rotations.
@@ -54,18 +54,22 @@ class How:
     def file(self) -> Path | None:
         """The file to start from, if `start` is no name."""
         path = Path(self.start)
-        return path if self.start not in STARTS and (path.suffix or len(path.parts) > 1 or path.exists()) else None
+        return (
+            path
+            if self.start not in (*STARTS, *FITTED) and (path.suffix or len(path.parts) > 1 or path.exists())
+            else None
+        )
 
     @property
     def place(self) -> str:
-        """The name of the start; "auto" where it is a file.
+        """The name of the start; "auto" where it is a file or comes from landmarks.
 
         Raises:
-            InputError: it is neither.
+            InputError: it is none of these.
         """
         if self.file is None:
-            named(self.start, dict.fromkeys(STARTS), "--start")
-        return "auto" if self.file else self.start
+            named(self.start, dict.fromkeys((*STARTS, *FITTED)), "--start")
+        return "auto" if self.file or self.start in FITTED else self.start
 
 
 def register_of(how: How, device: torch.device = torch.device("cpu"), trusted: Sequence[str] = ()) -> Register | Refine:

@@ -15,7 +15,7 @@ from pullback.errors import InputError
 from pullback.files import PointTable, Surface, read_points, read_transform
 from pullback.files.images.nifti import refuse_wide
 from pullback.files.transforms.itk import affine_and_field
-from pullback.metrics import STANDARD, foreground, numbers_of
+from pullback.metrics import STANDARD, LandmarkError, foreground, numbers_of
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.report.registration import write_report
 from pullback.solvers import Chain, Refine, timed
@@ -23,6 +23,7 @@ from pullback.space import Affine, Transform
 from pullback.stats import Stage, Stats
 from pullback.study.recipe import as_data
 from pullback.study.trained import Trained
+from pullback.workflows.clouds import Cloud
 from pullback.workflows.inputs import ImageFiles, headers, read_pair
 from pullback.workflows.outputs import (
     RECORD,
@@ -36,7 +37,9 @@ from pullback.workflows.outputs import (
     write_all,
 )
 from pullback.workflows.quality import Verdict, verdict
+from pullback.workflows.steering import Steering, read_landmarks, steered, told_of
 
+MEASURED = (*STANDARD, LandmarkError())
 DRAWN_WITH = ("PIL.Image", "contourpy")  # imported late, when all is done, by the report
 ON_GRID = 1e-6  # voxels: what rounding may take a point beyond a grid
 NOTES = (
@@ -59,6 +62,7 @@ def register_files(
     wanted: ExtraOutputs = ExtraOutputs(),
     device: torch.device = torch.device("cpu"),
     about: Mapping[str, Any] | None = None,
+    steering: Steering = Steering(),
 ) -> dict[str, Any]:
     """Align two files and write the results into `out`.
 
@@ -77,6 +81,7 @@ def register_files(
         wanted: optional outputs.
         device: where to compute.
         about: more to keep in `run.json`, such as the seed.
+        steering: landmarks and labels that steer it. The start between landmarks takes the place of `start`.
 
     Returns:
         The content of `run.json`.
@@ -87,10 +92,16 @@ def register_files(
     fixed, moving = fixed.opened(), moving.opened()
     pair = read_pair(fixed, moving).to(device)
     table = None if points is None else read_points(points, space, pair.fixed.grid.ndim)
-    given = [*fixed.paths, *moving.paths, *([] if points is None else [points])]
+    steering.refuse_alone(points, (pair.fixed_labels, pair.moving_labels))
+    given = [*fixed.paths, *moving.paths, *(path for path in (points, steering.moving_points) if path is not None)]
     if isinstance(start, str | Path):
         given.append(start)
         start = read_transform(start)
+    cloud = None if table is None or points is None else Cloud(table, points, "points")
+    landmarks = read_landmarks(steering, cloud, space, pair)
+    steerable = steered(register, steering, landmarks, pair)
+    if landmarks is not None:
+        start, pair = landmarks.start or start, landmarks.on(pair)
     start = start and start.to(device)
     _check(pair, table, start, wanted)
     refuse_without(DRAWN_WITH)
@@ -98,10 +109,10 @@ def register_files(
     fixed, moving = fixed.closed(), moving.closed()
     with transaction(Path(out), given, planned(pair, points, wanted)) as folder:
         forget_peak_memory(device)
-        before, after = _aligned(pair, register, start)
+        before, after = _aligned(pair, steerable, start)
         stats, inverse, judged = after.stats or Stats(), _inverse(after), verdict(before, after)
         names = write_all(after, inverse, folder, str(fixed.images[0]), table, points, wanted)
-        numbers = {side: numbers_of(a, STANDARD) for side, a in (("before", before), ("after", after))}
+        numbers = {side: numbers_of(a, MEASURED) for side, a in (("before", before), ("after", after))}
         content: dict[str, Any] = manifest() | {
             "fixed": [str(path) for path in fixed.images],
             "moving": [str(path) for path in moving.images],
@@ -121,10 +132,12 @@ def register_files(
         content |= {
             **round_trip(after, after.inverse),
             "round trip as written": round_trip(after, inverse),
+            **({} if landmarks is None else {"landmarks": landmarks.about()}),
             **(about or {}),
         }
         content["earlier"] = of_earlier_runs(Path(out), content["files"], content["fixed"], content["moving"])
-        notes = [*NOTES, *about_known(after), *about_points(table, points)]
+        content["steered"] = told_of(landmarks, numbers)
+        notes = [*content["steered"], *NOTES, *about_known(after), *about_points(table, points)]
         named = " aligned to ".join(Path(str(files.images[0])).name for files in (moving, fixed))
         _report(before, after, judged, folder / "report.html", named, numbers, notes)
         write_json(content, folder / RECORD)
@@ -234,6 +247,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         )
         if written.get("95 %", 0.0) > trip["95 %"]:
             lines[-1] += f"; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
+    lines += content["steered"]
     serious = [finding for finding in content["headers"] if finding["severity"] != "note"]
     lines += [f"{finding['severity']}: {finding['what']}" for finding in serious]
     lines.append(

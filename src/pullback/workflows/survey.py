@@ -161,9 +161,6 @@ def examine_folder(folder: Path, settings: dict[str, str], console: Console | No
     try:
         seen = looked_at(data, console)
     except InputError as error:
-        raise InputError(
-            f"{error}; {folder} is a folder: say which of its files are images (slices of DICOM: convert them first, "
-            f"by dcm2niix)"
-        ) from error
+        raise InputError(f"{error}; {folder} is a folder: say which of its files are images") from error
     note = f"{folder} holds {seen.cases} images of {seen.people} people: {seen.about}."
     return (*seen.findings, Finding(Severity.NOTE, note, "Check that these are whom you mean."))

@@ -15,6 +15,7 @@ from nibabel.minc1 import MincError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from pullback.errors import InputError
+from pullback.files.images.dicom import is_dicom, read_dicom
 from pullback.files.images.itk_image import read_itk
 from pullback.files.suffixes import FORMATS, ends, refuse_absent, remedy
 
@@ -61,13 +62,15 @@ ImageSource = str | Path | ImageFile
 
 
 def load(path: ImageSource) -> nib.Nifti1Pair:
-    """Open an image file by nibabel, without reading its voxels yet.
+    """Open an image file by nibabel, without reading its voxels yet, or read DICOM: a file, or a folder of slices.
 
     Raises:
-        InputError: no such file, a folder, or none that nibabel reads as an image.
+        InputError: no such file, a folder without one series of DICOM, or no image that can be read.
     """
     if isinstance(path, ImageFile):
         return path.stored
+    if is_dicom(path):
+        return read_dicom(path)
     refuse_absent(path)
     if ends(path, FORMATS):
         return read_itk(path)

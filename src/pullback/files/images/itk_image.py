@@ -32,7 +32,11 @@ def read_itk(path: str | Path) -> nib.Nifti1Image:
     affine[:ndim, -1] = image.GetOrigin()
     if ends(path, PICTURES):
         affine = np.eye(4)  # dots per inch are of a print, not of what is shown
-    affine = np.diag([-1.0, -1, 1, 1]) @ affine[np.ix_([0, 1, 2, -1], [0, 1, 2, -1])]
+    return in_memory(values, np.diag([-1.0, -1, 1, 1]) @ affine[np.ix_([0, 1, 2, -1], [0, 1, 2, -1])])
+
+
+def in_memory(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    """Return voxels with an affine in RAS mm as a NIfTI image that was read from nowhere."""
     out = nib.Nifti1Image(values, affine, dtype=values.dtype)
     out.header.set_xyzt_units("mm")
     out.header.set_slope_inter(1, 0)

@@ -50,7 +50,7 @@ class _Begun:
 class Initialise:
     """A register that tries cheap guesses, measures the best against its rivals, and if it fails searches globally.
 
-    1. Each guess is improved by a short rigid descent of normalised mutual information at low resolution.
+    1. Each guess is improved by a short descent of a rigid `motion` by normalised mutual information at low resolution.
     2. Of several the best is taken by its gain over chance, the similarity that random rotations about the middle reach
        without it, weighted by the share of the smaller image that it explains: two edges that happen to meet in a
        corner are no alignment.
@@ -64,6 +64,7 @@ class Initialise:
         random: number of random rotations that measure chance.
         least: share of the smaller image that must lie within the other for a guess to count.
         level: the resolution of all this.
+        motion: of the short descent: `Motion.rigid`, or `Motion.translation` where nothing is turned.
         solver: the short descent, in voxels of the level.
         rivals: the test of the best guess.
         seed: of the random rotations.
@@ -81,6 +82,7 @@ class Initialise:
     random: int = 24
     least: float = 0.25
     level: Levels = Levels(coarsest=24, most=30_000)
+    motion: Callable[[Affine, Grid], Motion] = Motion.rigid
     solver: Descend = Descend(steps=40, step_size=0.5, until=Converged())
     rivals: Rivals = Rivals()
     seed: int = 0
@@ -134,7 +136,7 @@ class Initialise:
         if not tried:
             return None
         tried = self._promising(pair, tried)
-        posed = LinearStage(Motion.rigid, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
+        posed = LinearStage(self.motion, SIMILARITY, Levels(coarsest=WHOLE), self.solver)
         improved = ((name, posed(pair.fixed, pair.moving, affine).transform.as_affine) for name, affine in tried)
         moved = [(name, affine) for name, affine in improved if affine is not None]
         moved = [known for known in moved if self._overlap(pair, known[1]) >= self.least]  # none may slip away
