@@ -39,9 +39,9 @@ from pullback.study.figures import boxes, curves, fields
 from pullback.study.recipe import Recipe
 from pullback.study.table import Column, Experiment, Figure, Study, Table
 
-Groups = tuple[tuple[str, tuple[int, ...]], ...]
+LabelGroups = tuple[tuple[str, tuple[int, ...]], ...]
 
-LPBA40: Groups = (
+LPBA40: LabelGroups = (
     ("frontal", tuple(range(21, 35))),
     ("parietal", tuple(range(41, 51))),
     ("occipital", tuple(range(61, 69))),
@@ -51,7 +51,7 @@ LPBA40: Groups = (
     ("hippocampus", (165, 166)),
 )
 """The seven groups of the paper's figure, by its authors' earlier code; the caudate is in none."""
-FREESURFER: Groups = (
+FREESURFER: LabelGroups = (
     ("cortex", (3, 42)),
     ("white matter", (2, 41)),
     ("deep grey", (10, 11, 12, 13, 26, 28, 49, 50, 51, 52, 58, 60)),
@@ -131,7 +131,7 @@ class BothDice:
         groups: labels that are fused before they are carried, by names; without any each is by itself.
     """
 
-    groups: Groups = ()
+    groups: LabelGroups = ()
     name: ClassVar[str] = "dice"
     higher_is_better: ClassVar[bool] = True
 
@@ -238,7 +238,7 @@ def _whole(data: str) -> Recipe:
     return _differing(ours, tiles=(1,) * ours.network.keywords["ndim"], stitch=False)
 
 
-def _measured(arms: Mapping[str, TrainedArm], data: str, groups: Groups = ()) -> Experiment:
+def _measured(arms: Mapping[str, TrainedArm], data: str, groups: LabelGroups = ()) -> Experiment:
     """Return an experiment of arms, measured along the seams of the paper's network."""
     network = _ours(data).network
     metrics: tuple[Metric, ...] = (
@@ -299,7 +299,7 @@ def _costs() -> Experiment:
     return Experiment({name: FunctionArm(partial(cost, recipe=recipe)) for name, recipe in arms.items()})
 
 
-def _columns(groups: Groups = ()) -> Sequence[Column]:
+def _columns(groups: LabelGroups = ()) -> Sequence[Column]:
     return (
         DICE,
         *(Column(name, better="more", key=f"dice/{name}") for name, _ in groups),

@@ -1,4 +1,4 @@
-"""How a network of patches learns: by an energy of both ways, and by a contrast between the patches' places.
+"""Supervision of a network of patches: by an energy of both ways, and by a contrast between the patches' places.
 
 Of PC-SwinMorph (Liu et al. 2022) with NT-Xent, as in Liu, Aviles-Rivero, Schönlieb 2020; see `pc_swinmorph`.
 """
