@@ -183,7 +183,7 @@ REGISTERED = {"two patches": {"window": (4, 4)}, "one": {"tiles": (1, 1), "windo
 @pytest.mark.parametrize("problem", problems(ndim=2), ids=str)
 def test_the_register_keeps_its_contract(problem, options):
     """On images that are too small for two patches it may refuse."""
-    solves = problem.name == "identity" and min(problem.pair.fixed.grid.shape) >= 32
+    solves = problem.name == "identity" and min(problem.pair.fixed.grid.shape) >= 24
     with seeded(5):
         check_register(PCSwinMorph(2, **options, **SMALL).eval(), problem, solves=solves, rounding=1e-3)
 
@@ -210,8 +210,8 @@ def test_bad_numbers_are_refused(options, says):
 
 
 def test_images_that_are_too_small_for_the_patches_are_refused():
-    with pytest.raises(InputError, match="2 patches along axis 1 need 32 voxels, got 25: take fewer patches"):
-        made()(*images((40, 25)))
+    with pytest.raises(InputError, match="2 patches along axis 1 need 24 voxels, got 21: take fewer patches"):
+        made()(*images((40, 21)))
 
 
 def test_labels_of_the_fixed_image_are_carried_by_the_way_back():

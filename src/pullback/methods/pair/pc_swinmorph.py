@@ -52,7 +52,7 @@ from pullback.numerics.tiles import Tiling
 from pullback.space import Dense, Displacement, Grid, Image
 
 TOKEN = 4  # voxels along an axis
-LEAST = 16  # voxels along an axis of a patch, where there are several
+LEAST = 12  # voxels along an axis of a patch, where there are several: three tokens
 WINDOWS = (4, 7)  # tokens along an axis, the fewest and the most
 
 
@@ -127,7 +127,7 @@ class PCSwinMorph(Network):
         Their edge is the least multiple of the encoder's stride and of a window that so many cover the image by.
 
         Raises:
-            InputError: patches of fewer than 16 voxels.
+            InputError: patches of fewer than 12 voxels.
         """
         for axis, (n, count) in enumerate(zip(shape, self.tiles, strict=True)):
             if count > 1 and n < count * LEAST:
