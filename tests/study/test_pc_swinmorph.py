@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from pullback.alignment import BACK, Alignment, Pair
-from pullback.energies import MSE
+from pullback.energies import MSE, Diffusion
+from pullback.methods.pair.patch_contrast import PatchContrastive
 from pullback.methods.pair.pc_swinmorph import PCSwinMorph
 from pullback.metrics import Dice
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import smooth_noise
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Velocity
+from pullback.space import Affine, Displacement, Grid, Image, Labels, Velocity, pull
 from pullback.studies._both_ways import HALF, OTHER, Cycle, Halfway, OneVelocity, TwoHalves
 from pullback.studies.pc_swinmorph import BothDice, SeamJump, blended
 from pullback.testing import check_supervision, problems
@@ -201,3 +202,30 @@ def test_blended_patches_have_the_weights_of_those_that_were_trained():
     assert (found.transform.field - tiles)[
         ..., 0, 0
     ].abs().max() < 0.02 * tiles.abs().max()  # others weigh little there
+
+
+def moved_pair(number):
+    """A picture, and the same one seen through a smooth motion of a voxel and a half."""
+    image = Image(smooth(1, 1, 64, 64, sigma=2.5, seed=2 * number), GRID)
+    motion = Displacement(1.5 * smooth(1, 2, 64, 64, sigma=10.0, seed=2 * number + 1), GRID)
+    return Pair(pull(image, motion, onto=GRID), image)
+
+
+@pytest.mark.nightly
+def test_patches_that_have_learned_leave_seams_and_blended_they_leave_none():
+    """From forty pairs, on four others; of the same weights."""
+    with seeded(0):
+        network = SMALL(widths=(8, 16, 16), stitch=False)
+    supervision = PatchContrastive(MSE() + 0.1 * Diffusion(), weight=0.0)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    for number in range(200):
+        optimiser.zero_grad()
+        torch.stack([*supervision(network, moved_pair(number % 40), 0.0).values()]).sum().backward()
+        optimiser.step()
+    network.eval().requires_grad_(False)
+    jumps = []
+    for register in (network, blended(network)):
+        pairs = [moved_pair(number) for number in range(50, 54)]
+        jumps.append(sum(SeamJump(SMALL)(register(*pair.images))["seam jump"] for pair in pairs) / len(pairs))
+    assert jumps[0] > 2
+    assert jumps[1] == pytest.approx(1, abs=0.3)
