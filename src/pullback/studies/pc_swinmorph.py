@@ -85,7 +85,7 @@ class SeamJump:
 
     @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        field, across, within = alignment.displacement, [], []
+        field, across, within = alignment.displacement.detach(), [], []
         for axis, seams in enumerate(self._made.seams(field.shape[2:])):
             jumps = field.diff(dim=2 + axis).norm(dim=1).movedim(1 + axis, 0)  # (n − 1, …)
             seam = torch.zeros(len(jumps), dtype=torch.bool)
@@ -114,7 +114,7 @@ class MotionInPatches:
 
     @of_one
     def __call__(self, alignment: Alignment) -> dict[str, float]:
-        field = alignment.displacement
+        field = alignment.displacement.detach()
         size = field.new_tensor(self._made.patches(field.shape[2:]).size).view(-1, *[1] * (field.ndim - 2))
         far = (field / size).abs().amax(1)[foreground(alignment)[:, 0].to(field.device)].sort().values
         return {self.name: 100 * float(far[int(0.95 * (len(far) - 1))])}
