@@ -16,6 +16,8 @@ from pullback.stats import Stats
 
 PHASE = "phase_"
 """What the names of transforms on the way begin with; numbers from 1 follow."""
+BACK = "back"
+"""The name of the one further transform that leads from the moving to the fixed world."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +172,8 @@ class Alignment:
         maps: images on the fixed grid that a register knows beside the transform, by a name in snake case, such as a
             residual appearance, a non-correspondence or a deviation in mm.
         transforms: further ones from the fixed world, by name; `phase_1`, `phase_2`, … are on the way from the moving
-            to the fixed image, such as those of a breath.
+            to the fixed image, such as those of a breath. `back` alone comes from the moving world: moving → fixed, as
+            of a register that aligns both ways at once.
         stats: how it was found; None where that is not known.
 
     Raises:
@@ -321,6 +324,14 @@ def seen(pair: Pair, answer: Registered) -> Alignment:
     if isinstance(answer, Alignment):
         return replace(answer, pair=pair)
     return Alignment(pair, answer.transform)
+
+
+def continued(start: Transform, further: Mapping[str, Transform]) -> dict[str, Transform]:
+    """Return the further transforms of an answer to a moving image that was seen through `start`, with that start.
+
+    They are start ∘ ψ; but `back` is ψ ∘ start⁻¹, for it comes from the moving world.
+    """
+    return {name: one @ start.inverse() if name == BACK else start @ one for name, one in further.items()}
 
 
 def one_by_one(

@@ -33,6 +33,7 @@ from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
 from pullback.methods.pair.ncr_net import MarkedAlignment
 from pullback.methods.pair.non_correspondence import InTwoPhases, LocalCorrelation
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
+from pullback.methods.pair.patch_contrast import PatchAlignment
 from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
 from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
@@ -314,6 +315,7 @@ EXCUSED = {
     MarkedAlignment: "the answer of NCRNet, which is checked; test_ncr_net.py says what its levels are",
     LocalCorrelation: "a distance per voxel; test_non_correspondence.py holds it against LNCC",
     InTwoPhases: "a procedure of two trainings; test_non_correspondence.py says with which β",
+    PatchAlignment: "the answer of PCSwinMorph; test_pc_swinmorph.py says what its ways and patches are",
     Transferred: "a procedure of two trainings; test_ddmr.py says which weights rest",
     SoftmaxWeighted: "no register: weights of losses; test_ddmr.py says what becomes of them",
     WarmUp: "a procedure of two trainings; test_superwarp.py says what moves in them",

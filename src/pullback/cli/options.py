@@ -45,6 +45,14 @@ Refine = Annotated[
     int | None,
     typer.Option(metavar="STEPS", help="Steps of descent after the network; default none.", rich_help_panel=HOW),
 ]
+Tiles = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VOXELS",
+        help="Edges of overlapping tiles that the network sees one by one, 128 or 128,160,128; default the whole.",
+        rich_help_panel=HOW,
+    ),
+]
 Setting = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,6 +17,7 @@ from pullback.cli.options import (
     Setting,
     Space,
     Start,
+    Tiles,
     Trust,
     say,
     settings_of,
@@ -123,6 +124,7 @@ def register(
     setting: Setting = None,
     network: Network = None,
     refine: Refine = None,
+    tiles: Tiles = None,
     start: Start = "auto",
     aligned: Aligned = False,
     seed: Seed = None,
@@ -165,7 +167,18 @@ def register(
     if moving_labels is None:
         refuse({"--fixed-labels": fixed_labels}, "are measured against --moving-labels, and there are none")
     how = How(
-        method, preset, network, refine, settings_of(setting), start, transform, energy, smoothness, aligned, seed
+        method,
+        preset,
+        network,
+        refine,
+        settings_of(setting),
+        start,
+        transform,
+        energy,
+        smoothness,
+        aligned,
+        seed,
+        tiles,
     )
     matched = fixed_points is not None and moving_points is not None
     by_points = "points" if matched and start == "auto" and not aligned and network is None else start

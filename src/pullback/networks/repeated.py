@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, continued
 from pullback.errors import InputError
 from pullback.space import Affine, Image, Transform, pull
 
@@ -45,5 +45,4 @@ class Repeated(nn.Module):
             before = found
             answer = self.network(fixed, pull(moving, before, onto=fixed))
             found = before @ answer.transform
-        further = {name: before @ transform for name, transform in answer.transforms.items()}
-        return Alignment(Pair(fixed, moving), found, answer.maps, further, answer.stats)
+        return Alignment(Pair(fixed, moving), found, answer.maps, continued(before, answer.transforms), answer.stats)

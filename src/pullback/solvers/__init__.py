@@ -13,6 +13,7 @@ from pullback.solvers.joint import Joint
 from pullback.solvers.levels import Levels
 from pullback.solvers.linear_stage import LinearStage, within_view
 from pullback.solvers.robust_point_matching import RobustPointMatching
+from pullback.solvers.tiled import Tiled
 
 __all__ = [
     "BeliefPropagation",
@@ -31,6 +32,7 @@ __all__ = [
     "Refine",
     "RobustPointMatching",
     "Stalled",
+    "Tiled",
     "adam",
     "centres",
     "chain",

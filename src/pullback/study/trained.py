@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pullback.alignment import Alignment, Pair, Register, Registered
+from pullback.alignment import Alignment, Pair, Register, Registered, continued, seen
 from pullback.data import preprocessed
 from pullback.errors import InputError
+from pullback.solvers import Tiled
 from pullback.space import Affine, Displacement, Grid, Image, Transform, canonical, pull, resample
 from pullback.stats import Stats
-from pullback.training import align
+from pullback.training import evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Trained:
         scale: by which intensities are divided; None normalises each image.
         before: the pre-alignment that it was trained with, a register whose answer is linear; None where it has none. A
             given start takes its place.
+        tiles: edges in voxels of the tiles in which the network sees the images, as `Tiled.size`; None shows them
+            whole. Intensities are brought to its scale before.
 
     Raises:
         TypeError: the network is none.
@@ -43,6 +46,7 @@ class Trained:
     channels: int | None = None
     scale: float | None = None
     before: Register | None = None
+    tiles: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, nn.Module):
@@ -62,7 +66,8 @@ class Trained:
         """Align two images, fixed → moving, by a displacement on the fixed grid and the start.
 
         Raises:
-            InputError: images of other dimensions or channels than those of the training.
+            InputError: images of other dimensions or channels than those of the training, or tiles that do not fit
+                them.
         """
         if self.ndim not in (None, fixed.grid.ndim):
             raise InputError(f"the network was trained on {self.ndim}-D images; these are {fixed.grid.ndim}-D")
@@ -72,14 +77,23 @@ class Trained:
         still = Affine.identity(fixed.grid.ndim)
         begin = self.begin(fixed, moving) if start is None else start
         other = _laid(preprocessed(moving, self.scale), begin, self._grid(fixed))
-        answer = align(self.network, Pair(self.shown(fixed), other))
+        shown, register = Pair(self.shown(fixed), other), self._seeing
+        with evaluating(self.network):
+            answer = seen(shown, register(*shown.images))
+        found = _on(answer.transform, fixed)
+        further = {name: _on(transform, fixed) for name, transform in answer.transforms.items()}
         return Alignment(
             Pair(fixed, moving),
-            _from(begin, answer.transform, fixed),
+            begin @ found if _moves(begin) else found,
             {name: pull(image, still, onto=fixed) for name, image in answer.maps.items()},
-            {name: _from(begin, transform, fixed) for name, transform in answer.transforms.items()},
+            continued(begin, further) if _moves(begin) else further,
             Stats(start=begin).then(answer.stats),
         )
+
+    @property
+    def _seeing(self) -> Register:
+        """The network, as it sees images."""
+        return self.network if self.tiles is None else Tiled(self.network, self.tiles)
 
     def shown(self, image: Image) -> Image:
         """Return an image as the network sees it as the fixed one."""
@@ -112,13 +126,15 @@ class AtItsSpacing:
         return self.trained.network(fixed, moving) if known else self.trained(fixed, moving)
 
 
-def _from(begin: Transform, found: Transform, fixed: Image) -> Transform:
-    """Return a network's answer on its own grid, composed with the start."""
+def _on(found: Transform, fixed: Image) -> Transform:
+    """Return a network's answer on its own grid as a displacement on the fixed image's; what is linear stays so."""
     if found.as_affine is not None:
-        return begin @ found
-    field = Displacement(found.displacement(fixed.grid).to(fixed.data.dtype), fixed.grid)
-    moves = begin.as_affine is None or not torch.equal(begin.as_affine.matrix, Affine.identity(begin.ndim).matrix)
-    return begin @ field if moves else field
+        return found
+    return Displacement(found.displacement(fixed.grid).to(fixed.data.dtype), fixed.grid)
+
+
+def _moves(begin: Transform) -> bool:
+    return begin.as_affine is None or not torch.equal(begin.as_affine.matrix, Affine.identity(begin.ndim).matrix)
 
 
 def _laid(image: Image, begin: Transform, grid: Grid) -> Image:

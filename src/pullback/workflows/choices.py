@@ -15,7 +15,7 @@ from pullback.errors import InputError, did_you_mean, refuse
 from pullback.methods.pair.classical import ACCURATE, BALANCED, ENERGY, FAST, Classical, stiff
 from pullback.methods.pair.convex_adam import FeatureOptimised
 from pullback.methods.pose.initialise import Initialise
-from pullback.solvers import Chain, DeformableStage, Descend, LinearStage, chain
+from pullback.solvers import Chain, DeformableStage, Descend, LinearStage, Tiled, chain
 from pullback.space import BSpline, Dense, Displacement, Grid, Motion, Velocity
 from pullback.study.trained import Trained
 
@@ -162,6 +162,22 @@ def learned(
     descent = DeformableStage(chosen, steps=(refine,), solver=Descend(step_size=0.1))
     deformable = _of_kind(descent, KINDS["displacement"], smoothness)
     return chain(network, Classical(initialise=None, linear=(), deformable=deformable))
+
+
+def tiled(network: Trained, tiles: str) -> Trained:
+    """Return a network that sees images in overlapping tiles of these edges: `128`, or `128,160,128` along R, A, S.
+
+    Raises:
+        InputError: other than whole numbers from 16 on, one or one for each axis.
+    """
+    sizes = whole_numbers(tiles, "--tiles")
+    if not isinstance(sizes, int) and network.ndim not in (None, len(sizes)):
+        raise InputError(f"--tiles {tiles}: one number, or {network.ndim} for images of the network's dimensions")
+    try:
+        _ = Tiled(network.network, sizes)
+    except InputError as error:
+        raise InputError(f"--tiles {tiles}: {error}") from error
+    return replace(network, tiles=sizes)
 
 
 def _on_features(steps: int, smoothness: float) -> FeatureOptimised:

@@ -15,7 +15,7 @@ from pullback.methods.method import Method, find_method
 from pullback.solvers import Refine, chain
 from pullback.study.recipe import changed
 from pullback.study.run import load_run
-from pullback.workflows.choices import FITTED, STARTS, classical, learned, named
+from pullback.workflows.choices import FITTED, STARTS, classical, learned, named, tiled
 
 CLASSICAL, CLOUDS = "classical", "graph-propagation"
 """Methods by default: of images, and of points."""
@@ -36,6 +36,7 @@ class How:
         transform, energy, smoothness: of the classical method, as in `choices.classical`.
         aligned: no linear stage comes first.
         seed: of random rotations.
+        tiles: edges in voxels of the tiles in which a network sees the images, as in `128` or `128,160,128`.
     """
 
     method: str | None = None
@@ -49,6 +50,7 @@ class How:
     smoothness: float | None = None
     aligned: bool = False
     seed: int | None = None
+    tiles: str | None = None
 
     @property
     def file(self) -> Path | None:
@@ -104,6 +106,7 @@ def _without_run(how: How, device: torch.device, trusted: Sequence[str]) -> Regi
     if how.run is None:
         refuse({"--trust": trusted or None}, "is of a network's parts, and there is no --network")
     refuse({"--refine": how.refine}, "refines a network's answer, and there is no --network")
+    refuse({"--tiles": how.tiles}, "is how a network sees the images, and there is no --network")
     name, method = _untrained(how.method or CLASSICAL, ("pair", "pose"), "register")
     value = method.register
     preset, seed = how.preset or "balanced", how.seed or 0
@@ -171,5 +174,7 @@ def _trained(how: How, device: torch.device, trusted: Sequence[str]) -> Register
         refuse({"--energy": how.energy, "--smoothness": how.smoothness}, "with --network it takes --refine STEPS")
     trained = load_run(how.network or "", trusted, "pair")[1]
     trained.network.to(device)
+    if how.tiles is not None:
+        trained = tiled(trained, how.tiles)
     weight = 1.0 if how.smoothness is None else how.smoothness
     return learned(trained, how.place, how.refine, how.energy, weight)

@@ -185,6 +185,7 @@ def settings_of(register: object) -> Any:
         return {"first": settings_of(register.first), "then": [settings_of(refine) for refine in register.then]}
     if isinstance(register, Trained):
         seen = {"spacing": register.spacing, "centred": register.centred, "ndim": register.ndim}
+        seen |= {} if register.tiles is None else {"tiles": register.tiles}
         before = {} if register.before is None else {"before": settings_of(register.before)}
         return {"network": type(register.network).__qualname__, **seen, **before}
     if is_dataclass(register) or isfunction(register):
