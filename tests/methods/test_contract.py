@@ -11,12 +11,12 @@ import torch
 
 import pullback.methods
 from pullback.energies import MSE, Diffusion
-from pullback.methods.labels.consensus import Consensus
-from pullback.methods.labels.deep_staple import TrustedSegmenter
 from pullback.methods.group.embedding import Embedding
 from pullback.methods.group.kinship import Kin
 from pullback.methods.group.onto_template import OntoTemplate
 from pullback.methods.group.structural_types import Typed, Types
+from pullback.methods.labels.consensus import Consensus
+from pullback.methods.labels.deep_staple import TrustedSegmenter
 from pullback.methods.method import Method, Paper, methods
 from pullback.methods.pair.classical import FAST, Classical
 from pullback.methods.pair.convex_adam import ConvexAdam

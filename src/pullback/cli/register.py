@@ -97,7 +97,7 @@ CheckPoints = Annotated[
     str | None,
     typer.Option(
         metavar="NAME,…",
-        help="Points that are measured and not used: names, or numbers from 1 where there are none.",
+        help="Points that are measured and not used: names, or numbers from 1 without names; default none.",
         rich_help_panel=KNOWN,
     ),
 ]
