@@ -75,6 +75,7 @@ WAYS: Mapping[str, MOBCPD | None] = {
     "one coherence": MOBCPD(coherence=1.0),
     "half": MOBCPD(coherence=0.5),
     "organ coherence": MOBCPD(),
+    "and Λ √10": MOBCPD(magnitude=10**0.5),
     "and rigid": MOBCPD(drift=CoherentDrift("rigid")),
     "and without variances": MOBCPD(drift=CoherentDrift(posterior=False)),
 }

@@ -51,7 +51,7 @@ class LabelledClouds:
 
     @cached_property
     def blocks(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each label the fixed points that may be its, the log of how likely it is there, and its moving points."""
+        """Indices of the fixed points that may have each label, its log probability there, and its moving points."""
         found = []
         for label in range(len(self.confusion)):
             likely = self.confusion[self.organs, label]

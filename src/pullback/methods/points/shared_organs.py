@@ -92,7 +92,7 @@ class SharedOrgans:
 
     @property
     def far(self) -> str:
-        """How far apart the clouds are, in words, if their headers cannot belong to one world; else ""."""
+        """Words on how far apart the clouds are, if their headers cannot belong to one world; else ""."""
         apart, spread = float((self.moving.mean(0) - self.fixed.mean(0)).norm()), max(self.spreads)
         said = f"the clouds are {apart:.0f} mm apart, {apart / spread:.1f} times their spread"
         return said if apart > FAR * spread else ""
