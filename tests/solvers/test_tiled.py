@@ -2,7 +2,9 @@
 
 import json
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -11,12 +13,15 @@ from pullback.alignment import BACK, Alignment, Pair
 from pullback.errors import InputError
 from pullback.files import write
 from pullback.methods.pair.convex_adam import ConvexAdam
+from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian, smooth_noise
 from pullback.numerics.tiles import bell
+from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.solvers import Descend, FeatureDescent, Tiled
 from pullback.space import Affine, Displacement, Grid, Image, pull
 from pullback.study.trained import Trained
+from pullback.training import seeded
 from pullback.workflows import how
 
 GRID = Grid((70, 55), torch.tensor([[1.0, 0.2, 3], [-0.1, 2.0, -7], [0, 0, 1]], dtype=torch.float64))
@@ -317,3 +322,25 @@ def test_the_command_takes_tiles(monkeypatch, pullback, tmp_path):
         assert says in " ".join(err.split())
     code, _, err = pullback(*words, "--tiles", "32")
     assert "there is no --network" in " ".join(err.split())
+
+
+def held(size):
+    """The most memory in MB that a network of the whole needs beside what there was, by tiles of `size` or at once."""
+    grid, cpu = Grid.centred((128, 128, 128)), torch.device("cpu")
+    fixed, moving = (picture(grid, seed) for seed in (0, 1))
+    with seeded(0):
+        trained = Trained(VoxelMorph(3).eval(), tiles=size)
+    forget_peak_memory(cpu)
+    before = peak_memory_mb(cpu)
+    _ = trained(fixed, moving).transform.displacement(grid)
+    return peak_memory_mb(cpu) - before
+
+
+@pytest.mark.nightly
+def test_tiles_need_less_memory_than_the_whole():
+    """Of a volume of 128³, by tiles of 64; each in a process of its own."""
+    found = []
+    for size in (None, 64):
+        with ProcessPoolExecutor(1, get_context("spawn")) as own:
+            found.append(own.submit(held, size).result())
+    assert found[1] < 0.4 * found[0]
