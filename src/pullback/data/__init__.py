@@ -20,6 +20,7 @@ from pullback.data.flying_chairs import FlyingChairs
 from pullback.data.folder import PairFolder
 from pullback.data.folds import Folds, dealt
 from pullback.data.frames import FramePairs
+from pullback.data.growing_brains import GrowingBrains
 from pullback.data.ixi import PickledCase, PreparedIXI
 from pullback.data.layers import innermost, layers, with_innermost
 from pullback.data.learn2reg import Learn2Reg, write_dataset
@@ -28,7 +29,7 @@ from pullback.data.lung import LungCase, LungKeypoints, LungScans, lung_fold, re
 from pullback.data.normalise import normalised, preprocessed
 from pullback.data.phantoms.brain import BrainPhantom
 from pullback.data.phantoms.breathing import Breathing, BreathingCase
-from pullback.data.phantoms.growth import GrowingBrains, GrowthLaw
+from pullback.data.phantoms.growth import GrowthLaw
 from pullback.data.phantoms.tori import Tori
 from pullback.data.phantoms.ultrasound import Compressions
 from pullback.data.prealigned import Prealigned

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from pullback.data.folds import Folds
+from pullback.data.growing_brains import GrowingBrains
 from pullback.data.lesioned import LesionedPairs
-from pullback.data.phantoms.growth import GrowingBrains
 from pullback.data.prealigned import Prealigned
 
 Layer = Folds | Prealigned | GrowingBrains | LesionedPairs
