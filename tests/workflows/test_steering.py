@@ -66,6 +66,15 @@ def both(world: Path) -> list[str]:
     return ["--fixed-points", str(world / "fixed.csv"), "--moving-points", str(world / "moving.csv")]
 
 
+def labels(world: Path) -> list[str]:
+    return [
+        "--fixed-labels",
+        str(world / "fixed_labels.nii.gz"),
+        "--moving-labels",
+        str(world / "moving_labels.nii.gz"),
+    ]
+
+
 @pytest.mark.slow
 def test_landmarks_are_the_start_and_the_wrong_one_is_named(world, run, tmp_path):
     """They stand in another order, one of them is 20 mm off, and the headers put the boxes 40 mm apart."""
@@ -87,9 +96,9 @@ def test_landmarks_are_the_start_and_the_wrong_one_is_named(world, run, tmp_path
 
 @pytest.mark.slow
 def test_labels_and_landmarks_steer_the_deformable_stage(world, run, tmp_path):
-    labels = ["--fixed-labels", str(world / "fixed_labels.nii.gz"), "--moving-labels"]
-    labels += [str(world / "moving_labels.nii.gz"), "--use-labels"]
-    code, said = run(tmp_path, *both(world), *labels, "--points-weight", "0.1", "--preset", "fast")
+    code, said = run(
+        tmp_path, *both(world), *labels(world), "--use-labels", "--points-weight", "0.1", "--preset", "fast"
+    )
     assert code == 0, said
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["numbers"]["after"]["dice"] > 0.97
@@ -104,16 +113,17 @@ def test_labels_and_landmarks_steer_the_deformable_stage(world, run, tmp_path):
         (["--fixed-points", "{}/fixed.csv", "--points-weight", "1"], "--moving-points"),
         (["--start", "points"], "needs --fixed-points"),
         (["--use-labels"], "needs --fixed-labels and --moving-labels"),
-        (["{both}", "--check-points", "apx"], "apex"),
-        (["{both}", "--check-points", ",".join(NAMES)], "holds back all landmarks"),
-        (["{both}", "--check-points", ",".join(NAMES[3:]), "--start", "points-affine"], "needs 4 points"),
-        (["{both}", "--points-weight", "-1"], "0 or more"),
-        (["{both}", "--points-weight", "1", "--method", "convex-adam"], "classical method"),
-        (["{both}", "--points-weight", "1", "--transform", "affine"], "classical method"),
+        (["BOTH", "--check-points", "apx"], "apex"),
+        (["BOTH", "--check-points", ",".join(NAMES)], "holds back all landmarks"),
+        (["BOTH", "--check-points", ",".join(NAMES[3:]), "--start", "points-affine"], "needs 4 points"),
+        (["BOTH", "--points-weight", "-1"], "0 or more"),
+        (["BOTH", "--points-weight", "1", "--method", "convex-adam"], "classical method"),
+        (["LABELS", "--use-labels", "--transform", "affine"], "classical method"),
     ],
 )
 def test_what_cannot_steer_is_refused_before_any_work(world, run, tmp_path, options, said):
-    given = [part for option in options for part in (both(world) if option == "{both}" else [option.format(world)])]
+    files = {"BOTH": both(world), "LABELS": labels(world)}
+    given = [part for option in options for part in files.get(option, [option.format(world)])]
     code, out = run(tmp_path / "out", *given)
     assert code == 1
     assert said in out

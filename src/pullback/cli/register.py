@@ -88,7 +88,7 @@ PointsWeight = Annotated[
     float | None,
     typer.Option(
         metavar="WEIGHT",
-        help="Weight of their mean squared distance in mm² in the last stage, such as 0.1; default 0.",
+        help="Weight of their mean squared distance in mm² in the last stage, such as 0.01; default 0.",
         rich_help_panel=KNOWN,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Labels and landmarks as a part of what a deformable stage descends."""
+"""Labels and landmarks as a part of what the stages of a registration descend."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ class Constraint:
     """An energy of labels and landmarks, and the pair that has these; its images are not looked at.
 
     Attributes:
-        energy: of labels and points alone, such as `SoftDice() + 0.1 * LandmarkMSE()`.
+        energy: of labels and points alone, such as `SoftDice() + 0.01 * LandmarkMSE()`.
         known: one pair, with all that the energy asks for.
     """
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import MI, Energy
 from pullback.errors import InputError
+from pullback.solvers.constraint import Constraint
 from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.space import Affine, Grid, Image, Motion, Transform
@@ -27,12 +28,14 @@ class LinearStage:
         energy: by default mutual information, which suits any modalities (Mattes et al. 2003).
         levels: of resolution.
         solver: its step is in voxels of each level; a generator of `motion` moves the edge of the image by that much.
+        constraint: of labels and landmarks of the one pair at hand, added to the energy of each level.
     """
 
     motion: Callable[[Affine, Grid], Motion] = Motion.rigid
     energy: Energy = MI()
     levels: Levels = Levels(most=200_000)
     solver: Descend = Descend(steps=150, step_size=0.25, until=Converged(20, 0.002))
+    constraint: Constraint | None = None
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         """Align two images, fixed → moving, from `start` or as the headers say; each pair of a batch by itself.
@@ -53,9 +56,13 @@ class LinearStage:
         pair, stats = Pair(fixed, moving), Stats(start=start)
         for level in self.levels(pair):
             seen = replace(level, moving=within_view(level.moving))
+            energy = self.energy
+            if self.constraint is not None:
+                seen = self.constraint.on(seen, Affine.identity(fixed.grid.ndim))
+                energy = energy + self.constraint.energy
             edge = float(seen.fixed.grid.spacing.min())
             solver = replace(self.solver, step_size=self.solver.step_size * edge)
-            motion, descent = solver(self.energy.on(seen), start=self.motion(found, fixed.grid))
+            motion, descent = solver(energy.on(seen), start=self.motion(found, fixed.grid))
             found, stats = Affine(motion.matrix), stats.then(descent)
         return Alignment(pair, found, stats=stats)
 

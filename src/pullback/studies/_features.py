@@ -44,7 +44,7 @@ class WithChannels:
 
 def steepness(image: Image) -> Tensor:
     """Return the length of the intensity's gradient, of which the 99th percentile is 1, `(1, 1, *spatial)`."""
-    length = gradient(image.data[:, 0]).norm(dim=1, keepdim=True)
+    length = gradient(image.data).norm(dim=1, keepdim=True)
     ordered = length.flatten().sort().values
     return length / ordered[int(0.99 * (len(ordered) - 1))]
 

@@ -54,7 +54,9 @@ class Steering:
         if None in labels:
             refuse({"--use-labels": self.labels or None}, "needs --fixed-labels and --moving-labels")
         if self.points_weight is not None and not 0 <= self.points_weight < float("inf"):
-            raise InputError(f"--points-weight {self.points_weight:g}: a weight of 0 or more; 0.1 is a good one to try")
+            raise InputError(
+                f"--points-weight {self.points_weight:g}: a weight of 0 or more; 0.01 is one to begin with"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,28 +136,33 @@ def read_landmarks(steering: Steering, fixed: Cloud | None, space: str | None, p
 def steered(
     register: Register | Refine, steering: Steering, landmarks: Landmarks | None, pair: Pair
 ) -> Register | Refine:
-    """Return a register whose deformable stage also follows the landmarks and labels of this pair.
+    """Return a register whose stages also follow the landmarks, and the deformable one the labels, of this pair.
 
     Raises:
-        InputError: they are to steer a stage that is not there, or another method than the classical one.
+        InputError: it is not the classical method, or labels are to steer a deformable stage that is not there.
     """
-    energies: list[Energy] = []
+    points: list[Energy] = []
     known = pair
     if steering.points_weight and landmarks is not None:
         fixed, moving = landmarks.agreeing
         known = replace(known, fixed_points=fixed, moving_points=moving)
-        energies.append(steering.points_weight * LandmarkMSE())
-    if steering.labels:
-        energies.append(LABELS_WEIGHT * SoftDice())
-    if not energies:
+        points = [steering.points_weight * LandmarkMSE()]
+    labels: list[Energy] = [LABELS_WEIGHT * SoftDice()] if steering.labels else []
+    if not points and not labels:
         return register
     stage = register.deformable if isinstance(register, Classical) else None
-    if not isinstance(register, Classical) or not isinstance(stage, DeformableStage):
+    if not isinstance(register, Classical) or not (isinstance(stage, DeformableStage) or (stage is None and points)):
         options = {"--points-weight": steering.points_weight, "--use-labels": steering.labels}
         given = " and ".join(option for option, value in options.items() if value)
-        raise InputError(f"{given}: steers the deformable stage of the classical method, and there is none here")
-    constraint = Constraint(Sum(tuple(energies)), known.to(pair.fixed.data.device))
-    return replace(register, deformable=replace(stage, constraint=constraint))
+        raise InputError(f"{given}: steers the stages of the classical method, labels its deformable one; not here")
+    known = known.to(pair.fixed.data.device)
+    if points:
+        by_points = Constraint(Sum(tuple(points)), known)
+        linear = tuple((name, replace(each, constraint=by_points)) for name, each in register.linear)
+        register = replace(register, linear=linear)
+    if isinstance(stage, DeformableStage):
+        stage = replace(stage, constraint=Constraint(Sum((*points, *labels)), known))
+    return replace(register, deformable=stage)
 
 
 def told_of(landmarks: Landmarks | None, numbers: Mapping[str, Mapping[str, float]]) -> list[str]:
