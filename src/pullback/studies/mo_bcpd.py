@@ -192,7 +192,7 @@ RIGID = replace(BALANCED, linear=BALANCED.linear[:1], deformable=None)
 
 def rigidly(pair: Pair) -> Transform:
     """Return what intensities find rigidly."""
-    return RIGID(*pair.images).transform
+    return RIGID(pair.fixed, pair.moving).transform
 
 
 STARTS: Mapping[str, tuple[Callable[..., Any] | None, Callable[[Pair], Transform] | None]] = {

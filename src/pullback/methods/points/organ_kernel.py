@@ -130,7 +130,9 @@ class OrganField(Transform):
     __repr__ = short_repr
 
     @classmethod
-    def of(cls, kernel: OrganKernel, points: Tensor, organs: Tensor, factor: Tensor, pivots: Tensor, at: Tensor):
+    def of(
+        cls, kernel: OrganKernel, points: Tensor, organs: Tensor, factor: Tensor, pivots: Tensor, at: Tensor
+    ) -> "OrganField":
         """Return the field whose displacement at the points is F · `at`, with F and pivots of `kernel.factor`.
 
         Args:
@@ -155,8 +157,8 @@ class OrganField(Transform):
         (weights,) = params
         told = self.kernel.coherence, self.kernel.bandwidth, self.kernel.magnitude
         placed = OrganKernel(*(part.to(weights.device) for part in told))
-        known = (part.to(weights.device) for part in (self.points, self.organs, self.pivots))
-        return OrganField(placed, *known, weights)
+        points, organs, pivots = (part.to(weights.device) for part in (self.points, self.organs, self.pivots))
+        return OrganField(placed, points, organs, pivots, weights)
 
     def nth(self, n: int) -> "OrganField":
         return self
