@@ -257,6 +257,8 @@ def segment(
             )
             maps = stored_maps(candidates, images)
         else:
+            assert atlases is not None
+            assert labels is not None
             how = How(method, preset, network, refine, settings_of(setting), aligned=aligned)
             register, known = register_of(how, where, trust or ()), labels_of(images_in(atlases), labels)
             refuse_few(consensus, len(images) * len(known))

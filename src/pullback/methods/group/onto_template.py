@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pullback.alignment import Register
+from pullback.alignment import Pair, Register
 from pullback.errors import InputError
-from pullback.solvers import Refine
+from pullback.solvers import Refine, timed
 from pullback.space import Affine, Grid, Image, Labels, Transform, centroids, pull
 
 MARGIN = 0.25  # of the template's voxels along an axis: room for those who are larger
@@ -60,7 +60,7 @@ class OntoTemplate:
     """
 
     linear: Register
-    deformable: Refine
+    deformable: Register | Refine
 
     def affine(self, images: Sequence[Image], template: int, shown: Shown = iter) -> list[Transform]:
         """Return the transforms of the first stage, template → each; the template's own is the identity."""
@@ -74,7 +74,7 @@ class OntoTemplate:
         """Return the transforms of the second stage, which goes on from those of the first."""
         fixed = images[template]
         return [
-            start if each is fixed else self.deformable(fixed, each, start).transform
+            start if each is fixed else timed(Pair(fixed, each), self.deformable, start).transform
             for each, start in zip(shown(images), starts, strict=True)
         ]
 
