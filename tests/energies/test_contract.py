@@ -22,6 +22,7 @@ from pullback.energies import (
     Diffusion,
     Energy,
     Kinetic,
+    OnChannels,
     Sum,
     Weighted,
 )
@@ -61,7 +62,7 @@ PLAIN = [
     Diffusion(),
     Kinetic(Sobolev(1, 2)),
 ]
-COMBINED = [MSE() + 0.1 * Diffusion(), 0.5 * LNCC(5, 0.1)]
+COMBINED = [MSE() + 0.1 * Diffusion(), 0.5 * LNCC(5, 0.1), OnChannels(MSE())]
 
 
 def energies_of(thing: Any) -> Iterator[Energy]:
