@@ -22,7 +22,6 @@ from pullback.energies import (
     Diffusion,
     Energy,
     Kinetic,
-    OnChannels,
     Sum,
     Weighted,
 )
@@ -38,9 +37,10 @@ GUIDED = {
     "BoxMSE",
     "LabelMSE",
     "LandmarkMSE",
+    "OnChannels",
     "SoftDice",
     "SoftHausdorff",
-}  # by labels or points: they have tests of their own
+}  # by labels, points or some channels: they have tests of their own
 BLIND = {
     NCC: ("gain", "offset", "inversion"),
     NGF: ("gain", "offset", "inversion"),
@@ -62,7 +62,7 @@ PLAIN = [
     Diffusion(),
     Kinetic(Sobolev(1, 2)),
 ]
-COMBINED = [MSE() + 0.1 * Diffusion(), 0.5 * LNCC(5, 0.1), OnChannels(MSE())]
+COMBINED = [MSE() + 0.1 * Diffusion(), 0.5 * LNCC(5, 0.1)]
 
 
 def energies_of(thing: Any) -> Iterator[Energy]:
