@@ -11,6 +11,9 @@ UNSUPERVISED = "unsupervised"
 """Training without labels, whichever the network: the method that is called as its network, or, where that method
 teaches its network otherwise, the variant that `plainly` names."""
 
+USUAL = "voxelmorph"
+"""The network that learns without labels where none is named."""
+
 
 class Key(NamedTuple):
     """The key of a recipe: a method, or a variant of one; the network that it trains; the data that it learns from."""
@@ -73,7 +76,7 @@ def resolve(
         if network is not None and network not in alone:
             told = f"its networks are {', '.join(alone)}{did_you_mean(network, alone)}"
             raise InputError(f"{UNSUPERVISED}: no recipe of --network {network}; {told}")
-        method = alone[network or next(iter(alone))]
+        method = alone[network or (USUAL if USUAL in alone else next(iter(alone)))]
     every = of_method(known, method)
     if not every:
         called, described = find_method(method)
