@@ -50,7 +50,9 @@ def speaking(network: ResidualUNet) -> ResidualUNet:
 
 @pytest.mark.parametrize("problem", [*problems(ndim=2), *problems("thin", ndim=3)], ids=str)
 def test_contract(problem):
-    check_register(net(problem.pair.fixed.grid.ndim).eval(), problem, solves=problem.name == "identity")
+    ndim = problem.pair.fixed.grid.ndim
+    with seeded(4):
+        check_register(ResidualUNet(ndim, (4, 8, 8)).eval(), problem, solves=problem.name == "identity")
 
 
 @pytest.mark.parametrize(("widths", "count"), [(WIDTHS, 550_027), (SHALLOW, 134_667)])
