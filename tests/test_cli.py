@@ -387,7 +387,7 @@ def test_a_full_disk(pullback, run_folder, tmp_path, monkeypatch):
     ("words", "out", "remedy"),
     [
         (("train", "ofg"), "run", "--resume"),
-        (("demo",), "run/unsupervised", "the same command goes on"),
+        pytest.param(("demo",), "run/unsupervised", "the same command goes on", marks=pytest.mark.nightly),
     ],
 )
 def test_ctrl_c_in_training_and_back_again(pullback, tmp_path, words, out, remedy):

@@ -163,11 +163,11 @@ def test_a_faint_texture_two_voxels_off_is_found_again(preset, shape):
     ("preset", "kind"),
     [
         ("fast", "brain"),
-        ("balanced", "hippocampus"),
         *(
             pytest.param(*way, marks=pytest.mark.nightly)
             for way in (
                 ("fast", "hippocampus"),
+                ("balanced", "hippocampus"),
                 ("balanced", "brain"),
                 ("accurate", "brain"),
                 ("accurate", "hippocampus"),

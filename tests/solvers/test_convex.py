@@ -117,7 +117,7 @@ def test_too_much_memory_is_refused_before_it_is_taken(learning, says):
 @pytest.mark.parametrize(
     ("options", "learning"),
     [
-        ("couplings=(0.1,), memory=400 << 20", False),
+        pytest.param("couplings=(0.1,), memory=400 << 20", False, marks=pytest.mark.nightly),
         pytest.param("couplings=(0.1,), memory=10**10", False, marks=pytest.mark.nightly),
         ("2, temperature=1.0, blur=0", True),
         pytest.param("couplings=(0.1,), temperature=1.0, memory=10**10", False, marks=pytest.mark.nightly),

@@ -401,7 +401,10 @@ except InputError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "what"), [(9_000, "safetensors"), (60_000, "log|training.csv|run:")])
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [(9_000, "safetensors"), pytest.param(60_000, "log|training.csv|run:", marks=pytest.mark.nightly)],
+)
 def test_a_full_disk_ends_a_training_with_a_word(tmp_path, limit, what):
     """A real refusal by the system, of the checkpoint or of the growing logs; the old state stays whole."""
     out = tmp_path / "run"
