@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from pullback.alignment import Pair
+from pullback.alignment import Objective, Pair
 from pullback.energies import Energy
 from pullback.space import Affine, Linear, pull, push
 
@@ -33,3 +33,10 @@ class Constraint:
             fixed_points=known.fixed_points,
             moving_points=known.moving_points and push(known.moving_points, begin.inverse()),
         )
+
+
+def constrained(energy: Energy, level: Pair, begin: Linear, constraint: Constraint | None) -> Objective:
+    """Return what a stage descends on a level, where `begin` puts the moving image, with a constraint if there is one."""
+    if constraint is None:
+        return energy.on(level)
+    return (energy + constraint.energy).on(constraint.on(level, begin))

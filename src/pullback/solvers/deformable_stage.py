@@ -8,7 +8,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import LNCC, Diffusion, Energy
 from pullback.energies.regularity import stiffened
-from pullback.solvers.constraint import Constraint
+from pullback.solvers.constraint import Constraint, constrained
 from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.solvers.linear_stage import within_view
@@ -71,32 +71,26 @@ class DeformableStage:
     def _one(self, fixed: Image, moving: Image, start: Transform | None) -> Alignment:
         begin, field = _split(start, fixed)
         pair = Pair(fixed, placed(moving, begin))
-        levels = [self._seen(level, begin) for level in self.levels(pair)]
+        levels = [replace(level, moving=within_view(level.moving)) for level in self.levels(pair)]
         stiffness = 1 / _compared(pair)
         if field is None:
-            field, stats = self._descend(fixed, levels, stiffness)
+            field, stats = self._descend(fixed, levels, stiffness, begin)
         else:
-            field, stats = self._solver(0)(self._wanted(self.energy, stiffness).on(levels[-1]), start=field)
+            objective = constrained(stiffened(self.energy, stiffness), levels[-1], begin, self.constraint)
+            field, stats = self._solver(0)(objective, start=field)
         whole = begin @ field if start is None or start.parts[0].as_affine is not None else field
         return Alignment(Pair(fixed, moving), whole, stats=Stats(start=start).then(stats))
 
-    def _descend(self, fixed: Image, levels: Sequence[Pair], stiffness: float) -> tuple[Dense, Stats]:
+    def _descend(self, fixed: Image, levels: Sequence[Pair], stiffness: float, begin: Linear) -> tuple[Dense, Stats]:
         grids = [self._grid(level.fixed.grid) for level in levels]
         field, stats = (self.draft or self.kind)(Displacement.identity(grids[0], fixed.data).field, grids[0]), Stats()
         for n, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             energy = self.energy if self.coarse is None or n == len(levels) - 1 else self.coarse
             solver = self._solver(len(levels) - 1 - n if n else len(self.steps))
-            field, descent = solver(self._wanted(energy, stiffness).on(level), start=field.on(grid))
+            objective = constrained(stiffened(energy, stiffness), level, begin, self.constraint)
+            field, descent = solver(objective, start=field.on(grid))
             stats = stats.then(descent)
         return self.kind(field.field, field.grid), stats
-
-    def _seen(self, level: Pair, begin: Linear) -> Pair:
-        level = replace(level, moving=within_view(level.moving))
-        return level if self.constraint is None else self.constraint.on(level, begin)
-
-    def _wanted(self, energy: Energy, stiffness: float) -> Energy:
-        energy = stiffened(energy, stiffness)
-        return energy if self.constraint is None else energy + self.constraint.energy
 
     def _grid(self, level: Grid) -> Grid:
         return level if self.ratio == 1 else level.at_spacing(tuple((self.ratio * level.spacing).tolist()))

@@ -9,7 +9,7 @@ from torch.nn import functional
 from pullback.alignment import Alignment, Pair, one_by_one
 from pullback.energies import MI, Energy
 from pullback.errors import InputError
-from pullback.solvers.constraint import Constraint
+from pullback.solvers.constraint import Constraint, constrained
 from pullback.solvers.descend import Converged, Descend
 from pullback.solvers.levels import Levels
 from pullback.space import Affine, Grid, Image, Motion, Transform
@@ -56,13 +56,10 @@ class LinearStage:
         pair, stats = Pair(fixed, moving), Stats(start=start)
         for level in self.levels(pair):
             seen = replace(level, moving=within_view(level.moving))
-            energy = self.energy
-            if self.constraint is not None:
-                seen = self.constraint.on(seen, Affine.identity(fixed.grid.ndim))
-                energy = energy + self.constraint.energy
             edge = float(seen.fixed.grid.spacing.min())
             solver = replace(self.solver, step_size=self.solver.step_size * edge)
-            motion, descent = solver(energy.on(seen), start=self.motion(found, fixed.grid))
+            objective = constrained(self.energy, seen, Affine.identity(fixed.grid.ndim), self.constraint)
+            motion, descent = solver(objective, start=self.motion(found, fixed.grid))
             found, stats = Affine(motion.matrix), stats.then(descent)
         return Alignment(pair, found, stats=stats)
 
