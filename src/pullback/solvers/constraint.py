@@ -36,7 +36,7 @@ class Constraint:
 
 
 def constrained(energy: Energy, level: Pair, begin: Linear, constraint: Constraint | None) -> Objective:
-    """Return what a stage descends on a level, where `begin` puts the moving image, with a constraint if there is one."""
+    """Return what a stage descends on a level, whose moving image `begin` has placed, under a constraint if any."""
     if constraint is None:
         return energy.on(level)
     return (energy + constraint.energy).on(constraint.on(level, begin))
