@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from pullback.data import Validation
 from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
+from pullback.numerics.device import device_of
 from pullback.numerics.random import make_generator
 from pullback.records.lock import locked
 from pullback.solvers import adam
 from pullback.training.checkpoint import load_state, load_weights, refuse_ruined
-from pullback.training.device import device_of
 from pullback.training.evaluation import Evaluation, PairEvaluation
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.keep import Keeper, State
