@@ -83,7 +83,7 @@ def quick(out: Path) -> Aligner:
 
 
 def test_every_pair_is_done_once_and_as_alone(folder, tmp_path):
-    pairs = pairs_of(table(folder, ["fixed,moving,age", *(f"p0_T1w.nii.gz,p{n}_T1w.nii.gz,70" for n in (1, 2))]))
+    pairs = pairs_of(table(folder, ["fixed,moving,fixed_mask", *(f"p0_T1w.nii.gz,p{n}_T1w.nii.gz," for n in (1, 2))]))
     assert [pair.name for pair in pairs] == ["p1_T1w_to_p0_T1w", "p2_T1w_to_p0_T1w"]
     engine = Here()
     content = cohort_files(pairs, quick(tmp_path / "out"), engine, 2)
@@ -143,10 +143,11 @@ def test_a_folder_onto_a_template(folder):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([], "no pair is in it"),
-        (["fixed,moving"], "no pair is in it"),
-        (["fixed,movin", "a.nii,b.nii"], "no column 'moving'.*did you mean 'movin'"),
-        (["fixed,moving", "a.nii,"], "line 2: no moving image"),
+        ([], "no rows"),
+        (["fixed,moving"], "no rows"),
+        (["fixed,movin", "a.nii,b.nii"], "column 'movin' is not known.*did you mean 'moving'"),
+        (["fixed", "a.nii"], "line 2: no moving"),
+        (["fixed,moving", "a.nii,"], "line 2: no moving; every pair needs it"),
         (["fixed,moving", "a.nii,b.nii", "a.nii,b.nii"], "two pairs are called b_to_a"),
         (["name,fixed,moving", "../x,a.nii,b.nii"], "called '../x'"),
     ],

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pullback.alignment import Register
-from pullback.errors import InputError, Interrupted, did_you_mean
+from pullback.errors import InputError, Interrupted
 from pullback.numerics.device import device_of
-from pullback.records.csv_records import read_texts, write_csv
+from pullback.records.csv_records import write_csv
 from pullback.records.ledger import Job, Ledger
 from pullback.records.lock import locked
 from pullback.records.manifest import manifest, write_json
@@ -29,6 +29,7 @@ from pullback.training import asked_to_stop
 from pullback.workflows.how import How, register_of
 from pullback.workflows.inputs import ImageFiles
 from pullback.workflows.outputs import RECORD, ExtraOutputs
+from pullback.workflows.pair_table import read_pair_table
 from pullback.workflows.register import register_files
 
 RESULTS, PAGE = "results.csv", "report.html"
@@ -67,37 +68,21 @@ class FilePair:
         return tuple(Path(path) for path in given if path is not None)
 
 
-FILES = tuple(member.name for member in fields(FilePair) if member.name != "name")
-
-
 def pairs_of(table: Path) -> list[FilePair]:
     """Read a table of pairs, CSV: columns `fixed` and `moving`, and of what else is known of them.
 
-    Paths are meant from the folder of the table. Further columns, such as an age, are left alone.
+    Paths are relative to the table's folder. A column `name` names the folders of the results.
 
     Raises:
-        InputError: the table cannot be read, a column or a file's name is missing, or two pairs are called alike.
+        InputError: as of `read_pair_table`, or two pairs are called alike.
     """
-    try:
-        rows = read_texts(table)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table}: not a table of pairs ({error}); CSV with columns fixed and moving") from error
-    if not rows:
-        raise InputError(f"{table}: no pair is in it; a line of headings, fixed,moving, and one for each pair")
-    for column in ("fixed", "moving"):
-        if column not in rows[0]:
-            near = did_you_mean(column, [name for name in rows[0] if name])
-            raise InputError(f"{table}: no column {column!r}{near}; it has {', '.join(map(str, rows[0]))}")
-    return refuse_alike([_pair(table, line, row) for line, row in enumerate(rows, 2)])
+    rows = read_pair_table(table, [member.name for member in fields(FilePair)], ("fixed", "moving"))
+    return refuse_alike([_pair(table.parent, row) for row in rows])
 
 
-def _pair(table: Path, line: int, row: Mapping[str, str]) -> FilePair:
-    given = {name: (row.get(name) or "").strip() for name in FILES}
-    for name in ("fixed", "moving"):
-        if not given[name]:
-            raise InputError(f"{table}, line {line}: no {name} image")
-    paths = {name: str(table.parent / path) for name, path in given.items() if path}
-    return FilePair(name=(row.get("name") or "").strip() or _named(given["fixed"], given["moving"]), **paths)
+def _pair(folder: Path, row: Mapping[str, str]) -> FilePair:
+    paths = {kind: str(folder / path) for kind, path in row.items() if kind != "name" and path}
+    return FilePair(row.get("name") or _named(row["fixed"], row["moving"]), **paths)
 
 
 def pairs_onto(template: Path, folder: Path, pattern: str) -> list[FilePair]:
