@@ -18,7 +18,8 @@ GIFTI = (".gii",)
 VTK = (".vtk", ".vtp")
 MARKUPS = (".mrk.json",)
 TABLES = (".csv", ".fcsv")
-POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK)
+GEOJSON = (".geojson",)
+POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK, *GEOJSON)
 
 STRANGE = (
     ((".npy", ".npz"), "an array has no affine: save it as NIfTI with one, nibabel.Nifti1Image(array, affine)"),

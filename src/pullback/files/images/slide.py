@@ -97,18 +97,27 @@ class Slide:
         level, factor = self.choice(spacing, most)
         return self._reduced(level, factor)[0], self.reduced(level, factor)
 
-    def region(self, level: int, part: tuple[slice, slice]) -> Image:
+    def region(self, level: int, part: tuple[slice, slice], factor: int = 1) -> Image:
         """Read a part of a level, `part` of its first and second axis, as `image` does; its pixels stay in their place.
+
+        Args:
+            level: its number.
+            part: in pixels of the answer.
+            factor: the answer is means over blocks of as many pixels of the level along each axis.
 
         Raises:
             InputError: a file that cannot be read.
         """
-        grid, (across, down) = self.levels[level], part
-        values = self.stored[level].read(down.start, across.start, down.stop - down.start, across.stop - across.start)
-        affine = grid.affine.clone()
+        across, down = part
+        width, height = across.stop - across.start, down.stop - down.start
+        first = (down.start * factor, across.start * factor)
+        values = self.stored[level].read(*first, height * factor, width * factor)
+        values = unit(values) if self.coloured else values.astype(np.float32)
+        if factor > 1:
+            values = values.reshape(height, factor, width, factor, -1).mean((1, 3))
+        affine = self.reduced(level, factor).affine.clone()
         affine[:2, 2] += affine[:2, :2] @ torch.tensor([float(across.start), float(down.start)], dtype=torch.float64)
-        data = _channels(unit(values) if self.coloured else values.astype(np.float32))
-        return Image(torch.from_numpy(data)[None], Grid((across.stop - across.start, down.stop - down.start), affine))
+        return Image(torch.from_numpy(_channels(values))[None], Grid((width, height), affine))
 
     def level_at(self, spacing: float) -> int:
         """Return the number of the coarsest level whose pixels are no larger than `spacing` mm, else of the finest."""
@@ -150,11 +159,7 @@ class Slide:
 
     def reduced(self, level: int, factor: int) -> Grid:
         """Return the grid of means over blocks of `factor` × `factor` pixels of a level."""
-        grid = self.levels[level]
-        affine = grid.affine.clone()
-        affine[:2, 2] += affine[:2, :2] @ torch.full((2,), (factor - 1) / 2, dtype=torch.float64)
-        affine[:2, :2] *= factor
-        return Grid((max(1, grid.shape[0] // factor), max(1, grid.shape[1] // factor)), affine)
+        return coarser(self.levels[level], factor)
 
     def _reduced(self, level: int, factor: int) -> np.ndarray:
         """Return a level `(C, x, y)`, colours in 0 … 1, by means over blocks."""
@@ -170,6 +175,26 @@ class Slide:
                 values = blocks.mean((1, 3), dtype=np.float32)
             strips.append(_channels(values.reshape(*values.shape[:2], -1)))
         return np.concatenate(strips, 2)
+
+
+def coarser(grid: Grid, factor: int) -> Grid:
+    """Return the grid of blocks of `factor` × `factor` pixels of a 2-D grid; what fills no block is left out."""
+    affine = grid.affine.clone()
+    affine[:2, 2] += affine[:2, :2] @ torch.full((2,), (factor - 1) / 2, dtype=torch.float64)
+    affine[:2, :2] *= factor
+    return Grid((max(1, grid.shape[0] // factor), max(1, grid.shape[1] // factor)), affine)
+
+
+def pixel_of(path: str | Path) -> tuple[float, float]:
+    """Return mm of a pixel of the finest level of a picture or slide, x and y; 1 where it does not say.
+
+    Raises:
+        InputError: no picture or slide.
+    """
+    if not ends(path, (*PICTURES, *SLIDES)):
+        raise InputError(f"{path}: no picture or slide, and pixels are of one; {', '.join((*PICTURES, *SLIDES))}")
+    x, y = Slide.open(path).levels[0].spacing.tolist()
+    return x, y
 
 
 def opens_as_slide(path: str | Path) -> bool:

@@ -58,7 +58,7 @@ class TiffLevel(StoredLevel):
                 if (height, width) == self.shape:
                     values = np.asarray(level.asarray())
                 else:
-                    opened = library("zarr", self.path).open(level.aszarr(), mode="r")
+                    opened = library("zarr", self.path).open(level.aszarr(multiscales=False), mode="r")
                     values = np.asarray(opened[tuple(part.get(axis, slice(None)) for axis in axes)])
                 return _pixels(values, axes, page)
         except REFUSED as error:
