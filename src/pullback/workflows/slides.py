@@ -1,5 +1,6 @@
 """Pictures and slides seen through a transform, part by part, so that a whole slide is never in memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pullback.alignment import Alignment
 from pullback.errors import InputError
 from pullback.files import read_grid
-from pullback.files.images.slide import Slide, colours_of
+from pullback.files.images.slide import Slide, colours_of, pixel_of
 from pullback.files.images.write_slide import Canvas, write_slide
-from pullback.files.suffixes import PICTURES, SLIDES, ends
+from pullback.files.points.formats import PIXELS
+from pullback.files.suffixes import GEOJSON, PICTURES, SLIDES, ends
 from pullback.space import Grid, Image, Transform, displacement_in_slabs, pull
 from pullback.space.pull import coordinates
+from pullback.workflows.applied import Applied, refuse_unlike, size_of
+from pullback.workflows.inputs import ImageFiles
 
 MARGIN = 12
 """Pixels about what is needed of the moving slide: of a cubic spline, what lies further off is below 1e-6."""
@@ -125,6 +130,43 @@ def reference_of(path: str | Path, spacing: float | None = None) -> tuple[Grid, 
     return read_grid(path, 2), True
 
 
+def pixel_in(points: str | Path | None, space: str | None, image: ImageFiles) -> tuple[float, float] | None:
+    """Return mm of a pixel of an image, x and y, where points are in its pixels; None where they are in mm.
+
+    Raises:
+        InputError: they are in pixels, and the image is no picture or slide.
+    """
+    if points is None or not (ends(points, GEOJSON) or space == PIXELS):
+        return None
+    return pixel_of(str(image.images[0]))
+
+
+def moved_names(fixed: ImageFiles, moving: ImageFiles) -> dict[str, str]:
+    """Return the names of the moving images in colour as they are written in colour, and their files by them.
+
+    They are `moved.ome.tif`, `moved_channel_2.ome.tif`, … where the fixed image is a slide that says how large a pixel
+    is, else `moved.png`, ….
+    """
+    measured = any(slide.measured for slide in fixed.slides)
+    ending = ".ome.tif" if measured else ".png"
+    names = ["moved", *(f"moved_channel_{n}" for n in range(2, len(moving.images) + 1))]
+    coloured = {str(slide.path) for slide in moving.slides if slide.coloured}
+    paths = zip(names, map(str, moving.images), strict=True)
+    return {f"{name}{ending}": path for name, path in paths if path in coloured}
+
+
+def write_colours(names: Mapping[str, str], after: Alignment, folder: Path, fixed: ImageFiles) -> None:
+    """Write moving images in colour as they lie on the fixed grid, by the names of `moved_names`.
+
+    Raises:
+        InputError: as of `write_moved`.
+    """
+    measured = any(slide.measured for slide in fixed.slides)
+    for name, path in names.items():
+        transform = after.transform.to(torch.device("cpu"))
+        write_moved(path, transform, folder / name, after.pair.fixed.grid, measured)
+
+
 def write_moved(
     given: str | Path,
     transform: Transform,
@@ -168,3 +210,32 @@ def _dtype(slide: Slide) -> np.dtype:
     """Return the type of the pixels of a picture that is not in colour; of those that float32 does not hold, that."""
     dtype = slide.stored[0].read(0, 0, 1, 1).dtype
     return dtype if dtype in (np.uint8, np.uint16, np.int16, np.int8) else np.dtype(np.float32)
+
+
+def pull_slide(
+    given: str | Path,
+    transform: Transform,
+    out: str | Path,
+    reference: str | Path,
+    mode: str,
+    outside: float | None,
+    spacing: float | None,
+) -> Applied:
+    """Write a picture or slide as it is seen through a transform on the pixels of a reference, as `write_moved` does.
+
+    Raises:
+        InputError: as of `write_moved` and `reference_of`, and an image that is no picture.
+    """
+    if not ends(given, (*PICTURES, *SLIDES)):
+        raise InputError(f"{out}: pictures and slides are written so, and {given} is none; name it .nii.gz")
+    refuse_unlike(reference, 2, transform)
+    onto, measured = reference_of(reference, spacing)
+    seen = write_moved(given, transform, out, onto, measured, mode, outside)
+    what = f"{out}: {given} on {size_of(onto)} pixels of {reference}, {mode} between pixels"
+    if seen:
+        return Applied(what)
+    return Applied(
+        what,
+        f"{out} is empty: nothing of {given} lies within the view of {reference}. Check which image the transforms "
+        f"lead to (--invert) and their order",
+    )

@@ -95,7 +95,7 @@ def _write_ome_tiff(draw: Draw, canvas: Canvas, path: str | Path, temporary: Pat
         "compression": "jpeg" if jpeg else "adobe_deflate",
         "compressionargs": {"level": QUALITY} if jpeg else None,
     }
-    micrometres = [float(edge) * 1000 for edge in canvas.grid.spacing]
+    micrometres = [float(f"{float(edge) * 1000:.9g}") for edge in canvas.grid.spacing]
     sizes = {f"PhysicalSize{axis}": size for axis, size in zip("XY", micrometres, strict=True)}
     about = {"axes": "YXS" if canvas.coloured else "YX", **(sizes if canvas.measured else {})}
     with tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as file:
