@@ -27,11 +27,11 @@ def test_grey_is_what_luminance_lacks_of_white(values):
 def test_colours_commute_with_motion():
     """Grey of what was moved with white around is the moved grey with 0 around: both are linear."""
     image = Image(torch.rand(1, 3, 12, 15, generator=torch.Generator().manual_seed(0)), Grid.centred((12, 15)))
-    motion = Affine.about(torch.zeros(2), torch.tensor([[0.9, 0.3], [-0.2, 1.1]]), torch.tensor([2.2, -1.7]))
+    motion = Affine.about(torch.tensor([[0.9, 0.3], [-0.2, 1.1]]), torch.zeros(2), torch.tensor([2.2, -1.7]))
     one = grey(pull(image, motion, image.grid, outside=1))
     two = pull(grey(image), motion, image.grid, outside=0)
     torch.testing.assert_close(one.data, two.data, atol=1e-6, rtol=0)
-    beyond = pull(image, Affine.about(torch.zeros(2), torch.eye(2), torch.tensor([100.0, 0])), image.grid, outside=1)
+    beyond = pull(image, Affine.about(torch.eye(2), torch.zeros(2), torch.tensor([100.0, 0])), image.grid, outside=1)
     assert (beyond.data == 1).all()
 
 

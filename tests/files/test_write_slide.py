@@ -15,7 +15,7 @@ zarr = pytest.importorskip("zarr")
 pytest.importorskip("imagecodecs")
 
 SIZE = 0.4567e-3
-GRID = Grid((1100, 700), torch.diag(torch.tensor([-SIZE, -SIZE, 1])).double())
+GRID = Grid((1100, 700), torch.diag(torch.tensor([-SIZE, -SIZE, 1], dtype=torch.float64)))
 SPOT, SIGMA = (400.0, 300.0), 60.0
 
 

@@ -156,7 +156,7 @@ def moved_names(fixed: ImageFiles, moving: ImageFiles) -> dict[str, str]:
 
 
 def write_colours(names: Mapping[str, str], after: Alignment, folder: Path, fixed: ImageFiles) -> None:
-    """Write moving images in colour as they lie on the fixed grid, by the names of `moved_names`.
+    """Write moving images in colour, by the names of `moved_names`: on the fixed grid, or on all pixels of a picture.
 
     Raises:
         InputError: as of `write_moved`.
@@ -164,7 +164,8 @@ def write_colours(names: Mapping[str, str], after: Alignment, folder: Path, fixe
     measured = any(slide.measured for slide in fixed.slides)
     for name, path in names.items():
         transform = after.transform.to(torch.device("cpu"))
-        write_moved(path, transform, folder / name, after.pair.fixed.grid, measured)
+        onto = after.pair.fixed.grid if measured or not fixed.slides else fixed.slides[0].levels[0]
+        write_moved(path, transform, folder / name, onto, measured)
 
 
 def write_moved(

@@ -40,11 +40,13 @@ class Pyramid:
         spacing: mm of a pixel of the finest, x and y; None where the file does not say.
         placed: where the format says it, of each level the mm of a pixel and the place of the middle of its first one,
             x and y, along rows and downwards; None: as follows from the shapes.
+        origin: the place of the middle of the first pixel of the finest, in mm, likewise.
     """
 
     levels: tuple[StoredLevel, ...]
     spacing: tuple[float, float] | None = None
     placed: tuple[tuple[tuple[float, float], tuple[float, float]], ...] | None = None
+    origin: tuple[float, float] = (0.0, 0.0)
 
 
 def library(name: str, path: object) -> Any:

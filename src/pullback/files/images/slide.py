@@ -32,8 +32,9 @@ class Slide:
     """A picture on disk at one level of resolution or several; what is not asked for is not read.
 
     Its world is as that of other pictures: x runs along rows and y downwards in LPS, and the middle of the first pixel
-    of the finest level is the origin. A pixel of a coarser level covers several of the finest, so that the middle of
-    its first one lies (s − s₀)/2 from there, s being the lengths of pixels.
+    of the finest level is the origin, unless it was written here as one level of another slide. A pixel of a coarser
+    level covers several of the finest, so that the middle of its first one lies (s − s₀)/2 from there, s being the
+    lengths of pixels.
 
     Attributes:
         path: the file, or the folder of an OME-Zarr image.
@@ -242,6 +243,7 @@ def _grids(pyramid: Pyramid) -> Iterator[Grid]:
         else:
             sx, sy = x * factors[n][0], y * factors[n][1]
             ox, oy = (sx - x) / 2, (sy - y) / 2
+        ox, oy = ox + pyramid.origin[0], oy + pyramid.origin[1]
         affine = torch.tensor([[-sx, 0, -ox], [0, -sy, -oy], [0, 0, 1]], dtype=torch.float64)
         yield Grid((level.shape[1], level.shape[0]), affine)
 

@@ -23,6 +23,8 @@ MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "μm": 1.0, "micron": 1.0, "mi
 """Also the micro sign as a Greek letter."""
 PRINTED = 25.0
 """Micrometres: pixels that a resolution per inch or centimetre makes larger are those of a print."""
+CREATOR = "pullback"
+"""As which we name ourselves in what we write."""
 ASIDE = ("label", "macro", "thumbnail", "overview")
 REFUSED = (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, RuntimeError)
 
@@ -92,12 +94,12 @@ def open_tiff(path: str | Path, deep: bool = False) -> Pyramid:
             levels = tuple(
                 TiffLevel(path, (number, n), _rows_columns(level), coloured) for n, level in enumerate(series.levels)
             )
-            spacing = _spacing(file, number, series)
+            spacing, origin = _spacing(file, number, series), _origin(file)
     except (*REFUSED, tifffile.TiffFileError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable TIFF ({error}); copy or export it anew") from error
-    return Pyramid(levels, spacing)
+    return Pyramid(levels, spacing, origin=origin)
 
 
 def is_of_bits(path: str | Path) -> bool:
@@ -218,6 +220,15 @@ def _of_ome(file: Any, number: int) -> tuple[float, float] | None:
             return None
         sizes.append(float(size[1]) * scale)
     return sizes[0], sizes[1]
+
+
+def _origin(file: Any) -> tuple[float, float]:
+    """Return where the first pixel of a file lies that was written here, in mm; stages of microscopes are no place."""
+    said = file.ome_metadata or "" if file.is_ome else ""
+    places = [re.search(rf'Position{axis}="([^"]+)"', said) for axis in "XY"]
+    if CREATOR not in said or places[0] is None or places[1] is None:
+        return 0.0, 0.0
+    return float(places[0][1]) / 1000, float(places[1][1]) / 1000
 
 
 def _of_aperio(series: Any) -> tuple[float, float] | None:

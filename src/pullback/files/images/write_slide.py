@@ -12,6 +12,7 @@ from PIL import Image as Picture
 from pullback.errors import InputError
 from pullback.files.images.levels import library
 from pullback.files.images.slide import LARGEST, coarser
+from pullback.files.images.tiff import CREATOR
 from pullback.files.suffixes import OME_TIFF, ends
 from pullback.records.atomic import atomic_write
 from pullback.space import Grid
@@ -97,7 +98,10 @@ def _write_ome_tiff(draw: Draw, canvas: Canvas, path: str | Path, temporary: Pat
     }
     micrometres = [float(f"{float(edge) * 1000:.9g}") for edge in canvas.grid.spacing]
     sizes = {f"PhysicalSize{axis}": size for axis, size in zip("XY", micrometres, strict=True)}
-    about = {"axes": "YXS" if canvas.coloured else "YX", **(sizes if canvas.measured else {})}
+    first = [0.0 - float(n) * 1000 for n in canvas.grid.affine[:2, 2]]
+    place = {f"Position{axis}": [float(f"{n:.9g}")] for axis, n in zip("XY", first, strict=True)}
+    about: dict[str, Any] = {"axes": "YXS" if canvas.coloured else "YX", **(sizes if canvas.measured else {})}
+    about |= {"Creator": CREATOR, "Plane": place | {f"{name}Unit": ["µm"] for name in place}}
     with tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as file:
         for n, grid in enumerate(grids):
             file.write(
@@ -131,7 +135,7 @@ def _encoded(tile: np.ndarray, canvas: Canvas, jpeg: bool) -> bytes:
     """Return a tile, filled up by its last pixels, as the bytes that the file holds."""
     codecs = library("imagecodecs", "a slide")
     missing = [(0, TILE - n) for n in tile.shape[:2]] + [(0, 0)] * (tile.ndim - 2)
-    whole = np.pad(tile.astype(canvas.dtype, copy=False), missing, mode="edge")
+    whole = np.ascontiguousarray(np.pad(tile.astype(canvas.dtype, copy=False), missing, mode="edge"))
     if jpeg:
         return bytes(codecs.jpeg8_encode(whole, level=QUALITY, colorspace="rgb", outcolorspace="ycbcr"))
     return bytes(codecs.zlib_encode(whole.tobytes(), level=6))
