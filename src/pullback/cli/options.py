@@ -21,7 +21,7 @@ Space = Annotated[
     str | None,
     typer.Option(
         metavar="WORLD",
-        help="World of points whose file does not say: ras, lps, or px of a slide; default as the format has it.",
+        help="World of points whose file does not say, such as ras, or px of a slide; default as the format has it.",
     ),
 ]
 

@@ -27,7 +27,7 @@ class HeldOut:
         similarity: by which tiles are alike.
         tiles: along the longest axis.
         gap: share of a tile's edge, on each side, that is neither seen nor judged, so that what lies on the border of
-            two tiles helps neither.
+            two tiles counts for neither.
     """
 
     stage: DeformableStage = DeformableStage()

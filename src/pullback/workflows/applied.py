@@ -1,4 +1,4 @@
-"""What the application of transforms to points, to images and to slides shares."""
+"""Parts that the application of transforms to points, images and slides shares."""
 
 import re
 from dataclasses import dataclass

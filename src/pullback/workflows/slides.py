@@ -27,7 +27,7 @@ DECODED = 2**25
 
 
 @dataclass
-class Moved:
+class SeenSlide:
     """A slide seen through a transform, drawn part by part.
 
     Attributes:
@@ -202,7 +202,7 @@ def write_moved(
     if slide.coloured and outside is not None:
         raise InputError(f"--outside {outside:g}: {given} is in colour, and glass is around it; leave it out")
     dtype = np.dtype(np.uint8) if slide.coloured else _dtype(slide)
-    moved = Moved(slide, transform, mode, slide.glass if slide.coloured else outside or 0.0, dtype)
+    moved = SeenSlide(slide, transform, mode, slide.glass if slide.coloured else outside or 0.0, dtype)
     write_slide(moved, Canvas(onto, dtype, slide.coloured, measured, lossless), out)
     return moved.seen
 
