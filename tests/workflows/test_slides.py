@@ -23,6 +23,7 @@ from pullback.workflows.apply import apply_files
 from pullback.workflows.choices import PRESETS, classical
 from pullback.workflows.doctor import examine
 from pullback.workflows.inputs import ImageFiles
+from pullback.workflows.match import match_files
 from pullback.workflows.register import register_files, summary
 from pullback.workflows.slides import write_moved
 from pullback.workflows.stained import are_stained, for_stains
@@ -185,6 +186,34 @@ def test_annotations_travel_in_pixels_of_their_slides(folder, tmp_path):
     expected = [[(x - 0.5 + 8) / 2 + 0.5, (y - 0.5 - 4) / 2 + 0.5] for x, y in place]
     np.testing.assert_allclose(moved["geometry"]["coordinates"][0], expected)
     assert moved["properties"] == {"name": "T"}
+
+
+def test_landmarks_in_annotations_are_matched_in_mm(folder, tmp_path):
+    """Of two slides with pixels of several sizes; the map between them is the one in mm."""
+    saved(section((300, 260), size=2 * SIZE), tmp_path / "other.ome.tif")
+    slides = (folder / "fixed.ome.tif", tmp_path / "other.ome.tif")
+    where = np.random.default_rng(0).uniform(40, 400, (8, 2))
+    turn = np.array([[0.9, -0.2], [0.25, 1.05]])
+    for name, places in (("fixed", where), ("moving", ((where - 0.5) @ turn.T + 12) / 2 + 0.5)):
+        points = [
+            {"type": "Feature", "geometry": {"type": "Point", "coordinates": [*place]}, "properties": {"name": f"L{n}"}}
+            for n, place in enumerate(places.tolist())
+        ]
+        (tmp_path / f"{name}.geojson").write_text(json.dumps(points))
+    files = [tmp_path / f"{name}.geojson" for name in ("fixed", "moving")]
+    content = match_files(*files, tmp_path / "out", matched=True, slides=slides)
+    assert content["pairs"] == 8
+    affine = read_transform(tmp_path / "out" / "fixed_to_moving.h5")
+    here = torch.tensor(-(where - 0.5) * SIZE)[None]
+    there = torch.tensor(-((where - 0.5) @ turn.T + 12) * SIZE)[None]
+    assert float((affine(here) - there).abs().max()) < 1e-3 * SIZE
+    sent, target = (
+        np.array([each["geometry"]["coordinates"] for each in json.loads(path.read_text())])
+        for path in (tmp_path / "out" / "fixed_in_moving.geojson", files[1])
+    )
+    np.testing.assert_allclose(sent, target, atol=1e-2)
+    with pytest.raises(InputError, match="--fixed-slide"):
+        match_files(*files, tmp_path / "none", matched=True)
 
 
 # ---- register and doctor

@@ -39,7 +39,9 @@ def read_points(
     """
     if ends(path, GEOJSON) or space == PIXELS:
         if pixel is None:
-            raise InputError(f"{path}: is in pixels, and whose is not told; name its slide, as in apply --from SLIDE")
+            raise InputError(
+                f"{path}: is in pixels, and whose is not told; name its slide: match --fixed-slide, apply --from"
+            )
         if not ends(path, GEOJSON):
             return read_pixels(path, pixel)
         if space not in (None, PIXELS):
