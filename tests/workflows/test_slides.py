@@ -188,6 +188,21 @@ def test_annotations_travel_in_pixels_of_their_slides(folder, tmp_path):
     assert moved["properties"] == {"name": "T"}
 
 
+@pytest.mark.parametrize(("scale", "says"), [(3.0, "4 times as large"), (0.11, "8 times coarser"), (1.0, "")])
+def test_pixels_of_another_level_are_told(scale, says, folder, tmp_path):
+    where = scale * np.array([[20, 30], [600, 40], [300, 500], [620, 510]])
+    rows = "".join(f"{x},{y}\n" for x, y in where.tolist())
+    (tmp_path / "a.csv").write_text(f"x,y\n{rows}")
+    fixed = folder / "fixed.ome.tif"
+    if scale > 1:
+        with pytest.raises(InputError, match=says):
+            apply_files(tmp_path / "a.csv", shifted(0, 0), tmp_path / "b.csv", fixed, space="px", source=fixed)
+    else:
+        applied = apply_files(tmp_path / "a.csv", shifted(0, 0), tmp_path / "b.csv", fixed, space="px", source=fixed)
+        assert says in applied.doubt
+        assert bool(says) == bool(applied.doubt)
+
+
 def test_landmarks_in_annotations_are_matched_in_mm(folder, tmp_path):
     """Of two slides with pixels of several sizes; the map between them is the one in mm."""
     saved(section((300, 260), size=2 * SIZE), tmp_path / "other.ome.tif")
@@ -225,7 +240,8 @@ def turned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("turned")
     image = section((96, 80), size=1.0, coarse=6.0)
     motion = Affine.about(TURN, image.grid.centre, image.grid.centre + torch.tensor([5.0, -4]))
-    other = pull(Image(image.data[:, [2, 0, 1]] ** 0.8, image.grid), motion, image.grid, outside=1)
+    stained = 1 - (1 - image.data) * torch.tensor([0.4, 1.0, 0.8]).view(1, 3, 1, 1)
+    other = pull(Image(stained, image.grid), motion, image.grid, outside=1)
     for name, each in (("fixed.png", image), ("moving.png", other)):
         values = (each.data[0].permute(2, 1, 0) * 255).round().clamp(0, 255).byte().numpy()
         Picture.fromarray(values).save(folder / name)

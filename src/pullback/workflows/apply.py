@@ -39,7 +39,8 @@ from pullback.space import (
 from pullback.workflows.applied import Applied, bracketed, refuse_unlike, size_of
 from pullback.workflows.blending import blended
 from pullback.workflows.outputs import refuse_overwrite
-from pullback.workflows.pushing import pixels_of, push_file, way_of
+from pullback.workflows.pixels import pixels_of
+from pullback.workflows.pushing import push_file, way_of
 from pullback.workflows.slides import pull_slide
 
 MODES = ("linear", "cubic", "nearest")
@@ -102,7 +103,7 @@ def apply_files(
         idle = {f"-n {mode}": mode, "--outside": outside, "--labels": labels or None}
         refuse(idle | {"--spacing": spacing}, "points are pushed, and need none")
         pixels = pixels_of(given, space, source, reference)
-        return push_file(given, transform, out, space, way_of(read, inverse), pixels)
+        return push_file(given, transform, out, space, way_of(read, inverse), pixels, source)
     refuse({"--from": source}, "is whose pixels points are in, and this is an image")
     if reference is None:
         raise InputError(

@@ -5,35 +5,10 @@ from pathlib import Path
 
 import torch
 
-from pullback.errors import InputError, refuse
 from pullback.files import PointTable, read_points, write
-from pullback.files.images.slide import pixel_of
-from pullback.files.points.formats import PIXELS
-from pullback.files.suffixes import GEOJSON, ends
 from pullback.space import Points, Transform, push
 from pullback.workflows.applied import Applied, bracketed, refuse_unlike
-
-Pixels = tuple[tuple[float, float], tuple[float, float]]
-"""Mm of a pixel of the slide that points are given in, and of the one that they are written in."""
-
-
-def pixels_of(
-    given: str | Path, space: str | None, source: str | Path | None, reference: str | Path | None
-) -> Pixels | None:
-    """Return the pixels that points are in, where they are in pixels.
-
-    Raises:
-        InputError: they are, and one of the two slides is not named; or they are not, and `source` is.
-    """
-    if not ends(given, GEOJSON) and space != PIXELS:
-        refuse({"--from": source}, "is whose pixels points are in; these are in mm")
-        return None
-    if source is None or reference is None:
-        raise InputError(
-            f"{given}: is in pixels of a slide; name it by --from SLIDE, and by -r SLIDE the one in whose pixels the "
-            f"answer is wanted"
-        )
-    return pixel_of(source), pixel_of(reference)
+from pullback.workflows.pixels import Pixels, doubt_of_pixels
 
 
 def push_file(
@@ -43,8 +18,11 @@ def push_file(
     space: str | None,
     way: str,
     pixels: Pixels | None = None,
+    source: str | Path | None = None,
 ) -> Applied:
     """Push the points of a file and write them in its format; `way` says in words what they meet.
+
+    Where they are in pixels, `pixels` says of which size, and `source` is the slide.
 
     Raises:
         InputError: a file that cannot be read or written, or points of other dimensions than the transform's.
@@ -55,13 +33,14 @@ def push_file(
         moved = push(thing.points, transform)
     answer = thing.moved(moved)
     write(answer.told_in(pixels[1]) if pixels is not None and isinstance(answer, PointTable) else answer, out)
+    doubt = "" if pixels is None or source is None else doubt_of_pixels(thing.points, given, source)
     count, beyond = moved.data.shape[1], _beyond(thing.points, transform)
     return Applied(
         f"{out}: {count} points of {given}, pushed through {way}",
         f"{beyond} of {count} points of {given} lie outside the field of the transform; are they in mm, and of the "
         f"right --space?"
         if beyond
-        else "",
+        else doubt,
     )
 
 

@@ -36,6 +36,7 @@ from pullback.workflows.outputs import (
     transaction,
     write_all,
 )
+from pullback.workflows.pixels import doubt_of_pixels, in_pixels
 from pullback.workflows.quality import Verdict, verdict
 from pullback.workflows.slides import moved_names, pixel_in, write_colours
 from pullback.workflows.stained import are_stained, for_stains
@@ -96,6 +97,8 @@ def register_files(
     pair = read_pair(fixed, moving).to(device)
     slides = told_of_slides(fixed, moving)
     table = None if points is None else read_points(points, space, pair.fixed.grid.ndim, pixel_in(points, space, fixed))
+    if points is not None and table is not None and in_pixels(points, space):
+        slides += filter(None, [doubt_of_pixels(table.points, points, str(fixed.images[0]))])
     steering.refuse_alone(points, (pair.fixed_labels, pair.moving_labels))
     given = [*fixed.paths, *moving.paths, *(path for path in (points, steering.moving_points) if path is not None)]
     if isinstance(start, str | Path):

@@ -13,12 +13,12 @@ from pullback.errors import InputError
 from pullback.files import read_grid
 from pullback.files.images.slide import Slide, colours_of, pixel_of
 from pullback.files.images.write_slide import Canvas, write_slide
-from pullback.files.points.formats import PIXELS
-from pullback.files.suffixes import GEOJSON, PICTURES, SLIDES, ends
+from pullback.files.suffixes import PICTURES, SLIDES, ends
 from pullback.space import Grid, Image, Transform, displacement_in_slabs, pull
 from pullback.space.pull import coordinates
 from pullback.workflows.applied import Applied, refuse_unlike, size_of
 from pullback.workflows.inputs import ImageFiles
+from pullback.workflows.pixels import in_pixels
 
 MARGIN = 12
 """Pixels about what is needed of the moving slide: of a cubic spline, what lies further off is below 1e-6."""
@@ -136,7 +136,7 @@ def pixel_in(points: str | Path | None, space: str | None, image: ImageFiles) ->
     Raises:
         InputError: they are in pixels, and the image is no picture or slide.
     """
-    if points is None or not (ends(points, GEOJSON) or space == PIXELS):
+    if not in_pixels(points, space):
         return None
     return pixel_of(str(image.images[0]))
 
