@@ -60,7 +60,7 @@ def doubt_of_pixels(points: Points, path: str | Path, slide: str | Path) -> str:
     if len(at) >= FEW and reach < 0.25:
         times = 2 ** math.floor(-math.log2(max(reach, 1e-9)))
         return (
-            f"{path}: all points lie in the first {times}th of {slide}, {size} pixels, along both axes; are they pixels "
-            f"of a level {times} times coarser?"
+            f"{path}: all points lie in the first {times}th of {slide}, {size} pixels, along both axes; are they of "
+            f"a level {times} times coarser?"
         )
     return ""
