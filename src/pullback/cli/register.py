@@ -160,7 +160,7 @@ def register(
     from pullback.errors import refuse
     from pullback.files.images.colour import GREY
     from pullback.files.images.look import Look
-    from pullback.training import device_of
+    from pullback.numerics.device import device_of
     from pullback.workflows.choices import FITTED
     from pullback.workflows.how import How, register_of
     from pullback.workflows.inputs import ImageFiles
