@@ -26,7 +26,7 @@ from pullback.cli.options import (
 
 def apply(
     given: Annotated[
-        Path, typer.Option("-i", "--input", metavar="FILE", help="Image, label map, surface or points to move.")
+        Path, typer.Option("-i", "--input", metavar="FILE", help="Image, slide, label map, surface or points to move.")
     ],
     transforms: Annotated[
         list[str],
@@ -37,7 +37,20 @@ def apply(
     ],
     reference: Annotated[
         Path | None,
-        typer.Option("-r", "--reference", metavar="FILE", help="Image whose grid the result gets; not for points."),
+        typer.Option(
+            "-r",
+            "--reference",
+            metavar="FILE",
+            help="Image whose grid the result gets; of annotations the slide in whose pixels it is written.",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="SLIDE", help="Slide in whose pixels annotations are; default none."),
+    ] = None,
+    spacing: Annotated[
+        float | None,
+        typer.Option(metavar="MM", help="Pixels of a moved slide; default those of the finest level of -r."),
     ] = None,
     invert: Annotated[bool, typer.Option("--invert", help="Apply the inverse of all transforms together.")] = False,
     mode: Annotated[
@@ -59,6 +72,8 @@ def apply(
 ) -> None:
     """Move an image or points by transforms on disk, resampled once; a 4-D image frame by frame.
 
+    A picture or slide goes to .png or .ome.tif, in colour and in parts.
+
     Images travel moving → fixed with fixed_to_moving.
     Points travel fixed → moving with the same file.
     For the other way take moving_to_fixed, or --invert.
@@ -68,7 +83,9 @@ def apply(
     from pullback.workflows.apply import apply_files, read_transforms
 
     transform = read_transforms(transforms, invert)
-    applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms, invert)
+    applied = apply_files(
+        given, transform, out, reference, mode, labels, space, outside, transforms, invert, spacing, source
+    )
     if applied.doubt:
         typer.echo(f"pullback: careful: {applied.doubt}", err=True)
     content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}
