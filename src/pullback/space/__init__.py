@@ -10,7 +10,7 @@ from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.grid_distance import block_middles, mean_distance, mean_square_distance
-from pullback.space.image import Image, Labels, around, canonical, centred, cropped
+from pullback.space.image import Image, Labels, around, canonical, centred, cropped, stored_axes
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
 from pullback.space.landmarks import LandmarkFit, fit_landmarks, without
@@ -88,6 +88,7 @@ __all__ = [
     "resliced",
     "short_repr",
     "split",
+    "stored_axes",
     "with_params_of",
     "without",
 ]
