@@ -7,7 +7,7 @@ import torch
 
 from pullback.data.phantoms.dose import STRUCTURES, TreatedChest
 from pullback.errors import InputError
-from pullback.files import read_image, read_transform, read_transforms, write, write_image, write_transform
+from pullback.files import read_image, read_scalar, read_transform, read_transforms, write, write_image, write_transform
 from pullback.methods.pair.posterior import Posterior
 from pullback.metrics.calibration import deviation_maps
 from pullback.metrics.dose import accumulated, dvh
@@ -104,7 +104,7 @@ def test_landmarks_measure_and_calibrate(pullback, chest, tmp_path):
         UncertaintyHow(members=(unmoved,), factor=2.0, samples=0),
     )
     assert calm["posterior"]["by"] == "the spread of 2 registers"
-    doubled = read_image(tmp_path / "again" / "maps" / "deviation_r.nii.gz").data
+    doubled = read_scalar(tmp_path / "again" / "maps" / "deviation_r.nii.gz").data
     torch.testing.assert_close(doubled, torch.full_like(doubled, 2 * 0.05 * 8))
     scaled = read_image(out / "maps" / "deviation_r.nii.gz").data
     plain = pullback("uncertainty", *words[:-1], tmp_path / "plain", *QUICK, "--samples", 0)
