@@ -64,6 +64,10 @@ def test_rank_correlation_is_spearmans_with_ties():
     other = torch.tensor([2.0, 7.0, 1.0, 8.0, 2.0, 8.0, 1.0, 8.0, 2.0, 8.0])
     assert rank_correlation(one, other) == pytest.approx(spearmanr(one.numpy(), other.numpy()).statistic, abs=1e-12)
     assert math.isnan(rank_correlation(one, torch.ones(10)))
+    errors, said = drawn(20)
+    assert "rank correlation" in calibration(errors, said)
+    even = 1 + 1e-12 * said  # one number, but for rounding
+    assert "rank correlation" not in calibration(errors, even / even.norm(dim=1, keepdim=True))
 
 
 def test_in_bins_calibrated_errors_are_as_large_as_the_deviation():

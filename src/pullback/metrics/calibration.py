@@ -4,6 +4,7 @@ Smolders et al., WBIR 2022, eq. 5 and fig. 4: the likelihood of landmarks, and e
 numbers are of components along the axes of the fixed grid, in mm, so that an oblique grid changes nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -138,13 +139,15 @@ def calibration(errors: Tensor, deviations: Tensor, levels: Sequence[float] = LE
 
     Returns:
         The mean log density (1 % dropped), rms z (1 where calibrated; above it, the errors are larger than was said),
-        coverage at each level, and the rank correlation of the length of both, which no factor changes.
+        coverage at each level, and the rank correlation of the length of both, which no factor changes; not of one
+        deviation everywhere, which has no order.
     """
+    rank = rank_correlation(deviations.norm(dim=1).float(), errors.norm(dim=1).float())  # rounding is no order
     return {
         "log density": mean_log_density(errors, deviations),
         "rms z": temperature(errors, deviations),
         **{f"coverage {level:g} %": coverage_of(errors, deviations, level) for level in levels},
-        "rank correlation": rank_correlation(deviations.norm(dim=1), errors.norm(dim=1)),
+        **({} if math.isnan(rank) else {"rank correlation": rank}),
     }
 
 

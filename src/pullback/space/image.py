@@ -158,7 +158,7 @@ def canonical(image: Gridded) -> Gridded:
     images of different scanners and converters look alike to a network.
     """
     grid = image.grid
-    stored = stored_axes(grid)
+    stored: tuple[int, ...] = stored_axes(grid)
     flipped = [world for world, axis in enumerate(stored) if grid.affine[world, axis] < 0]
     shape = tuple(grid.shape[axis] for axis in stored)
     affine = grid.affine[:, [*stored, -1]]

@@ -1,5 +1,6 @@
 """Uncertainty of a registration of two files: a deviation in mm around any answer, and samples of where it may lie."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -268,7 +269,7 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
             known = marks[when]
             lines.append(
                 f"  {when}: log density {known['log density']:.3g}, 90 % intervals cover "
-                f"{known['coverage 90 %']:.0f} %, rank correlation {known['rank correlation']:.2f}"
+                f"{known['coverage 90 %']:.0f} %, rank correlation {known.get('rank correlation', math.nan):.2f}"
             )
     lines += [f"careful: {doubt}" for doubt in content["notes"][: -len(NOTES)]]
     return "\n".join([*lines, f"Look at {Path(out) / PAGE}"])

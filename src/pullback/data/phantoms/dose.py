@@ -83,7 +83,7 @@ class ProtonField:
             )
 
     @classmethod
-    def covering(cls, ct: Image, target: Tensor, margin: float, axis: int, **settings: float) -> "ProtonField":
+    def covering(cls, ct: Image, target: Tensor, margin: float, axis: int) -> "ProtonField":
         """Return the field that covers a target, `(1, 1, *spatial)` bool, and `margin` mm around it, in a plan's CT.
 
         Raises:
@@ -101,7 +101,7 @@ class ProtonField:
             for a in range(ct.grid.ndim)
             if a != axis
         ]
-        return cls(axis, (float(depth.min()) - margin, float(depth.max()) + margin), tuple(ends), **settings)
+        return cls(axis, (float(depth.min()) - margin, float(depth.max()) + margin), tuple(ends))
 
     def __call__(self, ct: Image) -> Image:
         """Return the dose in an anatomy, Gy, on the grid of its CT."""

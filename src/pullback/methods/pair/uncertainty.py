@@ -186,7 +186,7 @@ class PosteriorSupervision:
     energy: PosteriorEnergy = PosteriorEnergy()
     seed: int = 0
 
-    def __call__(self, network: PosteriorNetwork, pair: Pair, progress: float) -> dict[str, Tensor]:
+    def __call__(self, network: Callable[..., PosteriorAlignment], pair: Pair, progress: float) -> dict[str, Tensor]:
         answer = network(pair.fixed, pair.moving)
         mean = answer.transform.displacement(pair.fixed.grid).to(answer.log_deviation)
         generator = make_generator(self.seed, round(progress * 2**31))
