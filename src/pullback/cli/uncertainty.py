@@ -10,7 +10,6 @@ from pullback.cli.options import (
     Json,
     Method,
     Network,
-    Output,
     Preset,
     Refine,
     Space,
@@ -31,7 +30,7 @@ POSTERIOR = "posterior."
 def uncertainty(
     fixed: Fixed,
     moving: Moving,
-    out: Output,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")] = Path("uncertainty"),
     transform: Annotated[
         Path | None,
         typer.Option(
@@ -186,7 +185,7 @@ def dose(
     structures: Annotated[
         Path, typer.Option("--structures", metavar="FILE", help="Label map of the structures in the plan.")
     ],
-    out: Output,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")] = Path("dose"),
     names: Annotated[
         list[str] | None,
         typer.Option("--name", metavar="LABEL=NAME", help="Name of a structure; default its label. Repeatable."),
