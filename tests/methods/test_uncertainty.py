@@ -9,22 +9,20 @@ from scipy.stats import norm
 
 from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError
-from pullback.methods.pair.classical import FAST
-from pullback.methods.pair.ensemble import ConstantDeviation, Ensemble, spread_of
+from pullback.methods.pair.ensemble import ConstantDeviation
 from pullback.methods.pair.posterior import LogDeviation, Posterior, PosteriorEnergy, edge_sum
-from pullback.methods.pair.uncertainty import METHOD, PosteriorNetwork, PosteriorSupervision, WithPosterior
+from pullback.methods.pair.uncertainty import PosteriorNetwork, PosteriorSupervision, WithPosterior
 from pullback.metrics import Calibration
 from pullback.metrics.calibration import coverage_of, deviation_in
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import neighbour_correlation
-from pullback.solvers import Descend, Levels
+from pullback.solvers import Descend
 from pullback.space import Affine, Displacement, Grid, Image, Points
 from pullback.study.evaluate import unmoved
 from pullback.testing import check_register, check_supervision, problems
 from pullback.training import seeded
 
 DOUBLE = torch.zeros((), dtype=torch.float64)
-FIELD = replace(FAST.deformable, levels=Levels(coarsest=12), steps=(60, 40, 20))
 SMALL = PosteriorEnergy(smooth=3.0)
 QUICK = Descend(steps=20, step_size=0.05, last=0.05)
 
@@ -212,28 +210,11 @@ def test_it_is_surer_where_there_is_more_to_see():
     assert deviation[..., 28:, :].mean() < 0.5 * deviation[..., :12, :].mean()
 
 
-def test_the_spread_of_registers_is_their_deviation():
-    """Two shifts, one voxel apart along the first axis: its variance is a half, and none is left along the other."""
-    grid = grid_of(12, 10)
-    image, fields = noisy(grid), [torch.zeros(1, 2, *grid.shape, dtype=torch.float64) for _ in range(2)]
-    fields[1][:, 0] = 1.0
-    answers = [Alignment(Pair(image, image), Displacement(field, grid)) for field in fields]
-    spread = deviation_in(spread_of(answers).maps, grid)
-    torch.testing.assert_close(spread[:, 0], torch.full_like(spread[:, 0], math.sqrt(0.5)))
-    torch.testing.assert_close(spread[:, 1], torch.full_like(spread[:, 1], 0.05))
-    even = ConstantDeviation(unmoved, 3.0)(image, image).maps
-    assert even["deviation_a"].data.unique().tolist() == [3.0]
-
-
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="above 0"):
         PosteriorEnergy(noise=0.0)
     with pytest.raises(InputError, match="above 0"):
         PosteriorEnergy(prior=-1.0)
-    with pytest.raises(InputError, match="two registers"):
-        Ensemble((unmoved,))
-    with pytest.raises(InputError, match="above 0 mm"):
-        ConstantDeviation(unmoved, 0.0)
     with pytest.raises(ValueError, match="each component"):
         Posterior(Displacement(torch.zeros(1, 2, 4, 4), grid_of(4, 4)), torch.ones(1, 1, 4, 4))
     with pytest.raises(InputError, match="its own answers"):
@@ -243,23 +224,13 @@ def test_what_cannot_be_is_refused():
 # ---- contracts
 
 
-@pytest.mark.parametrize("problem", problems(*METHOD.solves, ndim=2), ids=str)
-def test_contract(problem):
-    check_register(WithPosterior(FIELD, SMALL, replace(QUICK, steps=3)), problem)
-
-
-OTHERS = [*problems("rotation", "contrast", "mask", "anisotropic", "thin", "batch", ndim=2), *problems("thin", ndim=3)]
+OTHERS = [*problems("contrast", "mask", "anisotropic", "batch", ndim=2), *problems("thin", ndim=3)]
 
 
 @pytest.mark.parametrize("problem", OTHERS, ids=str)
-def test_contract_on_all_others_whatever_moved_them(problem):
+def test_contract(problem):
+    """What moves the image is not its own; that it is as good as its register is checked beside all methods."""
     check_register(WithPosterior(unmoved, SMALL, replace(QUICK, steps=3)), problem, solves=False)
-
-
-@pytest.mark.parametrize("problem", problems("identity", "batch", ndim=2), ids=str)
-def test_contract_of_the_baselines(problem):
-    check_register(Ensemble((unmoved, unmoved)), problem, solves=problem.name == "identity")
-    check_register(ConstantDeviation(unmoved, 2.0), problem, solves=problem.name == "identity")
 
 
 def judged(register=unmoved):
@@ -269,8 +240,10 @@ def judged(register=unmoved):
 
 @pytest.mark.parametrize("problem", problems("identity", "batch", ndim=2), ids=str)
 def test_contract_of_the_network(problem):
-    check_register(judged(), problem, solves=problem.name == "identity", rounding=1e-3)
-    check_register(judged(None), problem, solves=problem.name == "identity", rounding=1e-3)
+    known = problem.name == "identity"
+    for register in (unmoved, None):
+        with seeded(5):
+            check_register(PosteriorNetwork(2, register, widths=(4, 8)), problem, solves=known, rounding=1e-3)
 
 
 @pytest.mark.parametrize("register", [unmoved, None])

@@ -49,7 +49,6 @@ class _Scale:
 
 SCALES: Mapping[str, _Scale] = MappingProxyType(
     {
-        "phantom": _Scale((8, 16, 32), 600, 5.0),
         "breathing-slices": _Scale((8, 16, 32), 600),
         "slices": _Scale((8, 16, 32), 1000),
         "folder": _Scale(WIDTHS, 3000, SMOOTH),

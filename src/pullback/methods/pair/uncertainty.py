@@ -56,7 +56,7 @@ class WithPosterior:
 
     register: Any = BALANCED.deformable
     energy: PosteriorEnergy = PosteriorEnergy()
-    solver: Descend = Descend(steps=150, step_size=0.05, last=0.05)
+    solver: Descend = Descend(steps=100, step_size=0.05, last=0.05)
     seed: int = 0
 
     def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
@@ -218,6 +218,6 @@ METHOD = Method(
     ),
     keys=("uncertainty-alone",),
     register=WithPosterior(),
-    solves=("identity", "shift", "smooth"),
+    solves=("identity", "shift"),
     commands=("uncertainty -f FIXED -m MOVING", "dose --plan IMAGE --dose DOSE -t DIR --structures LABELS"),
 )
