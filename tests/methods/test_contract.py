@@ -35,11 +35,13 @@ from pullback.methods.pair.non_correspondence import InTwoPhases, LocalCorrelati
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.patch_contrast import PatchAlignment
 from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
+from pullback.methods.pair.posterior import LogDeviation, Posterior, PosteriorEnergy
 from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.strain import Ramp, Relative
 from pullback.methods.pair.superwarp import WarmUp
 from pullback.methods.pair.transmorph import TransMorph
+from pullback.methods.pair.uncertainty import PosteriorAlignment
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.points.augment import (
@@ -276,6 +278,10 @@ def test_augmentation_of_images(ndim, augment):
 
 
 EXCUSED = {
+    Posterior: "a distribution; test_uncertainty.py says what its samples and densities are",
+    PosteriorEnergy: "a function of a deviation, no energy of an alignment; test_uncertainty.py has its closed forms",
+    LogDeviation: "what a descent moves in WithPosterior, which is checked",
+    PosteriorAlignment: "the answer of PosteriorNetwork, which is checked",
     Method: "a description; tests/test_commands.py reads it",
     Paper: "a description; tests/test_commands.py cites it",
     Types: "no register: it asks for types; test_structural_types.py says when it answers one",

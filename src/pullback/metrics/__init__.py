@@ -2,6 +2,7 @@
 
 from pullback.metrics import learn2reg
 from pullback.metrics.between import BetweenError
+from pullback.metrics.calibration import Calibration
 from pullback.metrics.length import Length, piece_lengths
 from pullback.metrics.marked import LesionDice
 from pullback.metrics.metric import Metric, foreground, numbers_of, of_one
@@ -26,6 +27,7 @@ STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
 __all__ = [
     "STANDARD",
     "BetweenError",
+    "Calibration",
     "CentroidError",
     "Correlation",
     "Dice",

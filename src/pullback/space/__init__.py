@@ -4,12 +4,13 @@ from pullback.space.batch import one_batch
 from pullback.space.box import Box
 from pullback.space.boxes import Boxes
 from pullback.space.deferred import Deferred
+from pullback.space.ensemble import label_probability, mean_and_deviation
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.grid_distance import block_middles, mean_distance, mean_square_distance
-from pullback.space.image import Image, Labels, around, canonical, centred, cropped
+from pullback.space.image import Image, Labels, around, canonical, centred, cropped, stored_axes
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
 from pullback.space.landmarks import LandmarkFit, fit_landmarks, without
@@ -68,7 +69,9 @@ __all__ = [
     "isotropic",
     "joined",
     "keypoints",
+    "label_probability",
     "least_at_border",
+    "mean_and_deviation",
     "mean_distance",
     "mean_square_distance",
     "normals",
@@ -85,6 +88,7 @@ __all__ = [
     "resliced",
     "short_repr",
     "split",
+    "stored_axes",
     "with_params_of",
     "without",
 ]

@@ -1,7 +1,8 @@
 """Application of transform files to files: images are pulled, points are pushed, each resampled once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ MODES = ("linear", "cubic", "nearest")
 WIDEST = 2**31  # of whole numbers that are written
 
 
-def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
+def read_in_order(names: Sequence[str], invert: bool = False) -> Transform:
     """Read transform files in the order of `antsApplyTransforms -t`: points of the reference meet the first one first.
 
     Args:
@@ -84,7 +85,7 @@ def apply_files(
     ones as such. What cannot be written is refused before anything is moved. Points and surfaces, known by the file's
     ending, are pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto
     the fixed grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse`
-    says whether it is the inverse of them all, as in `read_transforms`: they are named in the account, and like all
+    says whether it is the inverse of them all, as in `read_in_order`: they are named in the account, and like all
     files that are read they are not overwritten.
 
     A picture or slide is written as `.png` or `.ome.tif`, in colour with glass around, part by part, on the finest
@@ -137,7 +138,7 @@ def _pull(
     onto = read_grid(reference, transform.ndim)
     refuse_unlike(reference, onto.ndim, transform)
     refuse_sheared(onto, reference)
-    thing = _read(given, labels, transform.ndim, mode)
+    thing = read_movable(given, labels, transform.ndim, mode)
     refuse_unlike(given, thing.grid.ndim, transform)
     smooth = labels and mode == "linear"
     if smooth and isinstance(thing, Labels):
@@ -165,8 +166,12 @@ def _extremes(thing: Image | Labels | Series) -> tuple[float, float]:
     return min(float(end.min) for end in ends), max(float(end.max) for end in ends)
 
 
-def _read(given: str | Path, labels: bool, ndim: int, mode: str) -> Image | Labels | Series:
-    """Read what is to be moved, and refuse what could not be written."""
+def read_movable(given: str | Path, labels: bool, ndim: int, mode: str) -> Image | Labels | Series:
+    """Read what is to be moved, and refuse what could not be written.
+
+    Raises:
+        InputError: it cannot be read, or numbers that are wider than those of files.
+    """
     if not labels and is_series(given):
         series = read_series(given, ndim)
         if mode == "nearest":
@@ -211,19 +216,31 @@ def _each(
 ) -> Series:
     """Pull every frame, by a transform that is evaluated once."""
     there = transform.as_affine or displacement_in_slabs(transform, onto)
+    frames = frames_of(series, mode, given)
+    return replace(series, frames=in_frames(zip(frames, repeat(there)), len(series), onto, mode, outside), grid=onto)
+
+
+def frames_of(series: Series, mode: str, given: str | Path) -> Iterable[Image | Labels]:
+    """Return the frames as `mode` wants them: by nearest neighbours with the file's own numbers."""
+    return _whole_frames(series, given) if mode == "nearest" else series
+
+
+def in_frames(
+    seen: Iterable[tuple[Image | Labels, Transform]], count: int, onto: Grid, mode: str, outside: float | None
+) -> StoredFrames:
+    """Return `count` images or labels as frames on `onto`, each pulled through its transform."""
     values: np.ndarray | None = None
-    for n, frame in enumerate(_whole_frames(series, given) if mode == "nearest" else series):
-        moved = _moved(frame, there, onto, mode, outside, given)
-        assert not isinstance(moved, Series)
-        data = moved.data[0, 0].numpy()
+    for n, (frame, there) in enumerate(seen):
+        thing, beyond = _with_beyond(frame, outside)
+        data = pull_in_slabs(thing, there, onto, mode, beyond).data[0, 0].numpy()
         kept = data.dtype if values is None else np.promote_types(values.dtype, data.dtype)
         if values is None:
-            values = np.empty((*onto.shape, len(series)), kept)
+            values = np.empty((*onto.shape, count), kept)
         elif values.dtype != kept:  # of a frame whose value beyond needs a wider type
             values = values.astype(kept)
         values[..., n] = data
     assert values is not None
-    return replace(series, frames=StoredFrames(values, onto), grid=onto)
+    return StoredFrames(values, onto)
 
 
 def _with_beyond(thing: Image | Labels, outside: float | None) -> tuple[Image | Labels, float | None]:
