@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from pullback.cli.atlas import atlas
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
@@ -52,7 +53,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match),
+    "Align": (register, match, atlas),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
     "Learn": (prepare, train),
