@@ -205,6 +205,17 @@ def test_parts_of_before_are_known_by_their_names_of_then(tmp_path):
     assert to_yaml(read_recipe(tmp_path / "guided.yaml")) == to_yaml(guided)
 
 
+def test_a_part_that_is_a_function_today_still_loads(tmp_path):
+    now = find("graph-propagation-landmarks", on="lungs")
+    text = to_yaml(now)
+    assert "name: pullback.methods.points.augment.from_landmarks" in text
+    before = text.replace(
+        "name: pullback.methods.points.augment.from_landmarks", "part: pullback.methods.points.augment.FromLandmarks"
+    )
+    (tmp_path / "recipe.yaml").write_text(before)
+    assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == text
+
+
 def test_recipes_of_clouds_know_what_they_align_and_who_chooses():
     for name in ("cyclical", "graph-propagation-field"):
         recipe = find(name, on="lungs")
