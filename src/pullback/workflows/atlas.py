@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pullback.alignment import Register, Registered
 from pullback.errors import Interrupted
-from pullback.files import write_image, write_transform
+from pullback.files import write_image, write_transforms
 from pullback.methods.group.ages import age_weights, template_ages, usual_bandwidth
 from pullback.methods.group.mean_shape import sharpness
 from pullback.methods.group.template import TEMPLATE, Keep, Template, TemplateBuilder, Tensors
@@ -244,10 +244,8 @@ def _write(
         labels = voted_labels(images.labels, template)
         if labels is not None:
             write_image(labels, folder / f"{name}_labels.nii.gz")
-    (folder / TRANSFORMS).mkdir()
-    for n, name in enumerate(scans.names):
-        grid = made[plan.of(n)].image.grid
-        write_transform(maps[n], folder / TRANSFORMS / f"{name.replace('/', '-')}.h5", on=grid)
+    names = [name.replace("/", "-") for name in scans.names]
+    write_transforms(folder / TRANSFORMS, (maps[n] for n in range(len(names))), names, on=made[0].image.grid)
 
 
 def voted_labels(labels: Callable[[int], Labels | None], template: Template) -> Labels | None:

@@ -91,7 +91,7 @@ class TemplateBuilder:
             images where their headers put them.
         deformable: goes on from the linear map; None stops there, at the affine mean.
         linear_rounds, rounds: at most, of each.
-        change: of the template, as a share of its range (mean over voxels), below which it is done.
+        change: of the template, as a share of its range (mean over lit voxels), below which it is done.
         centred: whether the mean of the maps is made the identity. Without, the template follows whoever it began with.
         begin: number of the image that is the first template, in place of the mean of all; -1 for the mean.
 
@@ -256,7 +256,8 @@ class TemplateBuilder:
         made = mean_image(
             images, grid, lambda n: starts[n] @ Displacement(moved_by(known(n), back), grid), weights, who
         )
-        change = float((made.data - template.data).abs().mean())
+        lit = inside.expand_as(made.data) if bool(inside.any()) else torch.ones_like(made.data, dtype=torch.bool)
+        change = float((made.data - template.data)[lit].abs().mean())
         numbers = [change, sharpness(made), motion, _length(mean, grid, inside), _length(left, grid, inside)]
         return {TEMPLATE: made.data, MEAN: mean, NUMBERS: torch.tensor(numbers, dtype=torch.float64)}
 
