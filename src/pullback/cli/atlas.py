@@ -11,7 +11,6 @@ from pullback.cli.options import (
     Json,
     Method,
     Network,
-    Output,
     Preset,
     Refine,
     Trust,
@@ -26,7 +25,7 @@ AGES = "Templates by age"
 
 def atlas(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder of the scans.")],
-    out: Output,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")] = Path("atlas"),
     ages: Annotated[
         Path | None,
         typer.Option(
@@ -60,8 +59,8 @@ def atlas(
         typer.Option(
             "--set",
             metavar="A.B=C",
-            help="Set data.images, data.labels, …; template.rounds, template.linear_rounds, template.change; or a "
-            "number of the method that registers. Repeatable.",
+            help="Set data.images, data.labels, …; rounds, linear_rounds, change, centred; or a number of the method "
+            "that registers. Repeatable.",
         ),
     ] = None,
     aligned: Annotated[
@@ -88,6 +87,8 @@ def atlas(
 
     Exit code 3: it is done, but most scans do not look like their template.
     """
+    from dataclasses import fields
+
     from pullback.errors import InputError
     from pullback.methods.group.template import TemplateBuilder
     from pullback.study.recipe import changed
@@ -97,15 +98,14 @@ def atlas(
     from pullback.workflows.scans import read_scans
 
     settings = settings_of(setting)
-    of_data, of_template = (
-        {key: value for key, value in settings.items() if key.startswith(kind)} for kind in ("data.", "template.")
-    )
+    of_data = {key: value for key, value in settings.items() if key.startswith("data.")}
+    known = {each.name for each in fields(TemplateBuilder)}
+    of_template = {key: value for key, value in settings.items() if key.split(".")[0] in known}
     other = {key: value for key, value in settings.items() if key not in {*of_data, *of_template}}
     where = device_of(device)
     linear = None if aligned else register_of(How(preset=None if network else preset, transform="affine"))
     how = How(method, preset, network, refine, other, aligned=network is None)
-    builder = TemplateBuilder(linear, register_of(how, where, trust or ()))
-    builder = changed(builder, {key.removeprefix("template."): value for key, value in of_template.items()})
+    builder = changed(TemplateBuilder(linear, register_of(how, where, trust or ())), of_template)
     by = None
     if any(given is not None for given in (ages, column, at, templates, bandwidth)):
         try:

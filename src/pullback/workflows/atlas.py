@@ -43,7 +43,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class ByAge:
-    """What templates are made at, of ages that a table says.
+    """Ages that templates are made at, by a number that a table says of each scan.
 
     Attributes:
         column: of the tables.
@@ -59,7 +59,7 @@ class ByAge:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class PlannedTemplates:
     """The templates to make, by name: the age, and the weight of each scan.
 
     Attributes:
@@ -79,7 +79,7 @@ class Plan:
         return 0 if self.ages is None else int((self.at - self.ages[n]).abs().argmin())
 
 
-def planned(scans: Scans, by: ByAge | None) -> Plan:
+def planned(scans: Scans, by: ByAge | None) -> PlannedTemplates:
     """Return the templates to make of scans.
 
     Raises:
@@ -87,12 +87,16 @@ def planned(scans: Scans, by: ByAge | None) -> Plan:
     """
     if by is None:
         count = len(scans.cases)
-        return Plan(["template"], torch.tensor([torch.nan]), torch.full((1, count), 1 / count, dtype=torch.float64))
+        return PlannedTemplates(
+            ["template"], torch.tensor([torch.nan]), torch.full((1, count), 1 / count, dtype=torch.float64)
+        )
     ages = scans.ages(by.column)
     at = list(by.at) or template_ages(ages, by.count)
     width = usual_bandwidth(ages, at) if by.bandwidth is None else by.bandwidth
     weights = torch.stack([age_weights(ages, age, width) for age in at])
-    return Plan([f"template_{by.column}_{age:g}" for age in at], torch.tensor(at, dtype=torch.float64), weights, ages)
+    return PlannedTemplates(
+        [f"template_{by.column}_{age:g}" for age in at], torch.tensor(at, dtype=torch.float64), weights, ages
+    )
 
 
 def atlas_files(
@@ -230,7 +234,7 @@ def _forget(folder: Path, stage: str) -> None:
 def _write(
     images: ScanImages,
     scans: Scans,
-    plan: Plan,
+    plan: PlannedTemplates,
     made: Sequence[Template],
     maps: Mapping[int, Transform],
     folder: Path,
@@ -259,7 +263,7 @@ def voted_labels(labels: Callable[[int], Labels | None], template: Template) -> 
 
 
 def _people(
-    scans: Scans, plan: Plan, made: Sequence[Template], maps: Mapping[int, Transform]
+    scans: Scans, plan: PlannedTemplates, made: Sequence[Template], maps: Mapping[int, Transform]
 ) -> list[dict[str, object]]:
     """Return a row for each scan: its template, how large it is, how far it moves, and how alike it becomes."""
     images, rows = ScanImages(scans.cases), []
@@ -284,7 +288,7 @@ def _people(
     return rows
 
 
-def _templates(plan: Plan, made: Sequence[Template]) -> list[dict[str, object]]:
+def _templates(plan: PlannedTemplates, made: Sequence[Template]) -> list[dict[str, object]]:
     """Return a row for each template."""
     rows = []
     for k, (name, template) in enumerate(zip(plan.names, made, strict=True)):
@@ -304,7 +308,7 @@ def _templates(plan: Plan, made: Sequence[Template]) -> list[dict[str, object]]:
     return rows
 
 
-def _rounds(plan: Plan, made: Sequence[Template]) -> list[dict[str, object]]:
+def _rounds(plan: PlannedTemplates, made: Sequence[Template]) -> list[dict[str, object]]:
     return [
         {"template": name, "round": number, **row}
         for name, template in zip(plan.names, made, strict=True)
@@ -312,7 +316,7 @@ def _rounds(plan: Plan, made: Sequence[Template]) -> list[dict[str, object]]:
     ]
 
 
-def _units(plan: Plan) -> Iterable[str]:
+def _units(plan: PlannedTemplates) -> Iterable[str]:
     """Say where ages look as if they had several units."""
     if plan.ages is not None:
         low, high = float(plan.ages.min()), float(plan.ages.max())
