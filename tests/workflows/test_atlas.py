@@ -12,12 +12,15 @@ import torch
 from pullback.alignment import Alignment, Pair
 from pullback.errors import InputError, Interrupted
 from pullback.files import read_image, read_labels, read_transforms, write_image
+from pullback.methods.group.conditional import ConditionalAtlas
 from pullback.methods.group.template import TemplateBuilder
 from pullback.records.csv_records import read_csv
 from pullback.records.ledger import LEDGER
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Transform, pull
+from pullback.training import seeded
 from pullback.workflows.atlas import ByAge, atlas_files, planned
 from pullback.workflows.atlas_film import frames_between, planes
+from pullback.workflows.atlas_making import ByBuilder, ByNetwork
 from pullback.workflows.scans import read_scans
 
 GRID = Grid.centred((24, 20), 1.5)
@@ -72,7 +75,7 @@ BUILDER = TemplateBuilder(None, Swelling(), rounds=2, change=0.0)
 
 
 def test_the_template_of_all(folder, tmp_path):
-    content = atlas_files(read_scans(folder, SETTINGS), BUILDER, tmp_path / "out")
+    content = atlas_files(read_scans(folder, SETTINGS), ByBuilder(BUILDER), tmp_path / "out")
     template = read_image(tmp_path / "out" / "template.nii.gz")
     mean = sum(radius(n) for n in range(len(AGES))) / len(AGES)
     assert size(template) == pytest.approx(mean, abs=0.35)  # a quarter of a voxel
@@ -92,7 +95,7 @@ def test_the_template_of_all(folder, tmp_path):
 
 def test_templates_by_age_grow_as_people_do(folder, tmp_path):
     scans = read_scans(folder, SETTINGS, folder / "people.csv")
-    content = atlas_files(scans, BUILDER, tmp_path / "out", ByAge(at=(11.0, 21.0, 32.0), bandwidth=3.0))
+    content = atlas_files(scans, ByBuilder(BUILDER), tmp_path / "out", ByAge(at=(11.0, 21.0, 32.0), bandwidth=3.0))
     assert content["templates"] == ["template_age_11", "template_age_21", "template_age_32"]
     for age, own in ((11, (0, 1)), (21, (2, 3)), (32, (4, 5))):
         template = read_image(tmp_path / "out" / f"template_age_{age}.nii.gz")
@@ -116,15 +119,15 @@ def test_a_stopped_atlas_goes_on_and_is_the_same(folder, tmp_path):
 
     stopping = replace(BUILDER, deformable=Stopping())
     with pytest.raises(Interrupted):
-        atlas_files(scans, stopping, tmp_path / "stopped")
+        atlas_files(scans, ByBuilder(stopping), tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "template.nii.gz").exists()
-    atlas_files(scans, stopping, tmp_path / "stopped")
+    atlas_files(scans, ByBuilder(stopping), tmp_path / "stopped")
     assert left[0] == 9 - 2 * len(AGES) - 1  # the one that was broken off is done again, and no other
-    atlas_files(scans, BUILDER, tmp_path / "whole")
+    atlas_files(scans, ByBuilder(BUILDER), tmp_path / "whole")
     one, two = (read_image(tmp_path / where / "template.nii.gz").data for where in ("stopped", "whole"))
     assert torch.equal(one, two)
     done = left[0]
-    atlas_files(scans, stopping, tmp_path / "stopped")
+    atlas_files(scans, ByBuilder(stopping), tmp_path / "stopped")
     assert left[0] == done  # finished: nothing is done again
     assert (tmp_path / "stopped" / "work" / LEDGER).is_file()
 
@@ -140,9 +143,9 @@ def test_another_scan_begins_it_anew(folder, tmp_path):
             return super().__call__(fixed, moving, start)
 
     builder = replace(BUILDER, deformable=Counting(), rounds=1)
-    atlas_files(read_scans(root, SETTINGS), builder, tmp_path / "out")
+    atlas_files(read_scans(root, SETTINGS), ByBuilder(builder), tmp_path / "out")
     write_image(Image(0.9 * disc(5), GRID), root / "sub-00_T1w.nii.gz")
-    atlas_files(read_scans(root, SETTINGS), builder, tmp_path / "out")
+    atlas_files(read_scans(root, SETTINGS), ByBuilder(builder), tmp_path / "out")
     assert len(counted) == 2 * len(AGES)
 
 
@@ -157,6 +160,23 @@ def test_the_command(folder, tmp_path, pullback):
     assert content["method"] == "log-demons"
     young, old = (size(read_image(tmp_path / f"{each}.nii.gz")) for each in content["templates"])
     assert old > young + 0.5
+
+
+def test_a_network_with_templates_of_its_own(folder, tmp_path):
+    """Templates of ages are the stored ones, and its maps lead to the scans, however they are stored."""
+    with seeded(0):
+        network = ConditionalAtlas(2, GRID.shape, (11.0, 32.0), register=lambda ndim, channels: Swelling())
+    network.grid_affine.copy_(GRID.affine)
+    network.templates.copy_(torch.cat([disc(0), disc(5)]))
+    scans = read_scans(folder, SETTINGS, folder / "people.csv")
+    atlas_files(scans, ByNetwork(network, "runs/atlas"), tmp_path / "out", ByAge(at=(11.0, 32.0), bandwidth=6.0))
+    for n, age in ((0, 11), (5, 32)):
+        template = read_image(tmp_path / "out" / f"template_age_{age}.nii.gz")
+        torch.testing.assert_close(template.data, disc(n))
+    known = read_transforms(tmp_path / "out" / "transforms")
+    moved = pull(Image(disc(3), GRID), known[name(3)], onto=GRID)
+    assert planned(scans, ByAge(at=(11.0, 32.0), bandwidth=6.0)).of(3) == 1
+    assert size(moved) == pytest.approx(radius(5), abs=0.4)
 
 
 def test_bad_input(folder, tmp_path, pullback):
@@ -183,7 +203,9 @@ def test_ages_that_look_as_in_two_units_are_told(folder, tmp_path):
     table = tmp_path / "units.csv"
     table.write_text("subject,age\n" + "\n".join(f"{name(n)},{1 + 50 * (n // 3)}" for n in range(len(AGES))))
     scans = read_scans(folder, SETTINGS, table)
-    content = atlas_files(scans, replace(BUILDER, rounds=1), tmp_path / "out", ByAge(at=(1.0, 51.0), bandwidth=0.0))
+    content = atlas_files(
+        scans, ByBuilder(replace(BUILDER, rounds=1)), tmp_path / "out", ByAge(at=(1.0, 51.0), bandwidth=0.0)
+    )
     assert any("one unit" in note for note in content["notes"])
 
 

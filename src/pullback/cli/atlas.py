@@ -81,7 +81,8 @@ def atlas(
     identity, so it does not matter who comes first. OUT gets template.nii.gz,
     or template_age_30.nii.gz, …; their labels, where --set data.labels=PATTERN
     names some; transforms/NAME.h5, template to scan; people.csv, templates.csv
-    and rounds.csv; and growth.png, an animation through the ages.
+    and rounds.csv; and growth.png, an animation through the ages. With the run
+    of `train atlas` as --network, templates and maps are the network's own.
 
     The same command goes on where it was stopped.
 
@@ -89,11 +90,12 @@ def atlas(
     """
     from dataclasses import fields
 
-    from pullback.errors import InputError
+    from pullback.errors import InputError, refuse
     from pullback.methods.group.template import TemplateBuilder
     from pullback.study.recipe import changed
     from pullback.training import device_of
     from pullback.workflows.atlas import ByAge, atlas_files, summary
+    from pullback.workflows.atlas_making import ByBuilder, ByNetwork
     from pullback.workflows.how import How, register_of
     from pullback.workflows.scans import read_scans
 
@@ -103,9 +105,16 @@ def atlas(
     of_template = {key: value for key, value in settings.items() if key.split(".")[0] in known}
     other = {key: value for key, value in settings.items() if key not in {*of_data, *of_template}}
     where = device_of(device)
-    linear = None if aligned else register_of(How(preset=None if network else preset, transform="affine"))
-    how = How(method, preset, network, refine, other, aligned=network is None)
-    builder = changed(TemplateBuilder(linear, register_of(how, where, trust or ())), of_template)
+    learned = _conditional(network, trust)
+    if learned is None:
+        linear = None if aligned else register_of(How(preset=None if network else preset, transform="affine"))
+        how = How(method, preset, network, refine, other, aligned=network is None)
+        builder = changed(TemplateBuilder(linear, register_of(how, where, trust or ())), of_template)
+        making: ByBuilder | ByNetwork = ByBuilder(builder, where)
+    else:
+        idle = {"--method": method, "--preset": preset, "--refine": refine, "--aligned": aligned or None}
+        refuse({**idle, **{f"--set {key}": key for key in (*of_template, *other)}}, "is not of a network's templates")
+        making = ByNetwork(learned, str(network))
     by = None
     if any(given is not None for given in (ages, column, at, templates, bandwidth)):
         try:
@@ -120,7 +129,19 @@ def atlas(
         def told(what: str) -> None:
             progress.update(progress.task_ids[0], description=what)
 
-        content = atlas_files(scans, builder, out, by, where, said, told)
+        content = atlas_files(scans, making, out, by, where, said, told)
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:
         raise typer.Exit(3)
+
+
+def _conditional(network: Path | None, trust: list[str] | None):
+    """Return the network of a run that has templates of its own; None of any other run."""
+    from pullback.study.recipe import read_recipe
+    from pullback.study.run import load_run
+
+    if network is None or not (network / "recipe.yaml").is_file():
+        return None
+    if read_recipe(network / "recipe.yaml", trust or ()).aligns != "group":
+        return None
+    return load_run(network, trust or (), "group")[1]

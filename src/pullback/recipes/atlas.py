@@ -62,6 +62,7 @@ POPULATIONS: Mapping[str, _Population] = MappingProxyType(
             (2.0, 4.0, 6.0),
         ),
         "phantom": _Population(DATASETS["phantom"].about, SingleScans(DATASETS["phantom"].data), (30, 38, 32)),
+        "folder": _Population(DATASETS["folder"].about, SingleScans(DATASETS["folder"].data), (80, 96, 112)),
         "hippocampus": _Population(
             DATASETS["hippocampus"].about, SingleScans(DATASETS["hippocampus"].data), (48, 64, 48)
         ),

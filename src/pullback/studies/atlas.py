@@ -124,13 +124,13 @@ def built(data: BrainPhantom, seed: int, builder: TemplateBuilder, backwards: bo
     yield {"case": "template", **row, "seconds": seconds, "peak mb": peak_memory_mb(CPU)}
 
 
-def single(data: BrainPhantom, seed: int) -> Iterator[Row]:
-    """Measure each subject as if it were the template."""
+def nearest(data: BrainPhantom, seed: int) -> Iterator[Row]:
+    """Measure the subject who is nearest to the mean shape, as if it were the template."""
     people, truth = true_mean(data)
     lit, still = _lit(people), Affine.identity(truth.grid.ndim)
-    for n, each in enumerate(people):
-        row = {"offset mm": truth.offset([(n, still)], lit), "sharpness": sharpness(each.image, lit)}
-        yield {"case": each.name, **row}
+    offsets = [truth.offset([(n, still)], lit) for n in range(len(people))]
+    best = min(range(len(people)), key=lambda n: offsets[n])
+    yield {"case": "template", "offset mm": offsets[best], "sharpness": sharpness(people[best].image, lit)}
 
 
 def by_truth(data: BrainPhantom, seed: int) -> Iterator[Row]:
@@ -200,8 +200,8 @@ def _labels(subject: Subject) -> Labels:
 
 
 @dataclass(frozen=True)
-class People:
-    """Some people of a data set to make a template of, and others onto whom its labels are carried.
+class TemplatePeople:
+    """People of a data set: some to make a template of, and others onto whom its labels are carried.
 
     Attributes:
         data: the data set.
@@ -263,7 +263,7 @@ def by_mean(people: Sequence[Subject]) -> Image:
     return mean_image(images, grid, lambda n: still, weights, range(len(images)))
 
 
-def carried(data: People, seed: int, make: Callable[[Sequence[Subject]], Image]) -> Iterator[Row]:
+def carried(data: TemplatePeople, seed: int, make: Callable[[Sequence[Subject]], Image]) -> Iterator[Row]:
     """Make a template, vote its labels, and carry them onto others."""
     people, others = data.both
     forget_peak_memory(CPU)
@@ -278,7 +278,7 @@ def carried(data: People, seed: int, make: Callable[[Sequence[Subject]], Image])
         yield {"case": each.name, "subject": each.name, "dice": _dice(found, _labels(each)), **sharp}
 
 
-def carried_from_one(data: People, seed: int, count: int = SINGLES) -> Iterator[Row]:
+def carried_from_one(data: TemplatePeople, seed: int, count: int = SINGLES) -> Iterator[Row]:
     """Carry the labels of single people onto others; a row is the mean over these."""
     people, others = data.both
     for each in others:
@@ -337,7 +337,7 @@ def _labelled(data: Any, made_of: int, others: int) -> Experiment:
         "template": FunctionArm(partial(carried, make=partial(by_builder, builder=BUILDER)), False),
         "ANTs": FunctionArm(partial(carried, make=by_ants), False),
     }
-    return Experiment(arms, "template", People(data, made_of, others))
+    return Experiment(arms, "template", TemplatePeople(data, made_of, others))
 
 
 study = Study(
@@ -354,7 +354,7 @@ study = Study(
                         "from one, not centred": FunctionArm(partial(built, builder=BIASED), False),
                         "from another, not centred": FunctionArm(partial(built, builder=BIASED, backwards=True), False),
                         "affine mean": FunctionArm(partial(built, builder=AFFINE), False),
-                        "one person": FunctionArm(single, False),
+                        "nearest person": FunctionArm(nearest, False),
                         "by the true maps": FunctionArm(by_truth, False),
                     },
                     "template",

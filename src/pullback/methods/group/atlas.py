@@ -272,7 +272,10 @@ class AtlasRounds:
         """
         first = cases[0].load().image.grid
         if first.shape != network.shape:
-            raise InputError(f"scans of {first.shape} voxels, and network.shape={network.shape}: set it to theirs")
+            raise InputError(
+                f"scans of {first.shape} voxels, and network.shape={network.shape}: set network.shape and "
+                f"supervision.shape to theirs"
+            )
         network.grid_affine.copy_(first.affine)
         if network.generator is not None:
             network.templates.copy_(torch.stack([case.load().image.data for case in cases[:MOST]]).mean(0))
