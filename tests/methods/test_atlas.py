@@ -170,6 +170,42 @@ def test_similarity_is_measured_on_the_scan_through_the_inverse():
     assert losses[1.0] < 0.1 * losses[0.0] < 0.1 * losses[-1.0]
 
 
+def test_the_terms_are_those_of_equation_1():
+    """Where the flow contracts, the inverse stretches: group is of the one, magnitude and roughness of the other."""
+    where = GRID.voxels(torch.zeros(()))[None]
+    field = 0.25 * (torch.tensor([7.5, 9.5]).view(1, 2, 1, 1) - where)
+
+    def flowing(scan: Image, age: float) -> Alignment:
+        return Alignment(Pair(blob(0), scan), Velocity(field, GRID))
+
+    supervision = GroupwiseSupervision(SHAPE, energy=MSE(), group=2.0, magnitude=3.0, diffusion=5.0)
+    terms = supervision(flowing, Scan(blob(0), 0).load(), 0.0)
+    there, back = Velocity(field, GRID).own_displacement, Velocity(-field, GRID).own_displacement
+    assert float(back.square().mean()) > 1.3 * float(there.square().mean())
+    torch.testing.assert_close(terms["group"], 2 * halved(there).square().mean())
+    torch.testing.assert_close(terms["magnitude"], 3 * back.square().mean())
+    rough = sum(back.diff(dim=axis).square().mean() for axis in (2, 3)) / 2
+    torch.testing.assert_close(terms["diffusion"], 5 * rough)
+
+
+def test_first_templates_are_of_the_scans_of_their_age():
+    cases = [Scan(blob(0, height), n, {"age": age}) for n, (age, height) in enumerate([(1, 1.0)] * 5 + [(2, 0.5)] * 5)]
+    cases[0] = Scan(blob(0, 9.0), 0, {"age": 1})  # does not move the median
+    network = NETWORK(ages=(1.0, 2.0))
+    AtlasRounds().begun(network, cases)
+    torch.testing.assert_close(network.templates, torch.cat([blob(0, 1.0).data, blob(0, 0.5).data]))
+    AtlasRounds(start="mean").begun(network, cases)
+    torch.testing.assert_close(network.templates[:1], blob(0, 2.6).data)
+
+
+def test_a_person_is_on_one_side():
+    data = find("atlas", on="growth").data
+    names = [set(split.names) for split in (data.train, data.validation, data.test)]
+    assert all(names)
+    assert not names[0] & names[1] | names[0] & names[2] | names[1] & names[2]
+    assert len(data.train.cases) == 3 * len(names[0])  # all visits of each
+
+
 def test_a_generator_begins_as_the_mean_and_has_a_gradient_by_age():
     with seeded(2):
         network = NETWORK(ages=(1.0, 3.0), generated=True)

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from pullback.alignment import Alignment, Pair
+from pullback.data import preprocessed
 from pullback.energies import MSE, Diffusion
 from pullback.errors import InputError
 from pullback.group import Group
@@ -120,6 +121,38 @@ def test_who_weighs_nothing_has_no_part_in_it():
     torch.testing.assert_close(found.image.data, alone.image.data)
     assert found.who == [0, 1]
     assert found.transform(2).displacement(GRID).abs().max() > 0.3  # is still brought onto it
+
+
+def test_the_mean_image_is_weighed_and_ends_where_fewer_than_half_are_seen():
+    left, right = (Image(torch.rand(1, 1, 6, 6), Grid.centred((6, 6), 1.0)) for _ in range(2))
+    shift = torch.eye(3, dtype=torch.float64)
+    shift[0, 2] = 3.0
+    maps, weights = (Affine.identity(2), Affine(shift)), torch.tensor([0.75, 0.25])
+    found = mean_image([left, right], left.grid, maps.__getitem__, weights, (0, 1)).data[0, 0]
+    one, two = (preprocessed(image).data[0, 0] for image in (left, right))
+    torch.testing.assert_close(found[:3], 0.75 * one[:3] + 0.25 * two[3:])
+    torch.testing.assert_close(found[3:], one[3:])
+    alone = mean_image([left, right], left.grid, maps.__getitem__, 1 - weights, (0, 1)).data[0, 0]
+    assert not alone[3:].any()
+
+
+@dataclass(frozen=True)
+class Staying:
+    """A register that leaves an image where it begins."""
+
+    def __call__(self, fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
+        return Alignment(Pair(fixed, moving), start or Affine.identity(fixed.grid.ndim))
+
+
+def test_fields_go_on_from_the_linear_maps():
+    images = list(group_problems("star_shifts", ndim=2)[0].group.images)
+    builder = TemplateBuilder(Masses(), Staying(), rounds=1)
+    placed = builder.placed(images)
+    found = builder.template(images, placed)
+    assert found.rounds[0]["motion mm"] < 1e-4
+    moved = found.transform(1).displacement(placed.grid)
+    torch.testing.assert_close(moved, Affine(placed.maps[1]).displacement(placed.grid).to(moved), atol=1e-4, rtol=0)
+    assert moved.abs().max() > 0.5
 
 
 @dataclass(frozen=True)

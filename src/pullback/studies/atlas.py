@@ -3,6 +3,7 @@
     pullback study atlas truth --seed 0
     pullback study atlas ages --seed 0
     pullback study atlas labels/hippocampus --data hippocampus=DIR --seed 0
+    pullback study atlas labels/slices --data slices=DIR --seed 0
     pullback study atlas labels/brains --data brains=DIR --seed 0
     pullback study atlas people --seed 0
     pullback study atlas weights/phantom --seed 0 --set training.updates=300
@@ -42,7 +43,7 @@ from pullback.methods.labels.consensus import weighted
 from pullback.methods.pair.classical import FAST
 from pullback.numerics.random import make_generator
 from pullback.recipes.atlas import CHILDREN, POPULATIONS, atlas
-from pullback.recipes.datasets import BRAINS
+from pullback.recipes.datasets import BRAINS, SLICES
 from pullback.records.manifest import forget_peak_memory, peak_memory_mb
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Transform, inverted, pull
 from pullback.study.arms import FunctionArm, TrainedArm
@@ -390,6 +391,7 @@ study = Study(
             "None: the paper has no labels.",
             {
                 "hippocampus": _labelled(Learn2Reg(shape=(48, 64, 48)), 12, 10),
+                "slices": _labelled(SLICES, 9, 4),
                 "brains": _labelled(BRAINS, 8, 4),
             },
             (Column("Dice", better="more", against="difference", digits=3, key="dice"), SHARPNESS, SECONDS, PEAK),
