@@ -15,6 +15,7 @@ from pullback.methods.method import find_method, methods
 from pullback.methods.pair.cyclical import WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
+from pullback.methods.pair.voxelmorph_plus_plus import VoxelMorphPlusPlus
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.metrics import STANDARD, Correlation, Dice
 from pullback.networks import Network
@@ -78,9 +79,11 @@ def test_a_recipe_that_is_not_there_says_what_is(words, says):
 
 
 def solid(recipe: Recipe) -> Recipe:
-    """For volumes, where it is for slices; narrow, where it is wide."""
+    """For volumes, where it is for slices; narrow, where it is wide; at any points, where corners are too few."""
     if recipe.network.func is PooledUNet:
         recipe = changed(recipe, {"network.widths": "[4, 8]"})
+    if recipe.network.func is VoxelMorphPlusPlus:
+        recipe = changed(recipe, {"network.points": "{part: pullback.space.keypoints.RandomPoints}"})
     if isinstance(recipe.supervision, partial) and "ndim" in recipe.supervision.keywords:
         recipe = changed(recipe, {"supervision.ndim": "3"})
     if recipe.network.func is WithRefinement:
