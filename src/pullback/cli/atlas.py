@@ -92,6 +92,7 @@ def atlas(
 
     from pullback.errors import InputError, refuse
     from pullback.methods.group.template import TemplateBuilder
+    from pullback.records.fingerprint import fingerprint
     from pullback.study.recipe import changed
     from pullback.training import device_of
     from pullback.workflows.atlas import ByAge, atlas_files, summary
@@ -124,6 +125,7 @@ def atlas(
         by = ByAge(column or "age", asked, templates or 5, bandwidth)
     scans = read_scans(data, of_data, ages)
     said = {"method": method, "network": network and str(network)}
+    said |= {"weights": fingerprint(network / "best.safetensors")} if network else {}
     with working(terminal(True), "atlas") as progress:
 
         def told(what: str) -> None:

@@ -100,7 +100,7 @@ def atlas_files(
         out: the folder.
         by: the ages; None makes one template of everybody.
         device: where it computes.
-        about: more to keep in `run.json`.
+        about: more that the result depends on, to keep in `run.json`.
         told: is told what is being done.
 
     Returns:
@@ -116,7 +116,7 @@ def atlas_files(
     forget_peak_memory(device)
     begin = time.perf_counter()
     with locked(out), asked_to_stop("atlas") as stopping:
-        keep = kept(out / WORK, scans, [making.settings, plan.weights.tolist()], stopping, told)
+        keep = kept(out / WORK, scans, [making.settings, dict(about or {}), plan.weights.tolist()], stopping, told)
         made = making(images, plan, keep)
         maps = {n: made[plan.of(n)].transform(n) for n in range(len(images))}
         seconds = time.perf_counter() - begin
