@@ -11,10 +11,13 @@ import torch
 
 import pullback.methods
 from pullback.energies import MSE, Diffusion
+from pullback.methods.group.atlas import AtlasEvaluation, AtlasRounds, GroupwiseSupervision, RunningMeans
+from pullback.methods.group.conditional import ConditionalAtlas, TemplateGenerator
 from pullback.methods.group.embedding import Embedding
 from pullback.methods.group.kinship import Kin
 from pullback.methods.group.onto_template import OntoTemplate
 from pullback.methods.group.structural_types import Typed, Types
+from pullback.methods.group.template import Placed, Template
 from pullback.methods.labels.consensus import Consensus
 from pullback.methods.labels.deep_staple import TrustedSegmenter
 from pullback.methods.method import Method, Paper, methods
@@ -327,6 +330,14 @@ EXCUSED = {
     WarmUp: "a procedure of two trainings; test_superwarp.py says what moves in them",
     Consensus: "the answer of a vote; test_consensus.py says what it holds",
     TrustedSegmenter: "no register: it segments one image; test_deep_staple.py says what it learns to trust",
+    Placed: "linear maps of a group; test_template.py says that their mean is the identity",
+    Template: "the answer of TemplateBuilder, which is checked; test_template.py says what it holds",
+    ConditionalAtlas: "a network of scans and ages, not of pairs; test_atlas.py trains it",
+    TemplateGenerator: "a part of ConditionalAtlas; test_atlas.py says what it learns",
+    GroupwiseSupervision: "its running mean changes by each scan that it sees; test_atlas.py has it in closed form",
+    AtlasEvaluation: "an evaluation; test_atlas.py says what it measures",
+    RunningMeans: "a part of AtlasEvaluation; test_atlas.py says what it measures",
+    AtlasRounds: "a procedure of several trainings; test_atlas.py says where templates end",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from pullback.cli.atlas import atlas
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.cohort import cohort
 from pullback.cli.judge import doctor, evaluate
@@ -55,7 +56,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match),
+    "Align": (register, match, atlas),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, uncertainty, dose, subtypes),
     "Learn": (prepare, train, tune),

@@ -1,4 +1,4 @@
-"""Data sets that are made of others: folds, pre-alignments, children who grow, painted lesions."""
+"""Data sets that are made of others: folds, pre-alignments, children who grow, painted lesions, single scans."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,8 +8,9 @@ from pullback.data.folds import Folds
 from pullback.data.growing_brains import GrowingBrains
 from pullback.data.lesioned import LesionedPairs
 from pullback.data.prealigned import Prealigned
+from pullback.data.single_scans import SingleScans
 
-Layer = Folds | Prealigned | GrowingBrains | LesionedPairs
+Layer = Folds | Prealigned | GrowingBrains | LesionedPairs | SingleScans
 
 
 def layers(data: Any) -> Iterator[Any]:

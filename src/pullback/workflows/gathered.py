@@ -167,24 +167,34 @@ def _connected(found: Gathered, asked: Asked) -> Gathered:
 
 def _told(found: Gathered, path: Path) -> Gathered:
     """Return people with what a table says of them."""
+    own = told_of(found.names, path)
+    strangers = [name for name, row in zip(found.names, own, strict=True) if not row]
+    notes = [*found.notes, *([f"not in {path.name}: {some(strangers)}"] if strangers else [])]
+    about = [{**before, **row} for before, row in zip(found.about, own, strict=True)]
+    return replace(found, about=about, notes=notes)
+
+
+def told_of(names: Sequence[str], path: Path) -> list[Mapping[str, float | str]]:
+    """Return what a table says of each image, by its name or its person's; {} where it has no such row.
+
+    Raises:
+        InputError: the table cannot be read, has no column of names, or names nobody of them.
+    """
     rows = read_table(path)
     column = next((name for name in IMAGES if rows and name in rows[0]), None)
     if column is None:
         raise InputError(f"{path}: a table with a column {', '.join(IMAGES)} expected, one line for each person")
-    listed = {
+    listed: dict[str, Mapping[str, float | str]] = {
         row[column].removeprefix("sub-"): {
             key: as_number(value) for key, value in row.items() if key != column and value not in UNKNOWN
         }
         for row in rows
     }
-    keys = [(name.removeprefix("sub-"), person_in(name)) for name in found.names]
+    keys = [(name.removeprefix("sub-"), person_in(name)) for name in names]
     own = [next((listed[key] for key in both if key in listed), {}) for both in keys]
-    strangers = [name for name, row in zip(found.names, own, strict=True) if not row]
-    if len(strangers) == len(own):
-        raise InputError(f"{path}: names {some(listed)}, and none of {some(found.names)}")
-    notes = [*found.notes, *([f"not in {path.name}: {some(strangers)}"] if strangers else [])]
-    about = [{**before, **row} for before, row in zip(found.about, own, strict=True)]
-    return replace(found, about=about, notes=notes)
+    if not any(own):
+        raise InputError(f"{path}: names {some(listed)}, and none of {some(names)}")
+    return own
 
 
 def _without(found: Gathered, who: Sequence[int], why: str) -> Gathered:
