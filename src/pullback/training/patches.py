@@ -15,32 +15,35 @@ TRIES = 20
 
 
 @dataclass(frozen=True)
-class RandomPatch:
-    """Augmentation by a patch of both images at a random place of the fixed one, whose middle shows foreground.
+class RandomPatches:
+    """Augmentation by patches of both images at random places of the fixed one, whose middles show foreground.
 
-    The foreground, what is brighter than Otsu's threshold of the whole fixed image, is the patch's mask; where no place
-    has enough of it, the best of 20 is taken. The moving image is pulled onto the patch by the headers. Voxels stay
-    where they are in the world, so a known truth and points stay right; beyond its ends an image goes on with 0. Labels
-    and the lesion are dropped.
+    The foreground, what is brighter than Otsu's threshold of the whole fixed image, is the patches' mask; where no
+    place has enough of it, the best of 20 is taken. The moving image is pulled onto each patch by the headers; beyond
+    its ends an image goes on with 0. One patch stays where it is in the world, with a known truth and points. Several
+    are a batch, all moved to where the first one is, and nothing else of the pair is kept.
 
     Attributes:
-        size: edge of the patch, voxels.
-        answered: edge of its middle, of which the middle voxel lies in the image.
-        inside: least share of foreground there.
+        size: edge of a patch, voxels.
+        answered: edge of its middle, which lies within the image where that is large enough.
+        count: of patches.
+        inside: least share of foreground in the middle.
 
     Raises:
-        InputError: a middle that is empty or larger than the patch, or a share that is none.
+        InputError: a middle that is empty or larger than the patch, no patch, or a share that is none.
     """
 
     size: int
     answered: int
+    count: int = 1
     inside: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.answered <= self.size or (self.size - self.answered) % 2 or not 0 <= self.inside < 1:
+        even = 0 < self.answered <= self.size and (self.size - self.answered) % 2 == 0
+        if not even or self.count < 1 or not 0 <= self.inside < 1:
             raise InputError(
-                f"RandomPatch: an even margin around a middle of one voxel or more, and a share below 1 expected, got "
-                f"patches of {self.size}, {self.answered} of it answered, and {self.inside}"
+                f"RandomPatches: one patch or more with an even margin around a middle of one voxel or more, and a "
+                f"share below 1 expected, got {self.count} of {self.size}, {self.answered} answered, and {self.inside}"
             )
 
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
@@ -48,14 +51,17 @@ class RandomPatch:
         tissue = fixed.data[:, :1] > otsu(fixed.data[:, :1].flatten())
         if fixed.mask is not None:
             tissue = tissue & fixed.mask
-        masked = replace(fixed, mask=tissue)
-        place = self._place(tissue, generator)
-        patch = self._cut(masked, place, self.size)
-        moving = pull(pair.moving, Affine.identity(fixed.grid.ndim), onto=patch)
-        return replace(pair, fixed=patch, moving=moving, fixed_labels=None, moving_labels=None, lesion=None)
+        whole = replace(fixed, mask=tissue)
+        places = [self._place(tissue, generator) for _ in range(self.count)]
+        first, *others = [self._cut(whole, pair.moving, place) for place in places]
+        one = replace(pair, fixed=first[0], moving=first[1], fixed_labels=None, moving_labels=None, lesion=None)
+        if not others:
+            return one
+        laid = [[replace(image, grid=first[0].grid) for image in patch] for patch in others]
+        return Pair(*(image.stack(more) for image, more in zip(first, zip(*laid, strict=True), strict=True)), name=pair.name)
 
     def _place(self, tissue: Tensor, generator: torch.Generator) -> list[int]:
-        """Draw the first voxel of a middle, which lies within the image where that is large enough."""
+        """Draw the first voxel of a middle."""
         shape = tissue.shape[2:]
         best, most = [0] * len(shape), -1.0
         for _ in range(TRIES):
@@ -69,6 +75,8 @@ class RandomPatch:
                 break
         return best
 
-    def _cut(self, image: Image, place: list[int], size: int) -> Image:
-        margin = (size - self.answered) // 2
-        return part_of(image, tuple(slice(a - margin, a - margin + size) for a in place))
+    def _cut(self, fixed: Image, moving: Image, place: list[int]) -> tuple[Image, Image]:
+        """Return the patch of both images whose middle begins at a voxel."""
+        margin = (self.size - self.answered) // 2
+        patch = part_of(fixed, tuple(slice(a - margin, a - margin + self.size) for a in place))
+        return patch, pull(moving, Affine.identity(fixed.grid.ndim), onto=patch)

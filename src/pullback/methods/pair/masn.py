@@ -245,7 +245,7 @@ class MASN(Network):
         if {*fixed.grid.shape} != {self.base}:
             raise InputError(
                 f"MASN learns from patches of {self.base} voxels along each axis, got {fixed.grid.shape}: "
-                f"training.augment=RandomPatch({self.base}, {self.size})"
+                f"training.augment=RandomPatches({self.base}, {self.size})"
             )
         local = self.affine(fixed, moving).transform
         still = Affine(local.matrix.detach())
