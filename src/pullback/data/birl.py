@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pullback.data.case import LOADED, Subject, Test, Train, Validation, stamp
@@ -18,8 +17,9 @@ from pullback.data.normalise import preprocessed
 from pullback.data.pattern import some
 from pullback.data.splits import Split, check_splits, draw_splits, too_few
 from pullback.errors import InputError
+from pullback.files.images.nifti import read_image
 from pullback.files.points.tables import read_table
-from pullback.space import Grid, Image, Points, canonical, resampled
+from pullback.space import Points, canonical, resampled
 
 IMAGES, LANDMARKS = ("Target image", "Source image"), ("Target landmarks", "Source landmarks")
 """Columns of the table, of the fixed and of the moving side."""
@@ -92,7 +92,7 @@ class BIRL:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 rows = [*csv.DictReader(file)]
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: no readable table of pairs ({error}); say where it is with --data DIR") from error
+            raise InputError(f"{path}: no table of pairs ({error}); say where it is with --data DIR") from error
         if not rows or not {*IMAGES} <= {*rows[0]}:
             raise InputError(f"{path}: a row for each pair expected, with the columns {' and '.join(IMAGES)}")
         return tuple(self._pair(row) for row in rows)
@@ -135,7 +135,7 @@ class SectionCase:
         return LOADED.get((self, stamp(Path(self.image)), stamp(Path(self.landmarks))), self._read)
 
     def _read(self) -> Subject:
-        image = preprocessed(canonical(grey_section(self.image)))
+        image = preprocessed(canonical(read_image(self.image)))
         if self.spacing is not None:
             image = resampled(image, (self.spacing,) * image.grid.ndim)
         points = None if not self.count else Points(read_landmarks(self.landmarks)[None, : self.count])
@@ -149,26 +149,3 @@ def read_landmarks(path: str | Path) -> torch.Tensor:
         InputError: as of `read_table`.
     """
     return read_table(path, "lps", 2).points.data[0]
-
-
-def coloured_section(path: str | Path) -> Image:
-    """Read a picture in colours, `(1, 3, x, y)` in 0 … 1.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from PIL import Image as Picture  # noqa: PLC0415 (slow to import)
-
-    try:
-        with Picture.open(path) as picture:
-            values = torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable picture ({error}); copy it anew") from error
-    data = values.permute(2, 1, 0)[None].contiguous()
-    return Image(data, Grid(tuple(data.shape[2:]), torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))))
-
-
-def grey_section(path: str | Path) -> Image:
-    image = coloured_section(path)
-    weights = torch.tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
-    return Image(1 - (image.data * weights).sum(1, keepdim=True), image.grid)

@@ -1,48 +1,52 @@
 """Pairs made of one stained section: it is bent by a known smooth field, and stained anew.
 
-Stains are unmixed as Ruifrok and Johnston do (2001); the image is mixed of other amounts of other stains.
+Stains are unmixed by their colours (Ruifrok and Johnston, Quantification of histochemical staining by color
+deconvolution, 2001), and mixed of other amounts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pullback.alignment import Pair
-from pullback.data.birl import coloured_section
-from pullback.data.case import LOADED, Subject, Test, Train, Validation, stamp
+from pullback.data.case import LOADED, Case, Subject, Test, Train, Validation, stamp
 from pullback.data.normalise import preprocessed
 from pullback.data.pattern import some
 from pullback.data.synthesis import Synthetic
 from pullback.errors import InputError
+from pullback.files.images.colour import LUMINANCE, STAINS, stain
+from pullback.files.images.slide import Slide
 from pullback.numerics.smooth import smooth_noise
 from pullback.space import Displacement, Image, canonical, pull, resampled
 from pullback.space.pull import coordinates
 
 SHIFTS = (5.0, 15.0, 30.0)
-STAINS = torch.tensor([(0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)])
-LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
+"""Pixels of the pictures of BIRL: up to 13 % of a patch of 224."""
+MANY = 10**6  # numbers of pairs of one section, of which each has its own draws
+
+Listed = TypeVar("Listed", Validation, Test)
 
 
 @dataclass(frozen=True)
 class Restaining:
     """A generator of pairs of one section, whose channels are the amounts of haematoxylin, eosin and DAB.
 
-    The fixed image is the section bent by a smooth field ψ, as it is stained; the moving image is the section with
-    other amounts of its stains, of which the second and third are mixed anew. So ψ is the truth, and nothing is
-    inverted. Both are in grey, with noise, 0 … 1. What ψ takes from beyond the section is outside of the fixed mask.
+    The fixed image is the section as it is stained, bent by a smooth field ψ; the moving image is the section with
+    other amounts of its stains (`mixing`). So ψ is the truth, and nothing is inverted. Both are in grey, with noise,
+    intensities 0 … 1. Where ψ leads beyond the section, the fixed image's mask is False.
 
     Attributes:
-        shifts: mean lengths of ψ's displacements over the section, mm, of which test pairs have one each by turns; in
-            training they are uniform up to the last.
+        shifts: mean lengths of ψ's displacements over the section, mm; drawn uniformly up to the greatest of them.
         smoothness: sigma of the Gaussian by which ψ is smooth, mm.
-        noise: standard deviation in each pixel.
-        each: take the shifts by turns.
+        noise: its standard deviation in each pixel.
 
     Raises:
-        InputError: shifts below 0, no shift, or a field that is not smooth.
+        InputError: shifts or noise below 0, no shift, or a field that is not smooth.
     """
 
     shifts: tuple[float, ...] = SHIFTS
@@ -50,76 +54,78 @@ class Restaining:
     noise: float = 0.02
 
     def __post_init__(self) -> None:
-        if not self.shifts or min(self.shifts) < 0 or not self.smoothness > 0 or not self.noise >= 0:
+        if not self.shifts or not min(*self.shifts, self.noise) >= 0 or not self.smoothness > 0:
             raise InputError(
                 f"Restaining: shifts and noise of 0 or more and a smoothness above 0 expected, got {self.shifts}, "
                 f"{self.noise} and {self.smoothness}"
             )
 
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """Return a pair of the fixed section, with its truth; shifted by a draw up to the last of `shifts`."""
+        """Return a pair of the fixed section, shifted by a draw; the given moving image is not used."""
         share = float(torch.rand((), generator=generator, dtype=torch.float64))
-        return self.shifted(pair, self.shifts[-1] * share, generator)
+        return self.shifted(pair, generator, max(self.shifts) * share)
 
-    def shifted(self, pair: Pair, shift: float, generator: torch.Generator) -> Pair:
-        """Return a pair whose truth has displacements of this mean length, mm."""
+    def shifted(self, pair: Pair, generator: torch.Generator, shift: float) -> Pair:
+        """Return a pair of the fixed section, whose truth has displacements of this mean length, mm."""
         section = pair.fixed
         truth = self.field(section, shift, generator)
         where = coordinates(section.grid, truth, section.grid, section.data)
         last = torch.tensor(section.grid.shape).to(where).view(-1, *[1] * section.grid.ndim) - 1
         seen = ((where >= 0) & (where <= last)).all(1, keepdim=True)
-        fixed = self._noisy(pull(section, truth, onto=section), torch.eye(3), generator)
-        moving = self._noisy(section, amounts(generator), generator)
-        return replace(pair, fixed=replace(fixed, mask=seen), moving=moving, truth=truth)
+        fixed = self._noisy(pull(section, truth, onto=section), torch.eye(len(STAINS)), generator)
+        moving = self._noisy(section, mixing(generator), generator)
+        return Pair(replace(fixed, mask=seen), moving, truth=truth, name=pair.name)
 
     def field(self, section: Image, shift: float, generator: torch.Generator) -> Displacement:
-        """Draw ψ, on the grid of the section."""
+        """Draw ψ on the grid of a section, with displacements of this mean length, mm."""
         grid = section.grid
         sigma = (self.smoothness / grid.spacing).tolist()
         mm = smooth_noise((1, grid.ndim, *grid.shape), sigma, generator, section.data)
-        mm = mm * (shift / mm.norm(dim=1).mean())
-        return Displacement(grid.from_mm(mm), grid)
+        return Displacement(grid.from_mm(mm * (shift / mm.norm(dim=1).mean())), grid)
 
-    def _noisy(self, section: Image, mixing: Tensor, generator: torch.Generator) -> Image:
-        shown = mixed(section, mixing)
+    def _noisy(self, section: Image, amounts: Tensor, generator: torch.Generator) -> Image:
+        shown = mixed(section, amounts)
         noise = torch.randn(shown.data.shape, generator=generator).to(shown.data)
-        return preprocessed(replace(shown, data=shown.data + self.noise * noise, mask=None))
+        return preprocessed(replace(shown, data=shown.data + self.noise * noise))
 
 
-def amounts(generator: torch.Generator) -> Tensor:
-    """Draw a mixing of stains, `(3, 3)`: from each of the section's, as rows, to those that are shown.
+def mixing(generator: torch.Generator) -> Tensor:
+    """Draw how stains are given to others, `(3, 3)`, from each of the section's, as rows.
 
-    Haematoxylin stays, half to one and a half times as much; the others are given away to eosin and DAB at random.
+    Haematoxylin stays, half to one and a half times as much. Eosin and DAB are each given to both of them, 0 to 1 times
+    as much.
     """
     drawn = torch.rand(5, generator=generator, dtype=torch.float64).float()
-    mixing = torch.diag(torch.tensor([0.5 + float(drawn[0]), 0, 0]))
-    mixing[1, 1:] = drawn[1:3]
-    mixing[2, 1:] = drawn[3:5]
-    return mixing
+    given = torch.zeros(3, 3)
+    given[0, 0] = 0.5 + drawn[0]
+    given[1:, 1:] = drawn[1:].view(2, 2)
+    return given
 
 
-def mixed(section: Image, mixing: Tensor) -> Image:
-    """Return amounts of three stains `(B, 3, …)`, mixed anew, as they look in grey: 1 − luminance, `(B, 1, …)`."""
-    density = torch.einsum("bs…,st,tc->bc…".replace("…", "xy"), section.data, mixing, STAINS)
-    return replace(section, data=1 - torch.einsum("bcxy,c->bxy", 10**-density, LUMINANCE)[:, None])
+def mixed(section: Image, amounts: Tensor) -> Image:
+    """Return a section of stains `(B, 3, …)`, given to others by `amounts` `(3, 3)`, in grey: 1 − luminance."""
+    colours = torch.tensor([*STAINS.values()])
+    density = torch.einsum("bs...,sc->bc...", section.data, (amounts @ colours).to(section.data))
+    grey = 1 - torch.einsum("bc...,c->b...", 10**-density, torch.tensor(LUMINANCE).to(section.data))
+    return replace(section, data=grey[:, None], mask=None)
 
 
 @dataclass(frozen=True)
 class RestainedSections:
-    """A dataset of pairs that `Restaining` makes of single sections, pictures in colour.
+    """A dataset of pairs that `Restaining` makes of single sections in colour.
 
-    For training a pair is one section with itself, and the recipe's augmentation makes others of it each time.
-    Validation is on further pairs of the sections that are learned from, where none are named for it: sections are
-    few, and nothing of them is new to a test that has others.
+    A training pair is a section with itself, in stains; the recipe's augmentation makes another of it each time.
+    Validation and test pairs are always the same, `per_shift` of each section and shift. Where no sections are named
+    for validation, it has further pairs of those that are learned from, for sections are few.
 
     Attributes:
         root: the folder, or "" until one is given.
-        images: pattern of the pictures in it.
-        making: of the pairs.
-        spacing: mm, of the pixels that are seen; None takes the file's, 1 mm.
-        per_shift: test pairs of each section and shift.
-        test_split, validation_split: names of sections, those of their files without ending.
-        seed: of all draws of validation and test.
+        images: pattern of the pictures or slides in it.
+        making: the generator.
+        spacing: mm, of the pixels that are seen; None takes the file's, 1 mm of a picture.
+        per_shift: pairs of each test section and shift; validation has one.
+        test_split, validation_split: names of sections, those of their files without the ending.
+        seed: of the draws of validation and test.
     """
 
     root: str = ""
@@ -137,62 +143,75 @@ class RestainedSections:
 
     @property
     def train(self) -> Train:
-        cases = self._named(None)
+        cases = self._learned
         return Train(cases, pairs=[(case, case) for case in cases], of=self)
 
     @property
     def validation(self) -> Validation:
-        return self._made(Validation, self._named(self.validation_split) or self._named(None), 1)
+        return self._made(Validation, self._named(self.validation_split) or self._learned, 1)
 
     @property
     def test(self) -> Test:
         return self._made(Test, self._named(self.test_split), self.per_shift)
 
-    def _made(self, kind, cases: Sequence["ColouredCase"], count: int):
-        makers = len(self.making.shifts)
-        return kind([(case, case) for case in cases for _ in range(count * makers)], make=ByTurns(self.making, self.seed))
+    def _made(self, kind: type[Listed], cases: Sequence["StainsCase"], count: int) -> Listed:
+        pairs = [(case, case) for case in cases for _ in range(count * len(self.making.shifts))]
+        return kind(pairs, make=ByTurns(self.making, self.seed))
 
-    def _named(self, names: tuple[str, ...] | None) -> list["ColouredCase"]:
-        """Return the sections of these names; of None, those that are neither for validation nor for test."""
+    @property
+    def _learned(self) -> list["StainsCase"]:
+        held = (*self.test_split, *self.validation_split)
+        found = self._named([name for name in self._known if name not in held])
+        if not found:
+            raise InputError(f"{self.root}: no section is left to learn from; found {some(self._known)}")
+        return found
+
+    def _named(self, names: Sequence[str]) -> list["StainsCase"]:
+        known = self._known
+        for name in names:
+            if name not in known:
+                raise InputError(f"{self.root}: no section {name!r} for the splits; found {some(known)}")
+        return [StainsCase(name, str(known[name]), self.spacing) for name in names]
+
+    @property
+    def _known(self) -> dict[str, Path]:
+        """The pictures by name."""
         if not self.root or not Path(self.root).is_dir():
             raise InputError(f"{self.root or 'no folder given'}: not a folder; say where sections are with --data DIR")
-        known = {path.stem: path for path in sorted(Path(self.root).glob(self.images))}
-        held = (*self.test_split, *self.validation_split)
-        missing = [name for name in held if name not in known]
-        if missing:
-            raise InputError(f"{self.root}: no section {missing[0]!r} for the splits; found {some(known)}")
-        chosen = [name for name in known if name not in held] if names is None else names
-        return [ColouredCase(name, str(known[name]), self.spacing) for name in chosen]
+        found = {path.stem: path for path in sorted(Path(self.root).glob(self.images))}
+        if not found:
+            raise InputError(f"{self.root}: no picture matches {self.images!r}; set data.images")
+        return found
 
 
 @dataclass(frozen=True)
 class ByTurns:
-    """A maker of pairs of listed sections, always the same, with one shift of a generator's after the other."""
+    """A maker of the pairs of a list, always the same, which have one after the other of a generator's shifts."""
 
     making: Restaining
     seed: int = 0
 
-    def __call__(self, case, number: int) -> Pair:
+    def __call__(self, case: Case, number: int) -> Pair:
         shift = self.making.shifts[number % len(self.making.shifts)]
-        made = Synthetic(lambda pair, generator: self.making.shifted(pair, shift, generator), 10**6, self.seed)
-        return replace(made(case, number), name=f"{case.name} {number + 1}, shifted by {shift:g} mm")
+        made = Synthetic(partial(self.making.shifted, shift=shift), MANY, self.seed)(case, number)
+        return replace(made, name=f"{case.name} {number + 1}, {shift:g} mm")
 
 
 @dataclass(frozen=True)
-class ColouredCase:
-    """A case that is a section in colours, whose channels are the amounts of three stains."""
+class StainsCase:
+    """A case that is a section in colour, whose channels are the amounts of three stains."""
 
     name: str
     image: str
     spacing: float | None = None
 
     def load(self) -> Subject:
+        """Return the section; one that was loaded before is kept until its file changes."""
         return LOADED.get((self, stamp(Path(self.image))), self._read)
 
     def _read(self) -> Subject:
-        image = canonical(coloured_section(self.image))
+        image = canonical(Slide.open(self.image).image(self.spacing))
         if self.spacing is not None:
             image = resampled(image, (self.spacing,) * image.grid.ndim)
-        density = -image.data.clamp(min=1 / 510).log10()
-        stains = torch.einsum("bcxy,cs->bsxy", density, torch.linalg.inv(STAINS)).clamp(min=0)
-        return Subject(replace(image, data=stains), name=self.name)
+        amounts = torch.cat([stain(image, name).data for name in STAINS], 1)
+        return Subject(replace(image, data=amounts), name=self.name)

@@ -57,8 +57,10 @@ class RandomPatches:
         one = replace(pair, fixed=first[0], moving=first[1], fixed_labels=None, moving_labels=None, lesion=None)
         if not others:
             return one
-        laid = [[replace(image, grid=first[0].grid) for image in patch] for patch in others]
-        return Pair(*(image.stack(more) for image, more in zip(first, zip(*laid, strict=True), strict=True)), name=pair.name)
+        fixed_ones, moving_ones = (
+            first[side].stack([replace(patch[side], grid=first[side].grid) for patch in others]) for side in (0, 1)
+        )
+        return Pair(fixed_ones, moving_ones, name=pair.name)
 
     def _place(self, tissue: Tensor, generator: torch.Generator) -> list[int]:
         """Draw the first voxel of a middle."""

@@ -1,25 +1,21 @@
 """Local affine and field networks for large images, which see two magnifications of each patch.
 
-Lin Ge, Wei, Hao, Luo, Xu, Huang: Unsupervised histological image registration using structural feature guided
-multi-magnification networks... see `METHOD`. An affine network answers with one map for each patch, a field network with
-a displacement; each sees the patch, and beside it twice the width at half the magnification. Over the whole image the
-answers of overlapping patches are means by weights that add up to 1 (`solvers.Tiled`), and the affine network may look
-several times. The paper is silent on, and here it is decided:
+Multi-magnification networks for deformable image registration on histopathology images, WBIR 2022 (`METHOD`). An affine
+network answers with one map for each patch, a field network with a displacement. Each sees the patch, and beside it
+twice the width at half the magnification. Over the whole image the answers of overlapping patches are means, by weights
+that add up to 1 (`solvers.Tiled`). The paper is silent on, and here it is decided:
 
-- the order of the two maps: it prints I_S(φ_N ∘ φ_A), and what its algorithm computes, the affine network first, is
-  I_S(φ_A(φ_N(x))), `affine @ field`;
-- channels, depth and groups: 32, 64, 128 and 256 channels, and up to 8 groups: with a group for each channel the mean
-  over the patch, which is all that the affine map is made of, would hardly tell a strong feature from a weak one;
-- what is handed from the wide view to the narrow one: the features of its decoder at each size but the coarsest;
-- where the affine map's numbers are counted: about the middle of the patch, in half its edge, and from the identity,
-  which an untrained network answers with;
-- which network is repeated: the affine one;
-- where the loss looks: at the patch that is answered for, of which the moving side comes from the wide view, also where
-  a network sees the narrow one alone;
-- what of the two networks learns when: both in each update, and no gradient passes from the second to the first.
+- the order of the maps: it prints I_S(φ_N ∘ φ_A); what it computes, the affine network first, is I_S(φ_A(φ_N(x)));
+- channels, depth and groups: 32, 64, 128, 256, in groups of four;
+- cells of the average pooling before the affine map: 3 along each axis; of one mean over the patch no turn can be read;
+- what of the wide view is joined: the features of its decoder at each size but the coarsest;
+- the affine map's numbers: about the middle of the patch, in half its edge, less the identity;
+- what is repeated in MASN(3): the affine network, and then the field network once;
+- where the loss looks: at the patch that is answered for. What moves into it comes from the wide view for all networks,
+  also for those that see the patch alone;
+- when which network learns: both in each update; no gradient passes from the second to the first.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +29,7 @@ from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.networks import Convolved, FieldHead, Network, together
 from pullback.networks.encoder_decoder import Convolutions, Decoder, Encoder, Grow, Transposed, max_pooling
+from pullback.networks.heads import CELLS, in_cells
 from pullback.networks.up import Finish
 from pullback.solvers import Tiled
 from pullback.space import Affine, Displacement, Image, part_of, pull
@@ -40,12 +37,12 @@ from pullback.space import Affine, Displacement, Image, part_of, pull
 WIDTHS = (32, 64, 128, 256)
 NARROW, WIDE = (1,), (1, 2)
 """Views of a patch: itself; itself, and twice its width at half the magnification."""
-GROUPS = 8  # of channels, that are normalised together, at most
+TOGETHER = 4  # channels that are normalised as one group
 
 
 def group_norm_prelu(ndim: int) -> Finish:
     """Return normalisation of groups of channels, followed by ReLU with a slope that is learned."""
-    return lambda channels: nn.Sequential(nn.GroupNorm(math.gcd(GROUPS, channels), channels), nn.PReLU())
+    return lambda channels: nn.Sequential(nn.GroupNorm(max(channels // TOGETHER, 1), channels), nn.PReLU())
 
 
 BLOCK, GROW = Convolutions(group_norm_prelu), Transposed(group_norm_prelu)
@@ -124,12 +121,12 @@ class LocalAffine(nn.Module):
         self.block = nn.Sequential(
             Convolved(ndim, width, width, finish, stride=2), Convolved(ndim, width, width, finish)
         )
-        self.last = nn.Linear(width, ndim * (ndim + 1))
+        self.last = nn.Linear(width * CELLS**ndim, ndim * (ndim + 1))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(self, fixed: Image, moving: Image) -> Alignment:
-        features = self.block(self.features(together(fixed, moving), self.size)).flatten(2).mean(2)
+        features = in_cells(self.block(self.features(together(fixed, moving), self.size)))
         with torch.autocast(features.device.type, enabled=False):
             ndim, grid = fixed.grid.ndim, fixed.grid
             rows = self.last(features.float()).double().view(-1, ndim, ndim + 1)
@@ -258,8 +255,10 @@ class MASN(Network):
         short = [max(self.size - n, 0) for n in fixed.grid.shape]
         box = tuple(slice(-(s // 2), n + s - s // 2) for s, n in zip(short, fixed.grid.shape, strict=True))
         whole = part_of(fixed, box)
-        found = self._tiled(self.affine, self.passes)(whole, moving)
-        found = self._tiled(self.field, self.field_passes)(whole, moving, start=found.transform)
+        local = self._tiled(self.affine, self.passes)(whole, moving).transform
+        known = Displacement(local.displacement(whole.grid).to(whole.data), whole.grid)
+        local = known.continued([self.size // 2] * fixed.grid.ndim)  # where the field leads beyond the image
+        found = self._tiled(self.field, self.field_passes)(whole, moving, start=local)
         return Alignment(Pair(fixed, moving), found.transform)
 
     def _tiled(self, network: LocalAffine | LocalField, passes: int) -> Tiled:
@@ -303,6 +302,25 @@ METHOD = Method(
     about="local affine maps and a field, patch by patch, by networks that see two magnifications; for large slides",
     aligns=("pair",),
     trained=True,
-    papers=(),
+    papers=(
+        Paper(
+            "wbir2022multimagnification",
+            "{Authors not named in our copy}",
+            "Multi-magnification networks for deformable image registration on histopathology images",
+            "Biomedical Image Registration (WBIR)",
+            2022,
+        ),
+        Paper(
+            "wodzinski2021deephistreg",
+            "Wodzinski, Marek and Müller, Henning",
+            "DeepHistReg: Unsupervised Deep Learning Registration Framework for Differently Stained Histology Samples",
+            "Computer Methods and Programs in Biomedicine",
+            2021,
+            "10.1016/j.cmpb.2020.105799",
+            "article",
+            "198",
+            "105799",
+        ),
+    ),
     keys=("sasn", "samn", "mamn"),
 )
