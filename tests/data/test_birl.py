@@ -82,13 +82,13 @@ def test_splits_are_of_tissues(folder):
 
 @pytest.mark.filterwarnings("ignore:.*landmarks; the first")
 def test_what_is_missing_is_said(folder):
-    with pytest.raises(InputError, match=r"nowhere.csv: no table of pairs.*--data DIR"):
+    with pytest.raises(InputError, match=r"nowhere\.csv: no table of pairs.*--data DIR"):
         _ = BIRL(str(folder), "nowhere.csv").pairs
-    with pytest.raises(InputError, match="no tissue 'heart'.*kidney"):
+    with pytest.raises(InputError, match=r"no tissue 'heart'.*kidney"):
         _ = BIRL(str(folder), "pairs.csv", test_split=("heart",), validation_split=0.3).test
     table = folder / "pairs.csv"
     table.write_text(table.read_text().replace("lung/scale-5pc/CD8.png", "lung/CD8.png"))
-    with pytest.raises(InputError, match=r"lung/CD8.png: no such file, and the table names it"):
+    with pytest.raises(InputError, match=r"lung/CD8\.png: no such file, and the table names it"):
         _ = BIRL(str(folder), "pairs.csv").pairs
     table.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="columns Target image and Source image"):

@@ -108,7 +108,7 @@ def test_training_pairs_are_drawn_up_to_the_greatest_shift():
 
 
 def test_what_is_missing_is_said(folder):
-    with pytest.raises(InputError, match="no folder given: not a folder.*--data DIR"):
+    with pytest.raises(InputError, match=r"no folder given: not a folder.*--data DIR"):
         _ = RestainedSections().train
     with pytest.raises(InputError, match=r"no picture matches '\*\*/\*.jpg'"):
         _ = RestainedSections(str(folder)).train

@@ -28,7 +28,7 @@ def pair(corner: bool = False) -> Pair:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_patch_is_a_part_of_the_image_and_stays_where_it_is(seed):
-    """With its margin, where the image ends with 0; its mask is the foreground; what belongs to the pair stays right."""
+    """With its margin, 0 beyond the image; its mask is the foreground, and what belongs to the pair stays right."""
     known = pair()
     found = RandomPatches(24, 12)(known, make_generator(seed))
     assert found.fixed.grid.shape == (24, 24)
