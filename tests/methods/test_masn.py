@@ -247,6 +247,27 @@ def test_the_loss_is_the_correlation_over_the_foreground_of_the_middle():
     assert found == pytest.approx(np.mean(each), abs=1e-5)
 
 
+def test_smoothing_takes_what_interpolation_gains():
+    """Two images alike but for noise of their own: half a voxel's shift of one gains, and through a Gaussian less."""
+    grid = Grid.centred((2 * SIZE, 2 * SIZE))
+    common = textured(*grid.shape, grid=grid, batch=4).data
+    rough = [torch.rand(4, 1, *grid.shape, generator=torch.Generator().manual_seed(n)) for n in (7, 8)]
+    pair = Pair(*(Image(common + 0.3 * noise, grid) for noise in rough))
+    still, half = torch.zeros(6), torch.tensor([0.0, 0.0, 0.5 / (SIZE / 2), 0.0, 0.0, 0.0])
+    gains = []
+    for sigma in (0.0, 1.0):
+        losses = []
+        for rows in (still, half):
+            network = net().train()
+            network.affine.last.bias.data = rows
+            losses.append(float(OfPatches(smoothing=sigma)(network, pair, 0.0)["affine"].detach()))
+        gains.append(losses[0] - losses[1])
+    assert gains[0] > gains[1] + 0.01
+    smooth = Pair(*(replace(image, data=gaussian(image.data, 1.0)) for image in pair.images))
+    direct = float(OfPatches()(network, smooth, 0.0)["affine"].detach())
+    assert direct == pytest.approx(losses[1], abs=0.02)  # the networks see other images
+
+
 @pytest.mark.parametrize(("slope", "loss"), [(0.3, 0.0), (-0.3, 2.0)])
 def test_the_loss_does_not_see_gain_and_offset_but_sees_the_sign(slope, loss):
     pair = patches()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from pullback.alignment import Pair
 from pullback.data.case import LOADED, Case, Subject, Test, Train, Validation, stamp
 from pullback.data.normalise import preprocessed
 from pullback.data.pattern import some
-from pullback.data.synthesis import Synthetic
+from pullback.data.synthesis import Listed, Synthetic
 from pullback.errors import InputError
 from pullback.files.images.colour import LUMINANCE, STAINS, stain
 from pullback.files.images.slide import Slide
@@ -28,8 +27,6 @@ from pullback.space.pull import coordinates
 SHIFTS = (5.0, 15.0, 30.0)
 """Pixels of the pictures of BIRL: up to 13 % of a patch of 224."""
 MANY = 10**6  # numbers of pairs of one section, of which each has its own draws
-
-Listed = TypeVar("Listed", Validation, Test)
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Restaining:
 
     shifts: tuple[float, ...] = SHIFTS
     smoothness: float = 150.0
-    noise: float = 0.02
+    noise: float = 0.005
 
     def __post_init__(self) -> None:
         if not self.shifts or not min(*self.shifts, self.noise) >= 0 or not self.smoothness > 0:

@@ -80,5 +80,8 @@ class RandomPatches:
     def _cut(self, fixed: Image, moving: Image, place: list[int]) -> tuple[Image, Image]:
         """Return the patch of both images whose middle begins at a voxel."""
         margin = (self.size - self.answered) // 2
-        patch = part_of(fixed, tuple(slice(a - margin, a - margin + self.size) for a in place))
+        box = tuple(slice(a - margin, a - margin + self.size) for a in place)
+        patch = part_of(fixed, box)
+        if moving.grid == fixed.grid:
+            return patch, part_of(moving, box)
         return patch, pull(moving, Affine.identity(fixed.grid.ndim), onto=patch)

@@ -17,7 +17,7 @@ that add up to 1 (`solvers.Tiled`). The paper is silent on, and here it is decid
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from pullback.networks import Convolved, FieldHead, Network, together
 from pullback.networks.encoder_decoder import Convolutions, Decoder, Encoder, Grow, Transposed, max_pooling
 from pullback.networks.heads import CELLS, in_cells
 from pullback.networks.up import Finish
+from pullback.numerics.smooth import gaussian
 from pullback.solvers import Tiled
 from pullback.space import Affine, Displacement, Image, part_of, pull
 
@@ -275,10 +276,13 @@ class OfPatches:
         regularity: of the field. The text calls it curvature and eq. 4 prints squared slopes; the framework that the
             paper extends has half the mean squares of the Laplacian's ninth part by 9 neighbours, a third of it. 60
             times that is 26.7 times `Bending` in 2-D, where all second derivatives have the squares of the Laplacian.
+        smoothing: sigma in voxels of a Gaussian, through which both images are compared. Interpolation softens, softer
+            images correlate better by themselves, and without it a network learns to shift by half a voxel first.
     """
 
     similarity: Energy = NCC(squared=False)
     regularity: Energy = 26.7 * Bending()
+    smoothing: float = 0.0
 
     def __call__(self, register: Register, pair: Pair, progress: float) -> dict[str, Tensor]:
         """Return the losses `affine`, `field` and `regularity`.
@@ -289,8 +293,8 @@ class OfPatches:
         answer = register(pair.fixed, pair.moving)
         if not isinstance(answer, PatchesAlignment) or answer.field is None:
             raise InputError(f"OfPatches: the answer of MASN in training expected, got {type(answer).__name__}")
-        fixed = answered(pair.fixed, answer.field.grid.shape[0])
-        seen = Pair(fixed, pair.moving)
+        soft, moving = (replace(image, data=gaussian(image.data, self.smoothing)) for image in pair.images)
+        seen = Pair(answered(soft, answer.field.grid.shape[0]), moving)
         return {
             "affine": self.similarity(Alignment(seen, answer.local)),
             "field": self.similarity(Alignment(seen, answer.transform)),
