@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from pullback.data.case import LOADED, Subject, Test, Train, Validation, stamp
 from pullback.data.normalise import preprocessed
 from pullback.data.pattern import some
 from pullback.data.splits import Split, check_splits, draw_splits, too_few
 from pullback.errors import InputError
 from pullback.files.images.nifti import read_image
-from pullback.files.points.tables import read_table
+from pullback.files.points.pixels import read_pixels
 from pullback.space import Points, canonical, resampled
 
 IMAGES, LANDMARKS = ("Target image", "Source image"), ("Target landmarks", "Source landmarks")
@@ -103,7 +101,7 @@ class BIRL:
         for path in (*images, *points):
             if path is not None and not path.is_file():
                 raise InputError(f"{path}: no such file, and the table names it; paths begin at {self.root}")
-        counts = [None if path is None else len(read_landmarks(path)) for path in points]
+        counts = [None if path is None else read_pixels(path).data.shape[1] for path in points]
         known = None if None in counts else min(count for count in counts if count is not None)
         if known is not None and len({*counts}) > 1:
             warnings.warn(
@@ -138,14 +136,5 @@ class SectionCase:
         image = preprocessed(canonical(read_image(self.image)))
         if self.spacing is not None:
             image = resampled(image, (self.spacing,) * image.grid.ndim)
-        points = None if not self.count else Points(read_landmarks(self.landmarks)[None, : self.count])
+        points = Points(read_pixels(self.landmarks).data[:, : self.count]) if self.count else None
         return Subject(image, name=self.name, points=points)
-
-
-def read_landmarks(path: str | Path) -> torch.Tensor:
-    """Read a table of landmarks in pixels of a picture, columns X to the right and Y down: `(N, 2)` in RAS mm.
-
-    Raises:
-        InputError: as of `read_table`.
-    """
-    return read_table(path, "lps", 2).points.data[0]

@@ -1,4 +1,4 @@
-"""How alike intensities are: mean squares, and shared information by plain histograms."""
+"""Metrics of intensities alone: mean squares, and shared information by plain histograms."""
 
 from dataclasses import dataclass
 from typing import ClassVar

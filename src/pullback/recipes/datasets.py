@@ -228,7 +228,7 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
         ),
         "sections": DataSet(
             "your own stained sections, each bent and stained anew",
-            RestainedSections(spacing=3.5),
+            RestainedSections(spacing=14.0),
             ndim=2,
             metrics=(EndPointError(), *ALIKE, Folding()),
         ),

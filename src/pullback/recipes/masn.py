@@ -4,15 +4,16 @@
 |---|---|---|---|
 | images | 36 slides, 3,000 to 7,000 pixels | your own; on `sections` single ones, stained anew | not public |
 | pre-alignment | DeepHistReg's, rigid | the rigid stage of `fast`; none on `sections` | |
-| patches | 224, of 448 | the same; 64, of 128, at 3.5 pixels on `sections` | minutes of one core |
-| widths | not in the text | 32 to 256; 8 to 64 on `sections` | |
+| patches | 224, of 448 | the same; on `sections` 16, of 32, of every 14th pixel | minutes of one core |
+| widths | not in the text | 32 to 256; 8 to 32 on `sections` | |
 | overlap | not said | half a patch | |
 | loss | one less NCC over pixels above 0 | the same over the foreground (Otsu) | glass is not quite 0 |
+| images in the loss | as they are | the same; on `sections` through a Gaussian of a pixel | see `OfPatches` |
 | regularity | 60 times curvature | 26.7 times bending, which is that | see `OfPatches` |
-| optimiser | Adam, 1e-3, decays by 0.95 | the same, 50 times | epochs are not said |
-| batch | 4 | four patches of one pair | |
+| optimiser | Adam, 1e-3, decays by 0.95 | the same, 50 times; 3e-3 on `sections` | epochs are not said |
+| batch | 4 | four patches of one pair; eight on `sections` | |
 | training | one network after the other | both in each update, apart | |
-| updates | not said | 3,000; 600 on `sections` | minutes of one core |
+| updates | not said | 3,000; 1,500 on `sections` | minutes of one core |
 | checkpoint | not said | the last | no labels to choose by |
 """
 
@@ -44,7 +45,7 @@ VARIANTS: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType(
 """Views of the affine and of the field network, by name."""
 PATCHES = 4
 TRAINING = Training(3000, lr=1e-3, schedule=Decay(), choose_from=1.0, log_every=50, validate_every=1000)
-SMALL: Mapping[str, Any] = MappingProxyType({"widths": (8, 16, 32, 64), "size": 64})
+SMALL: Mapping[str, Any] = MappingProxyType({"widths": (8, 16, 32), "size": 16})
 
 
 def by_patches(variant: str, data: str) -> Recipe:
@@ -62,13 +63,13 @@ def by_patches(variant: str, data: str) -> Recipe:
 
 def restained(variant: str, making: Restaining = Restaining()) -> Recipe:
     """Return the recipe of one of `VARIANTS`, small, on single sections that are bent and stained anew."""
-    images, augment = DATASETS["sections"], InTurn((making, RandomPatches(128, 64, PATCHES)))
+    images, augment = DATASETS["sections"], InTurn((making, RandomPatches(32, 16, 2 * PATCHES)))
     return Recipe(
         about=f"{variant.upper()}, small, {images.about}",
         data=replace(images.data, making=making),  # type: ignore[type-var]
         network=partial(MASN, ndim=2, **VARIANTS[variant], **SMALL),
-        supervision=OfPatches(),
-        training=replace(TRAINING, updates=600, augment=augment, validate_every=200),
+        supervision=OfPatches(smoothing=1.0),
+        training=replace(TRAINING, updates=1500, lr=3e-3, augment=augment, validate_every=500),
         metrics=images.metrics,
     )
 

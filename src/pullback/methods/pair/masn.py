@@ -309,7 +309,7 @@ METHOD = Method(
     papers=(
         Paper(
             "wbir2022multimagnification",
-            "{Authors not named in our copy}",
+            "Unnamed",
             "Multi-magnification networks for deformable image registration on histopathology images",
             "Biomedical Image Registration (WBIR)",
             2022,
