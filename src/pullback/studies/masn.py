@@ -85,9 +85,8 @@ CLASSICAL: Mapping[str, Arm] = {
 def shifted(shift: float) -> Experiment:
     """Return the experiment of test pairs of one shift."""
     recipe: Recipe = learned("masn").recipe
-    data = replace(recipe.data, making=replace(recipe.data.making, shifts=(shift,)), per_shift=6)  # type: ignore
-    beside = {"before": RegisterArm(unmoved), **CLASSICAL}
-    return Experiment({**beside, **arms()}, "SASN", data, recipe.metrics)
+    data = replace(recipe.data, making=replace(recipe.data.making, shifts=(shift,)), per_shift=3)  # type: ignore
+    return Experiment({"before": BEFORE["before"], **arms(), **CLASSICAL}, "SASN", data, recipe.metrics)
 
 
 def of_landmarks() -> Experiment:
