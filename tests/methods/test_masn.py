@@ -36,6 +36,8 @@ from pullback.recipes import find
 from pullback.recipes.masn import RIGID, VARIANTS
 from pullback.solvers import Tiled
 from pullback.space import Displacement, Grid, Image, pull
+from pullback.studies.masn import BANDS, in_bands, study
+from pullback.study.arms import Trial
 from pullback.study.evaluate import unmoved
 from pullback.study.recipe import from_yaml, to_yaml
 from pullback.testing import check_register, check_supervision, problems
@@ -364,6 +366,41 @@ def test_it_learns():
     after = {name: float(value.detach()) for name, value in supervision(network, pair, 1.0).items()}
     assert after["affine"] < before["affine"] - 1e-3
     assert after["field"] < before["field"] - 1e-3
+
+
+def test_errors_by_the_distance_from_the_edge_are_those_of_the_truth_where_nothing_moves():
+    """Bands are squares about the middle: of a truth of |x| mm along one axis the outermost has the most."""
+    pair = patches(1)
+    grid = pair.fixed.grid
+    far = (grid.voxels(torch.zeros(()))[:1] - (2 * SIZE - 1) / 2).abs()
+    truth = Displacement(torch.cat([far, torch.zeros_like(far)])[None], grid)
+    found = in_bands(net().train(), replace(pair, truth=truth))
+    core = (torch.arange(SIZE) - (SIZE - 1) / 2).abs()
+    inward = torch.minimum(torch.arange(SIZE), SIZE - 1 - torch.arange(SIZE))
+    band = (torch.minimum(inward[:, None], inward) * BANDS / (SIZE / 2)).long()
+    wanted = [1.6 * float(core[:, None].expand(SIZE, SIZE)[band == n].mean()) for n in range(BANDS)]
+    np.testing.assert_allclose(found["affine"].numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(found["field"].numpy(), wanted, atol=0.02)
+
+
+def test_arms_of_the_study_that_look_more_often_need_no_run_of_their_own(tmp_path):
+    """And the four networks, and the control, are five runs, whatever they are measured on."""
+    folder = tmp_path / "x" / "scale-5pc"
+    folder.mkdir(parents=True)
+    for name in ("a", "b", "Izd2-29-041-w35_proSPC"):
+        Picture.new("RGB", (60, 50)).save(folder / f"{name}.jpg")
+    roots, needs, kept = {"sections": tmp_path}, {}, set()
+    for name, experiment in study.tables["made"].experiments.items():
+        data = replace(experiment.data, root=str(tmp_path))
+        for arm, how in experiment.arms.items():
+            unit = how.unit(Trial(tmp_path, name.split("/")[0], data, experiment.evaluates, roots=roots))
+            kept.add(unit.path)
+            if unit.needs is not None:
+                needs.setdefault(arm, set()).add(unit.needs.folder)
+    assert {arm: len(folders) for arm, folders in needs.items()} == dict.fromkeys(needs, 1)
+    assert needs["MASN"] == needs["MASN(3)"] == needs["MASN(3), both"]
+    assert len({folder for folders in needs.values() for folder in folders}) == 5
+    assert len(kept) == sum(len(experiment.arms) for experiment in study.tables["made"].experiments.values())
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ from pullback.training import Decay, InTurn, RandomPatches, Training
 RIGID = replace(FAST, linear=FAST.linear[:1], deformable=None)
 KEPT = "prealigned"
 """Folder of the transforms, where no other is named."""
-VARIANTS: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType(
+VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "masn": {"affine": WIDE, "field": NARROW},
         "sasn": {"affine": NARROW, "field": NARROW},

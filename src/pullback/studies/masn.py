@@ -18,12 +18,13 @@ context` has two views in its affine network, both of the patch alone: the weigh
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from pullback.alignment import Pair
-from pullback.data import BIRL
+from pullback.data import BIRL, RestainedSections
 from pullback.methods.pair.classical import BALANCED, FAST
 from pullback.methods.pair.masn import MASN, answered
 from pullback.numerics.random import make_generator
@@ -34,8 +35,9 @@ from pullback.study.arms import Arm, RegisterArm, Source, SourceArm, TrainedArm
 from pullback.study.contrasts import Contrasts
 from pullback.study.evaluate import unmoved
 from pullback.study.figures import by_number
+from pullback.study.peers import ANTs, PeerArm
 from pullback.study.prealigned_arm import PrealignedArm
-from pullback.study.recipe import Recipe, changed
+from pullback.study.recipe import changed
 from pullback.study.result import Result
 from pullback.study.run import load_network
 from pullback.study.statistics import paired
@@ -44,6 +46,7 @@ from pullback.training import RandomPatches, Row
 
 MADE, REAL = "sections", "birl"
 IMAGES, HELD = "*/scale-5pc/*.jpg", ("Izd2-29-041-w35_proSPC",)
+SECTIONS = replace(cast(RestainedSections, DATASETS[MADE].data), images=IMAGES, test_split=HELD)
 PAIRS = BIRL(test_split=1.0, validation_split=0.0)
 SHIFTS = (5.0, 15.0, 30.0)
 NAMES: Mapping[str, str] = {"SASN": "sasn", "SAMN": "samn", "MASN": "masn", "MAMN": "mamn"}
@@ -51,9 +54,8 @@ NAMES: Mapping[str, str] = {"SASN": "sasn", "SAMN": "samn", "MASN": "masn", "MAM
 
 def learned(variant: str, settings: Mapping[str, str] = {}) -> TrainedArm:
     """Return a network that learns from the three sections."""
-    recipe = restained(variant)
-    data = replace(recipe.data, images=IMAGES, test_split=HELD)  # type: ignore[type-var]
-    return TrainedArm(changed(replace(recipe, data=data), settings))
+    recipe = replace(restained(variant), data=SECTIONS)
+    return TrainedArm(changed(recipe, settings))
 
 
 def again(network: MASN, passes: int = 3, field_passes: int = 1) -> MASN:
@@ -84,15 +86,14 @@ CLASSICAL: Mapping[str, Arm] = {
 
 def shifted(shift: float) -> Experiment:
     """Return the experiment of test pairs of one shift."""
-    recipe: Recipe = learned("masn").recipe
-    data = replace(recipe.data, making=replace(recipe.data.making, shifts=(shift,)), per_shift=3)  # type: ignore
+    recipe = learned("masn").recipe
+    data = replace(SECTIONS, making=replace(SECTIONS.making, shifts=(shift,)))
     return Experiment({"before": BEFORE["before"], **arms(), **CLASSICAL}, "SASN", data, recipe.metrics)
 
 
 def of_landmarks() -> Experiment:
     """Return the experiment of the real pairs, after a rigid alignment as the paper has it."""
-    spacing = DATASETS[MADE].data.spacing  # type: ignore[attr-defined]
-    data = replace(PAIRS, spacing=spacing)
+    data = replace(PAIRS, spacing=SECTIONS.spacing)
     affine = replace(FAST, deformable=None)
     networks = arms()
     after = {name: PrealignedArm(arm, RIGID) for name, arm in networks.items()}
@@ -119,12 +120,12 @@ def by_edge(result: Result) -> list[Row]:
         for unit in units:
             if not isinstance(unit.arm, SourceArm) or unit.needs is None or unit.arm.uses is not None:
                 continue
-            network = load_network(unit.needs.folder)[1].train()
+            network = cast(MASN, load_network(unit.needs.folder)[1]).train()
             drawn = RandomPatches(network.base, network.size)
             total = {name: torch.zeros(BANDS) for name in ("affine", "field")}
             for number in range(PLACES):
                 patch = drawn(pairs[number % len(pairs)], make_generator(unit.trial.seed, number))
-                for name, found in _in_bands(network, patch).items():
+                for name, found in in_bands(network, patch).items():
                     total[name] += found / PLACES
             for name, errors in total.items():
                 rows += [
@@ -135,7 +136,7 @@ def by_edge(result: Result) -> list[Row]:
 
 
 @torch.no_grad()
-def _in_bands(network: MASN, patch: Pair) -> dict[str, Tensor]:
+def in_bands(network: MASN, patch: Pair) -> dict[str, Tensor]:
     """Return the mean error in mm of the affine map, and with the field, in bands from the edge inwards."""
     answer = network(patch.fixed, patch.moving)
     core = answered(patch.fixed, network.size)
@@ -196,7 +197,14 @@ study = Study(
         "register": Table(
             "Two real pairs of stains without networks, by their landmarks, at full size",
             BEST,
-            {REAL: Experiment({**BEFORE, **CLASSICAL}, "rigid + affine", PAIRS, DATASETS[REAL].metrics)},
+            {
+                REAL: Experiment(
+                    {**BEFORE, **CLASSICAL, "SyN": PeerArm(ANTs("SyN"))},
+                    "rigid + affine",
+                    PAIRS,
+                    DATASETS[REAL].metrics,
+                )
+            },
             LANDMARKS,
         ),
         "real": Table(

@@ -18,6 +18,7 @@ that add up to 1 (`solvers.Tiled`). The paper is silent on, and here it is decid
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class Magnified(nn.Module):
         )
         joined = [[one] for one in first[:-1]]
         for decoder, grows, n, features in zip(self.decoders, self.grows, self.views[1:], others, strict=True):
-            for level, (grow, known) in enumerate(zip(grows, decoder(features), strict=True)):  # type: ignore[arg-type]
+            for level, (grow, known) in enumerate(zip(cast(nn.ModuleList, grows), decoder(features), strict=True)):
                 joined[level].append(grow(middle(known, known.shape[2] // n), joined[level][0].shape[2:]))
         return self.decoder([*(torch.cat(each, 1) for each in joined), first[-1]])[0]
 
