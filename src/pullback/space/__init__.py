@@ -18,6 +18,7 @@ from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
+from pullback.space.part import part_of
 from pullback.space.placed import placed
 from pullback.space.points import PointColumn, Points
 from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, pull_smooth_labels, push
@@ -78,6 +79,7 @@ __all__ = [
     "one_batch",
     "outline",
     "params_of",
+    "part_of",
     "placed",
     "pull",
     "pull_in_slabs",
