@@ -1,6 +1,5 @@
 """Plain realignment: the frames of a series onto their mean by rigid motions."""
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,19 +8,10 @@ from torch import Tensor
 from pullback.errors import InputError
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.levenberg import Curved, Levenberg
-from pullback.solvers.realigned import Realigned
+from pullback.solvers.realigned import Realigned, Shown, unshown
 from pullback.solvers.seen_rigidly import Places, scored, seen_at, with_slopes
 from pullback.space import Affine, Image, Motion, Series
 from pullback.stats import Stats
-
-Shown = Callable[[Sequence[int], str], Iterable[int]]
-"""A way to show progress over numbers of frames, which are passed on one by one; it is told what is done."""
-
-
-def unshown(frames: Sequence[int], what: str) -> Iterable[int]:
-    """Return numbers of frames as they are."""
-    return frames
-
 
 @dataclass(frozen=True)
 class Realign:
@@ -68,21 +58,20 @@ class Realign:
         start = motion.coefficients.new_zeros(len(series), motion.coefficients.shape[-1])
         found, stats = motion.with_params(start), Stats()
         for n, sigma in enumerate(self.smoothing):
-            answer = Realigned(series, found)
-            mean = answer.mean("linear", lambda frames: shown(frames, f"mean {n + 1}"))
-            found, descent = self._onto(series, _smooth(mean, sigma), found, lambda f: shown(f, f"pass {n + 1}"))
+            mean = Realigned(series, found).mean("linear", shown, f"mean {n + 1}")
+            found, descent = self._onto(series, _smooth(mean, sigma), found, shown, f"pass {n + 1}")
             stats = stats.then(descent)
         return Realigned(series, found, stats)
 
     def _onto(
-        self, series: Series, mean: Image, motion: Motion, shown: Callable[[Sequence[int]], Iterable[int]]
+        self, series: Series, mean: Image, motion: Motion, shown: Shown, what: str
     ) -> tuple[Motion, Stats]:
         """Bring a mean onto each frame, from where that lies so far."""
         known = with_slopes(mean)
         chosen = _steepest(known, self.most)
         places = Places.of(series.grid.to_world(chosen[None])[0], motion.centre, mean.data)
         coefficients, stats = motion.coefficients.clone(), Stats()
-        for n in shown(range(len(series))):
+        for n in shown(range(len(series)), what):
             values = series.frames[n].data[0, 0][tuple(chosen.long())][None]  # (1, N)
             solved, descent = self.solver(
                 lambda c, values=values: _misfit(known, motion.with_params(c), places, values, self.scaled),  # type: ignore[misc]
@@ -111,7 +100,9 @@ def _steepest(known: Image, most: int) -> Tensor:
     steep = (steep * inner).flatten()
     count = min(most, int((steep > 0).sum()))
     if not count:
-        raise InputError("realign: the mean of the frames is of one intensity everywhere, so nothing tells their motion")
+        raise InputError(
+            "realign: the mean of the frames is of one intensity everywhere, so nothing tells their motion"
+        )
     order = steep.topk(count).indices.sort().values
     return torch.stack(torch.unravel_index(order, known.grid.shape)).double()
 

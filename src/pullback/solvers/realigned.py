@@ -8,6 +8,14 @@ import torch
 from pullback.space import Affine, Image, Motion, Series
 from pullback.stats import Stats
 
+Shown = Callable[[Sequence[int], str], Iterable[int]]
+"""A way to show progress over numbers of frames, which are passed on one by one; it is told what is done."""
+
+
+def unshown(frames: Sequence[int], what: str) -> Iterable[int]:
+    """Return numbers of frames as they are."""
+    return frames
+
 
 @dataclass(frozen=True, eq=False)
 class Realigned:
@@ -33,12 +41,10 @@ class Realigned:
         every = self.transforms
         return self.series.pulled([every.nth(n) for n in range(len(self.series))], mode)
 
-    def mean(
-        self, mode: str = "cubic", shown: Callable[[Sequence[int]], Iterable[int]] = lambda frames: frames
-    ) -> Image:
-        """Return the mean of the corrected frames; `shown` is passed their numbers, to tell progress."""
+    def mean(self, mode: str = "cubic", shown: Shown = unshown, what: str = "mean") -> Image:
+        """Return the mean of the corrected frames; `shown` tells progress, under the name `what`."""
         corrected = self.corrected(mode)
         total = torch.zeros_like(corrected.frames[0].data, dtype=torch.float64)
-        for n in shown(range(len(corrected))):
+        for n in shown(range(len(corrected)), what):
             total += corrected.frames[n].data
         return Image((total / len(corrected)).to(corrected.frames[0].data), corrected.grid)
