@@ -14,6 +14,7 @@ from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
+from pullback.cli.realign import realign
 from pullback.cli.register import register
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
@@ -52,7 +53,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match),
+    "Align": (register, match, realign),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
     "Learn": (prepare, train),

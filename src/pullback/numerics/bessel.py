@@ -18,6 +18,18 @@ def i1_over_i0(z: Tensor) -> Tensor:
     return _Ratio.apply(z)
 
 
+def log_i0_series(z: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+    """Return the logarithm of the first terms of I₀(z) = Σ (z/2)²ᵏ / k!², k = 0 … terms, and its derivative.
+
+    It stands for log I₀ in Simpson et al. 2022 (eq. 5), and is that for z up to about 1.6 times `terms`: beyond, it
+    grows as 2 `terms` log z, not as z.
+    """
+    k = torch.arange(terms + 1, dtype=z.dtype, device=z.device).view(-1, *[1] * z.ndim)
+    least = torch.finfo(z.dtype).tiny
+    parts = 2 * k * (z / 2).clamp(min=least).log() - 2 * torch.lgamma(k + 1)
+    return parts.logsumexp(0), (2 * k * parts.softmax(0)).sum(0) / z.clamp(min=least)
+
+
 class _LogI0(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pullback.numerics.bessel import i1_over_i0, log_i0
+from pullback.numerics.bessel import i1_over_i0, log_i0, log_i0_series
 
 LEAST = 1e-4
 """Magnitudes count as this much of σ at least: a Rice variable is never 0."""
@@ -35,6 +35,10 @@ class Noise(ABC):
         It is never above 1 / σ², which bounds the curvature of −log p.
         """
 
+    def judged(self, y: Tensor, signal: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return surprise, score and information."""
+        return self.surprise(y, signal, sigma), self.score(y, signal, sigma), self.information(signal, sigma)
+
     @abstractmethod
     def variance(self, y: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
         """Return numbers whose mean is the next σ²."""
@@ -46,35 +50,47 @@ class RiceNoise(Noise):
 
     The ratio r = I₁/I₀ is the expected cosine of the phase between signal and what was measured. With it the score is
     (r y − ŷ) / σ², and the step of expectation maximisation for σ² is the mean of (y² + ŷ² − 2 r y ŷ) / 2.
+
+    Attributes:
+        terms: of the series for I₀ after its first; 0 for the exact function. The paper has 50, see `log_i0_series`.
     """
 
+    terms: int = 0
+
     def surprise(self, y: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
-        y, log = torch.maximum(y, LEAST * sigma), self.log_i0
+        y = torch.maximum(y, LEAST * sigma)
         # y² + ŷ² and 2 yŷ are of one size where the signal is strong: their difference is taken first
         apart = (y - signal).square() / (2 * sigma.square())
         z = y * signal / sigma.square()
-        return 2 * sigma.log() - y.log() + apart - (log(z) - z)
+        return 2 * sigma.log() - y.log() + apart - (self._log_i0(z) - z)
 
     def score(self, y: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
-        return (self.ratio(y * signal / sigma.square()) * y - signal) / sigma.square()
+        return (self._ratio(y * signal / sigma.square()) * y - signal) / sigma.square()
 
     def information(self, signal: Tensor, sigma: Tensor) -> Tensor:
-        """Return the information of the mean, μ'² / (E[y²] − μ²): from 0.91 of the whole, where ŷ ≪ σ, to all of it."""
-        mean, slope = rician_mean(signal, sigma)
-        spread = 2 * sigma.square() + signal.square() - mean.square()
-        return slope.square() / torch.maximum(spread, 0.4 * sigma.square())
+        """Return ŷ² / (ŷ² + σ²) / σ², which is right where ŷ ≪ σ and where ŷ ≫ σ, and nearly so between."""
+        strength = signal.square()
+        return strength / (strength + sigma.square()) / sigma.square()
 
     def variance(self, y: Tensor, signal: Tensor, sigma: Tensor) -> Tensor:
-        cosine = self.ratio(y * signal / sigma.square())
+        cosine = self._ratio(y * signal / sigma.square())
         return (y.square() + signal.square() - 2 * cosine * y * signal) / 2
 
-    def log_i0(self, z: Tensor) -> Tensor:
-        """Return log I₀(z)."""
-        return log_i0(z)
+    def judged(self, y: Tensor, signal: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.terms:
+            return super().judged(y, signal, sigma)
+        y = torch.maximum(y, LEAST * sigma)
+        variance, z = sigma.square(), y * signal / sigma.square()
+        zero = torch.special.i0e(z)  # once for both
+        surprise = 2 * sigma.log() - y.log() + (y - signal).square() / (2 * variance) - zero.log() - (z.abs() - z)
+        score = (torch.special.i1e(z) / zero * y - signal) / variance
+        return surprise, score, self.information(signal, sigma)
 
-    def ratio(self, z: Tensor) -> Tensor:
-        """Return its derivative."""
-        return i1_over_i0(z)
+    def _log_i0(self, z: Tensor) -> Tensor:
+        return log_i0_series(z, self.terms)[0] if self.terms else log_i0(z)
+
+    def _ratio(self, z: Tensor) -> Tensor:
+        return log_i0_series(z, self.terms)[1] if self.terms else i1_over_i0(z)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pullback.solvers.seen_rigidly import Places, scored, seen_at, with_slopes
 from pullback.space import Affine, Image, Motion, Series
 from pullback.stats import Stats
 
+
 @dataclass(frozen=True)
 class Realign:
     """Rigid realignment of a series onto its own mean (as Friston et al. 1995, Jenkinson et al. 2002), pass by pass.
@@ -63,9 +64,7 @@ class Realign:
             stats = stats.then(descent)
         return Realigned(series, found, stats)
 
-    def _onto(
-        self, series: Series, mean: Image, motion: Motion, shown: Shown, what: str
-    ) -> tuple[Motion, Stats]:
+    def _onto(self, series: Series, mean: Image, motion: Motion, shown: Shown, what: str) -> tuple[Motion, Stats]:
         """Bring a mean onto each frame, from where that lies so far."""
         known = with_slopes(mean)
         chosen = _steepest(known, self.most)
@@ -96,7 +95,7 @@ def _steepest(known: Image, most: int) -> Tensor:
     """
     steep = known.data[0, 1:].square().sum(0)
     inner = torch.zeros_like(steep)
-    inner[tuple(slice(1, -1) if n > 4 else slice(None) for n in steep.shape)] = 1  # noqa: PLR2004 (voxels to spare)
+    inner[tuple(slice(1, -1) if n > 4 else slice(None) for n in steep.shape)] = 1
     steep = (steep * inner).flatten()
     count = min(most, int((steep > 0).sum()))
     if not count:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pullback.data.phantoms.noisy_series import SODIUM as SODIUM
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pose.tissue_intensities import Shared, begun, refined
@@ -88,12 +87,10 @@ class Posed:
     def __call__(self, y: Tensor, motion: Motion) -> Curved:
         """Return value `(B,)`, slope and curvature for frames `y` `(B, N)` and as many motions."""
         seen, _ = seen_at(self.image, motion, self.places)
-        signal = seen[:, 0]
-        score = self.noise.score(y, signal, self.sigma)
-        information = self.noise.information(signal, self.sigma)
+        surprise, score, information = self.noise.judged(y, seen[:, 0], self.sigma)
         slope, curvature = scored(self.places.rows(motion), self.places.products(seen[:, 1:]), score, information)
         z = motion.coefficients / self.deviations
-        value = self.noise.surprise(y, signal, self.sigma).double().sum(1) + z.square().sum(1) / 2
+        value = surprise.double().sum(1) + z.square().sum(1) / 2
         return value, slope + z / self.deviations, curvature + torch.diag(self.deviations**-2)
 
 
@@ -128,7 +125,7 @@ class MotionCorrection:
     shared: int = 3
     air: int = 5000
     settled: float = 0.02
-    solver: Levenberg = Levenberg(10)
+    solver: Levenberg = Levenberg(4, until=0.01)
 
     def __post_init__(self) -> None:
         if not (self.shift > 0 and self.turn > 0 and self.rounds > 0 and self.blurs):

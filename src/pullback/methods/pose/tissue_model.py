@@ -1,6 +1,5 @@
 """A head as maps of its tissues, and the voxels of a series that tell where it lies."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -104,7 +103,7 @@ class NoisyFrames:
         voxels = torch.cat([chosen, beyond], 1)
         values = torch.stack([frame.data[0, 0][tuple(voxels)] for frame in series])
         quiet = values[:, chosen.shape[1] :]
-        sigma = rayleigh_sigma(quiet) if quiet.shape[1] > 100 else values.diff(dim=0).std() / 2**0.5  # noqa: PLR2004
+        sigma = rayleigh_sigma(quiet) if quiet.shape[1] > 100 else values.diff(dim=0).std() / 2**0.5
         if not sigma > 0:
             raise InputError("the frames have no noise in the air about the head; plain realignment needs none")
         return cls(values, series.grid.to_world(voxels.double()[None])[0], sigma)
@@ -116,7 +115,7 @@ def _mean_square(series: Series) -> Tensor:
     Raises:
         InputError: they cannot.
     """
-    if len(series) < 2:  # noqa: PLR2004
+    if len(series) < 2:
         raise InputError(f"two frames or more expected, got {len(series)}; one frame has nothing to meet")
     total, empty = torch.zeros(series.grid.shape, dtype=torch.float64), 0
     for n, frame in enumerate(series):
@@ -150,7 +149,7 @@ def _head(model: TissueModel, grid: Grid, reach: float) -> Tensor:
             f"made from with the mean of the frames, and apply the transform to the maps first"
         )
     wide = [int(reach / edge) for edge in grid.spacing.tolist()]
-    pool = F.max_pool3d if grid.ndim == 3 else F.max_pool2d  # noqa: PLR2004
+    pool = F.max_pool3d if grid.ndim == 3 else F.max_pool2d
     near = pool((seen > PRESENT).float(), [2 * n + 1 for n in wide], 1, wide)
     return near[0, 0] > 0
 

@@ -1,0 +1,351 @@
+"""Realignment of a series in files: corrected frames, their mean, and how the head moved."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pullback.data.phantoms.noisy_series import SODIUM
+from pullback.errors import InputError, refuse
+from pullback.files import is_series, read_channels, read_series, write_image, write_transforms
+from pullback.files.images.nifti import refuse_sheared
+from pullback.files.images.series import frames_in, read_frames
+from pullback.files.images.stream import stream_series
+from pullback.methods.pose.rician_motion import Corrected, MotionCorrection
+from pullback.methods.pose.tissue_model import TissueModel
+from pullback.metrics.motion import framewise_displacement, motion_numbers
+from pullback.numerics.noise import GaussianNoise, Noise, RiceNoise, RicianMeanNoise
+from pullback.records.csv_records import write_csv
+from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
+from pullback.report.traces import write_traces
+from pullback.solvers.realign import Realign
+from pullback.solvers.realigned import Realigned, Shown, unshown
+from pullback.space import Image, Series
+from pullback.study.recipe import changed
+from pullback.workflows.choices import named
+from pullback.workflows.outputs import RECORD, TRANSFORMS, names_in, refuse_without, transaction
+from pullback.workflows.register import settings_of
+
+CPU = torch.device("cpu")
+CORRECTED, MEAN, MOTION, PAGE = "corrected.nii.gz", "mean.nii.gz", "motion.csv", "motion.html"
+NOISES: Mapping[str, Noise] = {
+    "rician": RiceNoise(),
+    "gaussian": GaussianNoise(),
+    "rician-mean": RicianMeanNoise(),
+}
+MODES = ("nearest", "linear", "cubic")
+WORSE = 1.1
+"""Deviation over frames after by before, above which the answer looks failed."""
+NOTES = (
+    "motion.csv tells how each frame is moved onto the common place: x → R (x − c) + c + t about the middle c, shifts "
+    "trans_x, trans_y, trans_z in mm along R, A, S, turns rot_x, rot_y, rot_z in radians about them, one after the "
+    "other; as SPM and FSL have it. framewise_displacement is that of Power et al. 2012, on a sphere of 50 mm.",
+    "transforms/ has for each frame the map from the common place to the frame: pullback apply -i SERIES -r SERIES -t "
+    "transforms/ -o OUT makes the corrected frames again.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Realigning:
+    """The way a series is realigned.
+
+    Attributes:
+        plain: by its own mean, where there are no tissues.
+        modelled: by a model of tissues.
+        tissues: files of maps, one each or frames of one.
+        mean, deviation: intensities expected of the tissues, or none.
+        mode: of interpolation of the corrected frames; None is nearest with tissues, whose noise stays what it is, and
+            else cubic.
+        at: number of the frame that stays; None lays all in their mean place.
+    """
+
+    plain: Realign = Realign()
+    modelled: MotionCorrection = MotionCorrection()
+    tissues: Sequence[Path] = ()
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    mode: str | None = None
+    at: int | None = None
+
+    @property
+    def chosen(self) -> str:
+        """The mode of interpolation."""
+        return self.mode or ("nearest" if self.tissues else "cubic")
+
+
+def realigning(
+    tissues: Sequence[Path],
+    noise: str,
+    asleep: bool,
+    sodium: bool,
+    settings: Mapping[str, str],
+    mode: str | None = None,
+    at: int | None = None,
+) -> Realigning:
+    """Return the way that options ask for.
+
+    Raises:
+        InputError: a name or a setting that is not there, or an option of tissues without any.
+    """
+    law = named(noise, NOISES, "--noise")
+    if not tissues:
+        idle = {"--noise": None if noise == "rician" else noise, "--asleep": asleep or None, "--sodium": sodium or None}
+        refuse(idle, "is of the model of tissues, which --tissues gives")
+        return Realigning(changed(Realign(), settings), mode=mode, at=at)
+    if at is not None:
+        raise InputError(f"--at {at}: with --tissues all frames go where the tissues are; leave it out")
+    modelled = changed(replace(MotionCorrection(), noise=law, asleep=asleep), settings)
+    count = _maps(tissues).data.shape[1] if sodium else 0
+    if count > len(SODIUM[0]):
+        raise InputError(f"--sodium: expects up to {len(SODIUM[0])} tissues, got {count} maps")
+    expected = {"mean": SODIUM[0][:count], "deviation": SODIUM[1][:count]}
+    return Realigning(modelled=modelled, tissues=tissues, mode=mode, **expected)
+
+
+def realign_files(
+    given: str | Path, how: Realigning, out: str | Path, shown: Shown = unshown, about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Realign the frames of a file, or of a folder, and write the results into `out`.
+
+    These are the corrected frames, each resampled once, with the header of the file (`corrected.nii.gz`), their mean
+    (`mean.nii.gz`), a table of the motion (`motion.csv`), a page that draws it (`motion.html`), the transform of each
+    frame (`transforms/frame_0000.h5`, …), and `run.json`. Nothing is written before all has succeeded.
+
+    Returns:
+        The content of `run.json`.
+
+    Raises:
+        InputError: a file that cannot be read, frames or tissues that cannot be used, no such frame, an unknown mode,
+            or a folder that cannot be written.
+    """
+    named(how.chosen, dict.fromkeys(MODES), "-n")
+    series, paths = _opened(given)
+    refuse_sheared(series.grid, given)
+    if how.at is not None and not 0 <= how.at < len(series):
+        raise InputError(f"--at {how.at}: {given} has frames 0 to {len(series) - 1}")
+    refuse_without(("jinja2", "matplotlib"))
+    read = [*how.tissues, *(paths or [Path(given)])]
+    with transaction(Path(out), read, [CORRECTED, MEAN, MOTION, PAGE, RECORD]) as folder:
+        forget_peak_memory(CPU)
+        begin = time.perf_counter()
+        found, known = _found(series, how, given, shown)
+        found = _about_frame(found, how.at)
+        seconds = time.perf_counter() - begin
+        tally = _written(found, how.chosen, folder, given, paths, shown)
+        write_image(tally.image(tally.after), folder / MEAN, given if series.grid.ndim == 2 else None)
+        rows = _rows(found, known)
+        write_csv(rows, folder / MOTION)
+        names = [f"frame_{n:04d}" for n in range(len(series))]
+        write_transforms(folder / TRANSFORMS, (found.transforms.nth(n) for n in range(len(series))), names)
+        content: dict[str, Any] = manifest() | {
+            "series": str(given),
+            "tissues": [str(path) for path in how.tissues],
+            "frames": len(series),
+            "at": how.at,
+            "interpolation": how.chosen,
+            "direction": list(NOTES),
+            "motion": _motion_of(rows),
+            "deviation over frames": {"before": tally.deviation(tally.before), "after": tally.deviation(tally.after)},
+            **_of_model(known),
+            "seconds": {"realigning": round(seconds, 3), "all": round(time.perf_counter() - begin, 3)},
+            "peak memory MB": round(peak_memory_mb(CPU), 1),
+            "settings": settings_of(how.modelled if how.tissues else how.plain),
+            **(about or {}),
+        }
+        spread = content["deviation over frames"]
+        content["quality"] = {"passed": spread["after"] <= WORSE * spread["before"]}
+        _page(folder / PAGE, given, content, rows, tally)
+        content["files"] = [*names_in(folder), RECORD]
+        write_json(content, folder / RECORD)
+    return content
+
+
+def _opened(given: str | Path) -> tuple[Series, list[Path]]:
+    """Return the frames, and their files where each is one."""
+    if Path(given).is_dir():
+        paths = frames_in(given)
+        return read_frames(paths), paths
+    if not is_series(given):
+        raise InputError(f"{given}: one image; a 4-D one, or a folder of frames, is expected")
+    return read_series(given), []
+
+
+# ---- the work
+
+
+def _found(series: Series, how: Realigning, given: str | Path, shown: Shown) -> tuple[Realigned, Corrected | None]:
+    try:
+        if not how.tissues:
+            return how.plain(series, shown), None
+        model = TissueModel(_maps(how.tissues), how.mean, how.deviation)
+        if model.maps.grid.ndim != series.grid.ndim:
+            raise InputError(f"the tissues are {model.maps.grid.ndim}-D and the frames {series.grid.ndim}-D")
+        known = how.modelled(series, model, shown)
+    except InputError as error:
+        raise InputError(f"{given}: {error}") from error
+    return known.realigned, known
+
+
+def _maps(paths: Sequence[Path]) -> Image:
+    """Read tissue maps, one of each file, or all of the one file that has several.
+
+    Raises:
+        InputError: a file that cannot be read, label maps, or maps on several grids.
+    """
+    if len(paths) == 1 and is_series(paths[0]):
+        series = read_series(paths[0])
+        maps = Image(torch.cat([frame.data for frame in series], 1), series.grid)
+    else:
+        maps = read_channels(paths)
+    if len(paths) == 1 and maps.data.shape[1] == 1 and len(maps.data.unique()) > 2 and maps.data.max() > 1:
+        raise InputError(
+            f"{paths[0]}: a label map, it seems; give the probability of each tissue as a file of its own, --tissues "
+            f"grey.nii.gz --tissues white.nii.gz, or all as frames of one"
+        )
+    return maps
+
+
+def _about_frame(found: Realigned, at: int | None) -> Realigned:
+    """Return the same answer, with one frame where it was."""
+    if at is None:
+        return found
+    matrix = found.motion.matrix
+    start = replace(found.motion.start, matrix=torch.linalg.inv(matrix[at]) @ found.motion.start.matrix)
+    return replace(found, motion=replace(found.motion, start=start))
+
+
+@dataclass(eq=False)
+class _Sums:
+    """The sum, and the sum of squares, of frames, float64."""
+
+    total: Tensor
+    squares: Tensor
+    count: int = 0
+
+    def add(self, data: Tensor) -> None:
+        values = data.double()
+        self.total += values
+        self.squares += values.square()
+        self.count += 1
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What frames are like before and after, as they pass by."""
+
+    like: Image
+    before: _Sums
+    after: _Sums
+
+    def image(self, sums: _Sums) -> Image:
+        """Return a mean."""
+        return replace(self.like, data=(sums.total / sums.count).to(self.like.data))
+
+    def deviation(self, sums: _Sums) -> float:
+        """Return the root of the mean variance over frames, in units of the mean intensity, where that is not faint."""
+        bright = self.image(self.before).data
+        inside = bright > 0.5 * bright.mean()
+        mean = sums.total / sums.count
+        variance = (sums.squares / sums.count - mean.square()).clamp(min=0)
+        return round(float(variance[inside].mean().sqrt() / mean[inside].mean().abs()), 6)
+
+
+def _written(
+    found: Realigned, mode: str, folder: Path, given: str | Path, paths: Sequence[Path], shown: Shown
+) -> _Tally:
+    """Write the corrected frames, one after the other, and return what was counted on the way."""
+    first = found.series.frames[0]
+
+    def sums() -> _Sums:
+        return _Sums(
+            torch.zeros_like(first.data, dtype=torch.float64), torch.zeros_like(first.data, dtype=torch.float64)
+        )
+
+    tally, corrected = _Tally(first, sums(), sums()), found.corrected(mode)
+
+    def frames() -> Iterator[Image]:
+        for n in shown(range(len(corrected)), "writing"):
+            frame = corrected.frames[n]
+            tally.before.add(found.series.frames[n].data)
+            tally.after.add(frame.data)
+            yield frame
+
+    stream_series(frames(), folder / CORRECTED, paths[0] if paths else given, mode == "nearest", len(corrected))
+    return tally
+
+
+# ---- what is told
+
+
+def _rows(found: Realigned, known: Corrected | None) -> list[dict[str, object]]:
+    matrix, centre = found.motion.matrix, found.motion.centre
+    columns = motion_numbers(matrix, centre) | {"framewise_displacement": framewise_displacement(matrix, centre)}
+    if known is not None:
+        columns["log_likelihood"] = -known.surprise
+    rows: list[dict[str, object]] = []
+    for n in range(len(matrix)):
+        row: dict[str, object] = {name: round(float(values[n]), 6) for name, values in columns.items()}
+        rows.append({name: "" if value != value else value for name, value in row.items()})  # noqa: PLR0124 (NaN)
+    return rows
+
+
+def _motion_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean framewise displacement, the largest, and the largest shift and turn."""
+    steps = [row["framewise_displacement"] for row in rows[1:]]
+    shifts = [sum(row[name] ** 2 for name in row if name.startswith("trans_")) ** 0.5 for row in rows]
+    turns = [sum(row[name] ** 2 for name in row if name.startswith("rot_")) ** 0.5 for row in rows]
+    return {
+        "mean framewise displacement mm": round(float(np.mean(steps)), 4),
+        "largest framewise displacement mm": round(max(steps), 4),
+        "largest shift mm": round(max(shifts), 4),
+        "largest turn °": round(float(np.degrees(max(turns))), 4),
+    }
+
+
+def _of_model(known: Corrected | None) -> dict[str, Any]:
+    if known is None:
+        return {}
+    return {
+        "intensities": [round(value, 6) for value in known.intensities.tolist()],
+        "sigma": round(known.sigma, 6),
+        "careful": list(known.doubts),
+    }
+
+
+def _page(
+    path: Path, given: str | Path, content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], tally: _Tally
+) -> None:
+    numbers = {name: np.array([np.nan if row[name] == "" else row[name] for row in rows]) for name in rows[0]}
+    told = {
+        **content["motion"],
+        **{f"deviation over frames, {k}": v for k, v in content["deviation over frames"].items()},
+    }
+    if "sigma" in content:
+        told["σ of the noise"] = content["sigma"]
+    table = [{"": name, "value": f"{value:.4g}"} for name, value in told.items()]
+    means = {"before": tally.image(tally.before), "after": tally.image(tally.after)}
+    write_traces(path, f"{Path(given).name}: {content['frames']} frames", numbers, means, table, content["direction"])
+
+
+def summary(content: Mapping[str, Any], out: str | Path) -> str:
+    """Summarise the answer of `realign_files` for a person."""
+    motion, spread = content["motion"], content["deviation over frames"]
+    lines = [f"careful: {doubt}" for doubt in content.get("careful", ())]
+    lines.append(f"{content['frames']} frames in {content['seconds']['all']:.3g} s")
+    lines.append(
+        f"framewise displacement: mean {motion['mean framewise displacement mm']:.3g} mm, largest "
+        f"{motion['largest framewise displacement mm']:.3g} mm"
+    )
+    lines.append(f"largest shift {motion['largest shift mm']:.3g} mm, largest turn {motion['largest turn °']:.3g}°")
+    lines.append(f"deviation over frames: {spread['before']:.4g} → {spread['after']:.4g} of the mean intensity")
+    if "sigma" in content:
+        intensities = ", ".join(f"{value:.4g}" for value in content["intensities"])
+        lines.append(f"σ of the noise {content['sigma']:.4g}; intensities of the tissues {intensities}")
+    if not content["quality"]["passed"]:
+        lines.append("quality: looks FAILED (exit code 3): the frames agree less than before")
+    return "\n".join([*lines, f"Look at {Path(out) / PAGE}"])
