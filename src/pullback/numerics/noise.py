@@ -146,3 +146,17 @@ def rician_mean(signal: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
 def rayleigh_sigma(y: Tensor) -> Tensor:
     """Return σ of magnitudes without signal, by their median: σ √(2 log 2). Structures in few voxels do not matter."""
     return y.flatten().median() / math.sqrt(2 * math.log(2))
+
+
+def fit_rice(y: Tensor, steps: int = 30) -> tuple[Tensor, Tensor]:
+    """Return signal and σ of a Rice distribution for each column of magnitudes `(T, N)`, by expectation maximisation.
+
+    It begins at the mean, and at the deviation about it.
+    """
+    signal, sigma = y.mean(0), y.std(0, correction=0)
+    for _ in range(steps):
+        variance = sigma.square().clamp(min=torch.finfo(y.dtype).tiny)
+        cosine = i1_over_i0(y * signal / variance)
+        signal = (cosine * y).mean(0)
+        sigma = ((y.square().mean(0) + signal.square() - 2 * signal * (cosine * y).mean(0)) / 2).clamp(min=0).sqrt()
+    return signal, sigma

@@ -44,22 +44,23 @@ class Levenberg:
         """Return the parameters `(B, K)` of the least values that were seen, and the sum of these by step."""
         here, damping = start, torch.full((len(start),), self.damping, dtype=start.dtype, device=start.device)
         value, slope, curvature = objective(here)
-        values, stopped = [value.double().sum()], "steps"
-        steps = 0
+        values, stopped, steps = [value.double().sum()], "steps", 0
+        moving = torch.ones_like(value, dtype=torch.bool)
         for _ in range(self.steps):
             diagonal = curvature.diagonal(dim1=1, dim2=2)
             ridge = torch.diag_embed(damping[:, None] * diagonal + torch.finfo(diagonal.dtype).tiny)
             step = torch.linalg.lstsq(curvature + ridge, -slope[..., None]).solution[..., 0]
             trial = objective(here + step)
             steps += 1
-            better = trial[0] <= value
+            better = moving & (trial[0] <= value)
             here = torch.where(better[:, None], here + step, here)
             value = torch.where(better, trial[0], value)
             slope = torch.where(better[:, None], trial[1], slope)
             curvature = torch.where(better[:, None, None], trial[2], curvature)
             damping = torch.where(better, damping / 10, damping * 10)
             values.append(value.double().sum())
-            if bool((step.norm(dim=1) <= self.until).all()):
+            moving = moving & (step.norm(dim=1) > self.until)
+            if not moving.any():
                 stopped = "converged"
                 break
         return here, Stats(energies=torch.stack(values), steps=steps, stopped=stopped)

@@ -13,6 +13,9 @@ from pullback.solvers.seen_rigidly import Places, scored, seen_at, with_slopes
 from pullback.space import Affine, Image, Motion, Series
 from pullback.stats import Stats
 
+FLAT = 1e-5
+"""Slopes per voxel, as a share of the greatest intensity, that are rounding."""
+
 
 @dataclass(frozen=True)
 class Realign:
@@ -97,7 +100,8 @@ def _steepest(known: Image, most: int) -> Tensor:
     inner = torch.zeros_like(steep)
     inner[tuple(slice(1, -1) if n > 4 else slice(None) for n in steep.shape)] = 1
     steep = (steep * inner).flatten()
-    count = min(most, int((steep > 0).sum()))
+    flat = FLAT * float(known.data[:, 0].abs().max() / known.grid.spacing.min())
+    count = min(most, int((steep > flat**2).sum()))
     if not count:
         raise InputError(
             "realign: the mean of the frames is of one intensity everywhere, so nothing tells their motion"
@@ -127,7 +131,7 @@ def _misfit(known: Image, motion: Motion, places: Places, y: Tensor, scaled: boo
     else:
         left = y - signal
     slope, curvature = scored(places.rows(motion), products, weight * left, weight)
-    value = (weight * left.square()).sum(1).double() / 2
+    value = (weight * left.square()).double().sum(1) / 2
     return value / total, slope / total[:, None], curvature / total[:, None, None]
 
 

@@ -1,13 +1,15 @@
 """Answers of realignment: a series, and where each of its frames lies."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from pullback.space import Affine, Image, Motion, Series
+from pullback.space import Affine, Image, Motion, Series, pull
 from pullback.stats import Stats
 
+SEEN = 1e-3
+"""Frames that must have measured a voxel, which is 0 where fewer have."""
 Shown = Callable[[Sequence[int], str], Iterable[int]]
 """A way to show progress over numbers of frames, which are passed on one by one; it is told what is done."""
 
@@ -42,9 +44,14 @@ class Realigned:
         return self.series.pulled([every.nth(n) for n in range(len(self.series))], mode)
 
     def mean(self, mode: str = "cubic", shown: Shown = unshown, what: str = "mean") -> Image:
-        """Return the mean of the corrected frames; `shown` tells progress, under the name `what`."""
-        corrected = self.corrected(mode)
-        total = torch.zeros_like(corrected.frames[0].data, dtype=torch.float64)
-        for n in shown(range(len(corrected)), what):
-            total += corrected.frames[n].data
-        return Image((total / len(corrected)).to(corrected.frames[0].data), corrected.grid)
+        """Return the mean of the corrected frames, at each voxel of those that were measured there.
+
+        `shown` tells progress, under the name `what`.
+        """
+        first, every = self.series.frames[0], self.transforms
+        total = torch.zeros(1, 2, *first.grid.shape, dtype=torch.float64, device=first.data.device)
+        for n in shown(range(len(self.series)), what):
+            frame = self.series.frames[n]
+            seen = replace(frame, data=torch.cat([frame.data, torch.ones_like(frame.data)], 1))
+            total += pull(seen, every.nth(n), onto=first.grid, mode=mode, outside=0.0).data
+        return Image((total[:, :1] / total[:, 1:].clamp(min=SEEN)).to(first.data), first.grid)
