@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pullback.data import BrainPhantom
 from pullback.data.phantoms.noisy_series import NoisySeries
 from pullback.errors import InputError
 from pullback.methods.pose.rician_motion import MotionCorrection, Posed
@@ -12,6 +13,7 @@ from pullback.methods.pose.tissue_intensities import Shared, begun, refined
 from pullback.methods.pose.tissue_model import TissueModel
 from pullback.numerics.noise import GaussianNoise, RiceNoise, RicianMeanNoise
 from pullback.numerics.random import make_generator
+from pullback.numerics.rotation import angles_between
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.levenberg import Levenberg
 from pullback.solvers.seen_rigidly import Places, seen_at
@@ -118,15 +120,14 @@ def test_the_scale_of_what_is_expected_comes_from_the_frames():
 # ---- motions
 
 
-def test_motions_are_found_under_noise_of_the_size_of_grey_matter():
-    series, intensities = replace(LAW, sigma=40.0).of(HEAD)
+def test_motions_are_found_and_with_them_intensities_and_noise():
+    series, intensities = replace(LAW, sigma=15.0).of(HEAD)
     before = errors(Motion.rigid(Affine.identity(2), series.grid).with_params(torch.zeros(4, 3).double()), series)
     found = QUICK(series, MODEL)
     assert float(before.mean()) > 4
     off = errors(found.realigned.motion, series)
-    assert float(off.max()) < 1.2, off
-    assert float(off.mean()) < 0.6, off
-    assert found.sigma == pytest.approx(40, rel=0.02)
+    assert float(off.max()) < 0.6, off
+    assert found.sigma == pytest.approx(15, rel=0.02)
     torch.testing.assert_close(found.intensities.float(), intensities.float(), rtol=0, atol=6.0)
     assert (torch.tensor(found.history).diff() <= 1e-6 * abs(found.history[0])).all()
 
@@ -152,20 +153,24 @@ def test_gauss_takes_noise_for_signal_and_the_mean_of_rice_does_not():
 
 
 @pytest.mark.nightly
-def test_so_its_motions_are_far_worse_where_noise_is_strong():
-    """As in figure 2: a third or less, with sodium's noise and with twice that."""
-    maps = head((56, 46, 42), 4.0)
-    maps = replace(maps, data=maps.data.float())
-    quick = replace(QUICK, blurs=(1.0, 1.0, 0.0))
-    for sigma in (40.0, 80.0):
-        series, _ = replace(LAW, sigma=sigma, spacing=4.0, frames=4, texture=True).of(maps)
-        answers = (
-            replace(quick, noise=noise)(series, TissueModel(maps, MEAN, DEVIATION))
-            for noise in (RiceNoise(), GaussianNoise())
-        )
-        rice, gauss = (float(errors(answer.realigned.motion, series).mean()) for answer in answers)
-        assert rice < gauss / 3, (sigma, rice, gauss)
-        assert rice < 1.5
+def test_a_folded_brain_is_found_under_noise_like_sodiums_and_by_gauss_it_is_not_under_twice_that():
+    """As in figure 2: within 0.3 mm and 0.005 of a turn at σ = 40, and a third of the error of Gauss at 80."""
+    phantom = next(iter(BrainPhantom(spacing=3.0, test_subjects=2).test))
+    labels = phantom.fixed_labels.data
+    maps = Image(gaussian(torch.cat([labels == k for k in (1, 2, 3)], 1).float(), 0.8), phantom.fixed.grid)
+    law = replace(LAW, spacing=4.0, frames=6, texture=True)
+    series, _ = replace(law, sigma=40.0).of(maps)
+    found = QUICK(series, TissueModel(maps, MEAN, DEVIATION)).realigned.motion
+    turned = torch.stack([truth.matrix for truth in series.truths])[:, :3, :3]
+    assert float(errors(found, series).mean()) < 0.45
+    assert float(torch.deg2rad(angles_between(found.matrix[:, :3, :3], turned)).mean()) < 0.006
+    series, _ = replace(law, sigma=80.0).of(maps)
+    answers = (
+        replace(QUICK, noise=noise)(series, TissueModel(maps, MEAN, DEVIATION))
+        for noise in (RiceNoise(), GaussianNoise())
+    )
+    rice, gauss = (float(errors(answer.realigned.motion, series).mean()) for answer in answers)
+    assert rice < gauss / 3, (rice, gauss)
 
 
 def test_frames_do_not_see_each_other_and_their_order_does_not_matter():
@@ -178,7 +183,7 @@ def test_frames_do_not_see_each_other_and_their_order_does_not_matter():
     values, solver = series.image.data.flatten(1), Levenberg(5)
     start = torch.zeros(len(series), 3, dtype=torch.float64)
     together, _ = solver(lambda c: posed(values, motion.with_params(c)), start)
-    for n in (4, 1):
+    for n in (3, 1):
         alone, _ = solver(lambda c, n=n: posed(values[n : n + 1], motion.with_params(c)), start[:1])
         torch.testing.assert_close(alone[0], together[n], rtol=0, atol=1e-6)
 

@@ -11,14 +11,15 @@ from typer.testing import CliRunner
 
 from pullback.cli import app
 from pullback.errors import InputError
-from pullback.files import read_series, read_transforms
+from pullback.files import read_series
 from pullback.methods.pose.tissue_model import TissueModel
 from pullback.metrics.motion import motion_numbers
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.records.csv_records import read_csv
+from pullback.solvers.realigned import Realigned
 from pullback.space import Affine, Grid, Image, Motion, pull
-from pullback.workflows.realign import Realigning, realign_files, realigning
+from pullback.workflows.realign import Realigning, about_frame, realign_files, realigning
 
 COLUMNS = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z", "framewise_displacement"]
 GRID = Grid.centred((22, 20, 14), (4.0, 4.0, 5.0))
@@ -79,7 +80,7 @@ def test_the_table_tells_the_motion_that_was_made(plain):
     known = motion_numbers(poses().matrix, GRID.centre)
     for name in COLUMNS[:6]:
         found = torch.tensor([row[name] for row in rows], dtype=torch.float64)
-        within = 0.25 if name.startswith("trans") else 0.006
+        within = 0.25 if name.startswith("trans") else 0.25 / 26  # mm at the edge of the head
         off = (found - found.mean()) - (known[name] - known[name].mean())
         assert float(off.abs().max()) < within, name
     assert "framewise_displacement" not in rows[0]
@@ -110,15 +111,14 @@ def test_the_record_says_what_became_better_and_the_page_shows_it(series, plain)
     assert "framewise" in page
 
 
-def test_a_frame_may_stay_and_others_are_told_against_it(series, plain, tmp_path):
-    content = realign_files(series, Realigning(at=2), tmp_path / "out")
-    rows = read_csv(tmp_path / "out" / "motion.csv")
-    assert all(abs(rows[2][name]) < 1e-6 for name in COLUMNS[:6])
-    first = [read_transforms(folder / "transforms")["frame_0000"].matrix for folder in (plain, tmp_path / "out")]
-    second = [read_transforms(folder / "transforms")["frame_0002"].matrix for folder in (plain, tmp_path / "out")]
-    relative = [torch.linalg.inv(a) @ b for a, b in zip(second, first, strict=True)]
-    torch.testing.assert_close(relative[0], relative[1], rtol=0, atol=1e-5)
-    assert content["at"] == 2
+def test_a_frame_may_stay_and_the_others_lie_to_it_as_before(series):
+    found = Realigned(read_series(series), poses())
+    there = about_frame(found, 2)
+    torch.testing.assert_close(there.motion.matrix[2], torch.eye(4, dtype=torch.float64))
+    for n in range(COUNT):
+        before, after = (torch.linalg.inv(each.motion.matrix[2]) @ each.motion.matrix[n] for each in (found, there))
+        torch.testing.assert_close(before, after)
+    assert about_frame(found, None) is found
 
 
 def test_tissues_give_intensities_noise_and_the_files_own_numbers(series, maps, tmp_path):
@@ -141,6 +141,7 @@ def test_tissues_give_intensities_noise_and_the_files_own_numbers(series, maps, 
     assert float((shifts - true).abs().max()) < 0.6
 
 
+@pytest.mark.nightly
 def test_a_folder_of_frames_is_a_series(series, tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()

@@ -77,14 +77,15 @@ class RiceNoise(Noise):
         return (y.square() + signal.square() - 2 * cosine * y * signal) / 2
 
     def judged(self, y: Tensor, signal: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.terms:
-            return super().judged(y, signal, sigma)
         y = torch.maximum(y, LEAST * sigma)
         variance, z = sigma.square(), y * signal / sigma.square()
-        zero = torch.special.i0e(z)  # once for both
-        surprise = 2 * sigma.log() - y.log() + (y - signal).square() / (2 * variance) - zero.log() - (z.abs() - z)
-        score = (torch.special.i1e(z) / zero * y - signal) / variance
-        return surprise, score, self.information(signal, sigma)
+        if self.terms:
+            log, ratio = log_i0_series(z, self.terms)
+        else:
+            zero = torch.special.i0e(z)  # once for both
+            log, ratio = zero.log() + z.abs(), torch.special.i1e(z) / zero
+        surprise = 2 * sigma.log() - y.log() + (y - signal).square() / (2 * variance) - (log - z)
+        return surprise, (ratio * y - signal) / variance, self.information(signal, sigma)
 
     def _log_i0(self, z: Tensor) -> Tensor:
         return log_i0_series(z, self.terms)[0] if self.terms else log_i0(z)

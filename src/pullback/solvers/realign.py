@@ -62,7 +62,7 @@ class Realign:
         start = motion.coefficients.new_zeros(len(series), motion.coefficients.shape[-1])
         found, stats = motion.with_params(start), Stats()
         for n, sigma in enumerate(self.smoothing):
-            mean = Realigned(series, found).mean("linear", shown, f"mean {n + 1}")
+            mean = Realigned(series, found).mean("linear", shown, f"mean {n + 1}", self.scaled)
             found, descent = self._onto(series, _smooth(mean, sigma), found, shown, f"pass {n + 1}")
             stats = stats.then(descent)
         return Realigned(series, found, stats)

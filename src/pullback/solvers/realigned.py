@@ -43,15 +43,24 @@ class Realigned:
         every = self.transforms
         return self.series.pulled([every.nth(n) for n in range(len(self.series))], mode)
 
-    def mean(self, mode: str = "cubic", shown: Shown = unshown, what: str = "mean") -> Image:
+    def mean(
+        self, mode: str = "cubic", shown: Shown = unshown, what: str = "mean", standardised: bool = False
+    ) -> Image:
         """Return the mean of the corrected frames, at each voxel of those that were measured there.
 
-        `shown` tells progress, under the name `what`.
+        Args:
+            mode: of interpolation.
+            shown: tells progress, under the name `what`.
+            what: is told.
+            standardised: whether each frame is first brought to mean 0 and deviation 1, so that all weigh alike.
         """
         first, every = self.series.frames[0], self.transforms
         total = torch.zeros(1, 2, *first.grid.shape, dtype=torch.float64, device=first.data.device)
         for n in shown(range(len(self.series)), what):
             frame = self.series.frames[n]
-            seen = replace(frame, data=torch.cat([frame.data, torch.ones_like(frame.data)], 1))
+            data = frame.data
+            if standardised:
+                data = (data - data.mean()) / data.std().clamp(min=torch.finfo(data.dtype).tiny)
+            seen = replace(frame, data=torch.cat([data, torch.ones_like(data)], 1))
             total += pull(seen, every.nth(n), onto=first.grid, mode=mode, outside=0.0).data
         return Image((total[:, :1] / total[:, 1:].clamp(min=SEEN)).to(first.data), first.grid)

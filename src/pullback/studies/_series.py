@@ -36,7 +36,7 @@ class MadeSeries:
     root: str = ""
     subject: str = "sub-01"
     sigmas: tuple[float, ...] = (5.0, 10.0, 40.0, 80.0, 160.0)
-    law: NoisySeries = NoisySeries()
+    law: NoisySeries = NoisySeries(frames=4)
 
     @cached_property
     def maps(self) -> Image:

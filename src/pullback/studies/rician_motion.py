@@ -4,7 +4,7 @@
     pullback study rician-motion asl --data asl=DIR --seed 0
     pullback study rician-motion tools --data fmri=DIR --seed 0
 
-`noise` is the paper's synthetic experiment: six frames of a head of five tissues, 4 mm, intensities by the prior of
+`noise` is the paper's synthetic experiment: four frames of a head of five tissues, 4 mm, intensities by the prior of
 sodium that vary from voxel to voxel, shifts with a variance of 5 mm² and turns of 0.1 along each axis. The prior of the
 motions is the law they are drawn by; the paper does not say which it took. Where it has Adam on log I₀ by 51 terms, all
 arms here take the same steps, and differ in the likelihood alone.

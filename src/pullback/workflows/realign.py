@@ -134,7 +134,7 @@ def realign_files(
         forget_peak_memory(CPU)
         begin = time.perf_counter()
         found, known = _found(series, how, given, shown)
-        found = _about_frame(found, how.at)
+        found = about_frame(found, how.at)
         seconds = time.perf_counter() - begin
         tally = _written(found, how.chosen, folder, given, paths, shown)
         write_image(tally.image(tally.after), folder / MEAN, given if series.grid.ndim == 2 else None)
@@ -210,7 +210,7 @@ def _maps(paths: Sequence[Path]) -> Image:
     return maps
 
 
-def _about_frame(found: Realigned, at: int | None) -> Realigned:
+def about_frame(found: Realigned, at: int | None) -> Realigned:
     """Return the same answer, with one frame where it was."""
     if at is None:
         return found
