@@ -8,7 +8,7 @@ from torch import Tensor
 from pullback.errors import InputError
 from pullback.numerics.smooth import gaussian
 from pullback.solvers.levenberg import Curved, Levenberg
-from pullback.solvers.realigned import Realigned, Shown, unshown
+from pullback.solvers.realigned import FramesShown, Realigned, unshown
 from pullback.solvers.seen_rigidly import Places, scored, seen_at, with_slopes
 from pullback.space import Affine, Image, Motion, Series
 from pullback.stats import Stats
@@ -46,7 +46,7 @@ class Realign:
             raise InputError(f"Realign: one pass and 100 voxels or more expected, got {self.smoothing} and {self.most}")
 
     @torch.no_grad()
-    def __call__(self, series: Series, shown: Shown = unshown) -> Realigned:
+    def __call__(self, series: Series, shown: FramesShown = unshown) -> Realigned:
         """Find where each frame lies.
 
         Args:
@@ -67,7 +67,7 @@ class Realign:
             stats = stats.then(descent)
         return Realigned(series, found, stats)
 
-    def _onto(self, series: Series, mean: Image, motion: Motion, shown: Shown, what: str) -> tuple[Motion, Stats]:
+    def _onto(self, series: Series, mean: Image, motion: Motion, shown: FramesShown, what: str) -> tuple[Motion, Stats]:
         """Bring a mean onto each frame, from where that lies so far."""
         known = with_slopes(mean)
         chosen = _steepest(known, self.most)

@@ -10,7 +10,7 @@ from pullback.stats import Stats
 
 SEEN = 1e-3
 """Frames that must have measured a voxel, which is 0 where fewer have."""
-Shown = Callable[[Sequence[int], str], Iterable[int]]
+FramesShown = Callable[[Sequence[int], str], Iterable[int]]
 """A way to show progress over numbers of frames, which are passed on one by one; it is told what is done."""
 
 
@@ -44,7 +44,7 @@ class Realigned:
         return self.series.pulled([every.nth(n) for n in range(len(self.series))], mode)
 
     def mean(
-        self, mode: str = "cubic", shown: Shown = unshown, what: str = "mean", standardised: bool = False
+        self, mode: str = "cubic", shown: FramesShown = unshown, what: str = "mean", standardised: bool = False
     ) -> Image:
         """Return the mean of the corrected frames, at each voxel of those that were measured there.
 

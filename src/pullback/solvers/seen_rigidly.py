@@ -1,4 +1,4 @@
-"""One image seen at chosen points through many linear motions, and what its slopes say of the motions' parameters."""
+"""Views of one image at chosen points through many linear motions, and what its slopes say of the motions."""
 
 from dataclasses import dataclass, replace
 from typing import Self

@@ -20,6 +20,7 @@ run. What is found is told against the first frame, wherever a tool lays the ser
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -70,7 +71,7 @@ def over_noise(data: MadeSeries, seed: int, noise: Noise | None) -> Iterator[Row
         )
 
 
-def _off(found: Sequence[Affine], series: Series) -> dict[str, float]:
+def _off(found: Sequence[Affine], series: Series) -> Row:
     """Return the paper's errors of shifts and turns, and the distance over the frame."""
     centre = series.grid.centre
     shifts, turns = [], []
@@ -149,7 +150,7 @@ def by_ants(series: Series, folder: Path) -> list[Transform]:
         InputError: antspyx is not installed.
     """
     try:
-        import ants  # noqa: PLC0415 (optional)
+        ants = import_module("ants")
     except ImportError as error:
         raise InputError("ANTs needs antspyx: pip install 'pullback[peers]'") from error
     image = ants.image_read(str(folder / "series.nii.gz"))

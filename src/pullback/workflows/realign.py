@@ -24,7 +24,7 @@ from pullback.records.csv_records import write_csv
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.report.traces import write_traces
 from pullback.solvers.realign import Realign
-from pullback.solvers.realigned import Realigned, Shown, unshown
+from pullback.solvers.realigned import FramesShown, Realigned, unshown
 from pullback.space import Image, Series
 from pullback.study.recipe import changed
 from pullback.workflows.choices import named
@@ -103,12 +103,16 @@ def realigning(
     count = _maps(tissues).data.shape[1] if sodium else 0
     if count > len(SODIUM[0]):
         raise InputError(f"--sodium: expects up to {len(SODIUM[0])} tissues, got {count} maps")
-    expected = {"mean": SODIUM[0][:count], "deviation": SODIUM[1][:count]}
-    return Realigning(modelled=modelled, tissues=tissues, mode=mode, **expected)
+    mean, deviation = (numbers[:count] for numbers in SODIUM)
+    return Realigning(modelled=modelled, tissues=tissues, mean=mean, deviation=deviation, mode=mode)
 
 
 def realign_files(
-    given: str | Path, how: Realigning, out: str | Path, shown: Shown = unshown, about: Mapping[str, Any] | None = None
+    given: str | Path,
+    how: Realigning,
+    out: str | Path,
+    shown: FramesShown = unshown,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Realign the frames of a file, or of a folder, and write the results into `out`.
 
@@ -178,7 +182,9 @@ def _opened(given: str | Path) -> tuple[Series, list[Path]]:
 # ---- the work
 
 
-def _found(series: Series, how: Realigning, given: str | Path, shown: Shown) -> tuple[Realigned, Corrected | None]:
+def _found(
+    series: Series, how: Realigning, given: str | Path, shown: FramesShown
+) -> tuple[Realigned, Corrected | None]:
     try:
         if not how.tissues:
             return how.plain(series, shown), None
@@ -221,7 +227,7 @@ def about_frame(found: Realigned, at: int | None) -> Realigned:
 
 @dataclass(eq=False)
 class _Sums:
-    """The sum, and the sum of squares, of frames, float64."""
+    """Sum, and sum of squares, of frames, float64."""
 
     total: Tensor
     squares: Tensor
@@ -236,7 +242,7 @@ class _Sums:
 
 @dataclass(eq=False)
 class _Tally:
-    """What frames are like before and after, as they pass by."""
+    """Sums over the frames before and after, which pass by."""
 
     like: Image
     before: _Sums
@@ -256,7 +262,7 @@ class _Tally:
 
 
 def _written(
-    found: Realigned, mode: str, folder: Path, given: str | Path, paths: Sequence[Path], shown: Shown
+    found: Realigned, mode: str, folder: Path, given: str | Path, paths: Sequence[Path], shown: FramesShown
 ) -> _Tally:
     """Write the corrected frames, one after the other, and return what was counted on the way."""
     first = found.series.frames[0]

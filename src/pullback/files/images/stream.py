@@ -4,10 +4,11 @@ import gzip
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 from pullback.errors import InputError
 from pullback.files.images.image_file import load
@@ -44,7 +45,7 @@ def stream_series(
     header = _header(source, (*shape, count), exact)
     written = 0
     with atomic_write(path) as temporary, ExitStack() as stack:
-        file: IO[Any] = stack.enter_context(temporary.open("wb"))
+        file: Any = stack.enter_context(temporary.open("wb"))
         if ends(path, ".nii.gz"):
             file = stack.enter_context(gzip.GzipFile(fileobj=file, mode="wb", compresslevel=FASTEST, filename=""))
         header.write_to(file)
@@ -64,8 +65,9 @@ def _header(source: nib.Nifti1Pair, shape: tuple[int, ...], exact: bool) -> nib.
     """Return the header of one file with its voxels, without extensions."""
     kind = nib.Nifti2Header if isinstance(source.header, nib.Nifti2Header) else nib.Nifti1Header
     header = kind(source.header.binaryblock, source.header.endianness, check=False)
-    stored, scale = source.get_data_dtype(), source.dataobj.slope if nib.is_proxy(source.dataobj) else 1.0
-    whole = exact and stored.kind in "iu" and scale == 1.0 and getattr(source.dataobj, "inter", 0.0) == 0.0
+    stored, proxy = source.get_data_dtype(), source.dataobj
+    scaled = isinstance(proxy, ArrayProxy) and (proxy.slope, proxy.inter) != (1.0, 0.0)
+    whole = exact and stored.kind in "iu" and not scaled
     header.set_data_shape(shape)
     header.set_data_dtype(stored if whole else np.float32)
     header.set_slope_inter(1.0, 0.0)

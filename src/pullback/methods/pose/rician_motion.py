@@ -28,7 +28,7 @@ from pullback.methods.pose.tissue_intensities import Shared, begun, refined
 from pullback.methods.pose.tissue_model import NoisyFrames, TissueModel
 from pullback.numerics.noise import Noise, RiceNoise
 from pullback.solvers.levenberg import Curved, Levenberg
-from pullback.solvers.realigned import Realigned, Shown, unshown
+from pullback.solvers.realigned import FramesShown, Realigned, unshown
 from pullback.solvers.seen_rigidly import Places, scored, seen_at, with_slopes
 from pullback.space import Affine, Image, Motion, Series
 from pullback.stats import Stats
@@ -134,7 +134,7 @@ class MotionCorrection:
             )
 
     @torch.no_grad()
-    def __call__(self, series: Series, model: TissueModel, shown: Shown = unshown) -> Corrected:
+    def __call__(self, series: Series, model: TissueModel, shown: FramesShown = unshown) -> Corrected:
         """Find where each frame lies, and the intensities of the tissues.
 
         Args:
@@ -187,7 +187,9 @@ class MotionCorrection:
         turns = motion.generators[:, :-1, :-1].flatten(1).any(1)
         return torch.where(turns, self.turn * radius, self.shift) * (2 if self.asleep else 1)
 
-    def _moved(self, values: Tensor, posed: Posed, motion: Motion, shown: Shown, what: str) -> tuple[Motion, Tensor]:
+    def _moved(
+        self, values: Tensor, posed: Posed, motion: Motion, shown: FramesShown, what: str
+    ) -> tuple[Motion, Tensor]:
         """Move each frame by itself, and return the motions and their negative log posteriors."""
         found, least = motion.coefficients.clone(), []
         for n in shown(range(len(found)), what):

@@ -1,4 +1,4 @@
-"""What all frames of a series share: the intensities of the tissues and the noise, by expectation maximisation."""
+"""Intensities of the tissues and noise, which all frames of a series share, by expectation maximisation."""
 
 from dataclasses import dataclass, replace
 
