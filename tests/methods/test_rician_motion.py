@@ -242,7 +242,7 @@ def test_motion_beyond_what_is_expected_is_said():
     series, _ = replace(LAW, sigma=5.0, frames=3).of(HEAD)
     (doubt,) = MotionCorrection(shift=0.3, turn=0.004, air=1000, rounds=5)(series, MODEL).doubts
     assert "deviations of what is expected" in doubt
-    assert "asleep=true" in doubt
+    assert "--asleep" in doubt
 
 
 # ---- what is refused

@@ -75,7 +75,8 @@ def realign(
     """
     from rich.progress import track
 
-    from pullback.workflows.realign import realign_files, realigning, summary
+    from pullback.workflows.realign import realign_files, realigning
+    from pullback.workflows.realign_outputs import summary
 
     how = realigning(tissues or (), noise, asleep, sodium, settings_of(setting), mode, at)
     console = terminal(True)

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from pullback.data.phantoms.noisy_series import SODIUM
 from pullback.errors import InputError, refuse
@@ -18,21 +16,31 @@ from pullback.files.images.series import frames_in, read_frames
 from pullback.files.images.stream import stream_series
 from pullback.methods.pose.rician_motion import Corrected, MotionCorrection
 from pullback.methods.pose.tissue_model import TissueModel
-from pullback.metrics.motion import framewise_displacement, motion_numbers
 from pullback.numerics.noise import GaussianNoise, Noise, RiceNoise, RicianMeanNoise
 from pullback.records.csv_records import write_csv
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
-from pullback.report.traces import write_traces
 from pullback.solvers.realign import Realign
 from pullback.solvers.realigned import FramesShown, Realigned, unshown
 from pullback.space import Image, Series
 from pullback.study.recipe import changed
 from pullback.workflows.choices import named
 from pullback.workflows.outputs import RECORD, TRANSFORMS, names_in, refuse_without, transaction
+from pullback.workflows.realign_outputs import (
+    AFTER,
+    BEFORE,
+    CORRECTED,
+    MEAN,
+    MOTION,
+    PAGE,
+    Tally,
+    model_of,
+    motion_of,
+    rows_of,
+    write_motion_page,
+)
 from pullback.workflows.register import settings_of
 
 CPU = torch.device("cpu")
-CORRECTED, MEAN, MOTION, PAGE = "corrected.nii.gz", "mean.nii.gz", "motion.csv", "motion.html"
 NOISES: Mapping[str, Noise] = {
     "rician": RiceNoise(),
     "gaussian": GaussianNoise(),
@@ -141,8 +149,8 @@ def realign_files(
         found = about_frame(found, how.at)
         seconds = time.perf_counter() - begin
         tally = _written(found, how.chosen, folder, given, paths, shown)
-        write_image(tally.image(tally.after), folder / MEAN, given if series.grid.ndim == 2 else None)
-        rows = _rows(found, known)
+        write_image(tally.mean(AFTER), folder / MEAN, given if series.grid.ndim == 2 else None)
+        rows = rows_of(found, known)
         write_csv(rows, folder / MOTION)
         names = [f"frame_{n:04d}" for n in range(len(series))]
         write_transforms(folder / TRANSFORMS, (found.transforms.nth(n) for n in range(len(series))), names)
@@ -153,17 +161,17 @@ def realign_files(
             "at": how.at,
             "interpolation": how.chosen,
             "direction": list(NOTES),
-            "motion": _motion_of(rows),
-            "deviation over frames": {"before": tally.deviation(tally.before), "after": tally.deviation(tally.after)},
-            **_of_model(known),
+            "motion": motion_of(rows),
+            "deviation over frames": {when: tally.deviation(when) for when in (BEFORE, AFTER)},
+            **model_of(known),
             "seconds": {"realigning": round(seconds, 3), "all": round(time.perf_counter() - begin, 3)},
             "peak memory MB": round(peak_memory_mb(CPU), 1),
             "settings": settings_of(how.modelled if how.tissues else how.plain),
             **(about or {}),
         }
         spread = content["deviation over frames"]
-        content["quality"] = {"passed": spread["after"] <= WORSE * spread["before"]}
-        _page(folder / PAGE, given, content, rows, tally)
+        content["quality"] = {"passed": spread[AFTER] <= WORSE * spread[BEFORE]}
+        write_motion_page(folder / PAGE, given, content, rows, tally)
         content["files"] = [*names_in(folder), RECORD]
         write_json(content, folder / RECORD)
     return content
@@ -225,133 +233,18 @@ def about_frame(found: Realigned, at: int | None) -> Realigned:
     return replace(found, motion=replace(found.motion, start=start))
 
 
-@dataclass(eq=False)
-class _Sums:
-    """Sum, and sum of squares, of frames, float64."""
-
-    total: Tensor
-    squares: Tensor
-    count: int = 0
-
-    def add(self, data: Tensor) -> None:
-        values = data.double()
-        self.total += values
-        self.squares += values.square()
-        self.count += 1
-
-
-@dataclass(eq=False)
-class _Tally:
-    """Sums over the frames before and after, which pass by."""
-
-    like: Image
-    before: _Sums
-    after: _Sums
-
-    def image(self, sums: _Sums) -> Image:
-        """Return a mean."""
-        return replace(self.like, data=(sums.total / sums.count).to(self.like.data))
-
-    def deviation(self, sums: _Sums) -> float:
-        """Return the root of the mean variance over frames, in units of the mean intensity, where that is not faint."""
-        bright = self.image(self.before).data
-        inside = bright > 0.5 * bright.mean()
-        mean = sums.total / sums.count
-        variance = (sums.squares / sums.count - mean.square()).clamp(min=0)
-        return round(float(variance[inside].mean().sqrt() / mean[inside].mean().abs()), 6)
-
-
 def _written(
     found: Realigned, mode: str, folder: Path, given: str | Path, paths: Sequence[Path], shown: FramesShown
-) -> _Tally:
+) -> Tally:
     """Write the corrected frames, one after the other, and return what was counted on the way."""
-    first = found.series.frames[0]
-
-    def sums() -> _Sums:
-        return _Sums(
-            torch.zeros_like(first.data, dtype=torch.float64), torch.zeros_like(first.data, dtype=torch.float64)
-        )
-
-    tally, corrected = _Tally(first, sums(), sums()), found.corrected(mode)
+    corrected = found.corrected(mode)
+    tally = Tally(found.series.frames[0])
 
     def frames() -> Iterator[Image]:
         for n in shown(range(len(corrected)), "writing"):
             frame = corrected.frames[n]
-            tally.before.add(found.series.frames[n].data)
-            tally.after.add(frame.data)
+            tally.add(found.series.frames[n], frame)
             yield frame
 
     stream_series(frames(), folder / CORRECTED, paths[0] if paths else given, mode == "nearest", len(corrected))
     return tally
-
-
-# ---- what is told
-
-
-def _rows(found: Realigned, known: Corrected | None) -> list[dict[str, object]]:
-    matrix, centre = found.motion.matrix, found.motion.centre
-    columns = motion_numbers(matrix, centre) | {"framewise_displacement": framewise_displacement(matrix, centre)}
-    if known is not None:
-        columns["log_likelihood"] = -known.surprise
-    rows: list[dict[str, object]] = []
-    for n in range(len(matrix)):
-        row: dict[str, object] = {name: round(float(values[n]), 6) for name, values in columns.items()}
-        rows.append({name: "" if value != value else value for name, value in row.items()})  # noqa: PLR0124 (NaN)
-    return rows
-
-
-def _motion_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the mean framewise displacement, the largest, and the largest shift and turn."""
-    steps = [row["framewise_displacement"] for row in rows[1:]]
-    shifts = [sum(row[name] ** 2 for name in row if name.startswith("trans_")) ** 0.5 for row in rows]
-    turns = [sum(row[name] ** 2 for name in row if name.startswith("rot_")) ** 0.5 for row in rows]
-    return {
-        "mean framewise displacement mm": round(float(np.mean(steps)), 4),
-        "largest framewise displacement mm": round(max(steps), 4),
-        "largest shift mm": round(max(shifts), 4),
-        "largest turn °": round(float(np.degrees(max(turns))), 4),
-    }
-
-
-def _of_model(known: Corrected | None) -> dict[str, Any]:
-    if known is None:
-        return {}
-    return {
-        "intensities": [round(value, 6) for value in known.intensities.tolist()],
-        "sigma": round(known.sigma, 6),
-        "careful": list(known.doubts),
-    }
-
-
-def _page(
-    path: Path, given: str | Path, content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], tally: _Tally
-) -> None:
-    numbers = {name: np.array([np.nan if row[name] == "" else row[name] for row in rows]) for name in rows[0]}
-    told = {
-        **content["motion"],
-        **{f"deviation over frames, {k}": v for k, v in content["deviation over frames"].items()},
-    }
-    if "sigma" in content:
-        told["σ of the noise"] = content["sigma"]
-    table = [{"": name, "value": f"{value:.4g}"} for name, value in told.items()]
-    means = {"before": tally.image(tally.before), "after": tally.image(tally.after)}
-    write_traces(path, f"{Path(given).name}: {content['frames']} frames", numbers, means, table, content["direction"])
-
-
-def summary(content: Mapping[str, Any], out: str | Path) -> str:
-    """Summarise the answer of `realign_files` for a person."""
-    motion, spread = content["motion"], content["deviation over frames"]
-    lines = [f"careful: {doubt}" for doubt in content.get("careful", ())]
-    lines.append(f"{content['frames']} frames in {content['seconds']['all']:.3g} s")
-    lines.append(
-        f"framewise displacement: mean {motion['mean framewise displacement mm']:.3g} mm, largest "
-        f"{motion['largest framewise displacement mm']:.3g} mm"
-    )
-    lines.append(f"largest shift {motion['largest shift mm']:.3g} mm, largest turn {motion['largest turn °']:.3g}°")
-    lines.append(f"deviation over frames: {spread['before']:.4g} → {spread['after']:.4g} of the mean intensity")
-    if "sigma" in content:
-        intensities = ", ".join(f"{value:.4g}" for value in content["intensities"])
-        lines.append(f"σ of the noise {content['sigma']:.4g}; intensities of the tissues {intensities}")
-    if not content["quality"]["passed"]:
-        lines.append("quality: looks FAILED (exit code 3): the frames agree less than before")
-    return "\n".join([*lines, f"Look at {Path(out) / PAGE}"])

@@ -209,7 +209,7 @@ class MotionCorrection:
         far = [str(n) for n, each in enumerate((z.abs() > FAR).any(1).tolist()) if each]
         if not far:
             return ()
-        remedy = "" if self.asleep else "; --set asleep=true expects twice as much"
+        remedy = "" if self.asleep else "; --asleep expects twice as much"
         listed = ", ".join(far[:12]) + (", …" if far[12:] else "")
         return (f"moved by more than {FAR:g} deviations of what is expected: frames {listed}{remedy}",)
 
