@@ -22,6 +22,7 @@ from pullback.energies import (
     Diffusion,
     Energy,
     Kinetic,
+    Rician,
     Sum,
     Weighted,
 )
@@ -57,6 +58,7 @@ PLAIN = [
     NCC(),
     NGF(),
     NMI(),
+    Rician(0.5),
     SSIM(),
     Bending(),
     Diffusion(),
@@ -101,8 +103,11 @@ ENERGIES = {name: energy for name, energy in GIVEN.items() if not {kind.__name__
 
 
 def lawful(energy: Energy) -> bool:
-    """Return whether identical images are its minimum: LNCC without noise has a floor in ε alone (see test_lncc.py)."""
-    return not any(part in repr(energy) for part in ("noise=0.0,", "noise=0.0)"))
+    """Return whether identical images are its minimum.
+
+    LNCC without noise has a floor in ε alone (see test_lncc.py); noise raises what Rician compares with the signal.
+    """
+    return not any(part in repr(energy) for part in ("noise=0.0,", "noise=0.0)", "Rician("))
 
 
 def hides(energy: Energy) -> bool:

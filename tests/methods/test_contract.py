@@ -71,6 +71,9 @@ from pullback.methods.points.shared_organs import SharedOrgans
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.methods.pose.cross_ngf import CrossNGF, Level, Reference
 from pullback.methods.pose.initialise import Initialise
+from pullback.methods.pose.rician_motion import Corrected, MotionCorrection, Posed
+from pullback.methods.pose.tissue_intensities import Shared
+from pullback.methods.pose.tissue_model import NoisyFrames, TissueModel
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
 from pullback.testing import (
@@ -338,6 +341,12 @@ EXCUSED = {
     AtlasEvaluation: "an evaluation; test_atlas.py says what it measures",
     RunningMeans: "a part of AtlasEvaluation; test_atlas.py says what it measures",
     AtlasRounds: "a procedure of several trainings; test_atlas.py says where templates end",
+    TissueModel: "a head as maps; test_rician_motion.py says what is no such thing",
+    NoisyFrames: "the voxels that MotionCorrection looks at; test_rician_motion.py says which frames it refuses",
+    Shared: "what frames share; test_rician_motion.py says that the posterior never falls by it",
+    Posed: "a posterior of motions; test_rician_motion.py holds its slopes against its values",
+    MotionCorrection: "no register of a pair, but of a series; test_rician_motion.py says what it finds",
+    Corrected: "the answer of MotionCorrection",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

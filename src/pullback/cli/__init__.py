@@ -16,6 +16,7 @@ from pullback.cli.cohort import cohort
 from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
+from pullback.cli.realign import realign
 from pullback.cli.register import register
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
@@ -56,7 +57,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match, atlas),
+    "Align": (register, match, atlas, realign),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, uncertainty, dose, subtypes),
     "Learn": (prepare, train, tune),
