@@ -12,6 +12,7 @@ import typer
 
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.judge import doctor, evaluate
+from pullback.cli.locate import locate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
 from pullback.cli.register import register
@@ -52,7 +53,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match),
+    "Align": (register, match, locate),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
     "Learn": (prepare, train),

@@ -1,0 +1,20 @@
+"""Where a slice may be sought: on the plates of an atlas, those of a run, or planes of a volume; or in a volume."""
+
+from pathlib import Path
+
+from pullback.errors import InputError
+from pullback.files.images.dicom import is_dicom
+
+PLATES, VOLUME = "plates", "volume"
+
+
+def kind_of(within: Path, run: Path | None = None) -> str:
+    """Return `PLATES` for a folder of plates, a run, or the planes of a volume that a run is shown; else `VOLUME`.
+
+    Raises:
+        InputError: there is nothing of this name.
+    """
+    if not within.exists():
+        raise InputError(f"{within}: no such file or folder; a folder of plates, a run, or a volume expected")
+    plates = run is not None or (within.is_dir() and not is_dicom(within))
+    return PLATES if plates else VOLUME
