@@ -118,7 +118,7 @@ class PlateFiles:
 
     root: str
     pattern: str = "*"
-    pixels: int = 96
+    pixels: int = 80
 
     def load(self) -> Plates:
         """Return all plates; those that were loaded before are kept until a file changes.
@@ -230,7 +230,7 @@ class SliceCase:
     path: Path
     plate: int
     atlas: Atlas
-    pixels: int = 96
+    pixels: int = 80
     split: str = ""
 
     @property

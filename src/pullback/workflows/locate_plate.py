@@ -38,7 +38,7 @@ WAYS = (
 )
 SURE, NEAR = 0.5, 2
 """Share of views that agree, to so many plates, below which a slice is called lost."""
-PIXELS = 96
+PIXELS = 80
 VIEWS_OF_SEARCH = 4
 NOTES = (
     "distance: of embeddings of length 1, 0 to 2; without a run, one less the best correlation.",
