@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pullback.energies import NCC
 from pullback.methods.pair.classical import FAST
-from pullback.methods.pose.embedding_losses import Contrastive, Hard, SemiHard, SoftContrast
+from pullback.methods.pose.embedding_losses import Contrastive, Hard, Margin, SemiHard, SoftContrast
 from pullback.methods.pose.slice_identification import WithViews
 from pullback.methods.pose.slice_search import RegisteredSearch, TemplateSearch
 from pullback.recipes import find
@@ -71,7 +71,7 @@ def losses(data: str) -> Experiment:
     """Return the experiment of losses."""
     known = {
         "semi-hard": SemiHard(),
-        "semi-hard, margin by order": SemiHard(reach=10.0),
+        "semi-hard, margin by order": SemiHard(Margin(reach=10.0)),
         "hard": Hard(),
         "contrastive": Contrastive(),
         "soft contrast": SoftContrast(),

@@ -220,7 +220,7 @@ def placed(
 
 
 def turning(quarters: int, mirrored: bool) -> Affine:
-    """Return the map through which a square is seen turned by quarters of a circle, and mirrored before."""
+    """Return the map through which a square is seen turned by quarters of a circle, and then mirrored."""
     matrix = torch.linalg.matrix_power(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64), quarters)
     if mirrored:
         matrix = matrix @ torch.diag(torch.tensor([-1.0, 1.0], dtype=torch.float64))
