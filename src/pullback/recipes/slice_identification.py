@@ -48,7 +48,7 @@ TRAINING = Training(
 
 @dataclass(frozen=True)
 class _Slices:
-    """One data set: what it is, and how it is read."""
+    """A data set: what it is, how it is read, and the numbers of the loop."""
 
     about: str
     data: Any
