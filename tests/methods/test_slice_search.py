@@ -106,13 +106,17 @@ def test_turned_squares_are_those_of_torch(quarters, mirrored):
     assert torch.allclose(seen, turned.flip(2) if mirrored else turned, atol=1e-4)
 
 
-def test_a_slice_is_laid_where_it_was_cut():
-    """On grids of its own in a world of its own, and mirrored: the map leads each point to that of the plate."""
-    plate = Image(BIG.nth(4).data, Grid.centred((SIZE, SIZE), 0.5))
-    there = torch.tensor([[-0.02, 0.0, 7.0], [0.0, 0.02, -3.0], [0.0, 0.0, 1.0]]).double()
+@pytest.mark.parametrize("way", [(0, True), (1, False), (3, True)])
+def test_a_slice_is_laid_where_it_was_cut(way):
+    """On grids of its own in a world of its own, turned and mirrored: each point is led to that of the plate."""
+    whole, turn = BIG.nth(4), turning(*way)
+    plate = Image(whole.data, Grid.centred((SIZE, SIZE), 0.5))
+    there = torch.tensor([[0.02, 0.0, 7.0], [0.0, 0.02, -3.0], [0.0, 0.0, 1.0]]).double()
     grid = Grid((SIZE, SIZE), there @ BIG.grid.affine)
-    truth = Affine(plate.grid.affine @ torch.linalg.inv(grid.affine))
-    found, squares = placed(Image(plate.data, grid), plate, QUICK, turning(0, mirrored=True), SEARCH, SIZE)
+    truth = Affine(
+        plate.grid.affine @ torch.linalg.inv(BIG.grid.affine) @ turn.inverse().matrix @ torch.linalg.inv(there)
+    )
+    found, squares = placed(Image(cut(whole, turn.inverse()).data, grid), plate, QUICK, turn, SEARCH, SIZE)
     points = grid.to_world(torch.tensor([[[10.0, 35.0, 24.0], [12.0, 14.0, 33.0]]]).double()).mT
     assert (found.transform(points) - truth(points)).norm(dim=2).max() < 0.5, "a voxel of the plate"
     assert similarity(squares) > 0.95
