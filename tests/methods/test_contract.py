@@ -66,6 +66,8 @@ from pullback.methods.points.shared_organs import SharedOrgans
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.methods.pose.cross_ngf import CrossNGF, Level, Reference
 from pullback.methods.pose.initialise import Initialise
+from pullback.methods.pose.slice_identification import Identifier, Ranking
+from pullback.methods.pose.slice_search import Found
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
 from pullback.testing import (
@@ -321,6 +323,9 @@ EXCUSED = {
     WarmUp: "a procedure of two trainings; test_superwarp.py says what moves in them",
     Consensus: "the answer of a vote; test_consensus.py says what it holds",
     TrustedSegmenter: "no register: it segments one image; test_deep_staple.py says what it learns to trust",
+    Identifier: "no register: the protocol of what compares slices with plates",
+    Ranking: "the answer of an identifier; test_slice_identification.py says what it holds",
+    Found: "the answer of TemplateSearch; test_slice_search.py finds known places",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 
