@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
+from pullback.cli.cohort import cohort
 from pullback.cli.judge import doctor, evaluate
 from pullback.cli.locate import locate
 from pullback.cli.match import match
@@ -57,7 +58,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
     "Learn": (prepare, train),
-    "Many runs, papers and methods": (status, demo, study, methods, cite),
+    "Many runs, papers and methods": (cohort, status, demo, study, methods, cite),
 }
 for group, commands in GROUPS.items():
     for command in commands:
