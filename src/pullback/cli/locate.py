@@ -59,6 +59,12 @@ def locate(
             "--placed", metavar="N", min=0, help="Plates of these to register the slice to.", rich_help_panel=PLATES
         ),
     ] = 1,
+    turned: Annotated[
+        bool,
+        typer.Option(
+            "--turned", help="Slices may be turned by quarters or mirrored: try all eight ways.", rich_help_panel=PLATES
+        ),
+    ] = False,
     preset: Preset = None,
     method: Method = None,
     setting: Setting = None,
@@ -71,7 +77,7 @@ def locate(
     Of plates the likeliest are named, with how sure that is
     (candidates.csv), and drawn beside the slice (index.html); the slice is
     registered to the first, and its transform is written. Slices may be
-    partial, turned or mirrored.
+    partial.
 
     Exit code 3: it is done, but looks failed.
     """
@@ -92,7 +98,7 @@ def locate(
         from pullback.workflows.locate_plate import locate_plates, summary
 
         how = How(method, preset, settings=settings_of(setting))
-        content = locate_plates(slices, within, out, run, how, top, placed, axis, trust or (), where, console)
+        content = locate_plates(slices, within, out, run, how, top, placed, axis, turned, trust or (), where, console)
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:
         raise typer.Exit(3)
