@@ -74,6 +74,8 @@ from pullback.methods.pose.initialise import Initialise
 from pullback.methods.pose.rician_motion import Corrected, MotionCorrection, Posed
 from pullback.methods.pose.tissue_intensities import Shared
 from pullback.methods.pose.tissue_model import NoisyFrames, TissueModel
+from pullback.methods.pose.slice_identification import Identifier, Ranking
+from pullback.methods.pose.slice_search import Found
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
 from pullback.testing import (
@@ -347,6 +349,9 @@ EXCUSED = {
     Posed: "a posterior of motions; test_rician_motion.py holds its slopes against its values",
     MotionCorrection: "no register of a pair, but of a series; test_rician_motion.py says what it finds",
     Corrected: "the answer of MotionCorrection",
+    Identifier: "no register: the protocol of what compares slices with plates",
+    Ranking: "the answer of an identifier; test_slice_identification.py says what it holds",
+    Found: "the answer of TemplateSearch; test_slice_search.py finds known places",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

@@ -14,6 +14,7 @@ from pullback.cli.atlas import atlas
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.cohort import cohort
 from pullback.cli.judge import doctor, evaluate
+from pullback.cli.locate import locate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
 from pullback.cli.realign import realign
@@ -57,7 +58,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match, atlas, realign),
+    "Align": (register, match, atlas, realign, locate),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, uncertainty, dose, subtypes),
     "Learn": (prepare, train, tune),
