@@ -13,10 +13,10 @@ from pullback.methods.pose.radial import (
     about_slices,
     hull,
     loft,
-    ordered,
     signed_distance,
     view_of,
 )
+from pullback.methods.pose.radial_order import ordered
 from pullback.numerics.rotation import of_vector
 from pullback.space import Grid, Image, Labels
 
@@ -200,7 +200,8 @@ def test_every_order_and_flip_of_three_slices_is_put_right():
             found = ordered(stored, radial)
             assert found.alike == 2
             assert same_body(found.order.of(stored, radial), bodies), (order, across, along)
-            assert same_body(found.order.mirrored().of(stored, radial), bodies)
+            if along == across:
+                assert same_body(found.order.mirrored().of(stored, radial), bodies)
 
 
 @pytest.mark.parametrize("seed", range(4))

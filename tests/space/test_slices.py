@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from pullback.numerics.rotation import of_vector
 from pullback.numerics.smooth import smooth_noise
-from pullback.space import Affine, Grid, Image, emulated, layers_of, slice_frame, thin_axis
+from pullback.space import Affine, Grid, Image, emulated, layers_of, slice_frame, through_axis
 
 
 def volume() -> Image:
@@ -97,7 +97,7 @@ def test_where_one_layer_leaves_the_mask_the_slice_does():
 def test_a_frame_is_orthonormal_and_right_handed_along_the_slice(across):
     onto = oblique(across=across)
     frame = slice_frame(onto)
-    assert thin_axis(onto) == across
+    assert through_axis(onto) == across
     assert torch.allclose(frame[:3, :3].T @ frame[:3, :3], torch.eye(3).double(), atol=1e-12)
     assert float(torch.linalg.det(frame[:3, :3])) == pytest.approx(1)
     assert float((frame[:3, 2] @ onto.affine[:3, across] / onto.spacing[across]).abs()) == pytest.approx(1)
@@ -107,4 +107,4 @@ def test_a_frame_is_orthonormal_and_right_handed_along_the_slice(across):
 def test_what_is_no_slice_in_space_is_refused():
     for grid in (Grid.centred((4, 4), 1.0), Grid.centred((4, 4, 4), 1.0), Grid.centred((4, 1, 1), 1.0)):
         with pytest.raises(ValueError, match="one voxel thick"):
-            thin_axis(grid)
+            through_axis(grid)

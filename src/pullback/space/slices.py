@@ -15,7 +15,7 @@ MOST_LAYERS = 5
 SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))  # of a Gaussian, as a share of its width at half height
 
 
-def thin_axis(grid: Grid) -> int:
+def through_axis(grid: Grid) -> int:
     """Return the axis along which a slice is one voxel thick.
 
     Raises:
@@ -34,7 +34,7 @@ def slice_frame(grid: Grid) -> Tensor:
     Raises:
         ValueError: the grid is no slice in space.
     """
-    across = thin_axis(grid)
+    across = through_axis(grid)
     one, two = (grid.affine[:3, axis] for axis in range(3) if axis != across)
     right = one / one.norm()
     normal = torch.linalg.cross(right, two)
@@ -51,7 +51,7 @@ def layers_of(onto: Grid, volume: Grid) -> int:
     Raises:
         ValueError: the slice is none.
     """
-    thickness = float(onto.spacing[thin_axis(onto)])
+    thickness = float(onto.spacing[through_axis(onto)])
     needed = math.ceil(thickness / float(volume.spacing.min()) - 1e-6)
     return min(needed + 1 - needed % 2, MOST_LAYERS)
 
@@ -72,7 +72,7 @@ def emulated(volume: Image, transform: Transform, onto: Image | Grid, layers: in
         ValueError: the grid is no slice in space, or the number of layers is even.
     """
     grid = onto if isinstance(onto, Grid) else onto.grid
-    across = thin_axis(grid)
+    across = through_axis(grid)
     count = layers_of(grid, volume.grid) if layers is None else layers
     if count % 2 == 0:
         raise ValueError(f"emulated: an odd number of layers expected, got {count}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pullback.errors import InputError
-from pullback.files.images.levels import StoredLevel, Pyramid, library, unit
+from pullback.files.images.levels import Pyramid, StoredLevel, library, unit
 
 MILLIMETRES = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1e3}
 """Of the units of space that UDUNITS-2 has; an ångström or an inch is refused by nobody, but told by no microscope."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pullback.errors import InputError
-from pullback.files.images.levels import StoredLevel, Pyramid, library, over_white
+from pullback.files.images.levels import Pyramid, StoredLevel, library, over_white
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from pullback.errors import InputError
-from pullback.files.images.levels import StoredLevel, Pyramid, from_inks, over_white
+from pullback.files.images.levels import Pyramid, StoredLevel, from_inks, over_white
 
 COLOURED = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.files.images.colour import LUMINANCE
-from pullback.files.images.levels import StoredLevel, Pyramid, depths, unit
+from pullback.files.images.levels import Pyramid, StoredLevel, depths, unit
 from pullback.files.images.ome_zarr import open_ome_zarr
 from pullback.files.images.openslide import open_openslide
 from pullback.files.images.picture import is_coloured_picture, open_picture

@@ -9,8 +9,8 @@ import numpy as np
 
 from pullback.errors import InputError
 from pullback.files.images.levels import (
-    StoredLevel,
     Pyramid,
+    StoredLevel,
     from_inks,
     from_ycbcr,
     library,

@@ -1,15 +1,13 @@
-"""Radial slices: planes through one axis, the body that their sections make, and their order where headers are silent.
+"""Radial slices: planes through one axis, and the body that their sections make.
 
 Abbas et al. 2022, 2.1: a femur's outline in six slices, 30° apart, makes a rough body, the hull, which is brought onto
 the femur of the volume. The hull takes a section for a silhouette, which it is not: of a circle it makes a regular
-polygon. So there is the loft beside it, which interpolates between half-planes about the axis. The paper orders slices
-by hand; here they are ordered by what neighbouring half-planes show.
+polygon. So there is the loft beside it, which interpolates between half-planes about the axis.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,13 +16,11 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.numerics.sample import sample
-from pullback.space import Grid, Image, Labels, slice_frame, thin_axis
+from pullback.space import Grid, Image, Labels, slice_frame, through_axis
 
 SHARED = 1.0  # mm, that planes may pass the axis by
 PARALLEL = math.sin(math.radians(5.0))
 AT_ONCE = 2**17  # points
-MOST = 7  # slices whose orders are all tried
-LIKE = 1e-6  # share of the least cost up to which orders are equally good
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +89,7 @@ class Radial:
     def seen(self, n: int, image: Image, along: Tensor, r: Tensor) -> Tensor:
         """Return what slice `n` shows at (along the axis, r), in mm, `(N,)`; beyond its rim what is there."""
         points = self.point + along[:, None] * self.axis + r[:, None] * self.directions[n]
-        keep = [axis for axis in range(3) if axis != thin_axis(image.grid)]
+        keep = [axis for axis in range(3) if axis != through_axis(image.grid)]
         where = image.grid.to_voxels(points.T[None])[:, keep]
         return sample(image.data.double().flatten(2).reshape(1, 1, *_flat(image.grid)), where, padding="border")[0, 0]
 
@@ -110,7 +106,7 @@ def _leaning(grids: Sequence[Grid], normals: Tensor, axis: Tensor) -> float:
 
 def _sign(direction: Tensor, grid: Grid) -> float:
     """Return the sign with which a direction points along that axis of a slice which it is closest to."""
-    cosines = [direction @ grid.affine[:3, a] / grid.spacing[a] for a in range(3) if a != thin_axis(grid)]
+    cosines = [direction @ grid.affine[:3, a] / grid.spacing[a] for a in range(3) if a != through_axis(grid)]
     return float(torch.stack(cosines)[torch.stack(cosines).abs().argmax()].sign())
 
 
@@ -205,7 +201,7 @@ def _field(of, onto: Grid) -> Image:
 
 def view_of(radial: Radial, grids: Sequence[Grid], onto: Grid) -> Tensor:
     """Return where slices see their body: within the cylinder that all of them span, `(1, 1, *shape)` bool."""
-    corners = [_ends(radial, n, grid) for n, grid in enumerate(grids)]
+    corners = [ends_of(radial, n, grid) for n, grid in enumerate(grids)]
     low, high = max(one[0] for one in corners), min(one[1] for one in corners)
     reach = min(one[2] for one in corners)
 
@@ -216,7 +212,7 @@ def view_of(radial: Radial, grids: Sequence[Grid], onto: Grid) -> Tensor:
     return _field(of, onto).data > 0
 
 
-def _ends(radial: Radial, n: int, grid: Grid) -> tuple[float, float, float]:
+def ends_of(radial: Radial, n: int, grid: Grid) -> tuple[float, float, float]:
     """Return how far a slice reaches, in mm: the least and the greatest along the axis, and from it to both sides."""
     last = [torch.tensor([0.0, size - 1.0]).double() if size > 1 else torch.zeros(1).double() for size in grid.shape]
     away = grid.to_world(torch.cartesian_prod(*last).T[None])[0].T - radial.point
@@ -236,141 +232,3 @@ def about_slices(radial: Radial, grids: Sequence[Grid], edge: float) -> Grid:
 def _cube(grid: Grid) -> Tensor:
     ends = [torch.tensor([0.0, n - 1.0]).double() if n > 1 else torch.zeros(1).double() for n in grid.shape]
     return torch.cartesian_prod(*ends)
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """An order of radial slices: what belongs in each plane, of which the angles ascend over half a turn.
-
-    Attributes:
-        planes: their numbers.
-        signs: −1 where the direction of a plane points to the other half of the turn.
-        slices: for each plane, the number of the slice that belongs there.
-        across: whether it is to be flipped across the axis.
-        along: whether it is to be flipped along the axis.
-    """
-
-    planes: tuple[int, ...]
-    signs: tuple[float, ...]
-    slices: tuple[int, ...]
-    across: tuple[bool, ...]
-    along: tuple[bool, ...]
-
-    def mirrored(self) -> "Order":
-        """Return the order in the other sense of rotation, which neighbours like as much: a mirror image."""
-        turned = [(-n) % len(self.slices) for n in range(len(self.slices))]
-        return replace(
-            self,
-            slices=tuple(self.slices[n] for n in turned),
-            across=tuple(self.across[n] != (n > 0) for n in turned),
-            along=tuple(self.along[n] for n in turned),
-        )
-
-    def of(self, images: Sequence[Image], radial: Radial) -> list[Image]:
-        """Return for each plane what belongs there, on its grid, with a mask of what was measured."""
-        placed = list(images)
-        for plane, sign, m, across, along in zip(
-            self.planes, self.signs, self.slices, self.across, self.along, strict=True
-        ):
-            grid = images[plane].grid
-            away = grid.to_world(grid.voxels(radial.axis)[None]).flatten(2)[0].T - radial.point
-            u = (away @ radial.axis) * (-1 if along else 1)
-            r = (away @ radial.directions[plane]) * (-sign if across else sign)
-            points = radial.point + u[:, None] * radial.axis + r[:, None] * radial.directions[m]
-            inside = images[m].grid.holds(points.T[None], 0.5)
-            values = radial.seen(m, images[m], u, r).to(images[m].data)
-            placed[plane] = Image(values.view(1, 1, *grid.shape), grid, inside.view(1, 1, *grid.shape))
-        return placed
-
-
-@dataclass(frozen=True, eq=False)
-class Ordered:
-    """The best order of radial slices.
-
-    Attributes:
-        order: the first slice stays as it is.
-        cost: the sum of the differences between neighbouring half-planes.
-        alike: how many orders are as good, itself and its mirror image among them: 2 where it is found.
-        next: cost of the best of all others, as a multiple of the least; infinite where there is none.
-    """
-
-    order: Order
-    cost: float
-    alike: int
-    next: float
-
-
-def ordered(images: Sequence[Image], radial: Radial) -> Ordered:
-    """Return the order and flips of radial slices in which neighbouring half-planes are most alike.
-
-    All are tried: (K − 1)! orders, each with 2^(K−1) flips across the axis and as many along it, the first slice as it
-    is. What stays open is the sense of rotation, and which plane is the first: a turn of the body, which the volume
-    tells.
-
-    Args:
-        images: what the slices show, in one contrast; or signed distances of one structure in them.
-        radial: the planes.
-
-    Raises:
-        InputError: fewer than three slices, of which every order is the same, or more than seven.
-    """
-    count = len(images)
-    if not 3 <= count <= MOST:
-        raise InputError(f"the order of radial slices is found for 3 to {MOST} of them; got {count}")
-    apart = _differences(images, radial)
-    tried = _orders(count)  # (N, K) each: slices, and flips as bits
-    nodes = tried[0] * 4 + tried[1] * 2 + tried[2]  # (N, K): slice, across, along
-    opposite = nodes + 2 - 4 * tried[1]
-    cost = apart[nodes[:, :-1], nodes[:, 1:]].sum(1) + apart[opposite[:, :-1], opposite[:, 1:]].sum(1)
-    cost = cost + apart[nodes[:, -1], opposite[:, 0]] + apart[opposite[:, -1], nodes[:, 0]]
-    best = int(cost.argmin())
-    least = float(cost[best])
-    near = cost <= least + LIKE * max(float(cost.max()), 1e-12)
-    others = cost[~near]
-    following = float(others.min()) / max(least, 1e-12) if len(others) else math.inf
-    slices, across, along = (each[best].tolist() for each in tried)
-    half = radial.angles.round(decimals=9) % math.pi
-    planes = half.argsort()
-    signs = torch.where(radial.angles[planes] < math.pi - 1e-6, 1.0, -1.0)
-    order = Order(
-        tuple(planes.tolist()),
-        tuple(signs.tolist()),
-        tuple(slices),
-        tuple(map(bool, across)),
-        tuple(map(bool, along)),
-    )
-    return Ordered(order, least, int(near.sum()), following)
-
-
-def _differences(images: Sequence[Image], radial: Radial) -> Tensor:
-    """Return the mean difference of all half-planes, `(4K, 4K)`: by slice, flipped across, flipped along the axis.
-
-    Those of neighbours are counted by the room between them, which grows with the distance from the axis.
-    """
-    ends = [_ends(radial, n, image.grid) for n, image in enumerate(images)]
-    edge = min(float(s) for image in images for n, s in zip(image.grid.shape, image.grid.spacing, strict=True) if n > 1)
-    reach, height = (min(one[2] for one in ends), min(min(-one[0], one[1]) for one in ends))
-    r = torch.arange(0.5 * edge, max(reach, edge), edge, dtype=torch.float64)
-    u = torch.arange(-math.floor(height / edge), math.floor(height / edge) + 1).double() * edge
-    us, rs = (each.flatten() for each in torch.meshgrid(u, r, indexing="ij"))
-    halves = [
-        radial.seen(n, image, us * (1 - 2 * along), rs * (1 - 2 * across))
-        for n, image in enumerate(images)
-        for across in (0, 1)
-        for along in (0, 1)
-    ]
-    values = torch.stack(halves) * rs
-    return torch.cdist(values, values, p=1) / rs.sum()
-
-
-def _orders(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all orders of slices with all flips, the first one as it is: `(N, K)` each."""
-    orders = torch.tensor([(0, *rest) for rest in itertools.permutations(range(1, count))])
-    bits = torch.tensor([(0, *rest) for rest in itertools.product((0, 1), repeat=count - 1)])
-    n, a, b = (
-        each.flatten()
-        for each in torch.meshgrid(
-            torch.arange(len(orders)), torch.arange(len(bits)), torch.arange(len(bits)), indexing="ij"
-        )
-    )
-    return orders[n], bits[a], bits[b]

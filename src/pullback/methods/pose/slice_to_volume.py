@@ -6,172 +6,34 @@ body that is made of the slices is in `radial`. Decided here: thickness, all six
 known one, and what is told of directions that the slices leave free.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pullback.alignment import Alignment, Pair
 from pullback.data import normalised
 from pullback.energies import MI
 from pullback.energies.information import Information
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.solvers import Converged, Descend, within_view
-from pullback.space import (
-    Affine,
-    Grid,
-    Image,
-    Linear,
-    Motion,
-    emulated,
-    layers_of,
-    placed,
-    resampled,
-    slice_frame,
-    thin_axis,
+from pullback.methods.pose.freedom import Freedom, freedom_of
+from pullback.methods.pose.slice_likeness import (
+    Likeness,
+    area_of,
+    averaged,
+    box_of,
+    common_frame,
+    corners_of,
+    listed,
+    radius_of,
 )
+from pullback.solvers import Descend, within_view
+from pullback.space import Affine, Grid, Image, Motion, layers_of, placed, resampled, through_axis
 from pullback.stats import Stats
 
 LEAST = 0.5  # of the slices' pixels that must lie in the volume
-CONDITION = 1e4  # of the greatest curvature to one that determines nothing
 TOGETHER = 32  # poses that are compared at once
-
-
-@dataclass(frozen=True, eq=False)
-class Likeness:
-    """The likeness of slices and what a volume shows in their place, as an energy of the pose.
-
-    Attributes:
-        slices: one voxel thick each, anywhere in one world, intensities 0 … 1.
-        volume: with a mask of what it measures.
-        energy: by a joint histogram.
-        layers: of each slice, as in `emulated`.
-        shared: whether the slices have one contrast: one histogram of all; else one each, and the mean of those.
-    """
-
-    slices: tuple[Image, ...]
-    volume: Image
-    energy: Information
-    layers: tuple[int, ...]
-    shared: bool
-
-    def __call__(self, transform: Linear) -> Tensor:
-        """Return the energy of a pose, `()`; of a batch of poses their mean."""
-        return self.of(transform).mean()
-
-    def of(self, transform: Linear) -> Tensor:
-        """Return the energy of each pose of a batch, `(B,)`."""
-        return self._of(self.shown([transform] * len(self.slices)))
-
-    def each(self, transform: Linear) -> Tensor:
-        """Return the energy of each slice by itself at each pose of a batch, `(B, K)`."""
-        shown = self.shown([transform] * len(self.slices))
-        return torch.stack([self._compared([k], [one]) for k, one in enumerate(shown)], 1)
-
-    def apart(self, transforms: Sequence[Linear]) -> Tensor:
-        """Return the energy of slices of which each has a pose of its own, `()`."""
-        return self._of(self.shown(transforms)).mean()
-
-    def shown(self, transforms: Sequence[Linear]) -> list[Image]:
-        """Return what the volume shows in the place of each slice."""
-        three = zip(self.slices, transforms, self.layers, strict=True)
-        return [emulated(self.volume, transform, one, layers) for one, transform, layers in three]
-
-    def measured(self, transform: Linear) -> tuple[Tensor, Tensor]:
-        """Return the energy of each pose of a batch, and the share of the pixels in the volume, `(B,)` each."""
-        with torch.no_grad():
-            shown = self.shown([transform] * len(self.slices))
-            return self._of(shown), self._overlap(shown)
-
-    def _overlap(self, shown: Sequence[Image]) -> Tensor:
-        counts = []
-        for one, there in zip(self.slices, shown, strict=True):
-            assert there.mask is not None
-            own = torch.ones_like(there.mask) if one.mask is None else one.mask
-            both = torch.stack([(own & there.mask).flatten(1).sum(1), own.expand_as(there.mask).flatten(1).sum(1)])
-            counts.append(both.double())
-        seen, of_all = torch.stack(counts).sum(0)
-        return seen / of_all
-
-    def _of(self, shown: Sequence[Image]) -> Tensor:
-        if self.shared:
-            return self._compared(range(len(self.slices)), shown)
-        return torch.stack([self._compared([k], [one]) for k, one in enumerate(shown)]).mean(0)
-
-    def _compared(self, which: Sequence[int], shown: Sequence[Image]) -> Tensor:
-        """Return the energy of the pixels of some slices in one histogram, `(B,)`."""
-        fixed, moved = self._all if len(which) > 1 else self._pixels[which[0]], _listed(shown)
-        return -self.energy.each(Alignment(Pair(fixed, self._range), Affine.identity(3)).showing(moved))
-
-    @cached_property
-    def _pixels(self) -> tuple[Image, ...]:
-        return tuple(_listed([one]) for one in self.slices)
-
-    @cached_property
-    def _all(self) -> Image:
-        return _listed(self.slices)
-
-    @cached_property
-    def _range(self) -> Image:
-        """Two voxels with the ends of the volume's intensities, of which an energy makes its bins."""
-        data, mask = self.volume.data, self.volume.mask
-        ends = torch.stack((data if mask is None else data[mask]).aminmax()).view(1, 1, 2, 1, 1)
-        return Image(ends, Grid((2, 1, 1), torch.eye(4, dtype=torch.float64)), torch.ones_like(ends, dtype=torch.bool))
-
-
-def _listed(slices: Sequence[Image]) -> Image:
-    """Return the pixels of all slices as one row, `(B, 1, N, 1, 1)`, with a mask where any has one."""
-    data = torch.cat([one.data.flatten(2) for one in slices], 2)[..., None, None]
-    mask = None
-    if any(one.mask is not None for one in slices):
-        masks = [torch.ones_like(one.data[:, :1], dtype=torch.bool) if one.mask is None else one.mask for one in slices]
-        mask = torch.cat([each.flatten(2) for each in masks], 2)[..., None, None]
-    return Image(data, Grid(tuple(data.shape[2:]), torch.eye(4, dtype=torch.float64)), mask)
-
-
-@dataclass(frozen=True, eq=False)
-class Freedom:
-    """How well each direction of a pose is determined, by the curvature of the energy about it.
-
-    Attributes:
-        curvatures: `(6,)`, eigenvalues of the Hessian, ascending, per mm²: a unit of each direction moves the slices'
-            rim by about 1 mm.
-        directions: `(6, 6)`, a row each: a turn, as a vector, times the radius of the slices, and a shift, in RAS.
-        centre: `(3,)` mm, about which they turn.
-        radius: mm.
-    """
-
-    curvatures: Tensor
-    directions: Tensor
-    centre: Tensor
-    radius: float
-
-    @property
-    def free(self) -> Tensor:
-        """Which directions are not determined, `(6,)` bool: curved less than a 10⁻⁴th of the most curved one."""
-        return self.curvatures <= self.curvatures.max().clamp(min=0) / CONDITION
-
-    @property
-    def in_words(self) -> tuple[str, ...]:
-        """The directions that are not determined, in words."""
-        return tuple(self._said(direction) for direction in self.directions[self.free])
-
-    def _said(self, direction: Tensor) -> str:
-        turn, shift = direction[:3], direction[3:]
-        if shift.norm() >= turn.norm():
-            return f"a shift along {_vector(shift / shift.norm())}"
-        about = self.centre + torch.linalg.cross(turn / self.radius, shift) / (turn / self.radius).square().sum()
-        return f"a turn about {_vector(turn / turn.norm())} through {_vector(about, 1)} mm"
-
-
-def _vector(values: Tensor, digits: int = 2) -> str:
-    """Return a vector in words; of a direction, the sign with which its largest part is positive."""
-    sign = 1.0 if digits == 1 else float(values[values.abs().argmax()].sign())
-    return "(" + ", ".join(f"{sign * value + 0.0:.{digits}f}" for value in values.tolist()) + ")"
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +43,7 @@ class LocatedSlices:
     Attributes:
         transform: points of the slices → points of the volume.
         poses: of each slice: all the same, unless each had one of its own.
+        energy: of all slices at these poses.
         energies: `(K,)`, of each slice by itself.
         overlap: share of the slices' pixels that lie in the volume.
         freedom: which directions are determined.
@@ -189,6 +52,7 @@ class LocatedSlices:
 
     transform: Affine
     poses: tuple[Affine, ...]
+    energy: float
     energies: Tensor
     overlap: float
     freedom: Freedom
@@ -196,7 +60,7 @@ class LocatedSlices:
 
 
 @dataclass(frozen=True)
-class Search:
+class StartSearch:
     """Starts about a known one, of which the best descend a little at low resolution.
 
     Attributes:
@@ -238,8 +102,8 @@ class SliceToVolume:
 
     energy: Information = MI()
     shared: bool = True
-    search: Search = Search()
-    solver: Descend = Descend(steps=150, step_size=0.25, until=Converged(20, 0.002))
+    search: StartSearch = StartSearch()
+    solver: Descend = Descend(steps=100, step_size=0.3, last=0.05)
     layers: int = 0
     most: int = 60_000
     free: bool = False
@@ -285,9 +149,11 @@ class SliceToVolume:
         back = torch.linalg.inv(frame.matrix)
         with torch.no_grad():
             energies = torch.stack([likeness.each(pose)[0, k] for k, pose in enumerate(poses)])
+            energy = float(likeness.apart(poses))
         return LocatedSlices(
             Affine(found.matrix @ back),
             tuple(Affine(pose.matrix @ back) for pose in poses),
+            energy,
             energies,
             float(likeness.measured(found)[1]),
             freedom,
@@ -302,9 +168,9 @@ class SliceToVolume:
         """
         pixels = sum(one.data.numel() for one in slices)
         finest = (pixels / self.most) ** 0.5
-        seen = [_averaged(one, finest * float(one.grid.spacing.min())) if finest > 1 else one for one in slices]
+        seen = [averaged(one, finest * float(one.grid.spacing.min())) if finest > 1 else one for one in slices]
         if self.shared:
-            window = normalised(_listed(seen)).data.flatten()
+            window = normalised(listed(seen)).data.flatten()
             parts = window.split([one.data.numel() for one in seen])
             seen = [replace(one, data=part.view_as(one.data)) for one, part in zip(seen, parts, strict=True)]
         else:
@@ -330,11 +196,11 @@ class SliceToVolume:
         search, box = self.search, box_of(likeness.slices)
         if not search.starts and len(starts.matrix) == 1:
             return Affine(starts.matrix[0]), None
-        edge = (sum(_area(one.grid) for one in likeness.slices) / search.pixels) ** 0.5
+        edge = (sum(area_of(one.grid) for one in likeness.slices) / search.pixels) ** 0.5
         spacing = [max(edge, own) for own in likeness.volume.grid.spacing.tolist()]
         coarse = replace(
             likeness,
-            slices=tuple(_averaged(one, edge) for one in likeness.slices),
+            slices=tuple(averaged(one, edge) for one in likeness.slices),
             volume=resampled(likeness.volume, spacing),
             layers=(1,) * len(likeness.slices),
         )
@@ -348,7 +214,7 @@ class SliceToVolume:
         matrices = ended.matrix.detach()
         values = _measured(coarse, Affine(matrices))
         best = int(values.argmin())
-        corners = torch.cat([_corners(one.grid) for one in likeness.slices]).T[None]
+        corners = torch.cat([corners_of(one.grid) for one in likeness.slices]).T[None]
         away = (Affine(matrices).at(corners) - Affine(matrices[best]).at(corners)).norm(dim=1).mean(1)
         gains = (chance - values) / (chance - values[best]).clamp(min=1e-12)
         return Affine(matrices[best]), 1 - float(gains[away > 3 * edge].clamp(min=0).amax(0, keepdim=True).sum())
@@ -384,119 +250,16 @@ def _measured(likeness: Likeness, poses: Affine) -> Tensor:
     return torch.cat(values)
 
 
-def freedom_of(likeness: Likeness, found: Affine, box: Grid, frame: Affine, step: float) -> Freedom:
-    """Return how the energy curves about a pose, by differences of its slope over `step` mm to either side.
-
-    Args:
-        likeness: of the slices, in the frame.
-        found: points of the frame → points of the volume.
-        box: of which the generators of the pose are.
-        frame: points of the frame → points of the slices' world.
-        step: mm.
-    """
-    motion = Motion.rigid(found, box)
-    at = (step * torch.cat([torch.eye(6), -torch.eye(6)]).double()).requires_grad_()
-    with torch.enable_grad():
-        (slopes,) = torch.autograd.grad(likeness.of(motion.with_params(at)).sum(), at)
-    hessian = (slopes[:6] - slopes[6:]) / (2 * step)
-    curvatures, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
-    turns = torch.stack([vectors[2], -vectors[1], vectors[0]])  # the planes 01, 02, 12 of rotations, as axes
-    turned = frame.matrix[:3, :3]
-    return Freedom(curvatures, torch.cat([turned @ turns, turned @ vectors[3:]]).T, frame.matrix[:3, 3], radius_of(box))
-
-
-def common_frame(slices: Sequence[Image]) -> Affine:
-    """Return the map from a frame along the first slice, its origin in the middle of all, to the slices' world.
-
-    What is sought in it does not depend on how the world lies.
-    """
-    matrix = slice_frame(slices[0].grid)
-    matrix[:3, 3] = torch.cat([_corners(one.grid) for one in slices]).mean(0)
-    return Affine(matrix)
-
-
-def box_of(slices: Sequence[Image]) -> Grid:
-    """Return a cube about the middle of slices whose radius, for `Motion`, is the mean distance of their corners."""
-    corners = torch.cat([_corners(one.grid) for one in slices])
-    middle = corners.mean(0)
-    radius = (corners - middle).square().sum(1).mean().sqrt()
-    affine = torch.diag(torch.cat([(2 * radius).expand(3), torch.ones(1).double()]))
-    affine[:3, 3] = middle - radius
-    return Grid((2, 2, 2), affine)
-
-
-def radius_of(box: Grid) -> float:
-    """Return the distance in mm at which a generator of `Motion` on this cube moves points by 1 mm."""
-    return float(box.spacing[0]) / 2
-
-
-def _corners(grid: Grid) -> Tensor:
-    """Return the corners of a slice, `(4, 3)` mm."""
-    ends = [torch.tensor([0.0, n - 1.0], dtype=torch.float64) if n > 1 else torch.zeros(1).double() for n in grid.shape]
-    return grid.to_world(torch.cartesian_prod(*ends).T[None])[0].T
-
-
-def _edges(grid: Grid) -> list[tuple[int, float]]:
-    return list(zip(grid.shape, grid.spacing.tolist(), strict=True))
-
-
-def _area(grid: Grid) -> float:
-    """Return the area of a slice in mm²."""
-    return math.prod(n * s for n, s in _edges(grid) if n > 1)
-
-
-def _averaged(image: Image, edge: float) -> Image:
-    """Return a slice with pixels of `edge` mm or more."""
-    return resampled(image, [own if n == 1 else max(own, edge) for n, own in _edges(image.grid)])
-
-
 def _check(slices: Sequence[Image], volume: Image) -> None:
     if not slices:
         raise InputError("no slice to locate; one or more, each one voxel thick, are expected")
     for n, one in enumerate(slices):
         try:
-            thin_axis(one.grid)
+            through_axis(one.grid)
         except ValueError as error:
             raise InputError(f"slice {n + 1}: {error}") from error
     if volume.grid.ndim != 3 or min(volume.grid.shape) < 2:
         raise InputError(f"a volume expected in which slices are to be located, got {volume.grid}")
-
-
-@dataclass(frozen=True)
-class BinarySearch:
-    """A binary search for the angle of slices about their common axis, by vote (Abbas et al. 2022, 2.2).
-
-    At each step the slices compare the volume at the present angle and at one step to either side. The paper moves to
-    one of the two sides; here the present angle competes too, or a right start would be left.
-
-    Attributes:
-        step: degrees, of the first step, half the angle between slices; each is half the one before.
-        levels: steps.
-        stay: whether the present angle competes; without, as in the paper.
-        vote: whether each slice has one vote, of which most win, ties by the mean; else the mean decides.
-    """
-
-    step: float = 15.0
-    levels: int = 5
-    stay: bool = True
-    vote: bool = True
-
-    def __call__(self, energies: Callable[[Tensor], Tensor]) -> float:
-        """Return the angle in degrees.
-
-        Args:
-            energies: of angles `(N,)` in degrees, of each slice, `(N, K)`; less is better.
-        """
-        angle = 0.0
-        for level in range(self.levels):
-            step = self.step / 2**level
-            tried = torch.tensor([angle, angle - step, angle + step], dtype=torch.float64)[0 if self.stay else 1 :]
-            found = energies(tried).double()
-            means = found.mean(1)
-            votes = torch.bincount(found.argmin(0), minlength=len(tried)) if self.vote else torch.zeros(len(tried))
-            most = votes == votes.max()
-            angle = float(tried[means.where(most, torch.inf).argmin()])
-        return angle
 
 
 METHOD = Method(
