@@ -37,8 +37,18 @@ def locate(
         typer.Option(
             "--run",
             metavar="RUN",
-            help="Run of slice-identification, to which a volume is a stack of planes; default none: the slice is "
-            "registered to each plate, and they are compared.",
+            help="Run of slice-identification, which also takes a volume as a stack of planes; default none: slices "
+            "are sought on each plate by correlation.",
+            rich_help_panel=PLATES,
+        ),
+    ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(
+            "--axis",
+            metavar="N",
+            help="Axis across the planes of a volume with --run: 0, 1 or 2, near R, A, S; default 1, of pictures their "
+            "pages.",
             rich_help_panel=PLATES,
         ),
     ] = None,
@@ -74,15 +84,15 @@ def locate(
     if kind_of(within, run) == VOLUME:
         from pullback.workflows.locate_in_volume import locate_in_volume, summary
 
-        how = {"--preset": preset, "--method": method, "--set": setting, "--trust": trust}
-        refuse(how, "is of a slice and its plate, and this is a volume")
+        idle = {"--preset": preset, "--method": method, "--set": setting, "--trust": trust, "--axis": axis}
+        refuse(idle, "is of plates, and this is a volume")
         with working(console, "locating"):
             content = locate_in_volume(slices, within, out, where)
     else:
         from pullback.workflows.locate_plate import locate_plates, summary
 
         how = How(method, preset, settings=settings_of(setting))
-        content = locate_plates(slices, within, out, run, how, top, placed, trust or (), where, console)
+        content = locate_plates(slices, within, out, run, how, top, placed, axis, trust or (), where, console)
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:
         raise typer.Exit(3)

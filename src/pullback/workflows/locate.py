@@ -16,5 +16,8 @@ def kind_of(within: Path, run: Path | None = None) -> str:
     """
     if not within.exists():
         raise InputError(f"{within}: no such file or folder; a folder of plates, a run, or a volume expected")
-    plates = run is not None or (within.is_dir() and not is_dicom(within))
-    return PLATES if plates else VOLUME
+    if run is not None:
+        return PLATES
+    if within.is_file() or within.suffix == ".zarr":
+        return VOLUME
+    return VOLUME if any(is_dicom(path) for path in within.iterdir() if path.is_file()) else PLATES
