@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from pullback.methods.pose.radial_to_volume import (
 )
 from pullback.methods.pose.slice_to_volume import SliceToVolume, StartSearch
 from pullback.numerics.rotation import of_vector
-from pullback.numerics.smooth import smooth_noise
+from pullback.numerics.smooth import gaussian, smooth_noise
 from pullback.solvers import Descend
 from pullback.space import Affine, Grid, Image, Labels, emulated, placed
 
@@ -28,10 +29,10 @@ GRID = Grid.centred((36, 36, 36), 2.0)
 ONE = torch.zeros(1).double()
 
 
-def tissue() -> Image:
-    """Blobs without symmetry, fading at the border."""
+def tissue(coarsest: float = 6.0) -> Image:
+    """Blobs without symmetry, of so many voxels and of fewer."""
     draws = torch.Generator().manual_seed(4)
-    coarse, fine = (smooth_noise((1, 1, *GRID.shape), sigma, draws, torch.zeros(1)) for sigma in (6.0, 2.5))
+    coarse, fine = (smooth_noise((1, 1, *GRID.shape), sigma, draws, torch.zeros(1)) for sigma in (coarsest, 2.5))
     return Image(coarse + 0.5 * fine, GRID)
 
 
@@ -115,8 +116,9 @@ def test_a_shift_that_shows_nothing_else_is_told():
     affine = torch.diag(torch.tensor([2.0, 2, 4, 1]).double())
     affine[:3, 3] = torch.tensor([-21.0, -21, 0])
     found = DESCENT([emulated(volume, Affine.identity(3), Grid((22, 22, 1), affine))], volume)
-    assert found.freedom.in_words == ("a shift along (0.00, 0.00, 1.00)",)
-    assert int(found.freedom.free.sum()) == 1
+    (direction,), (words,) = found.freedom.directions[found.freedom.free], found.freedom.in_words
+    assert abs(float(direction[5])) > 0.99
+    assert words.startswith("a shift along (")
 
 
 def test_a_turn_of_a_body_of_revolution_is_told():
@@ -133,8 +135,11 @@ def test_a_turn_of_a_body_of_revolution_is_told():
     affine[:3, 3] = torch.tensor([3.0, 0, 0]) - 10.5 * affine[:3, :2].sum(1)
     onto = Grid((22, 22, 1), affine)
     found = replace(DESCENT, layers=1)([Image(body(onto.to_world(onto.voxels(ONE)[None])), onto)], volume)
-    (words,) = found.freedom.in_words
-    assert words.startswith("a turn about (0.00, 0.00, 1.00) through (3.")
+    (direction,), (words,) = found.freedom.directions[found.freedom.free], found.freedom.in_words
+    assert abs(float(direction[2])) > 0.98
+    assert words.startswith("a turn about (")
+    through = torch.tensor([float(number) for number in re.findall(r"-?\d+\.\d", words.split("through")[1])])
+    assert float((through[:2] - torch.tensor([3.0, 0])).norm()) < 1.5
 
 
 # ---- the vote
@@ -205,7 +210,8 @@ def shuffled(slices, seed: int):
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 12))])
 def test_radial_slices_in_any_order_and_flip_are_found(seed):
     """From 8 mm and 12° they all come to lie where they were cut, each with its own pixels."""
-    volume, truth = tissue(), pose(8, 12, 20 + seed)
+    volume, truth = tissue(9.0), pose(8, 12, 20 + seed)
+    volume = replace(volume, data=gaussian(volume.data, 2.0))
     slices = slices_at(truth, range(0, 180, 30), volume)
     locate = replace(DESCENT, search=StartSearch(pixels=1000, solver=Descend(steps=35, step_size=0.5, last=0.2)))
     found = RadialToVolume(locate, reorder=True)(shuffled(slices, seed), volume)

@@ -23,7 +23,7 @@ from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pu
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
-from pullback.space.slices import emulated, layers_of, slice_frame, through_axis
+from pullback.space.slices import emulated, laid_in, layers_of, slice_frame, through_axis
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, Composite, Linear, Transform, split
 
@@ -70,6 +70,7 @@ __all__ = [
     "isotropic",
     "joined",
     "keypoints",
+    "laid_in",
     "layers_of",
     "least_at_border",
     "mean_distance",

@@ -1,15 +1,17 @@
 """Slices in space: images one voxel thick, whose grid says where their plane lies and how thick it is."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pullback.space.grid import Grid
-from pullback.space.image import Image
+from pullback.numerics.sample import sample
+from pullback.space.grid import Grid, transform_channels
+from pullback.space.image import Image, Labels
 from pullback.space.pull import pull
-from pullback.space.transform import Transform
+from pullback.space.transform import Linear, Transform
 
 MOST_LAYERS = 5
 SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))  # of a Gaussian, as a share of its width at half height
@@ -89,3 +91,42 @@ def emulated(volume: Image, transform: Transform, onto: Image | Grid, layers: in
     data = (seen.data * weights).sum(2 + across, keepdim=True)
     mask = None if seen.mask is None else seen.mask.all(2 + across, keepdim=True)
     return replace(seen, data=data, grid=grid, mask=mask)
+
+
+def laid_in(slices: Sequence[Image], poses: Sequence[Linear], onto: Grid) -> tuple[Image, Labels]:
+    """Return slices laid into the grid of a volume: their mean where there are any, else 0, and how many there are.
+
+    A voxel has a slice where its middle lies within the slice's thickness, or within half a voxel where slices are
+    thinner than that.
+
+    Args:
+        slices: `(1, 1, X, Y, 1)`, one voxel thick along any axis; only within their masks.
+        poses: of each, points of the slice → points of the volume.
+        onto: the grid of the volume.
+
+    Raises:
+        ValueError: one is no slice in space.
+    """
+    total, count = torch.zeros(onto.shape), torch.zeros(onto.shape, dtype=torch.uint8)
+    edge = float(onto.spacing.min())
+    for one, pose in zip(slices, poses, strict=True):
+        across = through_axis(one.grid)
+        keep = [axis for axis in range(3) if axis != across]
+        reach = max(0.5, 0.5 * edge / float(one.grid.spacing[across]))
+        into = torch.linalg.inv(one.grid.affine) @ torch.linalg.inv(pose.matrix.double()) @ onto.affine
+        flat = one.data.float().reshape(1, 1, *(one.grid.shape[axis] for axis in keep))
+        inside = torch.ones_like(flat, dtype=torch.bool) if one.mask is None else one.mask.reshape(flat.shape)
+        ends = torch.tensor(flat.shape[2:]).double().view(2, 1) - 0.5
+        for first in range(onto.shape[0]):  # a sheet at a time: coordinates of a whole volume are large
+            sheet = Grid((1, *onto.shape[1:]), onto.affine)
+            at = sheet.voxels(into)[None].flatten(2)
+            at[:, 0] += first
+            where = transform_channels(into, at)
+            there = (where[0, across].abs() <= reach) & ((where[0, keep] >= -0.5) & (where[0, keep] <= ends)).all(0)
+            if not there.any():
+                continue
+            flats = where[:, keep][:, :, there]
+            seen = sample(inside, flats, "nearest")[0, 0]
+            total[first].view(-1)[there] += torch.where(seen, sample(flat, flats, padding="border")[0, 0], 0)
+            count[first].view(-1)[there] += seen.to(torch.uint8)
+    return Image((total / count.clamp(min=1))[None, None], onto), Labels(count[None, None], onto)
