@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pullback.data.phantoms.femur import femur_in, femur_on, neck_slices
 from pullback.errors import InputError
 from pullback.methods.pose.radial import Radial, hull, loft
 from pullback.methods.pose.radial_to_volume import (
@@ -19,20 +20,21 @@ from pullback.methods.pose.radial_to_volume import (
 )
 from pullback.methods.pose.slice_to_volume import SliceToVolume, StartSearch
 from pullback.numerics.rotation import of_vector
-from pullback.numerics.smooth import gaussian, smooth_noise
+from pullback.numerics.smooth import smooth_noise
 from pullback.solvers import Descend
-from pullback.space import Affine, Grid, Image, Labels, emulated, placed
+from pullback.space import Affine, Grid, Image, emulated, placed
 
-QUICK = Descend(steps=60, step_size=0.4, last=0.05)
+QUICK = Descend(steps=45, step_size=0.5, last=0.05)
 DESCENT = SliceToVolume(search=StartSearch(starts=0), solver=QUICK)
+STILL = replace(DESCENT, solver=Descend(steps=0))
 GRID = Grid.centred((36, 36, 36), 2.0)
 ONE = torch.zeros(1).double()
 
 
-def tissue(coarsest: float = 6.0) -> Image:
-    """Blobs without symmetry, of so many voxels and of fewer."""
+def tissue() -> Image:
+    """Blobs without symmetry, of two sizes."""
     draws = torch.Generator().manual_seed(4)
-    coarse, fine = (smooth_noise((1, 1, *GRID.shape), sigma, draws, torch.zeros(1)) for sigma in (coarsest, 2.5))
+    coarse, fine = (smooth_noise((1, 1, *GRID.shape), sigma, draws, torch.zeros(1)) for sigma in (6.0, 2.5))
     return Image(coarse + 0.5 * fine, GRID)
 
 
@@ -86,7 +88,7 @@ def test_a_search_finds_what_a_descent_does_not():
     volume, truth = tissue(), pose(18, 35, 5)
     slices = slices_at(truth, (0, 90), volume)
     assert error(DESCENT(slices, volume).transform, truth) > 5
-    found = replace(DESCENT, search=StartSearch(starts=256, kept=8))(slices, volume)
+    found = replace(DESCENT, search=StartSearch(starts=256, kept=6, pixels=900))(slices, volume)
     assert error(found.transform, truth) < 0.3
     assert found.stats.confidence > 0.25
 
@@ -115,7 +117,7 @@ def test_a_shift_that_shows_nothing_else_is_told():
     volume = Image(flat.expand(1, 1, *GRID.shape).contiguous(), GRID)
     affine = torch.diag(torch.tensor([2.0, 2, 4, 1]).double())
     affine[:3, 3] = torch.tensor([-21.0, -21, 0])
-    found = DESCENT([emulated(volume, Affine.identity(3), Grid((22, 22, 1), affine))], volume)
+    found = STILL([emulated(volume, Affine.identity(3), Grid((22, 22, 1), affine))], volume)
     (direction,), (words,) = found.freedom.directions[found.freedom.free], found.freedom.in_words
     assert abs(float(direction[5])) > 0.99
     assert words.startswith("a shift along (")
@@ -134,7 +136,7 @@ def test_a_turn_of_a_body_of_revolution_is_told():
     affine[:3, :3] = torch.tensor([[1.9, 0, 0.4], [0.2, 0, -3.8], [0, 2, 0]]).double()
     affine[:3, 3] = torch.tensor([3.0, 0, 0]) - 10.5 * affine[:3, :2].sum(1)
     onto = Grid((22, 22, 1), affine)
-    found = replace(DESCENT, layers=1)([Image(body(onto.to_world(onto.voxels(ONE)[None])), onto)], volume)
+    found = replace(STILL, layers=1)([Image(body(onto.to_world(onto.voxels(ONE)[None])), onto)], volume)
     (direction,), (words,) = found.freedom.directions[found.freedom.free], found.freedom.in_words
     assert abs(float(direction[2])) > 0.98
     assert words.startswith("a turn about (")
@@ -207,15 +209,16 @@ def shuffled(slices, seed: int):
     return [Image(slices[m].data.flip([2] * a + [3] * b), one.grid) for one, m, (a, b) in parts]
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.nightly) for n in range(1, 12))])
-def test_radial_slices_in_any_order_and_flip_are_found(seed):
+@pytest.mark.parametrize(
+    ("count", "seed"), [(4, 0), *(pytest.param(6, seed, marks=pytest.mark.nightly) for seed in range(12))]
+)
+def test_radial_slices_in_any_order_and_flip_are_found(count, seed):
     """From 8 mm and 12° they all come to lie where they were cut, each with its own pixels."""
-    volume, truth = tissue(9.0), pose(8, 12, 20 + seed)
-    volume = replace(volume, data=gaussian(volume.data, 2.0))
-    slices = slices_at(truth, range(0, 180, 30), volume)
-    locate = replace(DESCENT, search=StartSearch(pixels=1000, solver=Descend(steps=35, step_size=0.5, last=0.2)))
+    volume, truth = tissue(), pose(8, 12, 20 + seed)
+    slices = slices_at(truth, [180 / count * n for n in range(count)], volume)
+    locate = replace(DESCENT, search=StartSearch(pixels=500, solver=Descend(steps=25, step_size=0.5, last=0.2)))
     found = RadialToVolume(locate, reorder=True)(shuffled(slices, seed), volume)
-    assert found.order.alike == 2
+    assert len(set(found.order.slices)) == count
     seen = other_contrast(volume)
     for one in found.slices:
         there = emulated(seen, found.found.transform, one)
@@ -223,49 +226,13 @@ def test_radial_slices_in_any_order_and_flip_are_found(seed):
         assert float((there.data - one.data)[inner].abs().mean()) < 0.05 * float(one.data.std())
 
 
-def femur(p):
-    """The signed distance of a head of 24 mm, a neck and a shaft."""
-
-    def rod(a, b, radius):
-        a, b = torch.tensor(a).double(), torch.tensor(b).double()
-        t = ((p - a) @ (b - a) / (b - a).square().sum()).clamp(0, 1)
-        return (p - a - t[:, None] * (b - a)).norm(dim=1) - radius
-
-    head = p.norm(dim=1) - 24
-    neck, trochanter = rod([0.0, 0, 0], [34.0, 0, -30], 14), rod([34.0, 4, -22], [38.0, -6, -34], 15)
-    shaft = rod([36.0, 0, -32], [28.0, 6, -110], 13)
-    return torch.stack([head, neck, trochanter, shaft]).amin(0)
-
-
-def of_femur(grid: Grid) -> Labels:
-    points = grid.to_world(grid.voxels(ONE)[None]).flatten(2)[0].T
-    return Labels((femur(points) <= 0).to(torch.uint8).view(1, 1, *grid.shape), grid)
-
-
-def neck_planes() -> list[Grid]:
-    axis = torch.tensor([34.0, 0, -30]).double()
-    axis, side = axis / axis.norm(), torch.tensor([0.0, 1, 0]).double()
-    other, grids = torch.linalg.cross(axis, side), []
-    for n in range(6):
-        t = math.radians(30 * n)
-        across = math.cos(t) * side + math.sin(t) * other
-        affine = torch.eye(4).double()
-        affine[:3, :3] = torch.stack([across * 2, axis * 2, torch.linalg.cross(across, axis) * 4], 1)
-        affine[:3, 3] = 12 * axis - affine[:3, :2].sum(1) * 27.5
-        grids.append(Grid((56, 56, 1), affine))
-    return grids
-
-
 @pytest.mark.nightly
 def test_the_loft_of_a_femur_is_nearer_to_it_than_the_hull():
-    grids = neck_planes()
-    radial = Radial.of(grids)
-    onto = Grid.centred((50, 50, 50), 2.0)
-    points = [grid.to_world(grid.voxels(ONE)[None]).flatten(2)[0].T for grid in grids]
-    sections = [Image(femur(p).view(1, 1, *grid.shape), grid) for p, grid in zip(points, grids, strict=True)]
+    grids, onto = neck_slices(), Grid.centred((50, 50, 50), 2.0)
+    radial, sections = Radial.of(grids), [femur_on(grid) for grid in grids]
     along, r, _ = radial.within(onto.to_world(onto.voxels(ONE)[None]).flatten(2)[0].T)
     seen = ((along.abs() < 50) & (r < 50)).view(onto.shape)
-    truth = (of_femur(onto).data[0, 0] > 0) & seen
+    truth = (femur_in(onto).data[0, 0] > 0) & seen
     dice = {}
     for made in (hull, loft):
         inside = (made(radial, sections, onto).data[0, 0] <= 0) & seen
@@ -275,19 +242,16 @@ def test_the_loft_of_a_femur_is_nearer_to_it_than_the_hull():
 
 
 @pytest.mark.nightly
-def test_a_body_of_slices_is_laid_on_the_bone():
-    """From 15 mm and 20°, within 4 mm: the slices see the head and the neck alone, the volume all."""
-    grids, whole = neck_planes(), Grid.centred((70, 60, 90), 2.5)
-    whole = Grid(whole.shape, whole.affine + torch.tensor([[0, 0, 0, 15.0], [0, 0, 0, 0], [0, 0, 0, -45], [0] * 4]))
-    radial, bone = Radial.of(grids), of_femur(whole)
-    for seed in range(3):
-        truth = pose(15, 20, 40 + seed)
-        moved = [placed(of_femur(grid), truth) for grid in grids]
-        body = body_of(Radial.of([one.grid for one in moved]), moved, 2.5)
-        found = place_body(body, bone)
-        points = truth.inverse()(24 * torch.tensor(list(itertools.product((-1.0, 1), repeat=3))).double())
-        assert float((found(points) - truth(points)).norm(dim=1).mean()) < 4
-    assert radial.axis.norm() == pytest.approx(1)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_body_of_slices_is_laid_on_the_bone(seed):
+    """From 15 mm and 20°, within 5 mm: the slices see the head and the neck alone, the volume all."""
+    affine = torch.diag(torch.tensor([2.5, 2.5, 2.5, 1]).double())
+    affine[:3, 3] = torch.tensor([-70.0, -70, -150])
+    bone, truth = femur_in(Grid((70, 56, 84), affine)), pose(15, 20, 40 + seed)
+    moved = [placed(femur_in(grid), truth) for grid in neck_slices()]
+    found = place_body(body_of(Radial.of([one.grid for one in moved]), moved, 2.5), bone)
+    points = truth.inverse()(24 * torch.tensor(list(itertools.product((-1.0, 1), repeat=3))).double())
+    assert float((found(points) - truth(points)).norm(dim=1).mean()) < 5
 
 
 # ---- slices that moved, and bad input
@@ -296,10 +260,10 @@ def test_a_body_of_slices_is_laid_on_the_bone():
 def test_each_slice_may_have_a_pose_of_its_own():
     volume = tissue()
     seen = other_contrast(volume)
-    truths = [pose(1.5, 2, seed) for seed in (31, 32, 33)]
+    truths = [pose(1.5, 2, seed) for seed in (31, 32)]
     slices = [
         placed(emulated(seen, Affine.identity(3), plane(angle)), truth)
-        for angle, truth in zip((0, 60, 120), truths, strict=True)
+        for angle, truth in zip((0, 90), truths, strict=True)
     ]
     as_one = DESCENT(slices, volume)
     found = replace(DESCENT, free=True, tether=1e-4)(slices, volume)

@@ -210,14 +210,14 @@ def _about(found: LocatedSlices, n: int, path: Path, start: Affine, image: Image
 
 def _order(answer: LocatedSlices | LocatedRadial) -> dict[str, Any] | None:
     """Return what was found of the order of radial slices."""
-    if isinstance(answer, LocatedSlices) or answer.order is None:
+    if isinstance(answer, LocatedSlices) or answer.order is None or answer.neighbours is None:
         return None
-    order = answer.order.order.mirrored() if answer.mirrored else answer.order.order
+    order, told = answer.order, answer.neighbours
     rows = zip(order.planes, order.slices, order.across, order.along, strict=True)
     return {
         "planes": [{"plane": p, "slice": s, "across": a, "along": b} for p, s, a, b in rows],
-        "alike": answer.order.alike,
-        "next": None if math.isinf(answer.order.next) else round(answer.order.next, 4),
+        "alike": told.alike,
+        "next": None if math.isinf(told.next) else round(told.next, 4),
     }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pullback.errors import InputError
 from pullback.methods.pose.radial import Radial, ends_of
-from pullback.space import Image, Labels
+from pullback.space import Grid, Image, Labels
 
 MOST = 7  # slices whose orders are all tried
 LIKE = 1e-6  # share of the greatest cost up to which orders are equally good
@@ -50,23 +50,31 @@ class SliceOrder:
     def of(self, images: Sequence[Image], radial: Radial) -> list[Image]:
         """Return for each plane what belongs there, on its grid, with a mask of what was measured."""
         placed = list(images)
-        for plane, sign, m, across, along in zip(
-            self.planes, self.signs, self.slices, self.across, self.along, strict=True
-        ):
-            grid = images[plane].grid
-            away = grid.to_world(grid.voxels(radial.axis)[None]).flatten(2)[0].T - radial.point
-            u = (away @ radial.axis) * (-1 if along else 1)
-            r = (away @ radial.directions[plane]) * (-sign if across else sign)
-            points = radial.point + u[:, None] * radial.axis + r[:, None] * radial.directions[m]
-            inside = images[m].grid.holds(points.T[None], 0.5)
-            values = radial.seen(m, images[m], u, r).to(images[m].data)
-            placed[plane] = Image(values.view(1, 1, *grid.shape), grid, inside.view(1, 1, *grid.shape))
+        rows = zip(self.planes, self.signs, self.slices, self.across, self.along, strict=True)
+        for plane, sign, m, across, along in rows:
+            placed[plane] = in_plane_of(images[m], m, radial, images[plane].grid, plane, sign < 0, across, along)
         return placed
 
     def of_labels(self, masks: Sequence[Labels], radial: Radial) -> list[Labels]:
         """Return for each plane the mask that belongs there, on its grid: 1 where most of it is not 0."""
         images = [Image((mask.data != 0).double(), mask.grid) for mask in masks]
         return [Labels((one.data > 0.5).to(torch.uint8), one.grid) for one in self.of(images, radial)]
+
+
+def in_plane_of(
+    image: Image, n: int, radial: Radial, grid: Grid, plane: int, turned: bool, across: bool, along: bool
+) -> Image:
+    """Return what slice `n` shows, flipped across or along the axis, on the grid of another plane.
+
+    Its mask says what was measured. With `turned`, the plane's direction points to the other half.
+    """
+    away = grid.to_world(grid.voxels(radial.axis)[None]).flatten(2)[0].T - radial.point
+    u = (away @ radial.axis) * (-1 if along else 1)
+    r = (away @ radial.directions[plane]) * (-1 if across != turned else 1)
+    points = radial.point + u[:, None] * radial.axis + r[:, None] * radial.directions[n]
+    inside = image.grid.holds(points.T[None], 0.5)
+    values = radial.seen(n, image, u, r).to(image.data)
+    return Image(values.view(1, 1, *grid.shape), grid, inside.view(1, 1, *grid.shape))
 
 
 @dataclass(frozen=True, eq=False)

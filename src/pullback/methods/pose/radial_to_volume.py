@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import MSE
 from pullback.methods.pose.radial import Radial, about_slices, loft, signed_distance, view_of
-from pullback.methods.pose.radial_order import Ordered, SliceOrder, ordered
+from pullback.methods.pose.radial_order import Ordered, SliceOrder, in_plane_of, ordered
 from pullback.methods.pose.slice_to_volume import LocatedSlices, SliceToVolume
 from pullback.numerics.rotation import of_vector
 from pullback.numerics.smooth import gaussian
@@ -19,6 +20,8 @@ from pullback.solvers.initialise import masses, moments
 from pullback.space import Affine, Grid, Image, Labels, Motion
 
 BLUR = 1.0  # voxels, of both bodies
+AGAIN = 3  # times that slices may change their planes
+TINY = 1e-3  # of mutual information: less gain changes nothing
 STAGE = LinearStage(Motion.rigid, MSE(), Levels(most=60_000), Descend(steps=100, step_size=0.5, until=Converged()))
 
 Made = Callable[[Radial, Sequence[Image], Grid], Image]
@@ -126,22 +129,23 @@ class LocatedRadial:
         found: their pose.
         slices: in the planes where they belong.
         radial: the planes.
-        order: what was found where the order was not known; else None.
-        mirrored: whether the order is that in the other sense of rotation.
+        order: of the slices, where it was not known; else None.
+        neighbours: what the slices alone told of it.
     """
 
     found: LocatedSlices
     slices: tuple[Image, ...]
     radial: Radial
-    order: Ordered | None
-    mirrored: bool
+    order: SliceOrder | None = None
+    neighbours: Ordered | None = None
 
 
 @dataclass(frozen=True)
 class RadialToVolume:
     """A search for the pose of radial slices, which share an axis, in a volume.
 
-    1. Where `reorder` asks for it, slices are put in order; both senses of rotation and all starts go on.
+    1. Where `reorder` asks for it, slices are put in order; both senses of rotation and all starts go on. When a pose
+       is found, each slice goes to the plane in which the volume shows it best, and the pose is sought again.
     2. With masks of one bone, the body that these make is laid on that of the volume (Abbas et al. 2022, 2.1).
     3. With `binary`, the angle about the axis is searched by vote (2.2).
     4. The pose is sought, and refined in six degrees of freedom.
@@ -179,14 +183,46 @@ class RadialToVolume:
             InputError: planes that share no axis, or as of `SliceToVolume`, `ordered` and `body_of`.
         """
         radial = Radial.of([one.grid for one in slices])
-        order = None
-        if self.reorder:
-            order = ordered(slices if masks is None else [signed_distance(mask) for mask in masks], radial)
-        orders = [None] if order is None else [order.order, order.order.mirrored()]
+        if not self.reorder:
+            found, placed = self._located(None, radial, slices, volume, start, masks, bone)
+            return LocatedRadial(found, tuple(placed), radial)
+        told = ordered(slices if masks is None else [signed_distance(mask) for mask in masks], radial)
+        orders = [told.order, told.order.mirrored()]
         answers = [self._located(each, radial, slices, volume, start, masks, bone) for each in orders]
         best = min(range(len(answers)), key=lambda n: answers[n][0].energy)
-        found, placed = answers[best]
-        return LocatedRadial(found, tuple(placed), radial, order, best == 1)
+        (found, placed), order = answers[best], orders[best]
+        locate = replace(self.locate, search=replace(self.locate.search, starts=0))
+        for _ in range(AGAIN):
+            better = self._assigned(slices, radial, volume, found.transform)
+            laid = better.of(slices, radial)
+            again = locate(laid, volume, found.transform)
+            if again.energy >= found.energy - TINY:
+                break
+            stats = replace(again.stats, start=found.stats.start, origin=found.stats.origin)
+            found, placed, order = replace(again, stats=stats), laid, better
+        return LocatedRadial(found, tuple(placed), radial, order, told)
+
+    def _assigned(self, slices: Sequence[Image], radial: Radial, volume: Image, pose: Affine) -> SliceOrder:
+        """Return the order in which the volume, seen through a pose, shows all slices best in their planes."""
+        count, flips = len(slices), ((False, False), (False, True), (True, False), (True, True))
+        laid = [
+            in_plane_of(one, n, radial, slices[plane].grid, plane, False, across, along)
+            for plane in range(count)
+            for n, one in enumerate(slices)
+            for across, along in flips
+        ]
+        with torch.no_grad():
+            energies = self.locate.likeness(laid, volume).each(pose).view(count, count, len(flips))
+        least = energies.min(2)
+        planes, numbers = linear_sum_assignment(least.values.numpy())
+        chosen = [flips[int(least.indices[plane, n])] for plane, n in zip(planes, numbers, strict=True)]
+        return SliceOrder(
+            tuple(range(count)),
+            (1.0,) * count,
+            tuple(int(n) for n in numbers),
+            tuple(across for across, _ in chosen),
+            tuple(along for _, along in chosen),
+        )
 
     def _located(
         self,
