@@ -190,12 +190,16 @@ def same_body(found, bodies) -> bool:
     return float((halves(found) - bodies).abs().amax((1, 2, 3)).min()) < 1e-6
 
 
-def test_every_order_and_flip_of_three_slices_is_put_right():
+SOME, ALL = ((0, 0, 0), (0, 1, 0), (1, 0, 1)), tuple(itertools.product((0, 1), repeat=3))
+
+
+@pytest.mark.parametrize("along_the_axis", [SOME, pytest.param(ALL, marks=pytest.mark.nightly)], ids=["some", "all"])
+def test_every_order_and_flip_of_three_slices_is_put_right(along_the_axis):
     grids = [plane(60.0 * k, 17, 1.5) for k in range(3)]
     radial, truth = Radial.of(grids), [cut(grid, bumpy) for grid in grids]
     bodies = one_body(truth)
     for order in itertools.permutations(range(3)):
-        for across, along in itertools.product(itertools.product((0, 1), repeat=3), repeat=2):
+        for across, along in itertools.product(ALL, along_the_axis):
             stored = shuffled(truth, order, across, along)
             found = ordered(stored, radial)
             assert found.alike == 2

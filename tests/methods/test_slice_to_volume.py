@@ -88,7 +88,7 @@ def test_a_search_finds_what_a_descent_does_not():
     volume, truth = tissue(), pose(18, 35, 5)
     slices = slices_at(truth, (0, 90), volume)
     assert error(DESCENT(slices, volume).transform, truth) > 5
-    found = replace(DESCENT, search=StartSearch(starts=256, kept=6, pixels=900))(slices, volume)
+    found = replace(DESCENT, search=StartSearch(starts=128, kept=6, pixels=700))(slices, volume)
     assert error(found.transform, truth) < 0.3
     assert found.stats.confidence > 0.25
 
@@ -216,7 +216,8 @@ def test_radial_slices_in_any_order_and_flip_are_found(count, seed):
     """From 8 mm and 12° they all come to lie where they were cut, each with its own pixels."""
     volume, truth = tissue(), pose(8, 12, 20 + seed)
     slices = slices_at(truth, [180 / count * n for n in range(count)], volume)
-    locate = replace(DESCENT, search=StartSearch(pixels=500, solver=Descend(steps=25, step_size=0.5, last=0.2)))
+    search = StartSearch(pixels=300, solver=Descend(steps=20, step_size=0.5, last=0.2))
+    locate = replace(DESCENT, search=search, solver=Descend(steps=25, step_size=0.5, last=0.05))
     found = RadialToVolume(locate, reorder=True)(shuffled(slices, seed), volume)
     assert len(set(found.order.slices)) == count
     seen = other_contrast(volume)

@@ -85,14 +85,17 @@ def locate(
         typer.Option(
             "--mask",
             metavar="FILE",
-            help="A bone in each slice, in their order, of slices that share an axis: begin by its body. Repeatable.",
+            help="A bone in each slice, of slices that share an axis: begin by its body; default none. Repeatable.",
             rich_help_panel=VOLUME_PANEL,
         ),
     ] = None,
     volume_mask: Annotated[
         Path | None,
         typer.Option(
-            "--volume-mask", metavar="FILE", help="The same bone in the volume.", rich_help_panel=VOLUME_PANEL
+            "--volume-mask",
+            metavar="FILE",
+            help="The same bone in the volume; default none.",
+            rich_help_panel=VOLUME_PANEL,
         ),
     ] = None,
     preset: Preset = None,
