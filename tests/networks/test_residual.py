@@ -15,7 +15,6 @@ def test_weights_of_keras_without_their_top(blocks, weights):
         net = ResidualNet(2, 3, blocks=blocks, bottleneck=True)
     assert sum(each.numel() for each in net.parameters()) == weights
     assert net.channels_out == 2048
-    assert net(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, 2048, 7, 7)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

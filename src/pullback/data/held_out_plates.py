@@ -49,7 +49,7 @@ class HeldOutPlates:
     degrees: float = 0.0
     every: int = 4
     views: int = 2
-    pixels: int = 96
+    pixels: int = 80
     at_once: int = 12
     alone: int = 4
     seed: int = 0
@@ -57,8 +57,8 @@ class HeldOutPlates:
     def __post_init__(self) -> None:
         if self.every < 3 or self.views < 1 or self.degrees < 0 or (self.degrees > 0 and not self.volume):
             raise InputError(
-                f"HeldOutPlates: one plate of 3 or more, a view or more, and tilts of a volume's planes alone expected, "
-                f"got {self.every}, {self.views} and {self.degrees:g} degrees"
+                f"HeldOutPlates: one plate of 3 or more, a view or more, and tilts of a volume's planes expected, got "
+                f"{self.every}, {self.views} and {self.degrees:g} degrees"
             )
 
     @property

@@ -31,7 +31,7 @@ class Planes:
 
     path: str
     axis: int | None = None
-    pixels: int = 96
+    pixels: int = 80
 
     def __post_init__(self) -> None:
         if self.axis not in (None, 0, 1, 2):

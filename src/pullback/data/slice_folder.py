@@ -25,7 +25,7 @@ class SliceFolder:
     slices: str = "train/*"
     validation_slices: str = "val_1/*"
     test_slices: str = "test/*"
-    pixels: int = 96
+    pixels: int = 80
     at_once: int = 12
     alone: int = 4
 

@@ -52,7 +52,7 @@ class RandomViews:
     gamma: float = 0.5
     tiles: float = 0.15
     noise: float = 0.1
-    pepper: float = 0.05
+    pepper: float = 0.03
 
     def __post_init__(self) -> None:
         amounts = {name: getattr(self, name) for name in vars(self) if name not in ("window", "mirrored")}

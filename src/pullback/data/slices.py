@@ -118,7 +118,7 @@ class PlateFiles:
 
     root: str
     pattern: str = "*"
-    pixels: int = 96
+    pixels: int = 80
 
     def load(self) -> Plates:
         """Return all plates; those that were loaded before are kept until a file changes.
@@ -194,9 +194,10 @@ def in_square(image: Image, pixels: int) -> Image:
         image: one 2-D image, `(1, C, *spatial)`.
         pixels: along each edge of the answer, `(1, 1, pixels, pixels)`.
     """
-    grey = normalised(canonical(replace(image, data=image.data.mean(1, keepdim=True), mask=None)))
+    grey = canonical(replace(image, data=image.data.mean(1, keepdim=True), mask=None))
     if is_bright_field(grey):
-        grey = replace(grey, data=1 - grey.data)
+        grey = replace(grey, data=grey.data.max() + grey.data.min() - grey.data)
+    grey = normalised(grey)
     lit = gaussian(grey.data, max(grey.grid.shape) / 100) > FAINT
     tissue = cropped(grey, around(lit if bool(lit.any()) else torch.ones_like(lit), grey.grid))
     extents = torch.tensor(tissue.grid.shape) * tissue.grid.spacing
@@ -209,10 +210,10 @@ def in_square(image: Image, pixels: int) -> Image:
 
 
 def is_bright_field(image: Image) -> bool:
-    """Return whether the border of an image, whose intensities are 0 … 1, is brighter than half its range."""
+    """Return whether the border of an image is brighter than the middle of its range."""
     data = image.data[0, 0]
     border = torch.cat([data[0], data[-1], data[:, 0], data[:, -1]])
-    return float(border.median()) > 0.5
+    return float(border.median()) > float(data.min() + data.max()) / 2
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class SliceCase:
     path: Path
     plate: int
     atlas: Atlas
-    pixels: int = 96
+    pixels: int = 80
     split: str = ""
 
     @property

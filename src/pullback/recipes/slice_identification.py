@@ -14,8 +14,8 @@ brightness, pepper; of sections less | from scratch |
 | learning | Adam 1e-4, up to 10,000 updates, stops after 2,000 | Adam 1e-3, cosine, 6,000 updates | from scratch |
 | checkpoint | mean rank on validation 1 | the same | |
 
-`held-out` learns from plates alone and measures others, cut and damaged; `tilted` has planes of a volume for plates, and
-planes that are up to 10° off about both axes for slices.
+`held-out` learns from plates alone and measures others, cut and damaged; `tilted` has planes of a volume for plates,
+and planes that are up to 10° off about both axes for slices.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ TRAINING = Training(
 
 @dataclass(frozen=True)
 class _Slices:
-    """One data set: what it is, and how it is read."""
+    """A data set: what it is, how it is read, and the numbers of the loop."""
 
     about: str
     data: Any

@@ -15,7 +15,7 @@ FIXED, MOVED = (tuple(int(tone[at : at + 2], 16) for at in (1, 3, 5)) for tone i
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class Thumbnail:
     """A picture of the page: `(S, S)` values 0 … 1 along R and A, or `(S, S, 3)`, with what stands below it."""
 
     values: np.ndarray
@@ -24,7 +24,7 @@ class Shown:
 
 @dataclass(frozen=True, eq=False)
 class LocatedSlice:
-    """What the page shows of one slice.
+    """A slice on the page.
 
     Attributes:
         name: of the slice.
@@ -35,7 +35,7 @@ class LocatedSlice:
 
     name: str
     words: str
-    pictures: Sequence[Shown]
+    pictures: Sequence[Thumbnail]
     sure: bool
 
 

@@ -1,4 +1,4 @@
-"""Where a slice may be sought: on the plates of an atlas, those of a run, or planes of a volume; or in a volume."""
+"""Places to seek a slice: the plates of an atlas, those of a run, or planes of a volume; or a volume."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ from pullback.methods.pose.slice_identification import Ranking, SliceEvaluation,
 from pullback.methods.pose.slice_search import TemplateSearch, placed, similarity, turning
 from pullback.records.csv_records import write_csv
 from pullback.records.manifest import manifest, write_json
-from pullback.report.located import LocatedSlice, Shown, overlaid, write_located
+from pullback.report.located import LocatedSlice, Thumbnail, overlaid, write_located
 from pullback.space import Image, pull
 from pullback.study.run import load_run
 from pullback.training.measure import evaluating
@@ -38,7 +38,7 @@ WAYS = (
 )
 SURE, NEAR = 0.5, 2
 """Share of views that agree, to so many plates, below which a slice is called lost."""
-PIXELS = 96
+PIXELS = 80
 VIEWS_OF_SEARCH = 4
 NOTES = (
     "distance: of embeddings of length 1, 0 to 2; without a run, one less the best correlation.",
@@ -52,7 +52,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class PlateSearch:
-    """What slices are compared with, and how.
+    """A comparison of slices with the plates of an atlas.
 
     Attributes:
         identifier: asked for distances, of several views of each slice.
@@ -279,14 +279,14 @@ def _shown(
     seen = (
         "as it is" if found.turned == UPRIGHT else f"turned by {90 * found.turned[0]}°" + ", mirrored" * found.turned[1]
     )
-    pictures = [Shown(_picture(found.image.data), f"the slice, {seen}")]
+    pictures = [Thumbnail(_picture(found.image.data), f"the slice, {seen}")]
     for n, number in enumerate(ranking.numbers[:top].tolist()):
         data = plates.some(torch.tensor([number], device=plates.numbers.device)).data
         words = f"plate {number}: distance {float(ranking.distances[n]):.3f}, confidence {float(ranking.votes[n]):.0%}"
-        pictures.append(Shown(_picture(data), words))
+        pictures.append(Thumbnail(_picture(data), words))
     for number, (pair, value) in laid.items():
         fixed, moved = (one.data[0, 0].cpu() for one in pair.images)
-        pictures.append(Shown(overlaid(fixed, moved), f"laid on plate {number}: similarity {value:.2f}"))
+        pictures.append(Thumbnail(overlaid(fixed, moved), f"laid on plate {number}: similarity {value:.2f}"))
     words = f"Plate {int(ranking.numbers[0])}; views say {low}" + (f" to {high}" if high > low else "")
     sure = known["confidence"] >= SURE
     doubt = "" if sure else " It may be none of them: a slice of something else, or too little of it."

@@ -25,11 +25,11 @@ def same(numbers: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Margin:
+class Margin:
     """A margin between what is of one number and what is of another.
 
     Attributes:
-        margin: of distances; 1 is an angle of 60°.
+        size: of distances; 1 is an angle of 60°.
         reach: of numbers that are in order, the difference from which on the margin is whole; below it the margin is as
             large as the difference is; 0 leaves it whole for all.
 
@@ -37,27 +37,32 @@ class _Margin:
         InputError: a margin of 2 or more, which no embeddings of length 1 keep, or a number below 0.
     """
 
-    margin: float = 1.0
+    size: float = 1.0
     reach: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < 2 or self.reach < 0:
-            raise InputError(f"a margin in [0, 2) and a reach of 0 or more expected, got {self.margin}, {self.reach}")
+        if not 0 <= self.size < 2 or self.reach < 0:
+            raise InputError(f"Margin: a size in [0, 2) and a reach of 0 or more, got {self.size}, {self.reach}")
 
     def between(self, numbers: Tensor) -> Tensor:
         """Return the margins of all pairs of a batch, `(B, B)`."""
         apart = (numbers[:, None] - numbers[None]).abs().double()
         share = (apart / self.reach).clamp(max=1) if self.reach else torch.ones_like(apart)
-        return self.margin * share
+        return self.size * share
 
 
 @dataclass(frozen=True)
-class SemiHard(_Margin):
+class SemiHard:
     """The triplet loss (eq. 2) of semi-hard negatives (Schroff et al. 2015), as TensorFlow Addons mines them.
 
     Of every two of one number the negative is the nearest that is farther than the positive; where there is none, the
     farthest there is. The loss is the mean over all these.
+
+    Attributes:
+        margin: m.
     """
+
+    margin: Margin = Margin()
 
     def __call__(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
         apart, alike = distances(embeddings, embeddings), same(numbers)
@@ -70,13 +75,19 @@ class SemiHard(_Margin):
         near = every.masked_fill(~farther, torch.inf).min(2).indices
         far = every.masked_fill(~negative[:, None].expand_as(farther), -torch.inf).max(2).indices
         chosen = torch.where(farther.any(2), near, far)  # (A, P)
-        margins = self.between(numbers).to(apart).gather(1, chosen)
+        margins = self.margin.between(numbers).to(apart).gather(1, chosen)
         return (apart - apart.gather(1, chosen) + margins).clamp(min=0)[has].mean()
 
 
 @dataclass(frozen=True)
-class Hard(_Margin):
-    """The triplet loss (eq. 2) of the farthest positive and the nearest negative of each image, a mean over images."""
+class Hard:
+    """The triplet loss (eq. 2) of the farthest positive and the nearest negative of each image, a mean over images.
+
+    Attributes:
+        margin: m.
+    """
+
+    margin: Margin = Margin()
 
     def __call__(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
         apart, alike = distances(embeddings, embeddings), same(numbers)
@@ -86,22 +97,27 @@ class Hard(_Margin):
             return 0 * embeddings.sum()
         positive = apart.masked_fill(~alike, -torch.inf).max(1).values
         nearest, which = apart.masked_fill(~negative, torch.inf).min(1)
-        margins = self.between(numbers).to(apart).gather(1, which[:, None])[:, 0]
+        margins = self.margin.between(numbers).to(apart).gather(1, which[:, None])[:, 0]
         return (positive - nearest + margins).clamp(min=0)[has].mean()
 
 
 @dataclass(frozen=True)
-class Contrastive(_Margin):
+class Contrastive:
     """The contrastive loss (eq. 1): ½ d² of two of one number, ½ max(0, m − d)² of two others.
 
     It is the mean of both kinds' means, for there are many more pairs of the second; where one kind is missing, of the
     other.
+
+    Attributes:
+        margin: m.
     """
+
+    margin: Margin = Margin()
 
     def __call__(self, embeddings: Tensor, numbers: Tensor) -> Tensor:
         apart, alike = distances(embeddings, embeddings), same(numbers)
         negative = numbers[:, None] != numbers[None]
-        short = (self.between(numbers).to(apart) - apart).clamp(min=0)
+        short = (self.margin.between(numbers).to(apart) - apart).clamp(min=0)
         terms = [apart[alike].square() / 2, short[negative].square() / 2]
         means = [term.mean() for term in terms if len(term)]
         return torch.stack(means).mean() if means else 0 * embeddings.sum()

@@ -118,7 +118,7 @@ class MetricLearning:
 
 
 class Identifier(Protocol):
-    """What compares slices with plates: an embedding, or a search."""
+    """A comparison of slices with plates: an embedding, or a search."""
 
     def described(self, plates: Image, /) -> Any:
         """Return what plates are compared by, made once for all slices."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pullback.alignment import Alignment, Pair
+from pullback.alignment import Alignment, Pair, seen
 from pullback.data.slices import in_square
 from pullback.methods.pose.slice_identification import equalised
 from pullback.numerics.fourier import Shifts, correlation, spectrum
@@ -93,8 +93,8 @@ class TemplateSearch:
         template, count = sample(values, where)[0, 0] * mask, mask.sum()
         template = (template - template.sum() / count) * mask
         spectra, squares = plates
-        seen, shown = spectrum(template, shifts).conj(), spectrum(mask, shifts).conj()
-        total, mean, power = (correlation(s, shifts) for s in (seen * spectra, shown * spectra, shown * squares))
+        drawn, shown = spectrum(template, shifts).conj(), spectrum(mask, shifts).conj()
+        total, mean, power = (correlation(s, shifts) for s in (drawn * spectra, shown * spectra, shown * squares))
         variance = (power - mean * mean / count).clamp(min=1e-3 * float(count))
         ones = spectrum(torch.ones_like(mask), shifts)
         enough = correlation(shown * ones, shifts) >= LEAST * count
@@ -211,16 +211,17 @@ def placed(
     squares = [in_square(one, pixels) for one in (image, plate)]
     upright, shown = (Image(one.data, Grid.centred((pixels, pixels))) for one in squares)
     turn = Affine.identity(2) if turn is None else turn
-    seen = pull(upright, turn, onto=upright)
-    start = scaled(search(seen, search.described(shown)).affine(0), pixels / search.size) @ turn.inverse()
+    looked = pull(upright, turn, onto=upright)
+    start = scaled(search(looked, search.described(shown)).affine(0), pixels / search.size) @ turn.inverse()
     into, back = (upright.grid.affine @ torch.linalg.inv(one.grid.affine) for one in squares)
-    found = register(image, plate, Affine(torch.linalg.inv(back)) @ start @ Affine(into))
+    begin = Affine(torch.linalg.inv(back)) @ start @ Affine(into)
+    found = seen(Pair(image, plate), register(image, plate, begin))
     fixed, moving = squares
     return found, Pair(fixed, replace(fixed, data=pull(moving, found.transform, onto=fixed).data))
 
 
 def turning(quarters: int, mirrored: bool) -> Affine:
-    """Return the map through which a square is seen turned by quarters of a circle, and mirrored before."""
+    """Return the map through which a square is seen turned by quarters of a circle, and then mirrored."""
     matrix = torch.linalg.matrix_power(torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64), quarters)
     if mirrored:
         matrix = matrix @ torch.diag(torch.tensor([-1.0, 1.0], dtype=torch.float64))
