@@ -77,7 +77,7 @@ class MadeSlices:
     side: int = 80
     thickness: float = 4.0
 
-    def cases(self, seed: int) -> "Iterator[Case]":
+    def cases(self, seed: int) -> "Iterator[MadeCase]":
         """Yield the trials.
 
         Raises:
@@ -94,7 +94,7 @@ class MadeSlices:
             cut = [emulated(seen, Affine.identity(3), grid) for grid in self._grids(centre, trial)]
             noisy = [replace(one, data=one.data + self.noise * _noise(one.data, draws)) for one in cut]
             name = f"{path.name.split('.')[0]}, pose {trial + 1}"
-            yield Case(name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre[:, None]))
+            yield MadeCase(name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre[:, None]))
 
     def _grids(self, centre: Tensor, trial: int) -> list[Grid]:
         """Return where slices are cut: tilted, another way in each trial."""
@@ -112,7 +112,7 @@ class MadeSlices:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class MadeCase:
     """A trial.
 
     Attributes:
@@ -226,7 +226,7 @@ def _correlation(one: Tensor, two: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([one.flatten(), two.flatten()]))[0, 1])
 
 
-def _row(case: Case, found: Affine, seconds: float) -> Row:
+def _row(case: MadeCase, found: Affine, seconds: float) -> Row:
     error = case.error(found)
     return {"case": case.name, "error mm": error, "failed": float(error > FAILED), "seconds": seconds}
 
@@ -246,7 +246,7 @@ class TwoContrasts(MadeSlices):
     moving: str = "chris_PD.nii.gz"
     trials: int = 6
 
-    def cases(self, seed: int) -> Iterator[Case]:
+    def cases(self, seed: int) -> Iterator[MadeCase]:
         """Yield the trials.
 
         Raises:
@@ -265,7 +265,7 @@ class TwoContrasts(MadeSlices):
             cut = [emulated(one, Affine.identity(3), grid) for grid in self._grids(centre, trial)]
             truth = Affine(whole.matrix @ away.matrix)
             moved = [placed(each, away) for each in cut]
-            yield Case(f"pose {trial + 1}", moved, volume, truth, away.inverse().at(centre.view(1, 3, 1)))
+            yield MadeCase(f"pose {trial + 1}", moved, volume, truth, away.inverse().at(centre.view(1, 3, 1)))
 
 
 @lru_cache(maxsize=2)
@@ -318,7 +318,7 @@ def bodies(data: FemurPoses, seed: int, made: Made, viewed: bool = True) -> Iter
         found = place_body(body if viewed else replace(body, mask=None), whole)
         spent = time.perf_counter() - start
         inside = emulated_dice(body, truth)
-        case = Case(f"pose {trial + 1}", [], body, truth, truth.inverse().at(centre.view(1, 3, 1)))
+        case = MadeCase(f"pose {trial + 1}", [], body, truth, truth.inverse().at(centre.view(1, 3, 1)))
         yield _row(case, found, spent) | {"dice": inside}
 
 

@@ -1,4 +1,4 @@
-"""How well each direction of a pose is determined."""
+"""Freedom of a pose: directions that its energy does not determine."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ CONDITION = 1e3  # of the greatest curvature to one that determines nothing
 
 @dataclass(frozen=True, eq=False)
 class Freedom:
-    """How well each direction of a pose is determined, by the curvature of the energy about it.
+    """The curvature of an energy about a pose, by which each direction is determined, or free.
 
     Attributes:
         curvatures: `(6,)`, eigenvalues of the Hessian, ascending, per mm²: a unit of each direction moves the slices'
@@ -30,7 +30,7 @@ class Freedom:
 
     @property
     def free(self) -> Tensor:
-        """Which directions are not determined, `(6,)` bool: curved less than a thousandth of the most curved one."""
+        """Directions that are not determined, `(6,)` bool: curved less than a thousandth of the most curved one."""
         return self.curvatures <= self.curvatures.max().clamp(min=0) / CONDITION
 
     @property
