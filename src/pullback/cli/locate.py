@@ -121,7 +121,7 @@ def locate(
     Exit code 3: it is done, but looks failed.
     """
     from pullback.errors import refuse
-    from pullback.training import device_of
+    from pullback.numerics.device import device_of
     from pullback.workflows.how import How
     from pullback.workflows.locate import VOLUME, kind_of
 

@@ -94,7 +94,9 @@ class MadeSlices:
             cut = [emulated(seen, Affine.identity(3), grid) for grid in self._grids(centre, trial)]
             noisy = [replace(one, data=one.data + self.noise * _noise(one.data, draws)) for one in cut]
             name = f"{path.name.split('.')[0]}, pose {trial + 1}"
-            yield MadeCase(name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre[:, None]))
+            yield MadeCase(
+                name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre[:, None])
+            )
 
     def _grids(self, centre: Tensor, trial: int) -> list[Grid]:
         """Return where slices are cut: tilted, another way in each trial."""
