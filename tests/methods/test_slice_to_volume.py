@@ -10,6 +10,7 @@ import torch
 
 from pullback.data.phantoms.femur import femur_in, femur_on, neck_slices
 from pullback.errors import InputError
+from pullback.methods.pose.freedom import Freedom
 from pullback.methods.pose.radial import Radial, hull, loft
 from pullback.methods.pose.radial_to_volume import (
     BinarySearch,
@@ -93,6 +94,14 @@ def test_a_search_finds_what_a_descent_does_not():
     assert found.stats.confidence > 0.25
 
 
+def test_where_all_starts_end_in_one_place_there_is_no_rival():
+    volume, truth = tissue(), pose(2, 3, 5)
+    search = StartSearch(starts=6, shift=2, turn=2, kept=4, pixels=700)
+    found = replace(DESCENT, search=search)(slices_at(truth, (0,), volume), volume)
+    assert found.stats.confidence == 1
+    assert error(found.transform, truth) < 0.3
+
+
 def test_the_answer_goes_with_the_world():
     """Slices and volume, each moved by a rigid map, are brought together by the map between these."""
     volume, truth = tissue(), pose(4, 6, 6)
@@ -142,6 +151,14 @@ def test_a_turn_of_a_body_of_revolution_is_told():
     assert words.startswith("a turn about (")
     through = torch.tensor([float(number) for number in re.findall(r"-?\d+\.\d", words.split("through")[1])])
     assert float((through[:2] - torch.tensor([3.0, 0])).norm()) < 1.5
+
+
+def test_what_curves_a_thousandth_as_much_is_free():
+    curvatures = torch.tensor([-1e-3, 0.9e-3, 1.1e-3, 0.1, 0.5, 1.0])
+    found = Freedom(curvatures, torch.eye(6), torch.zeros(3), 20.0)
+    assert found.free.tolist() == [True, True, False, False, False, False]
+    assert found.in_words[0] == "a turn about (1.00, 0.00, 0.00) through (0.0, 0.0, 0.0) mm"
+    assert replace(found, curvatures=curvatures.flip(0)).in_words[1] == "a shift along (0.00, 0.00, 1.00)"
 
 
 # ---- the vote

@@ -217,7 +217,8 @@ class SliceToVolume:
         corners = torch.cat([corners_of(one.grid) for one in likeness.slices]).T[None]
         away = (Affine(matrices).at(corners) - Affine(matrices[best]).at(corners)).norm(dim=1).mean(1)
         gains = (chance - values) / (chance - values[best]).clamp(min=1e-12)
-        return Affine(matrices[best]), 1 - float(gains[away > 3 * edge].clamp(min=0).amax(0, keepdim=True).sum())
+        rival = max(gains[away > 3 * edge].tolist(), default=0.0)
+        return Affine(matrices[best]), 1 - max(rival, 0.0)
 
     def _about(self, start: Affine, box: Grid) -> Affine:
         """Return the starts about a known one, `(N, 4, 4)`."""
