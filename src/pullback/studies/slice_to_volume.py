@@ -185,7 +185,7 @@ def located(data: MadeSlices, seed: int, locate: SliceToVolume) -> Iterator[Row]
     for case in data.cases(seed):
         start = time.perf_counter()
         found = locate(case.slices, case.volume)
-        lead = {} if found.stats.confidence is None else {"lead": found.stats.confidence}
+        lead: Row = {} if found.stats.confidence is None else {"lead": found.stats.confidence}
         yield _row(case, found.transform, time.perf_counter() - start) | lead
 
 

@@ -75,7 +75,7 @@ class LocateHow:
         Raises:
             InputError: a setting of something else.
         """
-        return changed(SliceToVolume(free=self.apart), self.settings)  # type: ignore[type-var]
+        return changed(SliceToVolume(free=self.apart), self.settings)
 
 
 def locate_in_volume(
