@@ -25,6 +25,7 @@ from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pu
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
+from pullback.space.slices import emulated, laid_in, layers_of, slice_frame, through_axis
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, Composite, Linear, Transform, split
 
@@ -64,6 +65,7 @@ __all__ = [
     "centroids",
     "cropped",
     "displacement_in_slabs",
+    "emulated",
     "fit_landmarks",
     "fitted",
     "inverted",
@@ -71,6 +73,8 @@ __all__ = [
     "joined",
     "keypoints",
     "label_probability",
+    "laid_in",
+    "layers_of",
     "least_at_border",
     "mean_and_deviation",
     "mean_distance",
@@ -89,8 +93,10 @@ __all__ = [
     "resampled",
     "resliced",
     "short_repr",
+    "slice_frame",
     "split",
     "stored_axes",
+    "through_axis",
     "with_params_of",
     "without",
 ]
