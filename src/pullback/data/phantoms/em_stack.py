@@ -25,7 +25,7 @@ from pullback.space import Affine, Grid, Image, Labels, pull
 CELL = 55.0  # px, mean distance of the cells' points
 WALL = 4.0  # px, of a membrane
 BRIGHT, DARK, LINE = 165.0, 95.0, 60.0  # grey of cytoplasm, mitochondria and membranes
-LEAN = 0.3  # px along each axis per px of height: standard deviation
+LEAN = 0.15  # px along each axis per px of height: standard deviation
 FINE = 2  # px of a picture to one at which walls are computed
 
 
