@@ -15,6 +15,7 @@ from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
 from pullback.cli.register import register
+from pullback.cli.stack import stack
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
 from pullback.cli.train import prepare, train
@@ -52,7 +53,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match),
+    "Align": (register, match, stack),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
     "Learn": (prepare, train),
