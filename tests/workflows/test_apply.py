@@ -11,7 +11,7 @@ import torch
 from pullback.errors import InputError
 from pullback.files import read_image, read_labels, read_points, write, write_ants, write_transform
 from pullback.space import Affine, Displacement, Grid, Image, Labels
-from pullback.workflows.apply import apply_files, read_transforms
+from pullback.workflows.apply import apply_files, read_in_order
 from pullback.workflows.outputs import pushed_name
 
 dimensions = pytest.mark.parametrize("ndim", [2, 3])
@@ -57,7 +57,7 @@ def well_inside(folder, fixed, transform, moving):
 def test_images_come_as_itk_brings_them(case, ndim, mode, theirs):
     folder, fixed, moving, transform = case(ndim)
     out = folder / "out.nii.gz"
-    chain = read_transforms([str(folder / "a_Composite.h5")])
+    chain = read_in_order([str(folder / "a_Composite.h5")])
     apply_files(folder / "moving.nii.gz", chain, out, folder / "fixed.nii.gz", mode)
     reference, there = itk_reads(folder)
     image = sitk.ReadImage(str(folder / "moving.nii.gz"), sitk.sitkFloat32)
@@ -76,7 +76,7 @@ def test_images_come_as_itk_brings_them(case, ndim, mode, theirs):
 def test_labels_stay_whole(case, ndim):
     folder, fixed, moving, transform = case(ndim)
     out = folder / "out.nii.gz"
-    chain = read_transforms([str(folder / "a_Composite.h5")])
+    chain = read_in_order([str(folder / "a_Composite.h5")])
     apply_files(folder / "labels.nii.gz", chain, out, folder / "fixed.nii.gz", labels=True)
     assert nib.load(out).get_data_dtype() == np.uint8
     reference, there = itk_reads(folder)
@@ -92,7 +92,7 @@ def test_labels_have_the_smooth_borders_of_itk(case, ndim):
     """Its linear interpolation of labels one by one (ANTs' GenericLabel)."""
     folder, fixed, moving, transform = case(ndim)
     out = folder / "out.nii.gz"
-    chain = read_transforms([str(folder / "a_Composite.h5")])
+    chain = read_in_order([str(folder / "a_Composite.h5")])
     done = apply_files(folder / "labels.nii.gz", chain, out, folder / "fixed.nii.gz", "linear", labels=True)
     assert "each linearly" in done.what
     reference, there = itk_reads(folder)
@@ -110,7 +110,7 @@ def test_points_go_where_itk_takes_them(case, ndim):
     letters, points = "LPS"[:ndim], np.random.default_rng(0).uniform(-4, 4, (5, ndim))
     rows = "\n".join(",".join(map(repr, row)) for row in points.tolist())
     (folder / "points.csv").write_text(f"{','.join(letters)}\n{rows}\n")
-    apply_files(folder / "points.csv", read_transforms([str(folder / "a_Composite.h5")]), folder / "out.csv")
+    apply_files(folder / "points.csv", read_in_order([str(folder / "a_Composite.h5")]), folder / "out.csv")
     moved = np.loadtxt(folder / "out.csv", delimiter=",", skiprows=1)
     _, there = itk_reads(folder)
     np.testing.assert_allclose(moved, [there.TransformPoint(p) for p in points.tolist()], atol=2e-4)
@@ -123,14 +123,14 @@ def test_the_order_of_ants(case, ndim):
     folder, fixed, _, transform = case(ndim)
     warp, linear = str(folder / "a_1Warp.nii.gz"), str(folder / "a_0GenericAffine.mat")
     points = fixed.centre + torch.from_numpy(np.random.default_rng(0).uniform(-4, 4, (9, ndim)))
-    there = read_transforms([warp, linear])(points)
+    there = read_in_order([warp, linear])(points)
     torch.testing.assert_close(there, transform(points), atol=1e-5, rtol=0)
-    assert (read_transforms([linear, warp])(points) - there).abs().max() > 1e-2
-    back = read_transforms([f"[{linear},1]", str(folder / "a_1InverseWarp.nii.gz")])
+    assert (read_in_order([linear, warp])(points) - there).abs().max() > 1e-2
+    back = read_in_order([f"[{linear},1]", str(folder / "a_1InverseWarp.nii.gz")])
     tenth = 0.1 * float(fixed.spacing.min())  # of a voxel: inverses are fields too, linear between voxels
     torch.testing.assert_close(back(there), points, atol=tenth, rtol=0)
-    torch.testing.assert_close(read_transforms([warp, linear], invert=True)(there), points, atol=tenth, rtol=0)
-    torch.testing.assert_close(read_transforms([f"[{warp},0]", linear])(points), there)
+    torch.testing.assert_close(read_in_order([warp, linear], invert=True)(there), points, atol=tenth, rtol=0)
+    torch.testing.assert_close(read_in_order([f"[{warp},0]", linear])(points), there)
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_ants_applies_the_same_list_alike(case):
     names = [str(folder / "a_1Warp.nii.gz"), str(folder / "a_0GenericAffine.mat")]
     images = [ants.image_read(str(folder / name)) for name in ("fixed.nii.gz", "moving.nii.gz")]
     expected = ants.apply_transforms(*images, names, interpolator="linear").numpy()
-    apply_files(folder / "moving.nii.gz", read_transforms(names), folder / "out.nii.gz", folder / "fixed.nii.gz")
+    apply_files(folder / "moving.nii.gz", read_in_order(names), folder / "out.nii.gz", folder / "fixed.nii.gz")
     moved = read_image(folder / "out.nii.gz").data[0, 0].numpy()
     assert np.abs(moved - expected)[well_inside(folder, fixed, transform, moving)].max() < 1e-3
 
@@ -159,7 +159,7 @@ def test_several_transforms_blur_once(tmp_path):
     image = Image(torch.rand(1, 1, 8, 9, 7, generator=torch.Generator().manual_seed(0)), Grid.centred((8, 9, 7)))
     write(image, tmp_path / "image.nii.gz")
     names = shifts(tmp_path, 0.5, -0.5)
-    apply_files(tmp_path / "image.nii.gz", read_transforms(names), tmp_path / "out.nii.gz", tmp_path / "image.nii.gz")
+    apply_files(tmp_path / "image.nii.gz", read_in_order(names), tmp_path / "out.nii.gz", tmp_path / "image.nii.gz")
     torch.testing.assert_close(read_image(tmp_path / "out.nii.gz").data, image.data, atol=1e-5, rtol=0)
 
 
@@ -168,7 +168,7 @@ def test_nothing_in_view_is_said(tmp_path, labels):
     thing = Labels(torch.ones(1, 1, 8, 9, 7, dtype=torch.uint8), Grid.centred((8, 9, 7)))
     write(thing, tmp_path / "image.nii.gz")
     for mm, empty in ((6, False), (60, True)):
-        transform = read_transforms(shifts(tmp_path, mm))
+        transform = read_in_order(shifts(tmp_path, mm))
         path = tmp_path / "image.nii.gz"
         applied = apply_files(path, transform, tmp_path / "out.nii.gz", path, labels=labels)
         assert ("0 everywhere" in applied.doubt) is empty
@@ -184,7 +184,7 @@ def test_labels_that_would_be_blended_are_said(tmp_path, frames, count, mode, do
     stored = nib.Nifti1Image(rng.integers(0, count, shape).astype(np.uint8).squeeze(), np.eye(4))
     stored.header.set_xyzt_units("mm")
     nib.save(stored, tmp_path / "labels.nii.gz")
-    still, path, out = read_transforms(shifts(tmp_path, 0.3)), tmp_path / "labels.nii.gz", tmp_path / "out.nii.gz"
+    still, path, out = read_in_order(shifts(tmp_path, 0.3)), tmp_path / "labels.nii.gz", tmp_path / "out.nii.gz"
     doubt = apply_files(path, still, out, path, mode).doubt
     assert (f"{count} different whole numbers" in doubt) is doubted
     assert ("--labels" if frames == 1 else "-n nearest") in doubt or not doubted
@@ -200,7 +200,7 @@ def test_an_image_is_no_labels(tmp_path, values):
     stored.header.set_xyzt_units("mm")
     nib.save(stored, tmp_path / "image.nii.gz")
     path = tmp_path / "image.nii.gz"
-    assert not apply_files(path, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path).doubt
+    assert not apply_files(path, read_in_order(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path).doubt
 
 
 @dimensions
@@ -216,9 +216,9 @@ def test_points_beyond_the_field_are_said(case, ndim, way):
     if way != "there":
         points = transform.at(points)
     if way == "as written":
-        chain = read_transforms([f"[{names[1]},1]", str(folder / "a_1InverseWarp.nii.gz")])
+        chain = read_in_order([f"[{names[1]},1]", str(folder / "a_1InverseWarp.nii.gz")])
     elif way == "back":
-        chain = read_transforms(names, invert=True)
+        chain = read_in_order(names, invert=True)
     rows = "\n".join(",".join(map(repr, row)) for row in points[0].T.tolist())
     (folder / "points.csv").write_text(f"{','.join('RAS'[:ndim])}\n{rows}\n")
     doubt = apply_files(folder / "points.csv", chain, folder / "out.csv").doubt
@@ -239,7 +239,7 @@ def test_each_frame_comes_as_it_would_alone(case, mode):
     series.header["pixdim"][4] = 333
     series.header.set_xyzt_units("mm", "msec")
     nib.save(series, folder / "series.nii.gz")
-    chain = read_transforms([str(folder / "a_Composite.h5")])
+    chain = read_in_order([str(folder / "a_Composite.h5")])
     done = apply_files(folder / "series.nii.gz", chain, folder / "out.nii.gz", folder / "fixed.nii.gz", mode)
     assert "4 frames of" in done.what
     out = nib.load(folder / "out.nii.gz")
@@ -261,7 +261,7 @@ def test_a_reference_lends_its_grid_alone(tmp_path):
         stored = nib.Nifti1Image(array, np.eye(4))
         stored.header.set_xyzt_units("mm")
         nib.save(stored, tmp_path / "reference.nii.gz")
-        identity = read_transforms(shifts(tmp_path, 0.0))
+        identity = read_in_order(shifts(tmp_path, 0.0))
         apply_files(tmp_path / "image.nii.gz", identity, tmp_path / "out.nii.gz", tmp_path / "reference.nii.gz")
         assert nib.load(tmp_path / "out.nii.gz").shape == (5, 6, 4)
 
@@ -272,7 +272,7 @@ def test_a_slice_comes_where_its_reference_lies(tmp_path):
     coronal.header.set_xyzt_units("mm")
     nib.save(coronal, tmp_path / "coronal.nii.gz")
     write_transform(Affine.identity(2), tmp_path / "still.tfm")
-    still = read_transforms([str(tmp_path / "still.tfm")])
+    still = read_in_order([str(tmp_path / "still.tfm")])
     apply_files(tmp_path / "coronal.nii.gz", still, tmp_path / "out.nii.gz", tmp_path / "coronal.nii.gz")
     out = nib.load(tmp_path / "out.nii.gz")
     assert out.shape == (8, 1, 9)
@@ -287,7 +287,7 @@ def test_surfaces_are_pushed(tmp_path):
         nib.gifti.GiftiDataArray(np.array([[0, 1, 2]], np.int32), "NIFTI_INTENT_TRIANGLE"),
     ]
     nib.save(nib.gifti.GiftiImage(darrays=arrays), tmp_path / "mesh.surf.gii")
-    transform = read_transforms(shifts(tmp_path, 2.5))
+    transform = read_in_order(shifts(tmp_path, 2.5))
     apply_files(tmp_path / "mesh.surf.gii", transform, tmp_path / "moved.surf.gii")
     moved = read_points(tmp_path / "moved.surf.gii").points.data[0].numpy()
     np.testing.assert_allclose(moved, vertices + np.array([2.5, 0, 0]), atol=1e-6)
@@ -301,19 +301,19 @@ def test_points_are_known_by_any_of_their_endings(tmp_path, name):
     (tmp_path / name).write_text("R,A,S\n1,2,3\n" if name == "P.CSV" else json.dumps(lists))
     out = tmp_path / pushed_name("moved", tmp_path / name)
     assert out.name == f"moved{name[1:]}"
-    apply_files(tmp_path / name, read_transforms(shifts(tmp_path, 2.5)), out)
+    apply_files(tmp_path / name, read_in_order(shifts(tmp_path, 2.5)), out)
     assert read_points(out).points.data.tolist() == [[[3.5, 2, 3]]]
 
 
 @pytest.mark.parametrize("name", ["[a.h5,2]", "[a.h5", "[]", "[a.h5,1,1]"])
 def test_brackets_that_say_nothing(name):
     with pytest.raises(InputError, match="for its inverse"):
-        read_transforms([name])
+        read_in_order([name])
 
 
 def test_no_transforms_at_all():
     with pytest.raises(InputError, match="0 pieces"):
-        read_transforms([])
+        read_in_order([])
 
 
 def saved_slice(path, values, affine):
@@ -396,12 +396,12 @@ def test_nearest_neighbours_copy_the_files_own_numbers(tmp_path, kind, frames):
     numbers = NUMBERS[kind]
     values = numbers[np.random.default_rng(0).integers(0, len(numbers), (9, 8, 10, frames))].squeeze()
     path, out = stored(tmp_path / "own.nii.gz", values), tmp_path / "out.nii.gz"
-    apply_files(path, read_transforms(shifts(tmp_path, 1.0)), out, path, "nearest")
+    apply_files(path, read_in_order(shifts(tmp_path, 1.0)), out, path, "nearest")
     found = np.asanyarray(nib.load(out).dataobj)
     assert np.array_equal(found[:-1], values[1:])
     assert found[-1].max() <= 0
     assert (found.dtype.kind == "f") is (values.dtype.kind == "f")
-    apply_files(path, read_transforms(shifts(tmp_path, 1.0)), out, path, "nearest", outside=-7.5)
+    apply_files(path, read_in_order(shifts(tmp_path, 1.0)), out, path, "nearest", outside=-7.5)
     found = np.asanyarray(nib.load(out).dataobj)
     assert np.array_equal(found[:-1], values[1:])
     assert (found[-1] == -7.5).all()
@@ -413,7 +413,7 @@ def test_scaled_numbers_are_copied_too(tmp_path):
     image.header.set_slope_inter(0.1, 1e6)
     nib.save(image, tmp_path / "scaled.nii.gz")
     path, out = tmp_path / "scaled.nii.gz", tmp_path / "out.nii.gz"
-    apply_files(path, read_transforms(shifts(tmp_path, 0.0)), out, path, "nearest")
+    apply_files(path, read_in_order(shifts(tmp_path, 0.0)), out, path, "nearest")
     assert np.array_equal(nib.load(out).get_fdata(), nib.load(path).get_fdata())
 
 
@@ -426,7 +426,7 @@ def test_label_maps_of_many_regions_are_said(tmp_path, mode, kind):
     regions = blocks.transpose(0, 3, 1, 4, 2).reshape(15, 18, 7).repeat(3, 2) * (kind == "regions")
     ids = rng.integers(2**28, 2**30, (15, 18, 21)) * (kind == "ids")
     path = stored(tmp_path / "labels.nii.gz", (regions + ids).astype(np.int32))
-    doubt = apply_files(path, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path, mode).doubt
+    doubt = apply_files(path, read_in_order(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path, mode).doubt
     assert "--labels" in doubt
 
 
@@ -435,7 +435,7 @@ def test_a_background_far_below_makes_no_labels(tmp_path, pad):
     values = np.random.default_rng(0).integers(0, 900, (15, 18, 21)).astype(np.float32)
     values[:4] = pad
     path = stored(tmp_path / "image.nii.gz", values)
-    assert not apply_files(path, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path).doubt
+    assert not apply_files(path, read_in_order(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", path).doubt
 
 
 def test_a_scan_of_whole_numbers_is_no_label_map(shared, tmp_path):
@@ -445,7 +445,7 @@ def test_a_scan_of_whole_numbers_is_no_label_map(shared, tmp_path):
     ):
         values = np.rint(nib.load(path).get_fdata()).astype(np.int16)
         whole = stored(tmp_path / "whole.nii.gz", values, nib.load(path).affine)
-        assert not apply_files(whole, read_transforms(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", whole).doubt
+        assert not apply_files(whole, read_in_order(shifts(tmp_path, 0.3)), tmp_path / "out.nii.gz", whole).doubt
 
 
 @pytest.mark.filterwarnings("ignore:.*sheared:UserWarning")
@@ -481,7 +481,7 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, c
     asked = {"given": "image.nii.gz", "out": "o.nii.gz", "reference": "image.nii.gz"} | change
     paths = {key: tmp_path / asked.pop(key) for key in ("given", "out", "reference")}
     with pytest.raises(InputError, match=says):
-        apply_files(transform=read_transforms(shifts(tmp_path, 0.5)), **paths, **asked)
+        apply_files(transform=read_in_order(shifts(tmp_path, 0.5)), **paths, **asked)
 
 
 @pytest.mark.parametrize("edge", [4e-6, 1e-4, 1e6])
@@ -494,6 +494,6 @@ def test_voxels_of_any_size_anywhere(tmp_path, edge, offset):
         affine = np.diag([size, size, size, 1.0])
         affine[:3, 3] = away * size
         path = stored(tmp_path / "image.nii.gz", values, affine)
-        apply_files(path, read_transforms(shifts(tmp_path, 1.5 * size)), tmp_path / "out.nii.gz", path)
+        apply_files(path, read_in_order(shifts(tmp_path, 1.5 * size)), tmp_path / "out.nii.gz", path)
         found[size] = nib.load(tmp_path / "out.nii.gz").get_fdata()
     np.testing.assert_allclose(found[edge], found[1.0], atol=1e-3 * (1 + offset / 1e3))  # the header is float32

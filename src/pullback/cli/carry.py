@@ -30,7 +30,9 @@ def apply(
     ],
     transforms: Annotated[
         list[str],
-        typer.Option("-t", "--transform", metavar="FILE", help="Transform; [FILE,1] is its inverse. Repeatable."),
+        typer.Option(
+            "-t", "--transform", metavar="FILE", help="Transform; [FILE,1] is its inverse; or a folder. Repeatable."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="File to write; points in the format they came in.")
@@ -59,16 +61,25 @@ def apply(
 ) -> None:
     """Move an image or points by transforms on disk, resampled once; a 4-D image frame by frame.
 
+    -t FOLDER holds several, such as samples: the image is seen through each
+    of them, as frames; each frame of a 4-D image through its own.
+
     Images travel moving → fixed with fixed_to_moving.
     Points travel fixed → moving with the same file.
     For the other way take moving_to_fixed, or --invert.
     Several -t are ordered as in antsApplyTransforms: points of the reference
     go through the first first, as in -t 1Warp.nii.gz -t 0GenericAffine.mat.
     """
-    from pullback.workflows.apply import apply_files, read_transforms
+    from pullback.errors import refuse
+    from pullback.workflows.apply import apply_files, read_in_order
+    from pullback.workflows.apply_each import apply_each, folder_in
 
-    transform = read_transforms(transforms, invert)
-    applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms, invert)
+    if folder_in(transforms) is None:
+        transform = read_in_order(transforms, invert)
+        applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms, invert)
+    else:
+        refuse({"--space": space}, "is of points; an image says where it is")
+        applied = apply_each(given, transforms, out, reference, mode, labels, outside, invert)
     if applied.doubt:
         typer.echo(f"pullback: careful: {applied.doubt}", err=True)
     content = {"output": str(out), "what": applied.what, "doubt": applied.doubt}

@@ -14,6 +14,7 @@ from pullback.files.points.surfaces import Surface
 from pullback.files.points.tables import PointTable
 from pullback.files.transforms.ants import read_ants, write_ants
 from pullback.files.transforms.convert import meaning, read_any, read_chain, read_transform, write_any
+from pullback.files.transforms.folder import StoredTransforms, read_transforms, write_transforms
 from pullback.files.transforms.itk import write_transform
 from pullback.files.transforms.kinds import TransformKind
 from pullback.space import Image, Labels, Series, Transform
@@ -46,6 +47,7 @@ __all__ = [
     "Merge",
     "PointTable",
     "Severity",
+    "StoredTransforms",
     "Surface",
     "TransformKind",
     "audit",
@@ -66,6 +68,7 @@ __all__ = [
     "read_scalar",
     "read_series",
     "read_transform",
+    "read_transforms",
     "write",
     "write_ants",
     "write_any",
@@ -74,4 +77,5 @@ __all__ = [
     "write_points",
     "write_series",
     "write_transform",
+    "write_transforms",
 ]

@@ -1,5 +1,6 @@
 """Suffixes of file names and the formats they stand for, and what the first bytes of a file say instead."""
 
+import re
 from pathlib import Path
 
 from pullback.errors import InputError
@@ -20,6 +21,8 @@ MARKUPS = (".mrk.json",)
 TABLES = (".csv", ".fcsv")
 POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK)
 
+DIGITS = re.compile(r"(\d+)")
+
 STRANGE = (
     ((".npy", ".npz"), "an array has no affine: save it as NIfTI with one, nibabel.Nifti1Image(array, affine)"),
     ((".trk", ".tck", ".trx"), "streamlines are not moved; give the points of their ends, or of all, as .csv"),
@@ -29,6 +32,11 @@ STRANGE = (
 def ends(path: str | Path, endings: str | tuple[str, ...]) -> bool:
     """Return whether a name ends in one of `endings`, which are in small letters; the name may be in capitals."""
     return str(path).lower().endswith(endings)
+
+
+def by_numbers(path: str | Path) -> list[int | str]:
+    """Return a key that sorts names by the numbers in them, so that `frame-10` comes after `frame-9`."""
+    return [int(part) if part.isdecimal() else part for part in DIGITS.split(Path(path).name)]
 
 
 def refuse_absent(path: str | Path) -> None:

@@ -4,6 +4,7 @@ from pullback.space.batch import one_batch
 from pullback.space.box import Box
 from pullback.space.boxes import Boxes
 from pullback.space.deferred import Deferred
+from pullback.space.ensemble import label_probability, mean_and_deviation
 from pullback.space.fields import BSpline, Dense, Displacement, Velocity, as_field
 from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
@@ -70,7 +71,9 @@ __all__ = [
     "isotropic",
     "joined",
     "keypoints",
+    "label_probability",
     "least_at_border",
+    "mean_and_deviation",
     "mean_distance",
     "mean_square_distance",
     "normals",

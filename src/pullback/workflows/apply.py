@@ -1,8 +1,9 @@
 """Application of transform files to files: images are pulled, points are pushed, each resampled once."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ class Applied:
     doubt: str = ""
 
 
-def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
+def read_in_order(names: Sequence[str], invert: bool = False) -> Transform:
     """Read transform files in the order of `antsApplyTransforms -t`: points of the reference meet the first one first.
 
     Args:
@@ -63,7 +64,7 @@ def read_transforms(names: Sequence[str], invert: bool = False) -> Transform:
     Raises:
         InputError: none, one that cannot be read, or dimensions that differ.
     """
-    pieces, marks = zip(*(_bracketed(name) for name in names), strict=True) if names else ((), ())
+    pieces, marks = zip(*(bracketed(name) for name in names), strict=True) if names else ((), ())
     transform = read_chain(pieces, marks)
     return inverted(transform) if invert else transform
 
@@ -88,14 +89,14 @@ def apply_files(
     ones as such. What cannot be written is refused before anything is moved. Points and surfaces, known by the file's
     ending, are pushed; `space` is theirs, where the file does not say. So the transform that brings a moving image onto
     the fixed grid carries points of the fixed image to the moving one. `read` are the transform's files, and `inverse`
-    says whether it is the inverse of them all, as in `read_transforms`: they are named in the account, and like all
+    says whether it is the inverse of them all, as in `read_in_order`: they are named in the account, and like all
     files that are read they are not overwritten.
 
     Raises:
         InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
             unknown mode, an argument for another kind of file, or dimensions that differ.
     """
-    refuse_overwrite([out], [given, reference or given, *(_bracketed(name)[0] for name in read)])
+    refuse_overwrite([out], [given, reference or given, *(bracketed(name)[0] for name in read)])
     refuse_unwritable(out)
     if mode not in (None, *MODES):
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
@@ -118,7 +119,7 @@ def apply_files(
 
 def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None, way: str) -> Applied:
     thing = read_points(given, space, transform.ndim)
-    _alike(given, thing.points.data.shape[-1], transform)
+    refuse_unlike(given, thing.points.data.shape[-1], transform)
     with torch.no_grad():
         moved = push(thing.points, transform)
     write(thing.moved(moved), out)
@@ -134,7 +135,7 @@ def _push(given: str | Path, transform: Transform, out: str | Path, space: str |
 
 def _way(read: Sequence[str], inverse: bool) -> str:
     """Name the transforms that points meet, in order."""
-    steps = [(path, turned != inverse) for path, turned in map(_bracketed, read)]
+    steps = [(path, turned != inverse) for path, turned in map(bracketed, read)]
     named = [f"the inverse of {path}" if turned else path for path, turned in (steps[::-1] if inverse else steps)]
     return ", then ".join(named) or ("the inverse of the transform" if inverse else "the transform")
 
@@ -156,10 +157,10 @@ def _pull(
     outside: float | None,
 ) -> Applied:
     onto = read_grid(reference, transform.ndim)
-    _alike(reference, onto.ndim, transform)
+    refuse_unlike(reference, onto.ndim, transform)
     refuse_sheared(onto, reference)
-    thing = _read(given, labels, transform.ndim, mode)
-    _alike(given, thing.grid.ndim, transform)
+    thing = read_movable(given, labels, transform.ndim, mode)
+    refuse_unlike(given, thing.grid.ndim, transform)
     smooth = labels and mode == "linear"
     if smooth and isinstance(thing, Labels):
         moved: Image | Labels | Series = pull_smooth_labels(thing, transform, onto)
@@ -169,7 +170,7 @@ def _pull(
     by = "each linearly, the greatest wins" if smooth else "by nearest neighbours"
     how = f"labels, {by}" if labels else f"{mode} between voxels"
     frames = f"{len(thing)} frames of " if isinstance(thing, Series) else ""
-    what = f"{out}: {frames}{given} on the grid of {reference}, {_size(onto)}, {how}"
+    what = f"{out}: {frames}{given} on the grid of {reference}, {size_of(onto)}, {how}"
     value, most = _extremes(moved)
     if value < most or {value} == {*_extremes(thing)}:
         return Applied(what, blended(given, thing, mode))
@@ -186,8 +187,12 @@ def _extremes(thing: Image | Labels | Series) -> tuple[float, float]:
     return min(float(end.min) for end in ends), max(float(end.max) for end in ends)
 
 
-def _read(given: str | Path, labels: bool, ndim: int, mode: str) -> Image | Labels | Series:
-    """Read what is to be moved, and refuse what could not be written."""
+def read_movable(given: str | Path, labels: bool, ndim: int, mode: str) -> Image | Labels | Series:
+    """Read what is to be moved, and refuse what could not be written.
+
+    Raises:
+        InputError: it cannot be read, or numbers that are wider than those of files.
+    """
     if not labels and is_series(given):
         series = read_series(given, ndim)
         if mode == "nearest":
@@ -232,19 +237,31 @@ def _each(
 ) -> Series:
     """Pull every frame, by a transform that is evaluated once."""
     there = transform.as_affine or displacement_in_slabs(transform, onto)
+    frames = frames_of(series, mode, given)
+    return replace(series, frames=in_frames(zip(frames, repeat(there)), len(series), onto, mode, outside), grid=onto)
+
+
+def frames_of(series: Series, mode: str, given: str | Path) -> Iterable[Image | Labels]:
+    """Return the frames as `mode` wants them: by nearest neighbours with the file's own numbers."""
+    return _whole_frames(series, given) if mode == "nearest" else series
+
+
+def in_frames(
+    seen: Iterable[tuple[Image | Labels, Transform]], count: int, onto: Grid, mode: str, outside: float | None
+) -> StoredFrames:
+    """Return `count` images or labels as frames on `onto`, each pulled through its transform."""
     values: np.ndarray | None = None
-    for n, frame in enumerate(_whole_frames(series, given) if mode == "nearest" else series):
-        moved = _moved(frame, there, onto, mode, outside, given)
-        assert not isinstance(moved, Series)
-        data = moved.data[0, 0].numpy()
+    for n, (frame, there) in enumerate(seen):
+        thing, beyond = _with_beyond(frame, outside)
+        data = pull_in_slabs(thing, there, onto, mode, beyond).data[0, 0].numpy()
         kept = data.dtype if values is None else np.promote_types(values.dtype, data.dtype)
         if values is None:
-            values = np.empty((*onto.shape, len(series)), kept)
+            values = np.empty((*onto.shape, count), kept)
         elif values.dtype != kept:  # of a frame whose value beyond needs a wider type
             values = values.astype(kept)
         values[..., n] = data
     assert values is not None
-    return replace(series, frames=StoredFrames(values, onto), grid=onto)
+    return StoredFrames(values, onto)
 
 
 def _with_beyond(thing: Image | Labels, outside: float | None) -> tuple[Image | Labels, float | None]:
@@ -258,7 +275,12 @@ def _with_beyond(thing: Image | Labels, outside: float | None) -> tuple[Image | 
     return (thing if held.min <= value <= held.max else replace(thing, data=thing.data.long())), value
 
 
-def _alike(path: str | Path, ndim: int, transform: Transform) -> None:
+def refuse_unlike(path: str | Path, ndim: int, transform: Transform) -> None:
+    """Refuse a file of other dimensions than a transform's.
+
+    Raises:
+        InputError: they differ.
+    """
     if ndim != transform.ndim:
         raise InputError(
             f"{path}: is {ndim}-D, and the transform moves points in {transform.ndim} dimensions; give files "
@@ -266,8 +288,12 @@ def _alike(path: str | Path, ndim: int, transform: Transform) -> None:
         )
 
 
-def _bracketed(name: str) -> tuple[str, bool]:
-    """Parse `NAME`, `[NAME,0]` or `[NAME,1]` into the file and whether it is inverted."""
+def bracketed(name: str) -> tuple[str, bool]:
+    """Parse `NAME`, `[NAME,0]` or `[NAME,1]` into the file and whether it is inverted.
+
+    Raises:
+        InputError: it is none of these.
+    """
     if not name.startswith("["):
         return name, False
     found = re.fullmatch(r"\[([^,]+?)\s*(?:,\s*([01])\s*)?\]", name)
@@ -276,5 +302,6 @@ def _bracketed(name: str) -> tuple[str, bool]:
     return found.group(1), found.group(2) == "1"
 
 
-def _size(grid: Grid) -> str:
+def size_of(grid: Grid) -> str:
+    """Return the shape of a grid in words."""
     return " × ".join(map(str, grid.shape))

@@ -24,7 +24,7 @@ from pullback.metrics import (
 )
 from pullback.space import Affine
 from pullback.training import Row
-from pullback.workflows.apply import read_transforms
+from pullback.workflows.apply import read_in_order
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.inputs import ImageFiles, read_pair
 from pullback.workflows.partners import chosen, partners_of
@@ -48,7 +48,7 @@ class EvaluatedFiles:
 
     Attributes:
         fixed, moving: the images.
-        transform: files as in `read_transforms`, in the order of `antsApplyTransforms -t`.
+        transform: files as in `read_in_order`, in the order of `antsApplyTransforms -t`.
         inverse: those of the way back, measured against the way there.
         fixed_labels, moving_labels: of structures; both, or neither.
         fixed_points, moving_points: landmarks, which belong together by name or row; both, or neither.
@@ -94,8 +94,8 @@ def evaluate_files(given: EvaluatedFiles, space: str | None = None) -> dict[str,
         ImageFiles([given.fixed], mask=given.fixed_mask, labels=given.fixed_labels),
         ImageFiles([given.moving], labels=given.moving_labels),
     )
-    transform = read_transforms(given.transform)
-    ways = {given.transform: transform} | ({given.inverse: read_transforms(given.inverse)} if given.inverse else {})
+    transform = read_in_order(given.transform)
+    ways = {given.transform: transform} | ({given.inverse: read_in_order(given.inverse)} if given.inverse else {})
     for names, way in ways.items():
         if way.ndim != pair.fixed.grid.ndim:
             raise InputError(f"{names[0]}: moves points in {way.ndim}-D, and {given.fixed} is {pair.fixed.grid.ndim}-D")

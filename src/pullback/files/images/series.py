@@ -1,6 +1,5 @@
 """Series of frames as 4-D NIfTI images."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,9 @@ from pullback.files.images.nifti import (
     refuse_sheared,
     save,
 )
-from pullback.files.suffixes import FORMATS, NIFTI, ends
+from pullback.files.suffixes import FORMATS, NIFTI, by_numbers, ends
 from pullback.space import Grid, Image, Series
 
-NUMBERS = re.compile(r"(\d+)")
 UNITS = {0: "", 8: "s", 16: "ms", 24: "us", 32: "Hz", 40: "ppm", 48: "rad/s"}  # by the bits of xyzt_units
 
 
@@ -100,9 +98,7 @@ def frames_in(folder: str | Path) -> list[Path]:
     listed = [path for path in Path(folder).iterdir() if ends(path, (*NIFTI, *FORMATS)) and path.name[0] != "."]
     if not listed:
         raise InputError(f"{folder}: no frames in it; images end in {', '.join((*NIFTI, *FORMATS))}")
-    return sorted(
-        listed, key=lambda path: [int(part) if part.isdecimal() else part for part in NUMBERS.split(path.name)]
-    )
+    return sorted(listed, key=by_numbers)
 
 
 def read_frames(paths: Sequence[Path]) -> Series:
