@@ -14,6 +14,8 @@ from pullback.energies import MSE, Diffusion
 from pullback.methods.group.embedding import Embedding
 from pullback.methods.group.kinship import Kin
 from pullback.methods.group.onto_template import OntoTemplate
+from pullback.methods.group.section_features import Features
+from pullback.methods.group.stack_solution import SectionMatch, StackSolution
 from pullback.methods.group.structural_types import Typed, Types
 from pullback.methods.labels.consensus import Consensus
 from pullback.methods.labels.deep_staple import TrustedSegmenter
@@ -282,6 +284,9 @@ EXCUSED = {
     Typed: "the answer of Types; test_structural_types.py says what it holds",
     Embedding: "coordinates; test_structural_types.py holds them against scikit-learn",
     Kin: "numbers of relatives; test_structural_types.py says what they are",
+    Features: "landmarks of a section; test_mito.py says of which",
+    SectionMatch: "how two sections match; test_mito.py says when they do not",
+    StackSolution: "the maps of a stack, of which Mito's answer is made; test_mito.py holds its laws",
     OntoTemplate: "two registers after each other; test_structural_types.py says what they remove",
     Prescription: "no register: what a map can have; test_determinant_and_curl.py holds it against maps",
     Refinement: "settings of FeatureRegistration, which is checked with them",

@@ -103,7 +103,7 @@ def _window(values: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _cut(lines: Sequence[np.ndarray], step: float, window: tuple[float, float]) -> np.ndarray:
-    """Return a cut through the stack, a section a row, `(rows, columns)` uint8; rows are as thick as sections lie apart.
+    """Return a cut through the stack, `(rows, columns)` uint8, a section a row, as thick as sections lie apart.
 
     Of a long cut every so many-th pixel is shown; few thin sections are drawn thicker, all alike.
     """

@@ -1,5 +1,6 @@
 """Sections of a stack and their masks, as their files hold them."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,8 +91,8 @@ def missing_numbers(names: Sequence[str]) -> list[int]:
     if not all(found):
         return []
     numbers = [int(each[-1]) for each in found]
-    gaps = [n for one, two in zip(numbers, numbers[1:], strict=False) for n in range(one + 1, two)]
-    steps = {two - one for one, two in zip(numbers, numbers[1:], strict=False)}
+    gaps = [n for one, two in itertools.pairwise(numbers) for n in range(one + 1, two)]
+    steps = {two - one for one, two in itertools.pairwise(numbers)}
     return gaps if len(steps) > 1 and len(gaps) <= LARGEST_GAP else []
 
 

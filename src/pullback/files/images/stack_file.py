@@ -41,7 +41,7 @@ class StackShape:
 
     @property
     def volume(self) -> Grid:
-        """The grid of all sections as a volume: their own axes, and the third of the world from the first section on."""
+        """The grid of all sections as a volume: their own axes, and the world's third from the first section on."""
         affine = torch.eye(4, dtype=torch.float64)
         affine[:2, :2], affine[:2, 3] = self.grid.affine[:2, :2], self.grid.affine[:2, 2]
         affine[2, 2] = self.thickness
@@ -80,7 +80,7 @@ def write_stack(path: str | Path, sections: Iterable[np.ndarray], shape: StackSh
     if shape.measured and ome:
         x, y = (MICROMETRES * edge for edge in shape.grid.spacing.tolist())
         steps = {"X": x, "Y": y, "Z": MICROMETRES * shape.thickness}
-        about |= {f"PhysicalSize{axis}": step for axis, step in steps.items()}
+        about |= {f"PhysicalSize{axis}": float(f"{step:.9g}") for axis, step in steps.items()}
         about |= {f"PhysicalSize{axis}Unit": "µm" for axis in steps}
     with atomic_write(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=large, ome=ome) as file:
         file.write(

@@ -1,8 +1,8 @@
 """MITO: sections of a stack are aligned by landmarks on masks, such as those of mitochondria.
 
-Goyal et al., Faster EM image alignment with mitochondria (MITO), WBIR 2022: the centres of the components of a mask are the keypoints
-of a section; their descriptors are matched with those of the next section, and a map is fitted to the matches. Few
-landmarks, and each on distinctive tissue: that is quick.
+Goyal et al., Faster EM image alignment with mitochondria (MITO), WBIR 2022: the centres of the components of a mask are
+the keypoints of a section; their descriptors are matched with those of the next section, and a map is fitted to the
+matches. Few landmarks, and each on distinctive tissue: that is quick.
 
 The paper is silent on which point of a mitochondrion is taken (here the centroid), on thresholds, and on how errors
 along the stack are kept small. It fits homographies, which bend and drift; here maps are rigid unless told otherwise.
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from pullback.errors import InputError
@@ -50,7 +51,8 @@ from pullback.stats import Stats
 POLAR, CENTRES, CORNERS = "polar", "centres", "corners"
 MUTUAL, FLANN = "mutual", "flann"
 RATIO = 0.8  # of FLANN's distances, after Lowe (2004)
-CHANCE = 10.0  # times as many as agree by chance must agree
+CHANCE = 1e-2
+"""Expected number of maps through landmarks at random by which as many agree; more, and the match is none."""
 STRETCHED = 4.0  # of an area, by more than which no section is deformed
 
 
@@ -191,15 +193,25 @@ class Mito:
             return SectionMatch(len(pairs), 0)
         off = float(distances(matrix, here[agree], there[agree]).square().mean().sqrt()) / unit
         count = int(agree.sum())
-        enough = count >= self._enough(len(pairs), other.points / unit) and _is_plausible(matrix, one.points)
+        enough = self._is_enough(count, len(pairs), other.points / unit) and _is_plausible(matrix, one.points)
         return SectionMatch(len(pairs), count, matrix if enough else None, off)
 
-    def _enough(self, matches: int, points: Tensor) -> float:
-        """Return how many of the matches must agree: far more than tell a map, and than would by chance."""
+    def _is_enough(self, agree: int, matches: int, points: Tensor) -> bool:
+        """Return whether so many agree as landmarks at random would not: twice as many as tell a map, and more.
+
+        The expected number of maps through some of them by which as many agree, if each lay anywhere (Moisan & Stival,
+        A probabilistic criterion to detect rigid point matches, IJCV 2004).
+
+        Args:
+            points: of the second section, `(N, 2)` px.
+        """
         few = fewest(2, self.model)
+        if agree < 2 * few:
+            return False
         area = float((points.amax(0) - points.amin(0)).prod())
-        by_chance = matches * min(1.0, math.pi * self.threshold**2 / max(area, 1e-30))
-        return max(2 * few, few + CHANCE * by_chance)
+        near = min(1.0, math.pi * self.threshold**2 / max(area, 1e-30))
+        tried = math.comb(matches, few) * (matches - few)
+        return tried * float(binom.sf(agree - few - 1, matches - few, near)) < CHANCE
 
     def solve(self, matches: Mapping[Edge, SectionMatch], grids: Sequence[Grid]) -> StackSolution:
         """Return the maps of all sections from those of pairs."""
@@ -223,7 +235,7 @@ def _told(grid: Grid) -> str:
 
 
 METHOD = Method(
-    about="sections of a stack, turned and shifted, by landmarks on masks or by corners; ORB, BRISK, FAST and FREAK too",
+    about="sections of a stack, turned and shifted, by landmarks on masks or corners; ORB, BRISK, FAST, FREAK too",
     aligns=("group",),
     papers=(
         Paper(

@@ -10,6 +10,8 @@ from pullback.numerics.components import component_centres
 from pullback.numerics.polar import mutual, polar_correlation, polar_patches
 from pullback.space import Grid, Image, Labels, keypoints, short_repr
 
+FRAME = 0.2  # of the rim of a section: as much of one value is a frame, not tissue
+BESIDE = 8  # px from a frame, within which no corners are sought: the frame's own are as in any other section
 APART = 5.0  # px between corners, where they are sought
 LONGEST = 640  # px along which corners are sought; larger sections are halved
 
@@ -66,13 +68,29 @@ def corners(image: Image, most: int) -> Tensor:
     Of a large section they are sought in means of 2 × 2, 4 × 4, … pixels, 640 or fewer along an edge.
     """
     data, factor = image.data[:, :1], 1
-    inside = None if image.mask is None else image.mask.to(data.dtype)
+    seen = beside_frame(image) if image.mask is None else image.mask
+    inside = None if seen is None else seen.to(data.dtype)
     while max(data.shape[2:]) > LONGEST:
         data, factor = F.avg_pool2d(data, 2), 2 * factor
         inside = None if inside is None else F.avg_pool2d(inside, 2)
     grid = Grid(tuple(data.shape[2:]), torch.eye(3, dtype=torch.float64))  # pixel coordinates
     found = keypoints(Image(data, grid, None if inside is None else inside >= 0.5), most or None, APART)
     return (found.data[0] + 0.5) * factor - 0.5
+
+
+def beside_frame(image: Image) -> Tensor | None:
+    """Return where a section is its own, `(1, 1, X, Y)` bool, and not the frame of one value in which it may lie.
+
+    None where the rim is not of one value: then there is no frame.
+    """
+    data = image.data[:, :1]
+    rim = torch.cat([data[..., 0, :], data[..., -1, :], data[..., 0], data[..., -1]], -1).flatten()
+    values, counts = rim.unique(return_counts=True)
+    if int(counts.max()) < FRAME * len(rim):
+        return None
+    frame = (data == values[counts.argmax()]).float()
+    whole = -F.max_pool2d(-frame, BESIDE + 1, 1, BESIDE // 2)  # single pixels of that value are none
+    return F.max_pool2d(whole, 3 * BESIDE + 1, 1, 3 * BESIDE // 2) == 0
 
 
 def described(image: Image, places: Tensor, radius: float) -> Features:
