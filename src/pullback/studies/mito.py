@@ -44,10 +44,16 @@ TURNS = 3  # of the pipelines whose speed is compared
 # ---- stacks whose truth is known
 
 
-@lru_cache(maxsize=1)
-def _made(data: EMStack) -> tuple[list[Image], list[Labels]]:
+@lru_cache(maxsize=STACKS)
+def _bytes(data: EMStack) -> tuple[list[Tensor], list[Tensor]]:
+    """Return sections and masks, `(1, 1, X, Y)` uint8 each; all arms see the same."""
     every = range(data.sections)
-    return [data.section(z) for z in every], [data.mask(z) for z in every]
+    return [data.section(z).data.byte() for z in every], [data.mask(z).data for z in every]
+
+
+def _made(data: EMStack) -> tuple[list[Image], list[Labels]]:
+    sections, masks = _bytes(data)
+    return [Image(each.float(), data.grid) for each in sections], [Labels(each, data.grid) for each in masks]
 
 
 def _solve(how: Mito, images: Sequence[Image], masks: Sequence[Labels | None], reach: int) -> StackSolution:
@@ -155,9 +161,7 @@ def _drift() -> Experiment:
 @lru_cache(maxsize=1)
 def _raced(data: EMStack) -> dict[str, list[tuple[float, float]]]:
     """Return seconds and the median error of pairs, px, of each pipeline in each turn."""
-    images, masks = _made(data)
-    sections = [image.data[0, 0].byte().numpy() for image in images]  # (X, Y), as a reader of files has them
-    areas = [mask.data[0, 0].numpy() for mask in masks]
+    sections, areas = ([each[0, 0].numpy() for each in one] for one in _bytes(data))  # (X, Y)
     pipelines: dict[str, Callable[[], list[Tensor]]] = {
         "ORB by OpenCV": partial(_by_opencv, sections, areas, "orb"),
         "MITO + FREAK by OpenCV": partial(_by_opencv, sections, areas, "mito"),
@@ -349,9 +353,9 @@ study = Study(
         ),
         "table": Table(
             "Detectors, descriptors and matchers on stacks of mitochondria",
-            "Table 1, brute force, Dice and seconds of 165 sections: BRISK 0.935 and 47.0, with mask 0.857 and 19.3; ORB "
-            "0.753 and 19.4, with mask 0.823 and 20.4; ORB + BRISK 0.629 and 16.3, 0.794 and 17.0; ORB + FREAK 0.832 and "
-            "16.6, 0.764 and 16.8; FAST + BRISK 0.918 and 2420, 0.876 and 28.5; FAST + FREAK 0.941 and 2392, 0.914 and "
+            "Table 1, brute force, Dice and seconds of 165 sections: BRISK 0.935 and 47.0, with mask 0.857 and 19.3; "
+            "ORB 0.753 and 19.4, with mask 0.823 and 20.4; ORB + BRISK 0.629 and 16.3, 0.794 and 17.0; ORB + FREAK "
+            "0.832 and 16.6, 0.764 and 16.8; FAST + BRISK 0.918 and 2420, 0.876 and 28.5; FAST + FREAK 0.941 and 2392, 0.914 and "
             "25.1; MITO + BRISK 0.914 and 7.8; MITO + FREAK 0.896 and 8.4. FLANN alike: MITO 0.906 and 0.893.",
             {"mutual": _table1("mutual"), "flann": _table1("flann"), "fast": _fast()},
             FIRST,
