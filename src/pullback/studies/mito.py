@@ -355,8 +355,8 @@ study = Study(
             "Detectors, descriptors and matchers on stacks of mitochondria",
             "Table 1, brute force, Dice and seconds of 165 sections: BRISK 0.935 and 47.0, with mask 0.857 and 19.3; "
             "ORB 0.753 and 19.4, with mask 0.823 and 20.4; ORB + BRISK 0.629 and 16.3, 0.794 and 17.0; ORB + FREAK "
-            "0.832 and 16.6, 0.764 and 16.8; FAST + BRISK 0.918 and 2420, 0.876 and 28.5; FAST + FREAK 0.941 and 2392, 0.914 and "
-            "25.1; MITO + BRISK 0.914 and 7.8; MITO + FREAK 0.896 and 8.4. FLANN alike: MITO 0.906 and 0.893.",
+            "0.832 and 16.6, 0.764 and 16.8; FAST + BRISK 0.918 and 2420, 0.876 and 28.5; FAST + FREAK 0.941 and 2392, "
+            "0.914 and 25.1; MITO + BRISK 0.914 and 7.8; MITO + FREAK 0.896 and 8.4. FLANN: MITO 0.906 and 0.893.",
             {"mutual": _table1("mutual"), "flann": _table1("flann"), "fast": _fast()},
             FIRST,
         ),
