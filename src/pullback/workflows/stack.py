@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,10 @@ from pullback.space import Grid
 from pullback.study.recipe import as_data
 from pullback.workflows.outputs import RECORD, refuse_overwrite, refuse_without
 from pullback.workflows.register import DRAWN_WITH
-from pullback.workflows.stack_outputs import Written, write_outputs
+from pullback.workflows.stack_outputs import ShownItems, Written, write_outputs
 from pullback.workflows.stack_sections import missing_numbers, read_mask, read_pixels, refuse_unlike, short_names
 
 LANDMARKS = "landmarks"
-Shown = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class StackAsked:
     skip: bool = False
 
 
-def stack_files(asked: StackAsked, how: Mito, out: Path, shown: Shown = lambda items, _: items) -> dict[str, Any]:
+def stack_files(asked: StackAsked, how: Mito, out: Path, shown: ShownItems = lambda items, _: items) -> dict[str, Any]:
     """Align the sections of a stack, and write them as one file.
 
     Beside `out`, in a folder of its name without ending, are `transforms/`, `transforms.csv`, `sections.csv`,
@@ -122,7 +121,7 @@ class StackWork:
     sections: Sections
     masks: Sections | None
 
-    def landmarks(self, shown: Shown) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    def landmarks(self, shown: ShownItems) -> tuple[dict[int, dict[str, Any]], list[str]]:
         """Return what was found of each section, by its number, and notes; landmarks are kept in files.
 
         Raises:
@@ -144,7 +143,7 @@ class StackWork:
             notes += [found[n]["note"]] if found[n]["note"] else []
         return found, notes
 
-    def matches(self, known: Mapping[int, object], shown: Shown) -> dict[Edge, SectionMatch]:
+    def matches(self, known: Mapping[int, object], shown: ShownItems) -> dict[Edge, SectionMatch]:
         """Return how the sections match that are known, each with those that follow within reach."""
         ledger, found = Ledger(self.folder), {}
         held: dict[int, Features] = {}

@@ -27,7 +27,8 @@ STRIP = 2**22  # px that are resampled at a time
 SMALL = 384  # px along the longer edge of what neighbours are compared by
 INSIDE = 0.999
 SECTIONS, MATCHES, MATRICES, PAGE = "sections.csv", "matches.csv", "transforms.csv", "index.html"
-Shown = Callable[[Iterable[Any], str], Iterable[Any]]
+ShownItems = Callable[[Iterable[Any], str], Iterable[Any]]
+"""Shows the progress of items, under a name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Written:
     thickness: float | None
 
 
-def write_outputs(stack: Written, folder: Path, out: Path, skip: bool, shown: Shown) -> dict[str, Any]:
+def write_outputs(stack: Written, folder: Path, out: Path, skip: bool, shown: ShownItems) -> dict[str, Any]:
     """Write everything but the record, and return what it tells of it.
 
     The stack itself is not written where sections match no others and are not to be skipped.
@@ -112,7 +113,9 @@ def plane_of(grids: Sequence[Grid], transforms: Sequence[Transform], reference: 
     return Grid(shape, affine)
 
 
-def _aligned(stack: Written, transforms: Sequence[Transform], shape: StackShape, shown: Shown) -> Iterator[np.ndarray]:
+def _aligned(
+    stack: Written, transforms: Sequence[Transform], shape: StackShape, shown: ShownItems
+) -> Iterator[np.ndarray]:
     """Yield each section in the common plane, resampled once from its file, as it is written."""
     for n, transform in zip(shown(range(shape.count), "writing"), transforms, strict=True):
         pixels = read_pixels(stack.sections, n)
@@ -165,7 +168,7 @@ def _masks(
 
 
 def _views(
-    stack: Written, transforms: Sequence[Transform], plane: Grid, shown: Shown
+    stack: Written, transforms: Sequence[Transform], plane: Grid, shown: ShownItems
 ) -> tuple[list[tuple[SectionView, SectionView]], list[tuple[float, float]]]:
     """Return each section as it lies before and after, and the Dice of its mask with that of the one before."""
     still = Affine.identity(2)
