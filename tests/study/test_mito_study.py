@@ -34,7 +34,7 @@ def test_the_truth_has_no_error_and_the_dice_of_the_ceiling():
     moved = [Affine.about(torch.eye(2).double(), torch.zeros(2).double(), torch.tensor([3.0, 4.0]).double())] * 3
     shifted = [one @ other for one, other in zip(moved, known, strict=True)]
     assert errors(DATA, shifted, 1) == pytest.approx([5.0] * 3)
-    (row,) = aligned(DATA, 0, HOW, stacks=1)
+    (row,) = aligned(DATA, 0, HOW)
     assert row["of ceiling"] == pytest.approx(row["dice"] / neighbours_dice(_made(DATA)[1], known, DATA.grid))
     assert row["of ceiling"] > 0.85
     assert row["error px"] < 2

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ from pullback.study.arms import Arm, FunctionArm
 from pullback.study.table import Column, Experiment, Study, Table
 from pullback.training import Row
 
-STACKS = 3  # of one seed
+STACKS = 3  # that are kept
 SOME = 4  # sections, of what takes minutes
 TURNS = 3  # of the pipelines whose speed is compared
 
@@ -62,32 +61,31 @@ def _solve(how: Mito, images: Sequence[Image], masks: Sequence[Labels | None], r
     return how.solve({(i, j): how.match(every[i], every[j], i, j) for i, j in edges}, [each.grid for each in images])
 
 
-def aligned(data: EMStack, seed: int, how: Mito, reach: int = 1, stacks: int = STACKS) -> Iterator[Row]:
-    """Align stacks, and measure each: error against the truth, Dice of neighbours' masks and its ceiling, time."""
-    for number in range(stacks):
-        one = replace(data, seed=stacks * seed + number)
-        images, masks = _made(one)
-        begin = time.perf_counter()
-        found = _solve(how, images, masks, reach)
-        transforms = found.transforms(how.model)
-        for image, transform in zip(images, transforms, strict=True):
-            pull(image, transform, one.grid, outside=0.0)
-        seconds = time.perf_counter() - begin
-        off = errors(one, transforms, found.reference)
-        truths = [truth @ one.truths[found.reference].inverse() for truth in one.truths]
-        dice, ceiling = (neighbours_dice(masks, each, one.grid) for each in (transforms, truths))
-        pixels = one.sections * one.grid.shape[0] * one.grid.shape[1] / 1e6
-        yield {
-            "case": f"stack {number}",
-            "dice": dice,
-            "of ceiling": dice / ceiling,
-            "error px": median(off),
-            "last px": off[-1],
-            "failed": float(sum(match.matrix is None for (i, j), match in found.matches.items() if j == i + 1)),
-            "seconds": seconds,
-            "mpx/s": pixels / seconds,
-            **({} if found.loop_error is None else {"loop px": found.loop_error}),
-        }
+def aligned(data: EMStack, seed: int, how: Mito, reach: int = 1) -> Iterator[Row]:
+    """Align the stack of a seed, and measure error against the truth, Dice of neighbours' masks and its ceiling, time."""
+    one = replace(data, seed=seed)
+    images, masks = _made(one)
+    begin = time.perf_counter()
+    found = _solve(how, images, masks, reach)
+    transforms = found.transforms(how.model)
+    for image, transform in zip(images, transforms, strict=True):
+        pull(image, transform, one.grid, outside=0.0)
+    seconds = time.perf_counter() - begin
+    off = errors(one, transforms, found.reference)
+    truths = [truth @ one.truths[found.reference].inverse() for truth in one.truths]
+    dice, ceiling = (neighbours_dice(masks, each, one.grid) for each in (transforms, truths))
+    pixels = one.sections * one.grid.shape[0] * one.grid.shape[1] / 1e6
+    yield {
+        "case": f"stack {seed}",
+        "dice": dice,
+        "of ceiling": dice / ceiling,
+        "error px": median(off),
+        "last px": off[-1],
+        "failed": float(sum(match.matrix is None for (i, j), match in found.matches.items() if j == i + 1)),
+        "seconds": seconds,
+        "mpx/s": pixels / seconds,
+        **({} if found.loop_error is None else {"loop px": found.loop_error}),
+    }
 
 
 def errors(data: EMStack, transforms: Sequence[Transform], reference: int) -> list[float]:
@@ -129,8 +127,8 @@ MITO: Mapping[str, Mito] = {
 }
 
 
-def _arms(hows: Mapping[str, Mito], **options: Any) -> dict[str, Arm]:
-    return {name: FunctionArm(partial(aligned, how=how, **options)) for name, how in hows.items()}
+def _arms(hows: Mapping[str, Mito]) -> dict[str, Arm]:
+    return {name: FunctionArm(partial(aligned, how=how)) for name, how in hows.items()}
 
 
 def _table1(matcher: str) -> Experiment:
@@ -142,7 +140,7 @@ def _table1(matcher: str) -> Experiment:
 
 def _fast() -> Experiment:
     hows = {**FAST, **{f"{name}, mask": replace(how, masked=True) for name, how in FAST.items()}, **MITO}
-    return Experiment(_arms(hows, stacks=1), "MITO + FREAK", EMStack(sections=SOME))
+    return Experiment(_arms(hows), "MITO + FREAK", EMStack(sections=SOME))
 
 
 def _drift() -> Experiment:
