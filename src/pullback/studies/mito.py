@@ -62,7 +62,7 @@ def _solve(how: Mito, images: Sequence[Image], masks: Sequence[Labels | None], r
 
 
 def aligned(data: EMStack, seed: int, how: Mito, reach: int = 1) -> Iterator[Row]:
-    """Align the stack of a seed, and measure error against the truth, Dice of neighbours' masks and its ceiling, time."""
+    """Align the stack of a seed; measure error against the truth, Dice of neighbours' masks and its ceiling, time."""
     one = replace(data, seed=seed)
     images, masks = _made(one)
     begin = time.perf_counter()
