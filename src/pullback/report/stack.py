@@ -43,7 +43,7 @@ class SectionView:
 
 
 class Solution(Protocol):
-    """What the page tells of the maps."""
+    """The maps, as far as the page tells of them."""
 
     @property
     def loop_error(self) -> float | None:
@@ -57,7 +57,7 @@ class Solution(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class StackPage:
-    """What the page shows.
+    """The content of the page.
 
     Attributes:
         names: of the sections.

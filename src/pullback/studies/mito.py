@@ -218,8 +218,8 @@ def _by_opencv(sections: Sequence[np.ndarray], areas: Sequence[np.ndarray], kind
             now = known.compute(section, [cv2.KeyPoint(x, y, SUPPORT) for x, y in centres[1:].tolist()])
         if before is not None:
             pairs = matcher.match(before[1], now[1])
-            p = np.float64([before[0][each.queryIdx].pt for each in pairs])
-            q = np.float64([now[0][each.trainIdx].pt for each in pairs])
+            p = np.array([before[0][each.queryIdx].pt for each in pairs])
+            q = np.array([now[0][each.trainIdx].pt for each in pairs])
             matrix = cv2.findHomography(p, q, cv2.RANSAC, 5.0)[0]
             matrix = np.eye(3) if matrix is None else matrix
             cv2.warpPerspective(section, matrix, section.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
@@ -231,7 +231,7 @@ def _by_opencv(sections: Sequence[np.ndarray], areas: Sequence[np.ndarray], kind
 
 def _pair_error(data: EMStack, z: int, matrix: Tensor) -> float:
     """Return how far a map in pixels between sections z and z + 1 leads from the truth, px: a mean over tissue."""
-    truth = (data.truths[z + 1] @ data.truths[z].inverse()).in_voxels(data.grid, data.grid)
+    truth = Affine(data.truths[z + 1].matrix @ data.truths[z].inverse().matrix).in_voxels(data.grid, data.grid)
     x, y = (torch.linspace(0, n - 1, 5, dtype=torch.float64) for n in data.inner.shape)
     at = data.grid.to_voxels(data.truths[z](data.inner.to_world(torch.cartesian_prod(x, y).mT[None])[0].mT).mT[None])[
         0

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class StackWork:
             notes.append(f"no section has number {said}; sections on both sides are taken as neighbours")
         for n in shown(range(len(self.sections)), "landmarks"):
             try:
-                found[n] = ledger.once(self._job_of(n), lambda _, n=n: self._sought(n))
+                found[n] = ledger.once(self._job_of(n), partial(self._sought, n))
             except InputError as error:
                 if not self.asked.skip:
                     raise
@@ -152,7 +153,7 @@ class StackWork:
         for i, j in shown([(i, j) for i, j in pairs if i in known and j in known], "matches"):
             for n in [n for n in held if n < i]:
                 del held[n]
-            result = ledger.once(self._job_between(i, j), lambda _, i=i, j=j: self._matched(i, j, held))
+            result = ledger.once(self._job_between(i, j), partial(self._matched, i, j, held))
             matrix = result["matrix"] and torch.tensor(result["matrix"], dtype=torch.float64)
             found[i, j] = SectionMatch(result["matches"], result["agree"], matrix, result["off"])
         return found
@@ -164,7 +165,7 @@ class StackWork:
             return Grid(tuple(kept["shape"].tolist()), kept["affine"])
         return read_pixels(self.sections, n).image.grid
 
-    def _sought(self, n: int) -> dict[str, Any]:
+    def _sought(self, n: int, job: Job) -> dict[str, Any]:
         """Find the landmarks of a section, and keep them."""
         image, name = self.sections[n], self.sections.names[n]
         labels, note = (None, "") if self.masks is None else read_mask(self.masks, n)
@@ -176,7 +177,7 @@ class StackWork:
             save_file({key: value.contiguous() for key, value in kept.items()}, temporary)
         return {"landmarks": len(found), "note": note}
 
-    def _matched(self, i: int, j: int, held: dict[int, Features]) -> dict[str, Any]:
+    def _matched(self, i: int, j: int, held: dict[int, Features], job: Job) -> dict[str, Any]:
         """Match two sections; landmarks that were read are held for the next pairs."""
         for n in (i, j):
             if n not in held:

@@ -1,4 +1,4 @@
-"""What is written of an aligned stack: the stack, its masks, transforms, tables, and a page to look at."""
+"""Files of an aligned stack: the stack, its masks, transforms, tables, and a page to look at."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ ShownItems = Callable[[Iterable[Any], str], Iterable[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What is written.
+    """A solved stack, of which files are written.
 
     Attributes:
         sections, masks: the inputs.
@@ -174,17 +174,19 @@ def _views(
     still = Affine.identity(2)
     factor = max(1, math.ceil(max(plane.shape) / SMALL))
     coarse = _coarser(plane, factor)
-    views, overlap = [], []
-    last: tuple[Tensor, Tensor] | None = None
+    views: list[tuple[SectionView, SectionView]] = []
+    overlap: list[tuple[float, float]] = []
+    last: list[Tensor] = []
     for n, transform in zip(shown(range(len(transforms)), "looking"), transforms, strict=True):
         image = _grey(read_pixels(stack.sections, n).image)
         small = _halved(image, factor)
-        views.append(tuple(_view(image, small, map_, plane, coarse) for map_ in (still, transform)))
+        before, after = (_view(image, small, one, plane, coarse) for one in (still, transform))
+        views.append((before, after))
         if stack.masks is not None:
             labels = read_mask(stack.masks, n)[0]
-            now = tuple(pull(labels, map_, plane).data != 0 for map_ in (still, transform))
-            if last is not None:
-                overlap.append(tuple(_dice(a, b) for a, b in zip(last, now, strict=True)))
+            now = [pull(labels, one, plane).data != 0 for one in (still, transform)]
+            if last:
+                overlap.append((_dice(last[0], now[0]), _dice(last[1], now[1])))
             last = now
     return views, overlap
 

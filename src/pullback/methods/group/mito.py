@@ -124,7 +124,7 @@ class Mito:
         if found.unmatched:
             raise InputError("; ".join(found.failures(names)))
         numbers = {"least matches": float(min((match.agree for match in matches.values()), default=0))}
-        if found.loops:
+        if found.loop_error is not None:
             numbers["loop error px"] = found.loop_error
         return GroupAlignment(group, found.transforms(self.model), Stats(numbers=numbers))
 

@@ -1,4 +1,4 @@
-"""What is known of a stack: how pairs of its sections match, and the maps of all that follow from it."""
+"""Maps of all sections of a stack, from matches of pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -156,10 +156,11 @@ def _between(found: Mapping[int, Tensor], count: int, model: str, corners: Tenso
         if n in found:
             out.append(found[n])
             continue
-        below, above = (max((m for m in found if m < n), default=None), min((m for m in found if m > n), default=None))
-        if below is None or above is None:
-            out.append(found[above if below is None else below])
+        before, after = [m for m in found if m < n], [m for m in found if m > n]
+        if not before or not after:
+            out.append(found[max(before) if before else min(after)])
             continue
+        below, above = max(before), min(after)
         share = (n - below) / (above - below)
         there = (1 - share) * projected(found[below], corners) + share * projected(found[above], corners)
         out.append(fit_matrix(corners, there, model))
