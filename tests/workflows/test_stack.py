@@ -20,7 +20,7 @@ from pullback.workflows.stack_sections import missing_numbers
 
 tifffile = pytest.importorskip("tifffile")
 STACK = EMStack(sections=4, shape=(170, 150), pad=30, mitochondria=18.0, step=2.0)
-SET = ["--set", "radius=28", "--set", "area=20", "--set", "least=8"]
+SET = ["--set", "radius=28", "--set", "area=20", "--set", "least=5"]
 
 
 def save(values: np.ndarray, path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binom
+from scipy.special import betainc
 from torch import Tensor
 
 from pullback.errors import InputError
@@ -211,7 +211,8 @@ class Mito:
         area = float((points.amax(0) - points.amin(0)).prod())
         near = min(1.0, math.pi * self.threshold**2 / max(area, 1e-30))
         tried = math.comb(matches, few) * (matches - few)
-        return tried * float(binom.sf(agree - few - 1, matches - few, near)) < CHANCE
+        more = agree - few  # beside those that tell the map: a binomial's tail
+        return tried * float(betainc(more, matches - few - more + 1, near)) < CHANCE
 
     def solve(self, matches: Mapping[Edge, SectionMatch], grids: Sequence[Grid]) -> StackSolution:
         """Return the maps of all sections from those of pairs."""
