@@ -16,6 +16,8 @@ from pullback.methods.group.conditional import ConditionalAtlas, TemplateGenerat
 from pullback.methods.group.embedding import Embedding
 from pullback.methods.group.kinship import Kin
 from pullback.methods.group.onto_template import OntoTemplate
+from pullback.methods.group.section_features import Features
+from pullback.methods.group.stack_solution import SectionMatch, StackSolution
 from pullback.methods.group.structural_types import Typed, Types
 from pullback.methods.group.template import Placed, Template
 from pullback.methods.labels.consensus import Consensus
@@ -72,16 +74,16 @@ from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.methods.pose.cross_ngf import CrossNGF, Level, Reference
 from pullback.methods.pose.freedom import Freedom
 from pullback.methods.pose.initialise import Initialise
-from pullback.methods.pose.rician_motion import Corrected, MotionCorrection, Posed
-from pullback.methods.pose.tissue_intensities import Shared
-from pullback.methods.pose.tissue_model import NoisyFrames, TissueModel
-from pullback.methods.pose.slice_identification import Identifier, Ranking
-from pullback.methods.pose.slice_search import Found
 from pullback.methods.pose.radial import Radial
 from pullback.methods.pose.radial_order import Ordered, SliceOrder
 from pullback.methods.pose.radial_to_volume import BinarySearch, LocatedRadial, RadialToVolume
+from pullback.methods.pose.rician_motion import Corrected, MotionCorrection, Posed
+from pullback.methods.pose.slice_identification import Identifier, Ranking
 from pullback.methods.pose.slice_likeness import Likeness
+from pullback.methods.pose.slice_search import Found
 from pullback.methods.pose.slice_to_volume import LocatedSlices, SliceToVolume, StartSearch
+from pullback.methods.pose.tissue_intensities import Shared
+from pullback.methods.pose.tissue_model import NoisyFrames, TissueModel
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
 from pullback.testing import (
@@ -302,6 +304,9 @@ EXCUSED = {
     Typed: "the answer of Types; test_structural_types.py says what it holds",
     Embedding: "coordinates; test_structural_types.py holds them against scikit-learn",
     Kin: "numbers of relatives; test_structural_types.py says what they are",
+    Features: "landmarks of a section; test_mito.py says of which",
+    SectionMatch: "how two sections match; test_mito.py says when they do not",
+    StackSolution: "the maps of a stack, of which Mito's answer is made; test_mito.py holds its laws",
     OntoTemplate: "two registers after each other; test_structural_types.py says what they remove",
     Prescription: "no register: what a map can have; test_determinant_and_curl.py holds it against maps",
     Refinement: "settings of FeatureRegistration, which is checked with them",

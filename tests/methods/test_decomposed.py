@@ -365,9 +365,7 @@ def test_the_way_is_written_and_read_by_apply_and_by_itk(run):
     fixed = sitk.ReadImage(str(folder / "fixed.nii.gz"))
     for t, name in enumerate(names, 1):
         path = folder / "out" / name
-        apply_files(
-            folder / "moving.nii.gz", read_in_order([str(path)]), folder / "m.nii.gz", folder / "fixed.nii.gz"
-        )
+        apply_files(folder / "moving.nii.gz", read_in_order([str(path)]), folder / "m.nii.gz", folder / "fixed.nii.gz")
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "m.nii.gz")))
         theirs = sitk.Resample(moving, fixed, sitk.ReadTransform(str(path)), sitk.sitkLinear, 0.0)
         phase, grid = read_in_order([str(path)]), read_grid(folder / "fixed.nii.gz")

@@ -19,6 +19,7 @@ from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
 from pullback.cli.realign import realign
 from pullback.cli.register import register
+from pullback.cli.stack import stack
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
 from pullback.cli.train import prepare, train
@@ -58,7 +59,7 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match, atlas, realign, locate),
+    "Align": (register, match, atlas, stack, realign, locate),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, uncertainty, dose, subtypes),
     "Learn": (prepare, train, tune),

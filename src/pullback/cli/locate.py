@@ -135,7 +135,7 @@ def locate(
     if kind_of(within, run) == VOLUME:
         from pullback.workflows.locate_in_volume import LocateHow, locate_in_volume, summary
 
-        idle = {"--preset": preset, "--method": method, "--trust": trust, "--axis": axis}
+        idle = {"--preset": preset, "--method": method, "--trust": trust, "--axis": axis, "--turned": turned or None}
         refuse(idle, "is of plates, and this is a volume")
         asked = LocateHow(settings_of(setting), start, apart, reorder, mask or (), volume_mask)
         with working(console, "locating"):

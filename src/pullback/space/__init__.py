@@ -10,6 +10,7 @@ from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.grid_distance import block_middles, mean_distance, mean_square_distance
+from pullback.space.homography import Homography
 from pullback.space.image import Image, Labels, around, canonical, centred, cropped, stored_axes
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
@@ -43,6 +44,7 @@ __all__ = [
     "FreeForm",
     "Geodesic",
     "Grid",
+    "Homography",
     "Image",
     "Inverse",
     "Labels",
