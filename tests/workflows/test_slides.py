@@ -95,7 +95,7 @@ def shifted(x, y):
 # ---- parts
 
 
-@pytest.mark.parametrize("limits", [{}, {"BLOCK": 512}, {"DECODED": 2**15}])
+@pytest.mark.parametrize("limits", [{}, {"BLOCK": 512}, {"DECODED": 2**17}])
 def test_a_slide_moved_in_parts_is_the_slide_moved_whole(limits, folder, tmp_path, monkeypatch):
     for name, value in limits.items():
         monkeypatch.setattr(writing if name == "BLOCK" else slides, name, value)
