@@ -56,7 +56,7 @@ def test_pages_of_a_tiff_are_sections(unit, size, tmp_path):
 def test_colours_of_sections_are_grey_and_whole(tmp_path):
     (tmp_path / "stack").mkdir()
     for n in range(2):
-        white = np.full((2100, 2050, 3), 255, np.uint8)
+        white = np.full((2100, 2050, 3) if n else (20, 30, 3), 255, np.uint8)
         white[5:9, 7 + n] = 0
         Picture.fromarray(white).save(tmp_path / "stack" / f"{n}.png")
     section = read_stack(tmp_path / "stack")[1]

@@ -27,15 +27,15 @@ MOVING = pull(STILL, TRUTH.inverse(), GRID)
 
 @dataclass(frozen=True)
 class Oracle:
-    """A stage that answers with what it is told, and remembers what it was given to see."""
+    """A stage that answers with what it is told, time by time, and remembers what it was given to see."""
 
-    answer: Displacement
+    answers: tuple
     levels: Levels = Levels(coarsest=40)
     seen: list = field(default_factory=list)
 
     def __call__(self, fixed, moving, start=None):
         self.seen.append(fixed.mask)
-        return Alignment(Pair(fixed, moving), self.answer)
+        return Alignment(Pair(fixed, moving), self.answers[len(self.seen) - 1])
 
 
 def test_a_board_is_half_black_and_neighbours_differ():
@@ -47,21 +47,25 @@ def test_a_board_is_half_black_and_neighbours_differ():
     assert board(Grid.centred((6, 5, 4)), 3).shape == (1, 1, 6, 5, 4)
 
 
-@pytest.mark.parametrize(("answer", "taken"), [(TRUTH, True), (TRUTH.inverse(), False)], ids=["right", "wrong"])
-def test_the_answer_is_taken_where_it_gains_on_tiles_that_were_not_seen(answer, taken):
-    oracle = Oracle(answer)
+HALF = Displacement(0.5 * TRUTH.field, GRID)
+WRONG = TRUTH.inverse()
+
+
+@pytest.mark.parametrize(("answers", "taken"), [((TRUTH, HALF, TRUTH), True), ((WRONG, HALF, TRUTH), False)], ids=str)
+def test_the_answer_is_taken_where_it_gains_on_tiles_that_were_not_seen(answers, taken):
+    oracle = Oracle(answers)
     found = HeldOut(oracle, LIKE, tiles=4)(STILL, MOVING)
     black, white = oracle.seen[:2]
     assert torch.equal(black, ~white)
     assert torch.equal(black, board(GRID, 4))
     gain = 0.0
-    for mask in (white, black):
+    for mask, answer in zip((white, black), answers, strict=False):
         pair = Pair(Image(STILL.data, GRID, mask), MOVING)
         was, now = (float(LIKE(Alignment(pair, each))) for each in (Displacement.identity(GRID, STILL.data), answer))
         gain += (was - now) / 2
     assert found.stats.numbers[GAIN] == pytest.approx(gain, abs=1e-5)
     assert (gain > 0) == taken
-    assert torch.equal(found.transform.displacement(GRID), answer.field) == taken
+    assert torch.equal(found.transform.displacement(GRID), TRUTH.field) == taken
     assert bool(found.transform.displacement(GRID).any()) == taken
     assert len(oracle.seen) == (3 if taken else 2)
     assert taken == (oracle.seen[-1] is None)
@@ -79,7 +83,7 @@ def test_a_motion_that_all_tiles_share_is_found():
 def test_a_mask_is_kept_and_an_empty_half_proves_nothing():
     mask = torch.zeros(1, 1, *GRID.shape, dtype=torch.bool)
     mask[..., 5:9, 5:9] = True
-    oracle = Oracle(TRUTH)
+    oracle = Oracle((TRUTH,))
     found = HeldOut(oracle, LIKE, tiles=4)(Image(STILL.data, GRID, mask), MOVING)
     assert found.stats.numbers[GAIN] == 0
     assert not oracle.seen

@@ -1,12 +1,19 @@
 """Slides seen through transforms, in parts, and the commands that take them as they take other images."""
 
+import contextlib
 import json
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
 
+from pullback import cli
 from pullback.errors import InputError
 from pullback.files import read_grid, read_image, read_transform
 from pullback.files.images import write_slide as writing
@@ -95,7 +102,7 @@ def shifted(x, y):
 # ---- parts
 
 
-@pytest.mark.parametrize("limits", [{}, {"BLOCK": 512}, {"DECODED": 2**15}])
+@pytest.mark.parametrize("limits", [{}, {"BLOCK": 512}, {"DECODED": 2**17}])
 def test_a_slide_moved_in_parts_is_the_slide_moved_whole(limits, folder, tmp_path, monkeypatch):
     for name, value in limits.items():
         monkeypatch.setattr(writing if name == "BLOCK" else slides, name, value)
@@ -261,6 +268,8 @@ def test_what_register_writes_of_pictures_in_colour(turned, tmp_path):
     assert {"moved.png", "moved.nii.gz", "fixed_points_in_moving.csv"} <= {*content["files"]}
     assert sum("in colour, of which 1 − luminance" in said for said in content["slides"]) == 2
     assert content["slides"][0] in summary(content, tmp_path)
+    assert "affine answer stays" not in summary(content, tmp_path)
+    assert "affine answer stays" in summary(content | {"found": {"held-out gain": -0.1}}, tmp_path)
     expected = pull(
         Slide.open(folder / "moving.png").image(), back, Slide.open(folder / "fixed.png").levels[0], outside=1
     )
@@ -282,6 +291,33 @@ def test_the_level_is_chosen_and_a_slide_is_moved_as_a_slide(folder, tmp_path):
     moved = Slide.open(tmp_path / "moved.ome.tif")
     assert moved.levels[0] == Slide.open(folder / "fixed.ome.tif").image(spacing=8 * SIZE).grid
     assert read_grid(tmp_path / "moved.nii.gz") == moved.levels[0]
+
+
+@pytest.mark.nightly
+def test_what_the_page_says_is_typed(folder, tmp_path, monkeypatch, capsys):
+    """On small slides; the rigid stage alone, for time."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "slides.md").read_text()
+    lines = [
+        line for line in re.findall(r"^pullback .*", page, re.MULTILINE) if ".csv" not in line and "match" not in line
+    ]
+    monkeypatch.chdir(tmp_path)
+    for name, given in (("HE", "fixed"), ("IHC", "moving")):
+        shutil.copy(folder / f"{given}.ome.tif", tmp_path / f"{name}.ome.tif")
+    content = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [300, 200]}, "properties": {}}
+    (tmp_path / "annotations.geojson").write_text(json.dumps(content))
+    for line in lines:
+        words = shlex.split(re.sub(r"\b(HE|IHC)\.(svs|mrxs)", r"\1.ome.tif", line))[1:]
+        if words[0] == "register" and ("--stain" in words or "--start" in words):
+            continue
+        monkeypatch.setattr(
+            sys, "argv", ["pullback", *words, *(["--transform", "rigid"] if words[0] == "register" else [])]
+        )
+        with contextlib.suppress(SystemExit):
+            cli.main()
+        assert "Traceback" not in capsys.readouterr().err
+    assert Slide.open(tmp_path / "moved.ome.tif").levels[0] == Slide.open(tmp_path / "HE.ome.tif").levels[0]
+    assert (tmp_path / "out" / "moved.ome.tif").is_file()
+    assert json.loads((tmp_path / "on_IHC.geojson").read_text())["geometry"]["type"] == "Point"
 
 
 @pytest.mark.nightly

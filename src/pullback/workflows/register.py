@@ -19,6 +19,7 @@ from pullback.metrics import STANDARD, LandmarkError, foreground, numbers_of
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.report.registration import write_report
 from pullback.solvers import Chain, Refine, timed
+from pullback.solvers.held_out import GAIN
 from pullback.space import Affine, Transform
 from pullback.stats import Stage, Stats
 from pullback.study.recipe import as_data
@@ -270,6 +271,8 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         if written.get("95 %", 0.0) > trip["95 %"]:
             lines[-1] += f"; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
     lines += [*content["slides"], *content["steered"]]
+    if content["found"].get(GAIN, 1.0) <= 0:
+        lines.append("the deformable stage made no tiles more alike that it did not see: the affine answer stays")
     serious = [finding for finding in content["headers"] if finding["severity"] != "note"]
     lines += [f"{finding['severity']}: {finding['what']}" for finding in serious]
     lines.append(
