@@ -19,6 +19,7 @@ from pullback.numerics.smooth import neighbour_correlation
 from pullback.solvers import Descend
 from pullback.space import Affine, Displacement, Grid, Image, Points
 from pullback.study.evaluate import unmoved
+from pullback.study.trained import Trained
 from pullback.testing import check_register, check_supervision, problems
 from pullback.training import seeded
 
@@ -278,6 +279,24 @@ def test_the_network_begins_at_one_voxel_and_learns_the_closed_form():
     other = network.around(ConstantDeviation(unmoved))
     torch.testing.assert_close(other(even, even).log_deviation, network(even, even).log_deviation)
     assert isinstance(other.register, ConstantDeviation)
+
+
+def test_a_trained_network_says_the_same_of_images_that_are_stored_otherwise():
+    """Maps lie along R and A, whichever axis is stored first: permuted and flipped images get the same mm."""
+    draws = make_generator(11)
+    data = [torch.rand(1, 1, 12, 16, generator=draws) for _ in range(2)]
+    affine = torch.tensor([[2.0, 0, -5], [0, 3, 7], [0, 0, 1]], dtype=torch.float64)
+    turned = torch.tensor([[0, 2.0, -5], [-3, 0, 7 + 45], [0, 0, 1]], dtype=torch.float64)
+    plain = [Image(each, Grid((12, 16), affine)) for each in data]
+    stored = [Image(each.transpose(2, 3).flip(2).contiguous(), Grid((16, 12), turned)) for each in data]
+    with seeded(5):
+        network = PosteriorNetwork(2, unmoved, widths=(4, 8))
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    one, other = (Trained(network)(*images).maps for images in (plain, stored))
+    for name in ("deviation", "deviation_r", "deviation_a"):
+        back = other[name].data.flip(2).transpose(2, 3)
+        torch.testing.assert_close(back, one[name].data, rtol=1e-4, atol=1e-5)
+    assert (one["deviation_r"].data - one["deviation_a"].data).abs().max() > 0.1
 
 
 def test_the_network_has_as_many_weights_as_by_hand():

@@ -103,8 +103,8 @@ def uncertainty(
     """
     from pullback.errors import InputError, refuse
     from pullback.methods.pair.uncertainty import WithPosterior
+    from pullback.numerics.device import device_of
     from pullback.study.recipe import changed
-    from pullback.training import device_of
     from pullback.workflows.how import How
     from pullback.workflows.inputs import ImageFiles
     from pullback.workflows.uncertainty import UncertaintyHow, summary, uncertainty_files
