@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,20 @@ import pytest
 import torch
 
 from pullback.alignment import Alignment, Pair
+from pullback.data import PairFolder
+from pullback.data.single_scans import SingleScans
 from pullback.errors import InputError, Interrupted
 from pullback.files import read_image, read_labels, read_transforms, write_image
+from pullback.methods.group.atlas import AtlasEvaluation, AtlasRounds, GroupwiseSupervision
 from pullback.methods.group.conditional import ConditionalAtlas
 from pullback.methods.group.template import TemplateBuilder
+from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.records.csv_records import read_csv
 from pullback.records.ledger import LEDGER
-from pullback.space import Affine, Displacement, Grid, Image, Labels, Transform, pull
-from pullback.training import seeded
+from pullback.space import Affine, Displacement, Grid, Image, Labels, Transform, Velocity, pull
+from pullback.study.recipe import Recipe
+from pullback.study.run import run
+from pullback.training import Training, seeded
 from pullback.workflows.atlas import ByAge, atlas_files, planned
 from pullback.workflows.atlas_film import frames_between, planes
 from pullback.workflows.atlas_making import ByBuilder, ByNetwork
@@ -221,3 +228,29 @@ def test_pictures_are_upright_and_go_there_and_back():
     assert len(frames) == 8
     areas = [(frame > 127).sum() for frame in frames[:5]]
     assert areas == sorted(areas)
+
+
+def test_a_run_of_train_atlas_is_a_network_with_templates(folder, tmp_path, pullback):
+    """A recipe that is written, read back, and whose run the command takes."""
+    light = partial(VoxelMorph, encoder=(4, 8), decoder=(8, 8, 4, 4), transform=Velocity)
+    recipe = Recipe(
+        about="discs",
+        data=SingleScans(PairFolder(str(folder), "*_T1w.nii.gz", "*_dseg.nii.gz")),
+        network=partial(ConditionalAtlas, ndim=2, shape=GRID.shape, register=light),
+        supervision=partial(GroupwiseSupervision, shape=GRID.shape),
+        training=Training(updates=2),
+        metrics=(),
+        procedure=AtlasRounds(rounds=2, change=0.0),
+        evaluation=partial(AtlasEvaluation),
+    )
+    network = run(recipe, tmp_path / "run")
+    words = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    code, _, err = pullback("atlas", "--data", folder, "-o", tmp_path / "out", *words, "--network", tmp_path / "run")
+    assert code == 0, err
+    template = read_image(tmp_path / "out" / "template.nii.gz")
+    torch.testing.assert_close(template.data, network.template(0.0).data)
+    code, _, err = pullback(
+        "atlas", "--data", folder, "-o", tmp_path / "no", *words, "--network", tmp_path / "run", "--aligned"
+    )
+    assert code == 1
+    assert "not of a network's templates" in err

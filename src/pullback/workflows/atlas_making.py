@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from pullback.alignment import Register, Registered
+from pullback.alignment import Alignment, Pair, Register
 from pullback.errors import Interrupted
 from pullback.methods.group.conditional import ConditionalAtlas
 from pullback.methods.group.template import FIELD, TEMPLATE, Keep, Template, TemplateBuilder, Tensors
@@ -75,9 +75,9 @@ def _on(register: Register | Refine | None, device: torch.device) -> Register | 
     if register is None or device == here:
         return register
 
-    def aligned(fixed: Image, moving: Image, start: Transform | None = None) -> Registered:
+    def aligned(fixed: Image, moving: Image, start: Transform | None = None) -> Alignment:
         found = register(fixed.to(device), moving.to(device), start=start and start.to(device))  # type: ignore[call-arg]
-        return replace(found, pair=found.pair.to(here), transform=found.transform.to(here))  # type: ignore[type-var]
+        return Alignment(Pair(fixed, moving), found.transform.to(here))
 
     return aligned
 
@@ -102,7 +102,7 @@ class ByNetwork:
     @property
     def between(self) -> Register:
         """The register of a template and an image."""
-        return self.network.register  # type: ignore[return-value]
+        return self.network.register
 
     def __call__(self, images: ScanImages, plan: PlannedTemplates, keep: Keep) -> list[Template]:
         """Return the templates of a plan; scans are resampled on their grid, as their headers say."""

@@ -168,7 +168,7 @@ class AtlasEvaluation:
                     ways.add(number, torch.where(lit, grid.to_mm(way), torch.nan))
                 listed.append((number, {"example": example.name, **self._numbers(answer, field)}))
         for number, row in listed:
-            told = {"group voxels²": float(fields.means[number].square().mean())}
+            told: Row = {"group voxels²": float(fields.means[number].square().mean())}
             if self.truth:
                 told["offset mm"] = float(ways.means[number].norm(dim=1).nanmean())
             yield row | told
@@ -235,7 +235,7 @@ class AtlasRounds:
             row = self._row(network, before, number, task)
             rows.append(row)
             if ledger is not None and task.out is not None:
-                ledger.once(Job(f"round {number}"), lambda _, row=row: row)
+                ledger.once(Job(f"round {number}"), lambda _: rows[-1])
                 write_csv(rows, task.out / "rounds.csv")
             if row["change"] < self.change and network.generator is None:
                 break
