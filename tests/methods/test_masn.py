@@ -438,16 +438,17 @@ def test_stains_are_learned_and_aligned_by_the_commands(pullback, tmp_path, monk
 def test_it_learns_how_a_section_moves():
     """From others, by their intensities alone: on one that it has not seen a third of the motion is found at least."""
     grid, making = Grid.centred((60, 52), 8.0), Restaining((16.0,), 150.0, 0.002)
-    drawn, supervision = RandomPatches(2 * SIZE, SIZE, 8), OfPatches(smoothing=1.0)
-    network = net(widths=(8, 16, 32)).train()
+    drawn, supervision = RandomPatches(2 * SIZE, SIZE, 4), OfPatches(smoothing=1.0)
+    network, updates = net(widths=(8, 16, 32)).train(), 400
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for number in range(600):
+    for number in range(updates):
         generator = make_generator(0, number)
         section = Image(sections(number % 8), grid)
         pair = drawn(making(Pair(section, section), generator), generator)
-        optimiser.param_groups[0]["lr"] = 3e-3 * Decay()(number / 600)
+        optimiser.param_groups[0]["lr"] = 3e-3 * Decay()(number / updates)
         optimiser.zero_grad()
-        sum(supervision(network, pair, number / 600).values()).backward()
+        losses = supervision(network, pair, number / updates)
+        sum(losses.values()).backward()
         optimiser.step()
     unseen = Image(sections(100), grid)
     errors = []
