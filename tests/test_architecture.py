@@ -134,6 +134,26 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_two_files_are_aligned_without_what_only_trainings_and_studies_need(tmp_path):
+    """Nor torch's compiler, which the first optimiser of `torch.optim` loads; nor the other methods."""
+    code = f"""
+import sys
+import numpy as np, nibabel as nib
+for name in ("a", "b"):
+    values = np.add.outer(np.arange(12.0), np.arange(14.0) ** 2)[..., None] + np.hanning(10) * 50
+    nib.Nifti1Image(values.astype(np.float32), np.eye(4)).to_filename(f"{tmp_path}/{{name}}.nii.gz")
+from pullback.cli import app
+app(["register", "-f", "{tmp_path}/a.nii.gz", "-m", "{tmp_path}/b.nii.gz", "--preset", "fast", "-o", "{tmp_path}/o"],
+    standalone_mode=False)
+names = ("torch._dynamo", "lightning_fabric", "tensorboardX", "pandas", "sklearn", "scipy.stats", "scipy.ndimage",
+         "pullback.methods.pair.voxelmorph")
+print("loaded:", *[name for name in names if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert (tmp_path / "o" / "moved.nii.gz").is_file()
+
+
 def test_help_is_quick():
     """By the processor's time, which is the answer's time where nothing else runs."""
 

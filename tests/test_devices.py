@@ -47,11 +47,11 @@ from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.points.augment import (
     Affines,
     Chosen,
-    FromLandmarks,
     NearTruth,
     RandomField,
     Rigid,
     SyntheticClouds,
+    from_landmarks,
 )
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.metrics import (
@@ -356,7 +356,7 @@ def test_it_works_elsewhere_as_it_does_here(pair, name):
 
 CLOUDS = {
     "labels": (PointDistance(), InTurn((Affines(), NearTruth(), Chosen(20)))),
-    "landmarks": (PointDistance(), InTurn((FromLandmarks(), Chosen(20)))),
+    "landmarks": (PointDistance(), InTurn((from_landmarks, Chosen(20)))),
     "fields": (PointDistance(), InTurn((SyntheticClouds(RandomField()), Chosen(20)))),
     "rigid": (PointDistance(), SyntheticClouds(Rigid())),
     "metric": (ByMetric(), Chosen(20)),

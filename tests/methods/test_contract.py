@@ -45,11 +45,11 @@ from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.points.augment import (
     Affines,
     Chosen,
-    FromLandmarks,
     NearTruth,
     RandomField,
     Rigid,
     SyntheticClouds,
+    from_landmarks,
 )
 from pullback.methods.points.coherent_drift import (
     CoherentDrift,
@@ -265,7 +265,7 @@ def test_augmentation_of_points(augment):
 def test_augmentation_by_landmarks():
     pair = point_problems("smooth")[0].pair
     check_augmentation(
-        FromLandmarks(), replace(pair, fixed_landmarks=pair.fixed, moving_landmarks=pair.truth), random=False
+        from_landmarks, replace(pair, fixed_landmarks=pair.fixed, moving_landmarks=pair.truth), random=False
     )
 
 
@@ -338,7 +338,7 @@ def checked_by_its_own_test() -> set[type]:
 
 def test_every_class_is_checked_or_excused():
     registers = [type(case.make(2)) for case in REGISTERS.values()]
-    parts = [Match, EveryKth, Portion, Relative, Ramp, Rigid, RandomField, FromLandmarks, GraphPropagation]
+    parts = [Match, EveryKth, Portion, Relative, Ramp, Rigid, RandomField, GraphPropagation]
     taught = [type(each) for each in (*supervisions(), PointDistance(), ByMetric(), *AUGMENTATIONS.values())]
     check_coverage(pullback.methods, {*registers, *parts, *taught, *checked_by_its_own_test()}, EXCUSED)
 

@@ -14,11 +14,11 @@ from pullback.example import PointPair
 from pullback.methods.points.augment import (
     Affines,
     Chosen,
-    FromLandmarks,
     NearTruth,
     RandomField,
     Rigid,
     SyntheticClouds,
+    from_landmarks,
 )
 from pullback.methods.points.cyclical import PointLabels
 from pullback.methods.points.evaluation import LandmarkEvaluation
@@ -211,7 +211,7 @@ def test_augmentation_carries_what_is_known_along():
 
 SEEN = {
     "labels": (LEARNS, InTurn((Affines(), NearTruth(), Chosen(30)))),
-    "landmarks": (LEARNS, InTurn((FromLandmarks(), Affines(), NearTruth(), Chosen(30)))),
+    "landmarks": (LEARNS, InTurn((from_landmarks, Affines(), NearTruth(), Chosen(30)))),
     "rigid": (LEARNS, InTurn((SyntheticClouds(Rigid()), Chosen(30)))),
     "field": (LEARNS, InTurn((SyntheticClouds(RandomField()), Chosen(30)))),
     "metric": (ByMetric(QUICK, neighbours=5), InTurn((Affines(), Chosen(30)))),
@@ -275,7 +275,7 @@ def test_what_is_not_known_is_not_learned():
         with pytest.raises(InputError, match="c0: where its fixed points belong is not known"):
             fails()
     with pytest.raises(InputError, match="c0: has no landmarks"):
-        FromLandmarks()(bare, make_generator(0))
+        from_landmarks(bare, make_generator(0))
 
 
 def test_half_precision_is_the_networks_alone():
@@ -306,7 +306,7 @@ def test_landmarks_measure_and_choose():
 
 def test_landmarks_of_an_affine_map_label_every_point():
     pair = clouds()[0]
-    found = FromLandmarks()(pair, make_generator(0)).truth.data - pair.fixed.data
+    found = from_landmarks(pair, make_generator(0)).truth.data - pair.fixed.data
     torch.testing.assert_close(found, truth(pair.fixed.data), atol=1e-3, rtol=1e-4)
 
 

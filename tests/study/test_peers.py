@@ -18,7 +18,7 @@ from pullback.numerics.rotation import nearby
 from pullback.space import Affine, pull
 from pullback.studies._moved_blocks import corners_apart
 from pullback.study import peers
-from pullback.study.peers import Answer, ANTs, Peer, PeerArm, RigidSimpleITK
+from pullback.study.peers import Answer, ANTs, Greedy, Peer, PeerArm, RigidSimpleITK
 from pullback.study.plan import run_study
 from pullback.study.table import Experiment
 
@@ -57,6 +57,19 @@ def test_what_ants_found_moves_images_and_labels_as_ants_does(monkeypatch, tmp_p
     ours = Alignment(PAIR, found.transform)
     off = np.abs(ours.moved.data[0, 0].numpy() - theirs["image"])
     assert off.mean() < 1e-4 * theirs["image"].max()
+    labels, still = found.pulled(tmp_path / "labels.nii.gz"), PAIR.moving_labels.data[0, 0].numpy()
+    differ, moved = ((x != labels).mean() for x in (ours.moved_labels.data[0, 0].numpy(), still))
+    assert differ < 1e-3 < 0.05 < moved
+
+
+def test_what_greedy_found_moves_labels_as_greedy_does(tmp_path):
+    pytest.importorskip("picsl_greedy")
+    write(PAIR.moving_labels, tmp_path / "labels.nii.gz")
+    found = Greedy(affine="20x5x0", field="20x5x0")(*written(PAIR, tmp_path), tmp_path)
+    ours = Alignment(PAIR, found.transform)
+    assert float((ours.moved.data - PAIR.fixed.data).abs().mean()) < 0.8 * float(
+        (PAIR.moving.data - PAIR.fixed.data).abs().mean()
+    )
     labels, still = found.pulled(tmp_path / "labels.nii.gz"), PAIR.moving_labels.data[0, 0].numpy()
     differ, moved = ((x != labels).mean() for x in (ours.moved_labels.data[0, 0].numpy(), still))
     assert differ < 1e-3 < 0.05 < moved

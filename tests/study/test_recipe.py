@@ -15,6 +15,7 @@ from pullback.methods.method import find_method, methods
 from pullback.methods.pair.cyclical import WithRefinement
 from pullback.methods.pair.ddmr import PooledUNet
 from pullback.methods.pair.ofg import Guided
+from pullback.methods.pair.voxelmorph_plus_plus import VoxelMorphPlusPlus
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.metrics import STANDARD, Correlation, Dice
 from pullback.networks import Network
@@ -78,9 +79,11 @@ def test_a_recipe_that_is_not_there_says_what_is(words, says):
 
 
 def solid(recipe: Recipe) -> Recipe:
-    """For volumes, where it is for slices; narrow, where it is wide."""
+    """For volumes, where it is for slices; narrow, where it is wide; at any points, where corners are too few."""
     if recipe.network.func is PooledUNet:
         recipe = changed(recipe, {"network.widths": "[4, 8]"})
+    if recipe.network.func is VoxelMorphPlusPlus:
+        recipe = changed(recipe, {"network.points": "{part: pullback.space.keypoints.RandomPoints}"})
     if isinstance(recipe.supervision, partial) and "ndim" in recipe.supervision.keywords:
         recipe = changed(recipe, {"supervision.ndim": "3"})
     if recipe.network.func is WithRefinement:
@@ -203,6 +206,17 @@ def test_parts_of_before_are_known_by_their_names_of_then(tmp_path):
     guided = find("ofg", "voxelmorph", "phantom")
     (tmp_path / "guided.yaml").write_text(to_yaml(guided).replace("  regularity:", "  beside:"))
     assert to_yaml(read_recipe(tmp_path / "guided.yaml")) == to_yaml(guided)
+
+
+def test_a_part_that_is_a_function_today_still_loads(tmp_path):
+    now = find("graph-propagation-landmarks", on="lungs")
+    text = to_yaml(now)
+    assert "name: pullback.methods.points.augment.from_landmarks" in text
+    before = text.replace(
+        "name: pullback.methods.points.augment.from_landmarks", "part: pullback.methods.points.augment.FromLandmarks"
+    )
+    (tmp_path / "recipe.yaml").write_text(before)
+    assert to_yaml(read_recipe(tmp_path / "recipe.yaml")) == text
 
 
 def test_recipes_of_clouds_know_what_they_align_and_who_chooses():

@@ -171,7 +171,7 @@ def propagate(
 
     Exit code 3: it is done, but labels look lost in most frames.
     """
-    from pullback.training import device_of
+    from pullback.numerics.device import device_of
     from pullback.workflows.how import How, register_of
     from pullback.workflows.propagate import Carrying, propagate_files, summary
 
@@ -237,8 +237,8 @@ def segment(
     targets.
     """
     from pullback.errors import InputError, refuse
+    from pullback.numerics.device import device_of
     from pullback.records.lock import locked
-    from pullback.training import device_of
     from pullback.workflows.atlases import images_in, labels_of, registered_maps, stored_maps
     from pullback.workflows.choices import named
     from pullback.workflows.how import How, register_of

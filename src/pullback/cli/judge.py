@@ -189,11 +189,11 @@ def _evaluate_runs(
     as_json: bool,
 ) -> None:
     from pullback.errors import InputError
+    from pullback.numerics.device import device_of
     from pullback.records.lock import locked
     from pullback.study.compare import summary, table, write_tables
     from pullback.study.evaluate import by_people, evaluate, left_out
     from pullback.study.run import as_evaluated, leaked, load_network
-    from pullback.training import device_of
     from pullback.workflows.baselines import BEFORE, SOLVERS
     from pullback.workflows.survey import usable_test
 

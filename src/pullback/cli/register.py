@@ -154,7 +154,7 @@ def register(
     Exit code 3: it is done, but looks failed.
     """
     from pullback.errors import refuse
-    from pullback.training import device_of
+    from pullback.numerics.device import device_of
     from pullback.workflows.choices import FITTED
     from pullback.workflows.how import How, register_of
     from pullback.workflows.inputs import ImageFiles

@@ -99,8 +99,8 @@ def subtypes(
     from pullback.errors import refuse
     from pullback.methods.group.onto_template import OntoTemplate
     from pullback.methods.group.structural_types import Types
+    from pullback.numerics.device import device_of
     from pullback.study.recipe import changed
-    from pullback.training import device_of
     from pullback.workflows.gathered import Asked
     from pullback.workflows.how import How, register_of
     from pullback.workflows.subtypes import SubtypesHow, subtypes_files, summary

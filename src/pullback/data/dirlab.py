@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from pullback.alignment import Pair
@@ -189,7 +188,9 @@ class DirLabCase:
 
 def _about_lungs(inhale: Image, spacing: float, shape: tuple[int, ...]) -> Grid:
     """Return a grid of `shape` voxels about the middle of the lungs: the air that no side of the image touches."""
-    air, _ = ndimage.label((inhale.data[0, 0] < AIR).numpy())
+    from scipy.ndimage import label  # noqa: PLC0415 (slow to import, and few need it)
+
+    air, _ = label((inhale.data[0, 0] < AIR).numpy())
     sides = np.unique(np.concatenate([np.take(air, end, axis).ravel() for axis in (0, 1) for end in (0, -1)]))
     counts = np.bincount(air.ravel())
     counts[[0, *sides]] = 0

@@ -101,6 +101,9 @@ def find_method(name: str) -> tuple[str, Method]:
     Raises:
         InputError: there is none.
     """
+    for module in _modules():
+        if _called(module) == name and (method := _described(module)):  # the others are not loaded
+            return name, method
     known = methods()
     for one, method in known.items():
         if name == one or name in method.keys:
@@ -112,12 +115,21 @@ def find_method(name: str) -> tuple[str, Method]:
 @cache
 def methods() -> Mapping[str, Method]:
     """Return all methods by name, in alphabetical order: every module below `pullback.methods` with a `METHOD`."""
-    found = {}
-    for module in pkgutil.walk_packages(pullback.methods.__path__, "pullback.methods."):
-        method = vars(importlib.import_module(module.name)).get("METHOD")
-        if isinstance(method, Method):
-            found[module.name.rsplit(".", 1)[1].replace("_", "-")] = method
+    found = {_called(module): method for module in _modules() if (method := _described(module))}
     return MappingProxyType(dict(sorted(found.items())))
+
+
+def _modules() -> list[str]:
+    return [module.name for module in pkgutil.walk_packages(pullback.methods.__path__, "pullback.methods.")]
+
+
+def _called(module: str) -> str:
+    return module.rsplit(".", 1)[1].replace("_", "-")
+
+
+def _described(module: str) -> Method | None:
+    method = vars(importlib.import_module(module)).get("METHOD")
+    return method if isinstance(method, Method) else None
 
 
 def class_called(name: str) -> type:
@@ -127,9 +139,9 @@ def class_called(name: str) -> type:
         AttributeError: there is none, or several modules have one.
     """
     found = []
-    for module in pkgutil.walk_packages(pullback.methods.__path__, "pullback.methods."):
-        thing = vars(importlib.import_module(module.name)).get(name)
-        if isinstance(thing, type) and thing.__module__ == module.name and "METHOD" in vars(sys.modules[module.name]):
+    for module in _modules():
+        thing = vars(importlib.import_module(module)).get(name)
+        if isinstance(thing, type) and thing.__module__ == module and "METHOD" in vars(sys.modules[module]):
             found.append(thing)
     if len(found) != 1:
         where = ", ".join(thing.__module__ for thing in found)

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import lazy_loader
 import numpy as np
 import torch
-from surface_distance import compute_robust_hausdorff, compute_surface_distances
 
 from pullback.alignment import Alignment
 from pullback.energies import SSIM, ncc
 from pullback.errors import InputError
 from pullback.metrics.metric import farthest, foreground, known_labels, label_values, of_one, with_mean
 from pullback.numerics.difference import least_determinant
+
+surfaces = lazy_loader.load("surface_distance")  # it loads half of SciPy, and few ask for surfaces
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,9 @@ def hausdorff(
     a, b = fixed[0, 0].cpu().numpy(), moved[0, 0].cpu().numpy()
     for value in label_values(fixed):
         if (b == value).any():
-            distances = compute_surface_distances(a == value, b == value, spacing)
+            distances = surfaces.compute_surface_distances(a == value, b == value, spacing)
             for percent in percents:
-                found[percent][value] = float(compute_robust_hausdorff(distances, percent))
+                found[percent][value] = float(surfaces.compute_robust_hausdorff(distances, percent))
     return found
 
 
@@ -145,7 +147,7 @@ class SurfaceDistance:
         for value in known_labels(alignment.pair)[0]:
             each[value] = farthest(fixed.grid)
             if (b == value).any():
-                found = compute_surface_distances(a == value, b == value, fixed.grid.spacing.tolist())
+                found = surfaces.compute_surface_distances(a == value, b == value, fixed.grid.spacing.tolist())
                 off = np.concatenate([found["distances_gt_to_pred"], found["distances_pred_to_gt"]])
                 area = np.concatenate([found["surfel_areas_gt"], found["surfel_areas_pred"]])
                 each[value] = float((off * area).sum() / area.sum())

@@ -20,11 +20,11 @@ from typing import Any
 from pullback.methods.points.augment import (
     Affines,
     Chosen,
-    FromLandmarks,
     NearTruth,
     RandomField,
     Rigid,
     SyntheticClouds,
+    from_landmarks,
 )
 from pullback.methods.points.evaluation import LandmarkEvaluation
 from pullback.methods.points.graph_propagation import Match, RegisterClouds
@@ -46,7 +46,7 @@ LEARNING = Match(BeliefPropagation(candidates=64, iterations=5), GRAPH)
 TRAINING = Training(updates=600, batch=4, lr=1e-3, schedule=Steps(), validate_every=120)
 WAYS: Mapping[str, tuple[str, PointDistance | ByMetric, tuple[Any, ...]]] = MappingProxyType(
     {
-        "landmarks": ("by landmarks", PointDistance(), (FromLandmarks(), Affines(), NearTruth())),
+        "landmarks": ("by landmarks", PointDistance(), (from_landmarks, Affines(), NearTruth())),
         "rigid": ("by rigid maps that are known", PointDistance(), (SyntheticClouds(Rigid()),)),
         "field": ("by random fields that are known", PointDistance(), (SyntheticClouds(RandomField()),)),
         "metric": ("by a metric of the clouds", ByMetric(), (Affines(),)),

@@ -7,6 +7,7 @@ from pullback.solvers.convex import CoupledConvex, consistent
 from pullback.solvers.deformable_stage import DeformableStage
 from pullback.solvers.descend import Converged, Descend, FieldAdam, Stalled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
+from pullback.solvers.fused_adam import FusedAdam
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.instance_optimisation import InstanceOptimisation
 from pullback.solvers.joint import Joint
@@ -25,6 +26,7 @@ __all__ = [
     "Descend",
     "FeatureDescent",
     "FieldAdam",
+    "FusedAdam",
     "InstanceOptimisation",
     "Joint",
     "Levels",

@@ -38,7 +38,7 @@ from pullback.studies._images import DICE, FOLDING, SDLOGJ
 from pullback.studies._pairs import FilePairs
 from pullback.study.arms import Arm, RegisterArm
 from pullback.study.evaluate import unmoved
-from pullback.study.peers import ANTs, ConvexAdamPackage, Elastix, FireANTs, PeerArm
+from pullback.study.peers import ANTs, ConvexAdamPackage, Elastix, FireANTs, Greedy, PeerArm
 from pullback.study.table import Column, Experiment, Study, Table
 
 SUBJECTS = ("sub-13", "sub-14", "sub-15", "sub-16")
@@ -68,6 +68,7 @@ TOOLS: dict[str, Arm] = {
     "SyN": PeerArm(ANTs("SyN")),
     "SyNCC": PeerArm(ANTs("SyNCC")),
     "elastix": PeerArm(Elastix()),
+    "greedy": PeerArm(Greedy()),
     "FireANTs": PeerArm(FireANTs()),
 }
 LITTLE = ("before", "balanced", "ConvexAdam", "ConvexAdam, package")

@@ -185,6 +185,47 @@ class Elastix(Peer):
 
 
 @dataclass(frozen=True)
+class Greedy(Peer):
+    """The tool greedy (Yushkevich et al. 2016) by its Python package, as its guide tells: affine, then a free field.
+
+    Both climb local cross-correlation, from the centres of the images on.
+
+    Attributes:
+        metric: of both stages.
+        affine, field: iterations on three levels, the coarsest first.
+    """
+
+    metric: str = "NCC 2x2x2"
+    affine: str = "100x50x10"
+    field: str = "100x100x50"
+
+    def __call__(self, fixed: Path, moving: Path, folder: Path) -> Answer:
+        """Register two images of one channel.
+
+        Raises:
+            InputError: picsl-greedy is not installed.
+        """
+        package = _installed("picsl_greedy", "greedy needs picsl-greedy: pip install 'pullback[peers]'")
+        images = {name: sitk.ReadImage(str(path), sitk.sitkFloat32) for name, path in (("f", fixed), ("m", moving))}
+        flat = images["f"].GetDimension() == 2
+        tool = package.Greedy2D() if flat else package.Greedy3D()
+        common = f"-V 0 -i f m -m {self.metric.replace('2x2x2', '2x2') if flat else self.metric}"
+        start = time.perf_counter()
+        tool.execute(f"{common} -a -ia-image-centers -n {self.affine} -o affine", affine=None, **images)
+        tool.execute(f"{common} -it affine -n {self.field} -o warp", warp=None)
+        seconds = time.perf_counter() - start
+        sitk.WriteImage(tool["warp"], str(folder / "field.nii.gz"))
+
+        def pulled(labels: Path) -> np.ndarray:
+            given = {"labels": sitk.ReadImage(str(labels), sitk.sitkFloat32)}
+            tool.execute("-V 0 -rf f -ri NN -rm labels moved -r warp affine", moved=None, **given)
+            return sitk.GetArrayFromImage(tool["moved"]).T
+
+        affine = Affine(torch.from_numpy(np.asarray(tool["affine"], np.float64)))
+        return Answer(affine @ read_transform(folder / "field.nii.gz"), seconds, pulled)
+
+
+@dataclass(frozen=True)
 class FireANTs(Peer):
     """The tool FireANTs (Jena et al. 2024) on the CPU with the settings of its quickstart.
 

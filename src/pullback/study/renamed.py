@@ -44,6 +44,10 @@ PATHS: Mapping[str, str] = MappingProxyType(
     }
 )
 """One by one."""
+FUNCTIONS: Mapping[str, str] = MappingProxyType(
+    {"pullback.methods.points.augment.FromLandmarks": "pullback.methods.points.augment.from_landmarks"}
+)
+"""Parts without numbers that are functions today."""
 IMPLIED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "pullback.methods.pair.cyclical.Cyclical": {
@@ -64,6 +68,8 @@ MEMBERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 def renamed(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a part of a recipe file by the names of today."""
     (kind, path), *rest = tree.items()
+    if path in FUNCTIONS:
+        return {"name": FUNCTIONS[path]}
     now = _today(str(path))
     members = MEMBERS.get(now, {})
     return {kind: now, **IMPLIED.get(str(path), {}), **{members.get(name, name): value for name, value in rest}}

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
-from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
@@ -18,6 +17,9 @@ from pullback.study.recipe import Recipe, from_yaml, to_yaml
 from pullback.study.run import recorded
 from pullback.training import Evaluation, Examples, PairEvaluation, Training
 from pullback.training.train import train as train_loop
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -30,7 +32,7 @@ def train(
     evaluation: Evaluation | Validation | None = None,
     out: Path | str | None = None,
     resume: bool = False,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     console: Console | None = None,
 ) -> M:
     """Train `network` by `supervision` on examples drawn from `examples`: `training.train`, whose arguments these are.

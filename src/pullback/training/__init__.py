@@ -1,5 +1,6 @@
 """The training loop, and the supervisions, evaluations and procedures that it runs."""
 
+from pullback.numerics.device import device_of
 from pullback.training.augment import (
     DrawnPoints,
     IndependentAffines,
@@ -11,7 +12,6 @@ from pullback.training.augment import (
 )
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
 from pullback.training.cyclical import Cyclical, Labelled, Labelling, Several, easy_first
-from pullback.training.device import device_of
 from pullback.training.evaluation import Evaluation, ExampleEvaluation, PairEvaluation, Row, VideoEvaluation
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import align, evaluating, in_words, mean_of, measure, score

@@ -17,11 +17,11 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from pullback.errors import InputError, Interrupted
+from pullback.numerics.device import device_of
 from pullback.numerics.random import make_generator
 from pullback.records.csv_records import write_csv
 from pullback.records.ledger import Job, Ledger
 from pullback.training.checkpoint import load_tensors, load_weights, save_tensors, save_weights
-from pullback.training.device import device_of
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import in_words, mean_of
 from pullback.training.procedure import Task

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.optim import Optimizer
 
 from pullback.training.checkpoint import save_state, save_weights
-from pullback.training.log import Log
 from pullback.training.schedule import Plateau
+
+if TYPE_CHECKING:
+    from pullback.training.log import Log
 
 
 @dataclass
@@ -34,10 +37,14 @@ class Keeper:
     plateau: Plateau | None
     choose_from: float
     out: Path | None
-    log: Log | None = field(init=False)
+    log: "Log | None" = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = None if self.out is None else Log(self.out, self.now.update)
+        self.log = None
+        if self.out is not None:
+            from pullback.training.log import Log  # noqa: PLC0415 (slow to import, and few need it)
+
+            self.log = Log(self.out, self.now.update)
 
     def due(self, every: int) -> bool:
         """Return whether a multiple of `every` updates is done, or all of them."""

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
@@ -16,11 +15,11 @@ from torch.optim import Optimizer
 from pullback.data import Validation
 from pullback.errors import InputError, Interrupted
 from pullback.example import Supervision
+from pullback.numerics.device import device_of
 from pullback.numerics.random import make_generator
 from pullback.records.lock import locked
 from pullback.solvers import adam
 from pullback.training.checkpoint import load_state, load_weights, refuse_ruined
-from pullback.training.device import device_of
 from pullback.training.evaluation import Evaluation, PairEvaluation
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.keep import Keeper, State
@@ -29,6 +28,9 @@ from pullback.training.memory import keep_freed_memory
 from pullback.training.player import NETWORK, Player, shares
 from pullback.training.schedule import Plateau
 from pullback.training.update import Hand, Step, update
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 M = TypeVar("M", bound=nn.Module)
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -113,7 +115,7 @@ def train(
     evaluation: Evaluation | Validation | None = None,
     out: Path | str | None = None,
     resume: bool = False,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
     console: Console | None = None,
 ) -> M:
     """Train `network` by `supervision` on examples drawn from `examples`, `training.batch` per update and process.
@@ -141,7 +143,7 @@ def train(
         evaluation = PairEvaluation(evaluation)
     if folder is not None and not resume and (folder / "last.safetensors").is_file():
         raise InputError(f"{folder}: there is a run already; go on with it (resume), or name another folder")
-    fabric = fabric or Fabric(accelerator=device_of().type, devices=1, precision=training.precision)  # type: ignore[arg-type]
+    fabric = fabric or fabric_of(device_of(), training.precision)
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_freed_memory()
@@ -187,7 +189,14 @@ def train(
     return network.cpu().eval()
 
 
-def _hands(learning: Step, training: Training, fabric: Fabric) -> tuple[nn.Module, list[Hand]]:
+def fabric_of(device: torch.device, precision: str = "32-true") -> "Fabric":
+    """Return one device as Lightning Fabric has it, in one of `PRECISIONS`."""
+    from lightning_fabric import Fabric  # noqa: PLC0415 (a second to import, which those who align do not need)
+
+    return Fabric(accelerator=device.type, devices=1, precision=precision)  # type: ignore[arg-type]
+
+
+def _hands(learning: Step, training: Training, fabric: "Fabric") -> tuple[nn.Module, list[Hand]]:
     """Return all modules that learn as Fabric wraps them, and the players at work, the network first."""
     mine = shares(learning, training.players, training.frozen)
     if fabric.world_size > 1 and (training.players or training.frozen):
@@ -204,7 +213,7 @@ def _hands(learning: Step, training: Training, fabric: Fabric) -> tuple[nn.Modul
 
 
 def _updated(
-    fabric: Fabric, step: nn.Module, hands: Sequence[Hand], examples: Examples, training: Training, state: State
+    fabric: "Fabric", step: nn.Module, hands: Sequence[Hand], examples: Examples, training: Training, state: State
 ) -> dict[str, float]:
     """Make the next update, on its own examples and random numbers, whatever was done before."""
     index = state.update * fabric.world_size + fabric.global_rank

@@ -4,16 +4,18 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pullback.example import Example, Supervision
 from pullback.training.measure import mean_of
 from pullback.training.player import Losses, Player
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Step(nn.Module):
@@ -72,7 +74,7 @@ class Hand:
 
 
 def update(
-    fabric: Fabric,
+    fabric: "Fabric",
     step: nn.Module,
     hands: Sequence[Hand],
     examples: Iterable[Example],
@@ -105,7 +107,7 @@ def update(
 
 
 def _turn(
-    fabric: Fabric, step: nn.Module, hands: Sequence[Hand], examples: Iterable[Example], count: int, progress: float
+    fabric: "Fabric", step: nn.Module, hands: Sequence[Hand], examples: Iterable[Example], count: int, progress: float
 ) -> dict[str, float]:
     """Make one step of players that learn from the same losses."""
     first = hands[0].player

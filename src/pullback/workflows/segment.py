@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 
 from pullback.data.candidates import CandidateDraws, Candidates
@@ -27,7 +26,7 @@ from pullback.report.animation import write_animation
 from pullback.report.film import pictures
 from pullback.space import Image, Labels, Series
 from pullback.training import RandomAffine, Training, seeded
-from pullback.training.train import train
+from pullback.training.train import fabric_of, train
 from pullback.workflows.atlases import StoredTarget, as_seen
 from pullback.workflows.choices import named
 from pullback.workflows.outputs import RECORD, names_in, refuse_without, transaction
@@ -191,8 +190,7 @@ def _learned(
     begun = (folder / "last.safetensors").is_file()
     draws = CandidateDraws(targets, None, learning.at_once, learning.each)
     supervision = LearnedTrust(labels, begins=learning.begins)
-    fabric = Fabric(accelerator=device.type, devices=1)
-    train(network, draws, supervision, numbers, None, folder, begun, fabric, console)
+    train(network, draws, supervision, numbers, None, folder, begun, fabric_of(device), console)
     every = torch.cat([one.numbers for one in loaded])
     spread = float(network.data_parameters(every).detach().std())
     if spread < FLAT:

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pullback.alignment import Pair
@@ -197,6 +196,8 @@ def _images(data: Breathing, truths: Sequence[Transform], generator: torch.Gener
 def _lungs(matches: Matches, plane: float, grid: Grid) -> Labels:
     """Return where the lungs are at inhale."""
     where = grid.to_world(grid.voxels(torch.zeros((), dtype=torch.float64))[None])[0]
+    from scipy.spatial import cKDTree  # noqa: PLC0415 (slow to import, and few need it)
+
     away, _ = cKDTree(matches.inhale.numpy()).query(
         in_the_scan(where.flatten(1).mT, plane).numpy(), distance_upper_bound=NEAR
     )

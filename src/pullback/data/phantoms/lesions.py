@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from pullback.data.case import Subject
@@ -117,6 +116,8 @@ def _centre(tissue: Tensor, grid: Grid, radius: float, chance: torch.Generator) 
     """Return the world point of a voxel that lies `radius` mm deep in the tissue, `(d,)`; the deepest if none does."""
     if not tissue.any():
         raise InputError("Lesions: the image has no tissue that a lesion could lie in")
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415 (slow to import, and few need it)
+
     depth = torch.from_numpy(distance_transform_edt(tissue[0, 0].cpu().numpy(), sampling=grid.spacing.tolist()))
     deep = (depth >= min(radius, float(depth.max()))).nonzero()
     voxel = deep[int(torch.randint(len(deep), (), generator=chance))]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from pullback.errors import InputError
 from pullback.files.freesurfer import Volume
@@ -59,7 +58,9 @@ def read_m3z(path: str | Path) -> Displacement:
     moved = as_places(torch.from_numpy(places).movedim(-1, 0), grid)
     if not invalid.any() or invalid.all():
         return moved
-    nearest = ndimage.distance_transform_edt(invalid, return_distances=False, return_indices=True)
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415 (slow to import, and few need it)
+
+    nearest = distance_transform_edt(invalid, return_distances=False, return_indices=True)
     return Displacement(moved.field[(slice(None), slice(None), *torch.from_numpy(nearest).long())], grid)
 
 

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
 
 from pullback.alignment import Alignment, Pair
 from pullback.energies import Energy
@@ -22,7 +21,7 @@ from pullback.numerics.integrate import compose
 from pullback.numerics.kernel import Gaussian, Kernel
 from pullback.numerics.recompute import checkpointed
 from pullback.numerics.sample import sample, voxels
-from pullback.solvers import Descend, Levels
+from pullback.solvers import Descend, FusedAdam, Levels
 from pullback.space import Affine, Displacement, Flow, Grid, Image, pull, resampled
 from pullback.stats import Stats
 
@@ -263,7 +262,7 @@ class Shooting:
         rate = self._rate(start.with_params(slope / (slope.abs() + flat)))
         if not rate:  # no slope of the image is where the images differ
             return start, Stats()
-        return replace(self.solver, step_size=rate, optimiser=partial(Adam, eps=flat))(objective, start)
+        return replace(self.solver, step_size=rate, optimiser=partial(FusedAdam, eps=flat))(objective, start)
 
     @torch.no_grad()
     def _rate(self, first: Shot) -> float:

@@ -123,22 +123,18 @@ class NearTruth:
         return replace(pair, start=Points(self.field(pair.truth.data[0], generator)[None]))
 
 
-@dataclass(frozen=True)
-class FromLandmarks:
-    """The truth of every fixed point by the spline through experts' landmarks. Nothing is random."""
+def from_landmarks(pair: PointPair, generator: torch.Generator) -> PointPair:
+    """Return a pair with the `truth` of every fixed point by the spline through experts' landmarks; nothing is random.
 
-    def __call__(self, pair: PointPair, generator: torch.Generator) -> PointPair:
-        """Return the pair with a `truth`.
-
-        Raises:
-            InputError: it has no landmarks.
-        """
-        if pair.fixed_landmarks is None or pair.moving_landmarks is None:
-            raise InputError(f"{pair.name or 'a pair of clouds'}: has no landmarks to learn from")
-        here, there = (points.data[0].double() for points in (pair.fixed_landmarks, pair.moving_landmarks))
-        fixed = pair.fixed.data
-        led = spline(here, there - here, smoothing=1.0)(fixed[0].double())
-        return replace(pair, truth=Points(fixed + led[None].to(fixed)))
+    Raises:
+        InputError: it has no landmarks.
+    """
+    if pair.fixed_landmarks is None or pair.moving_landmarks is None:
+        raise InputError(f"{pair.name or 'a pair of clouds'}: has no landmarks to learn from")
+    here, there = (points.data[0].double() for points in (pair.fixed_landmarks, pair.moving_landmarks))
+    fixed = pair.fixed.data
+    led = spline(here, there - here, smoothing=1.0)(fixed[0].double())
+    return replace(pair, truth=Points(fixed + led[None].to(fixed)))
 
 
 @dataclass(frozen=True)
