@@ -168,7 +168,7 @@ def answered(image: Image, size: int) -> Image:
 
 
 @dataclass(frozen=True, eq=False)
-class PatchesAlignment(Alignment):
+class LocalAlignment(Alignment):
     """An alignment of patches with what it is made of, for the supervision.
 
     Attributes:
@@ -235,7 +235,7 @@ class MASN(Network):
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         return self._of_patch(fixed, moving) if self.training else self._of_tiles(fixed, moving)
 
-    def _of_patch(self, fixed: Image, moving: Image) -> PatchesAlignment:
+    def _of_patch(self, fixed: Image, moving: Image) -> LocalAlignment:
         """Return the answer of both networks to one patch, the second to the moving image as the first moved it.
 
         Raises:
@@ -251,7 +251,7 @@ class MASN(Network):
         with torch.no_grad(), torch.autocast(fixed.data.device.type, enabled=False):
             seen = pull(moving, still, onto=fixed)
         field = self.field(fixed, seen).transform
-        return PatchesAlignment(Pair(fixed, moving), still @ field, local=local, field=field)
+        return LocalAlignment(Pair(fixed, moving), still @ field, local=local, field=field)
 
     def _of_tiles(self, fixed: Image, moving: Image) -> Alignment:
         short = [max(self.size - n, 0) for n in fixed.grid.shape]
@@ -292,7 +292,7 @@ class OfPatches:
             InputError: the network answers with something else.
         """
         answer = register(pair.fixed, pair.moving)
-        if not isinstance(answer, PatchesAlignment) or answer.field is None:
+        if not isinstance(answer, LocalAlignment) or answer.field is None:
             raise InputError(f"OfPatches: the answer of MASN in training expected, got {type(answer).__name__}")
         soft, moving = (replace(image, data=gaussian(image.data, self.smoothing)) for image in pair.images)
         seen = Pair(answered(soft, answer.field.grid.shape[0]), moving)
