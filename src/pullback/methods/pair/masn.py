@@ -179,7 +179,7 @@ METHOD = Method(
     papers=(
         Paper(
             "wbir2022multimagnification",
-            "Unnamed",
+            "Unnamed, Authors",
             "Multi-magnification networks for deformable image registration on histopathology images",
             "Biomedical Image Registration (WBIR)",
             2022,
