@@ -35,6 +35,8 @@ from pullback.methods.pair.feature_registration import FeatureRegistration, Refi
 from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
+from pullback.methods.pair.magnified import Magnified
+from pullback.methods.pair.masn import LocalAlignment
 from pullback.methods.pair.ncr_net import MarkedAlignment
 from pullback.methods.pair.non_correspondence import InTwoPhases, LocalCorrelation
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
@@ -312,6 +314,8 @@ EXCUSED = {
     Refinement: "settings of FeatureRegistration, which is checked with them",
     Reference: "a part of CrossNGF, which is checked; its map is held against sums over shifts in test_cross_ngf.py",
     Level: "a part of CrossNGF, which is checked",
+    Magnified: "a part of MASN, which is checked; test_magnified.py says what it sees",
+    LocalAlignment: "the answer of MASN in training, which is checked; test_masn.py says what it holds",
     RegisterClouds: "a part of GraphPropagation, which is checked",
     Coarser: "a kind of field for networks; test_lddmm_gan.py says that it is the same motion",
     Discriminator: "no register: a part of Adversarial, which is checked; test_lddmm_gan.py says what it sees",

@@ -26,7 +26,8 @@ from torch import Tensor
 from pullback.alignment import Pair
 from pullback.data import BIRL, RestainedSections
 from pullback.methods.pair.classical import BALANCED, FAST
-from pullback.methods.pair.masn import MASN, answered
+from pullback.methods.pair.magnified import answered
+from pullback.methods.pair.masn import MASN
 from pullback.numerics.random import make_generator
 from pullback.recipes.datasets import DATASETS
 from pullback.recipes.masn import RIGID, restained

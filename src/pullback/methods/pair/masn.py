@@ -16,22 +16,17 @@ that add up to 1 (`solvers.Tiled`). The paper is silent on, and here it is decid
 - when which network learns: both in each update; no gradient passes from the second to the first.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, Register
 from pullback.energies import NCC, Bending, Energy
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
-from pullback.networks import Convolved, FieldHead, Network, together
-from pullback.networks.encoder_decoder import Convolutions, Decoder, Encoder, Grow, Transposed, max_pooling
-from pullback.networks.heads import CELLS, in_cells
-from pullback.networks.up import Finish
+from pullback.methods.pair.magnified import LocalAffine, LocalField, answered
+from pullback.networks import Network
 from pullback.numerics.smooth import gaussian
 from pullback.solvers import Tiled
 from pullback.space import Affine, Displacement, Image, part_of, pull
@@ -39,136 +34,10 @@ from pullback.space import Affine, Displacement, Image, part_of, pull
 WIDTHS = (32, 64, 128, 256)
 NARROW, WIDE = (1,), (1, 2)
 """Views of a patch: itself; itself, and twice its width at half the magnification."""
-TOGETHER = 4  # channels that are normalised as one group
-
-
-def group_norm_prelu(ndim: int) -> Finish:
-    """Return normalisation of groups of channels, followed by ReLU with a slope that is learned."""
-    return lambda channels: nn.Sequential(nn.GroupNorm(max(channels // TOGETHER, 1), channels), nn.PReLU())
-
-
-BLOCK, GROW = Convolutions(group_norm_prelu), Transposed(group_norm_prelu)
-
-
-class Magnified(nn.Module):
-    """Features of a patch from views of several magnifications, each a U-Net without weights in common.
-
-    A view of magnification 1/n shows n times the width, as means of nⁿ voxels. The features of its decoder are cut to
-    the patch, brought to its size, and joined by the first view's decoder at each size.
-
-    Args:
-        ndim: 2 or 3.
-        channels: of one image.
-        widths: channels of each size, fine to coarse.
-        views: numbers n, of which the first is 1.
-    """
-
-    def __init__(self, ndim: int, channels: int, widths: Sequence[int], views: Sequence[int]) -> None:
-        super().__init__()
-        self.views = tuple(views)
-        self.encoders = nn.ModuleList(Encoder(ndim, 2 * channels, widths, BLOCK, max_pooling) for _ in views)
-        upper = [*widths[:-1]]
-        joined = [*(width * len(self.views) for width in upper), widths[-1]]
-        self.decoder = Decoder(ndim, joined, upper[::-1], BLOCK, GROW)
-        self.decoders = nn.ModuleList(Decoder(ndim, widths, upper[::-1], BLOCK, GROW) for _ in views[1:])
-        self.grows = nn.ModuleList(nn.ModuleList(_enlarged(ndim, width, n) for width in upper) for n in views[1:])
-        self.channels_out = self.decoder.channels_out
-
-    def forward(self, values: Tensor, size: int) -> Tensor:
-        """Return features `(B, channels_out, size, …)` of the middle of `(B, 2C, *spatial)`, both images."""
-        first, *others = (
-            encoder(viewed(values, size, n)) for encoder, n in zip(self.encoders, self.views, strict=True)
-        )
-        joined = [[one] for one in first[:-1]]
-        for decoder, grows, n, features in zip(self.decoders, self.grows, self.views[1:], others, strict=True):
-            for level, (grow, known) in enumerate(zip(cast(nn.ModuleList, grows), decoder(features), strict=True)):
-                joined[level].append(grow(middle(known, known.shape[2] // n), joined[level][0].shape[2:]))
-        return self.decoder([*(torch.cat(each, 1) for each in joined), first[-1]])[0]
-
-
-def viewed(values: Tensor, size: int, n: int) -> Tensor:
-    """Return a view of the middle of `(B, C, *spatial)`: `size` voxels along each axis, each the mean of n per axis."""
-    part = middle(values, n * size)
-    if n == 1:
-        return part
-    return (F.avg_pool2d if part.ndim == 4 else F.avg_pool3d)(part, n)
-
-
-def middle(values: Tensor, size: int) -> Tensor:
-    """Return the middle of `(B, C, *spatial)`, of `size` voxels along each axis."""
-    for axis, n in enumerate(values.shape[2:], start=2):
-        values = values.narrow(axis, (n - size) // 2, size)
-    return values
-
-
-def _enlarged(ndim: int, width: int, n: int) -> Grow:
-    """Return a transposed convolution that makes n voxels of each, along each axis."""
-    kind = nn.ConvTranspose2d if ndim == 2 else nn.ConvTranspose3d
-    return Grow(kind(width, width, n, n, bias=False), width, group_norm_prelu(ndim)(width))
-
-
-class LocalAffine(nn.Module):
-    """A register of patches by one affine map, about the middle of the patch; an untrained one does not move it.
-
-    Args:
-        ndim, channels, widths, views: as of `Magnified`.
-        size: edge of the patch that is answered for, voxels.
-    """
-
-    def __init__(self, ndim: int, channels: int, widths: Sequence[int], views: Sequence[int], size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.features = Magnified(ndim, channels, widths, views)
-        width, finish = self.features.channels_out, group_norm_prelu(ndim)
-        self.block = nn.Sequential(
-            Convolved(ndim, width, width, finish, stride=2), Convolved(ndim, width, width, finish)
-        )
-        self.last = nn.Linear(width * CELLS**ndim, ndim * (ndim + 1))
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, fixed: Image, moving: Image) -> Alignment:
-        features = in_cells(self.block(self.features(together(fixed, moving), self.size)))
-        with torch.autocast(features.device.type, enabled=False):
-            ndim, grid = fixed.grid.ndim, fixed.grid
-            rows = self.last(features.float()).double().view(-1, ndim, ndim + 1)
-            axes = (grid.affine[:-1, :-1] * self.size / 2).to(rows)  # half an edge along each axis, as columns, mm
-            matrix = torch.eye(ndim + 1).to(rows).repeat(len(rows), 1, 1)
-            matrix[:, :-1, :-1] += axes @ rows[:, :, :-1] @ torch.linalg.inv(axes)
-            centre = grid.centre.to(rows)
-            shift = (axes @ rows[:, :, -1:])[..., 0]
-            matrix[:, :-1, -1] = centre + shift - matrix[:, :-1, :-1] @ centre
-        return Alignment(Pair(fixed, moving), Affine(matrix))
-
-
-class LocalField(nn.Module):
-    """A register of patches by a displacement of their middle, in its voxels; an untrained one hardly moves it.
-
-    Args:
-        ndim, channels, widths, views, size: as of `LocalAffine`.
-    """
-
-    def __init__(self, ndim: int, channels: int, widths: Sequence[int], views: Sequence[int], size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.features = Magnified(ndim, channels, widths, views)
-        width = self.features.channels_out
-        self.block = Convolved(ndim, width, width, group_norm_prelu(ndim))
-        self.head = FieldHead(ndim, width, Displacement, kernel=1)
-
-    def forward(self, fixed: Image, moving: Image) -> Alignment:
-        features = self.block(self.features(together(fixed, moving), self.size))
-        answer = self.head(features, answered(fixed, self.size), moving)
-        return Alignment(Pair(fixed, moving), answer.transform)
-
-
-def answered(image: Image, size: int) -> Image:
-    """Return the middle of an image of a patch, `size` voxels along each axis."""
-    return part_of(image, tuple(slice((n - size) // 2, (n - size) // 2 + size) for n in image.grid.shape))
 
 
 @dataclass(frozen=True, eq=False)
-class PatchesAlignment(Alignment):
+class LocalAlignment(Alignment):
     """An alignment of patches with what it is made of, for the supervision.
 
     Attributes:
@@ -176,7 +45,7 @@ class PatchesAlignment(Alignment):
         field: that of the field network, before it.
     """
 
-    local: Affine = Affine(torch.eye(3, dtype=torch.float64))
+    local: Affine | None = None
     field: Displacement | None = None
 
 
@@ -235,7 +104,7 @@ class MASN(Network):
     def forward(self, fixed: Image, moving: Image) -> Alignment:
         return self._of_patch(fixed, moving) if self.training else self._of_tiles(fixed, moving)
 
-    def _of_patch(self, fixed: Image, moving: Image) -> PatchesAlignment:
+    def _of_patch(self, fixed: Image, moving: Image) -> LocalAlignment:
         """Return the answer of both networks to one patch, the second to the moving image as the first moved it.
 
         Raises:
@@ -251,7 +120,7 @@ class MASN(Network):
         with torch.no_grad(), torch.autocast(fixed.data.device.type, enabled=False):
             seen = pull(moving, still, onto=fixed)
         field = self.field(fixed, seen).transform
-        return PatchesAlignment(Pair(fixed, moving), still @ field, local=local, field=field)
+        return LocalAlignment(Pair(fixed, moving), still @ field, local=local, field=field)
 
     def _of_tiles(self, fixed: Image, moving: Image) -> Alignment:
         short = [max(self.size - n, 0) for n in fixed.grid.shape]
@@ -292,7 +161,7 @@ class OfPatches:
             InputError: the network answers with something else.
         """
         answer = register(pair.fixed, pair.moving)
-        if not isinstance(answer, PatchesAlignment) or answer.field is None:
+        if not isinstance(answer, LocalAlignment) or answer.local is None or answer.field is None:
             raise InputError(f"OfPatches: the answer of MASN in training expected, got {type(answer).__name__}")
         soft, moving = (replace(image, data=gaussian(image.data, self.smoothing)) for image in pair.images)
         seen = Pair(answered(soft, answer.field.grid.shape[0]), moving)
@@ -310,7 +179,7 @@ METHOD = Method(
     papers=(
         Paper(
             "wbir2022multimagnification",
-            "Unnamed",
+            "Unnamed, Authors",
             "Multi-magnification networks for deformable image registration on histopathology images",
             "Biomedical Image Registration (WBIR)",
             2022,
