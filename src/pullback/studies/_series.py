@@ -71,10 +71,10 @@ class MovedSeries:
 
     root: str = ""
     file: str = "pcasl.nii.gz"
-    frames: int = 10
+    frames: int = 6
     shift: float = 3.0
     turn: float = 0.06
-    sigmas: tuple[float, ...] = (0.05, 0.2, 0.5)
+    sigmas: tuple[float, ...] = (0.1, 0.4)
     anatomy: str = "chris_t1.nii.gz"
 
     @cached_property
