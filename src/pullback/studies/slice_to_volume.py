@@ -95,7 +95,7 @@ class MadeSlices:
             noisy = [replace(one, data=one.data + self.noise * _noise(one.data, draws)) for one in cut]
             name = f"{path.name.split('.')[0]}, pose {trial + 1}"
             yield MadeCase(
-                name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre[:, None])
+                name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre.view(1, 3, 1))
             )
 
     def _grids(self, centre: Tensor, trial: int) -> list[Grid]:
@@ -122,7 +122,7 @@ class MadeCase:
         slices: with wrong headers.
         volume: in which they lie.
         truth: points of the slices → points of the volume.
-        middle: of the slices, `(3, 1)` mm in their world.
+        middle: of the slices, `(1, 3, 1)` mm in their world.
     """
 
     name: str
