@@ -65,9 +65,15 @@ from pullback.methods.points.organ_kernel import OrganKernel
 from pullback.methods.points.shared_organs import SharedOrgans
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.methods.pose.cross_ngf import CrossNGF, Level, Reference
+from pullback.methods.pose.freedom import Freedom
 from pullback.methods.pose.initialise import Initialise
+from pullback.methods.pose.radial import Radial
+from pullback.methods.pose.radial_order import Ordered, SliceOrder
+from pullback.methods.pose.radial_to_volume import BinarySearch, LocatedRadial, RadialToVolume
 from pullback.methods.pose.slice_identification import Identifier, Ranking
+from pullback.methods.pose.slice_likeness import Likeness
 from pullback.methods.pose.slice_search import Found
+from pullback.methods.pose.slice_to_volume import LocatedSlices, SliceToVolume, StartSearch
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
 from pullback.testing import (
@@ -326,6 +332,17 @@ EXCUSED = {
     Identifier: "no register: the protocol of what compares slices with plates",
     Ranking: "the answer of an identifier; test_slice_identification.py says what it holds",
     Found: "the answer of TemplateSearch; test_slice_search.py finds known places",
+    SliceToVolume: "no register of pairs: it places several slices; test_slice_to_volume.py says where",
+    StartSearch: "a part of SliceToVolume",
+    LocatedSlices: "the answer of SliceToVolume; test_slice_to_volume.py says what it holds",
+    Likeness: "the energy that SliceToVolume descends",
+    Freedom: "curvatures; test_slice_to_volume.py says which directions are free",
+    Radial: "planes through an axis; test_radial.py holds what is made of them against closed forms",
+    SliceOrder: "an order of radial slices; test_radial.py tries all of them",
+    Ordered: "the answer of ordered; test_radial.py says when it is ambiguous",
+    RadialToVolume: "no register of pairs: it places radial slices; test_slice_to_volume.py says where",
+    LocatedRadial: "the answer of RadialToVolume; test_slice_to_volume.py says what it holds",
+    BinarySearch: "a search over an angle; test_slice_to_volume.py holds it against its last step",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

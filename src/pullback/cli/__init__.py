@@ -20,6 +20,7 @@ from pullback.cli.register import register
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
 from pullback.cli.train import prepare, train
+from pullback.cli.tune import tune
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
 LESS = (
@@ -57,7 +58,7 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Align": (register, match, locate),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
-    "Learn": (prepare, train),
+    "Learn": (prepare, train, tune),
     "Many runs, papers and methods": (cohort, status, demo, study, methods, cite),
 }
 for group, commands in GROUPS.items():

@@ -23,6 +23,7 @@ from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pu
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
+from pullback.space.slices import emulated, laid_in, layers_of, slice_frame, through_axis
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, Composite, Linear, Transform, split
 
@@ -62,12 +63,15 @@ __all__ = [
     "centroids",
     "cropped",
     "displacement_in_slabs",
+    "emulated",
     "fit_landmarks",
     "fitted",
     "inverted",
     "isotropic",
     "joined",
     "keypoints",
+    "laid_in",
+    "layers_of",
     "least_at_border",
     "mean_distance",
     "mean_square_distance",
@@ -84,7 +88,9 @@ __all__ = [
     "resampled",
     "resliced",
     "short_repr",
+    "slice_frame",
     "split",
+    "through_axis",
     "with_params_of",
     "without",
 ]
