@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def draw_slices(slices: Sequence[ShownSlice], volume: Image) -> Figure:
     """Draw slices beside what a volume shows in their place, a row each, and three planes of the volume with them."""
     rows = slices[:SHOWN]
     figure = Figure((9.6, 2.45 * len(rows) + 3.6), layout="constrained", facecolor=GROUND)
-    parts = list(np.ravel(figure.subfigures(2, 1, height_ratios=[2.45 * len(rows), 3.4])))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[2.45 * len(rows), 3.4])
     for part in parts:
         part.set_facecolor(GROUND)
     axes = np.atleast_2d(parts[0].subplots(len(rows), len(HEADINGS)))

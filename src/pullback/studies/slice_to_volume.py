@@ -63,6 +63,7 @@ class MadeSlices:
         shift, degrees: of the pose.
         noise: deviation, as a share of the window.
         pixel, side, thickness: of the slices: mm, pixels, mm.
+        reach: mm, from the middle of the slices to the corners at which errors are measured.
     """
 
     root: str = ""
@@ -76,6 +77,7 @@ class MadeSlices:
     pixel: float = 2.0
     side: int = 80
     thickness: float = 4.0
+    reach: float = REACH
 
     def cases(self, seed: int) -> "Iterator[MadeCase]":
         """Yield the trials.
@@ -94,9 +96,8 @@ class MadeSlices:
             cut = [emulated(seen, Affine.identity(3), grid) for grid in self._grids(centre, trial)]
             noisy = [replace(one, data=one.data + self.noise * _noise(one.data, draws)) for one in cut]
             name = f"{path.name.split('.')[0]}, pose {trial + 1}"
-            yield MadeCase(
-                name, [placed(one, truth) for one in noisy], volume, truth, truth.inverse().at(centre[:, None])
-            )
+            middle = truth.inverse().at(centre.view(1, 3, 1))
+            yield MadeCase(name, [placed(one, truth) for one in noisy], volume, truth, middle, self.reach)
 
     def _grids(self, centre: Tensor, trial: int) -> list[Grid]:
         """Return where slices are cut: tilted, another way in each trial."""
@@ -122,7 +123,8 @@ class MadeCase:
         slices: with wrong headers.
         volume: in which they lie.
         truth: points of the slices → points of the volume.
-        middle: of the slices, `(3, 1)` mm in their world.
+        middle: of the slices, `(1, 3, 1)` mm in their world.
+        reach: as of `MadeSlices`.
     """
 
     name: str
@@ -130,10 +132,11 @@ class MadeCase:
     volume: Image
     truth: Affine
     middle: Tensor
+    reach: float = REACH
 
     def error(self, found: Affine) -> float:
         """Return the mean distance of a pose from the truth, in mm."""
-        corners = torch.tensor(list(product((-1.0, 1.0), repeat=3))).double().T * REACH / 3**0.5
+        corners = torch.tensor(list(product((-1.0, 1.0), repeat=3))).double().T * self.reach / 3**0.5
         points = (self.middle.reshape(3, 1) + corners)[None]
         return float((found.at(points) - self.truth.at(points)).norm(dim=1).mean())
 

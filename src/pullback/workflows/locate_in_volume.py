@@ -23,7 +23,7 @@ from pullback.study.recipe import as_data, changed
 from pullback.workflows.outputs import RECORD, names_in, refuse_without, transaction
 from pullback.workflows.register import DRAWN_WITH
 
-SURE = 0.15
+SURE = 0.05
 """Lead over the best other pose that was met, below which the slices may lie elsewhere."""
 TO_VOLUME, TO_SLICES = "slices_to_volume.h5", "volume_to_slices.h5"
 ORIGINS: Mapping[str, str] = {

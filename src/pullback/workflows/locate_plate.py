@@ -18,11 +18,12 @@ from pullback.errors import InputError, refuse
 from pullback.files import read_image, write_image, write_transform
 from pullback.methods.method import find_method
 from pullback.methods.pose.slice_identification import Ranking, SliceEvaluation, WithViews, ranked
-from pullback.methods.pose.slice_search import TemplateSearch, placed, similarity, turning
+from pullback.methods.pose.slice_search import LAID, TemplateSearch, placed, similarity, turning
 from pullback.records.csv_records import write_csv
 from pullback.records.manifest import manifest, write_json
 from pullback.report.located import LocatedSlice, Thumbnail, overlaid, write_located
 from pullback.space import Image, pull
+from pullback.study.recipe import changed
 from pullback.study.run import load_run
 from pullback.training.measure import evaluating
 from pullback.workflows.how import How, register_of
@@ -91,7 +92,7 @@ def locate_plates(
         within: a folder of plates, a run, or with `run` a volume whose planes are the plates.
         out: the folder.
         run: of slice-identification; None compares by a search.
-        how: to align a slice and its plate.
+        how: to align a slice and its plate; without a method or a preset by `LAID`.
         top: candidates that are told of each slice.
         count: of them to which it is registered.
         axis: across the planes of a volume.
@@ -111,7 +112,9 @@ def locate_plates(
         raise InputError(f"--method {how.method}: goes on from no start; a slice is placed by a method of pairs")
     refuse_without(DRAWN_WITH)
     names, begin = _names(slices), time.perf_counter()
-    register, asked = register_of(how), search_of(within, run, axis, trusted, device)
+    usual = how.method is None and how.preset is None
+    register = changed(LAID, how.settings) if usual else register_of(how)
+    asked = search_of(within, run, axis, trusted, device)
     plates = asked.atlas.load().to(device)
     with evaluating(asked.identifier.identifier):
         described = asked.identifier.described(plates.image)

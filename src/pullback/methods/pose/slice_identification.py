@@ -184,11 +184,11 @@ class Ranking:
 
 @torch.no_grad()
 def ranked(identifier: WithViews, image: Image, plates: Plates, described: Any) -> Ranking:
-    """Return the plates by their distance from one slice, `(1, 1, S, S)`."""
-    each = identifier.each(image, described)[:, 0]  # (views, P)
-    order = each.mean(0).argsort(stable=True)
+    """Return the plates by their distance from one slice as it is, `(1, 1, S, S)`, with the votes of its views."""
+    each = identifier.each(image, described)[:, 0]  # (views, P), the first as it is
+    order = each[0].argsort(stable=True)
     votes = torch.bincount(each.argmin(1), minlength=each.shape[1]) / len(each)
-    return Ranking(plates.numbers[order], each.mean(0)[order], votes[order])
+    return Ranking(plates.numbers[order], each[0][order], votes[order])
 
 
 def place_of(far: Tensor, plate: int) -> Tensor:

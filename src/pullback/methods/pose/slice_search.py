@@ -8,12 +8,27 @@ from torch import Tensor
 
 from pullback.alignment import Alignment, Pair, seen
 from pullback.data.slices import in_square
+from pullback.energies import LNCC
+from pullback.methods.pair.classical import FAST
 from pullback.methods.pose.slice_identification import equalised
 from pullback.numerics.fourier import Shifts, correlation, spectrum
 from pullback.numerics.sample import sample
 from pullback.numerics.smooth import gaussian
-from pullback.solvers import Refine
-from pullback.space import Affine, Grid, Image, pull
+from pullback.solvers import Converged, Descend, Levels, LinearStage, Refine
+from pullback.space import Affine, Grid, Image, Motion, pull
+
+LAID = replace(
+    FAST,
+    initialise=None,
+    linear=(
+        (
+            "affine",
+            LinearStage(Motion.affine, LNCC(9, noise=0.1), Levels(most=30_000), Descend(60, 0.3, until=Converged())),
+        ),
+    ),
+)
+"""Lays a slice on its plate, from where a search found it: mutual information, of another preset, leads partial slices
+away from there."""
 
 SCALES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 SEEN = 0.02  # of intensities 0 … 1, smoothed: from here on there is tissue
@@ -190,7 +205,7 @@ def similarity(pair: Pair) -> float:
 def placed(
     image: Image,
     plate: Image,
-    register: Refine,
+    register: Refine = LAID,
     turn: Affine | None = None,
     search: TemplateSearch = TemplateSearch(),
     pixels: int = 128,
