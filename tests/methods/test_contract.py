@@ -70,7 +70,9 @@ from pullback.methods.pose.initialise import Initialise
 from pullback.methods.pose.radial import Radial
 from pullback.methods.pose.radial_order import Ordered, SliceOrder
 from pullback.methods.pose.radial_to_volume import BinarySearch, LocatedRadial, RadialToVolume
+from pullback.methods.pose.slice_identification import Identifier, Ranking
 from pullback.methods.pose.slice_likeness import Likeness
+from pullback.methods.pose.slice_search import Found
 from pullback.methods.pose.slice_to_volume import LocatedSlices, SliceToVolume, StartSearch
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
@@ -327,6 +329,9 @@ EXCUSED = {
     WarmUp: "a procedure of two trainings; test_superwarp.py says what moves in them",
     Consensus: "the answer of a vote; test_consensus.py says what it holds",
     TrustedSegmenter: "no register: it segments one image; test_deep_staple.py says what it learns to trust",
+    Identifier: "no register: the protocol of what compares slices with plates",
+    Ranking: "the answer of an identifier; test_slice_identification.py says what it holds",
+    Found: "the answer of TemplateSearch; test_slice_search.py finds known places",
     SliceToVolume: "no register of pairs: it places several slices; test_slice_to_volume.py says where",
     StartSearch: "a part of SliceToVolume",
     LocatedSlices: "the answer of SliceToVolume; test_slice_to_volume.py says what it holds",

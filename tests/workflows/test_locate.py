@@ -58,7 +58,7 @@ def rows(folder):
 
 
 def test_a_partial_slice_upside_down_finds_its_plate_without_training(pullback, root, tmp_path):
-    quick = ("--preset", "fast", "--set", "deformable=null", "--top", 3)
+    quick = ("--turned", "--preset", "fast", "--set", "deformable=null", "--top", 3)
     words = ("locate", root / "partial.png", "--in", root / "plates", "-o", tmp_path / "out", *quick)
     code, out, err = pullback(*words, "--json")
     assert code == 0, err

@@ -60,6 +60,12 @@ def locate(
             "--placed", metavar="N", min=0, help="Plates of these to register the slice to.", rich_help_panel=PLATES
         ),
     ] = 1,
+    turned: Annotated[
+        bool,
+        typer.Option(
+            "--turned", help="Slices may be turned by quarters or mirrored: try all eight ways.", rich_help_panel=PLATES
+        ),
+    ] = False,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -110,7 +116,7 @@ def locate(
     Of plates the likeliest are named, with how sure that is
     (candidates.csv), and drawn beside the slice (index.html); the slice is
     registered to the first, and its transform is written. Slices may be
-    partial, turned or mirrored.
+    partial.
 
     In a volume of any contrast, slices that lie in one space have one pose:
     it is sought about the start and refined in six degrees of freedom, and
@@ -129,7 +135,7 @@ def locate(
     if kind_of(within, run) == VOLUME:
         from pullback.workflows.locate_in_volume import LocateHow, locate_in_volume, summary
 
-        idle = {"--preset": preset, "--method": method, "--trust": trust, "--axis": axis}
+        idle = {"--preset": preset, "--method": method, "--trust": trust, "--axis": axis, "--turned": turned or None}
         refuse(idle, "is of plates, and this is a volume")
         asked = LocateHow(settings_of(setting), start, apart, reorder, mask or (), volume_mask)
         with working(console, "locating"):
@@ -140,7 +146,7 @@ def locate(
         of_volume = {"--start": start, "--apart": apart or None, "--reorder": reorder or None, "--mask": mask}
         refuse({**of_volume, "--volume-mask": volume_mask}, "is of a volume, and these are plates")
         how = How(method, preset, settings=settings_of(setting))
-        content = locate_plates(slices, within, out, run, how, top, placed, axis, trust or (), where, console)
+        content = locate_plates(slices, within, out, run, how, top, placed, axis, turned, trust or (), where, console)
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:
         raise typer.Exit(3)

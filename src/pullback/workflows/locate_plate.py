@@ -76,6 +76,7 @@ def locate_plates(
     top: int = 5,
     count: int = 1,
     axis: int | None = None,
+    turned: bool = False,
     trusted: Sequence[str] = (),
     device: torch.device = torch.device("cpu"),
     console: Console | None = None,
@@ -94,6 +95,7 @@ def locate_plates(
         top: candidates that are told of each slice.
         count: of them to which it is registered.
         axis: across the planes of a volume.
+        turned: whether slices may be turned by quarters or mirrored; all eight ways are tried then.
         trusted: packages whose parts a run may use.
         device: where to compute.
         console: where progress is shown.
@@ -120,7 +122,7 @@ def locate_plates(
         told: dict[str, Any] = {}
         for path, name in track([*zip(slices, names, strict=True)], "locating", console=console, transient=True):
             image = _slice(path)
-            found = _identified(as_square(image, asked.pixels).to(device), asked, plates, described)
+            found = _identified(as_square(image, asked.pixels).to(device), asked, plates, described, turned)
             (folder / name).mkdir()
             laid = dict(_laid(image, found, plates, asked.atlas, register, min(count, top), folder / name))
             rows += _rows(name, found, laid, plates, top)
@@ -200,10 +202,12 @@ class _Identified:
     turned: tuple[int, bool]
 
 
-def _identified(image: Image, asked: PlateSearch, plates: Plates, described: Any) -> _Identified:
-    """Return the ranking of a slice, upright or as another way of seeing it is nearer by far."""
+def _identified(image: Image, asked: PlateSearch, plates: Plates, described: Any, turned: bool) -> _Identified:
+    """Return the ranking of a slice, upright; where it may be turned, as another way of seeing it is nearer by far."""
     network = asked.identifier.identifier
     with evaluating(network):
+        if not turned:
+            return _Identified(image, ranked(asked.identifier, image, plates, described), UPRIGHT)
         seen = [pull(image, turning(*way), onto=image) for way in WAYS]
         nearest = [float(network.distances(one, described).min()) for one in seen]
         best = min(range(len(WAYS)), key=lambda n: nearest[n] * (TURNED if n == 0 else 1))

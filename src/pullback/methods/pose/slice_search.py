@@ -197,8 +197,9 @@ def placed(
 ) -> tuple[Alignment, Pair]:
     """Return a slice aligned to its plate, both as they lie in the world, and both as squares that show its tissue.
 
-    The search says where on the plate the slice lies; from there the register goes on. The squares' moving one is the
-    plate as the slice sees it.
+    The search says where on the plate the slice lies, and the register goes on from there. Where slice and plate are
+    less alike then, as partial slices of another stain may be, the place that the search found is kept. The squares'
+    moving one is the plate as the slice sees it.
 
     Args:
         image: the slice, 2-D: the fixed image.
@@ -208,16 +209,17 @@ def placed(
         search: of the start.
         pixels: along each edge of the squares that are compared.
     """
-    squares = [in_square(one, pixels) for one in (image, plate)]
-    upright, shown = (Image(one.data, Grid.centred((pixels, pixels))) for one in squares)
+    fixed, moving = (in_square(one, pixels) for one in (image, plate))
+    upright, shown = (resized(one, pixels) for one in (fixed, moving))
     turn = Affine.identity(2) if turn is None else turn
     looked = pull(upright, turn, onto=upright)
     start = scaled(search(looked, search.described(shown)).affine(0), pixels / search.size) @ turn.inverse()
-    into, back = (upright.grid.affine @ torch.linalg.inv(one.grid.affine) for one in squares)
-    begin = Affine(torch.linalg.inv(back)) @ start @ Affine(into)
-    found = seen(Pair(image, plate), register(image, plate, begin))
-    fixed, moving = squares
-    return found, Pair(fixed, replace(fixed, data=pull(moving, found.transform, onto=fixed).data))
+    into, back = (upright.grid.affine @ torch.linalg.inv(one.grid.affine) for one in (fixed, moving))
+    begin, pair = Affine(torch.linalg.inv(back)) @ start @ Affine(into), Pair(image, plate)
+    answers = [Alignment(pair, begin), seen(pair, register(image, plate, begin))]
+    squares = [Pair(fixed, replace(fixed, data=pull(moving, one.transform, onto=fixed).data)) for one in answers]
+    best = max(range(2), key=lambda n: similarity(squares[n]))
+    return answers[best], squares[best]
 
 
 def turning(quarters: int, mirrored: bool) -> Affine:
