@@ -1,6 +1,7 @@
 """Slices located in a volume, from files to files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from pullback.cli import app
+from pullback.data.phantoms.femur import femur_in, femur_on, neck_slices
 from pullback.errors import InputError
 from pullback.files import read_image, read_transform, write_image, write_transform
 from pullback.files.images.plane import read_slice
@@ -153,3 +155,33 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(files, tmp_path
         locate_in_volume(paths, paths[0], out, how=LocateHow(QUICK))
     assert not out.exists()
     assert read_image(volume).grid == GRID
+
+
+@pytest.mark.nightly
+def test_masks_of_a_bone_give_the_start(tmp_path):
+    """Six sections of a femur, 15 mm and 20° off, whose body is laid on the bone of the volume first."""
+    affine = torch.diag(torch.tensor([3.0, 3, 3, 1]).double())
+    affine[:3, 3] = torch.tensor([-70.0, -70, -120])
+    grid = Grid((58, 46, 60), affine)
+    flesh = smooth_noise((1, 1, *grid.shape), 2.5, torch.Generator().manual_seed(1), torch.zeros(1).double())
+    volume = Image((femur_on(grid).data / 8).tanh() + 0.3 * flesh, grid)
+    turn = of_vector(torch.tensor([[0.2, -0.25, 0.15]]).double())[0]
+    truth = Affine.about(turn, torch.zeros(3).double(), torch.tensor([9.0, -10, 7]).double())
+    slices, masks = [], []
+    for n, where in enumerate(neck_slices(side=44)):
+        one = emulated(replace(volume, data=(2 * volume.data).cos()), Affine.identity(3), where)
+        slices.append(tmp_path / f"slice_{n}.nii.gz")
+        masks.append(tmp_path / f"mask_{n}.nii.gz")
+        write_image(placed(one, truth), slices[-1])
+        write_image(placed(femur_in(where), truth), masks[-1])
+    write_image(volume, tmp_path / "volume.nii.gz")
+    write_image(femur_in(grid), tmp_path / "bone.nii.gz")
+    how = LocateHow({"search.starts": "0"}, masks=masks, bone=tmp_path / "bone.nii.gz")
+    content = locate_in_volume(slices, tmp_path / "volume.nii.gz", tmp_path / "out", how=how)
+    found = read_transform(tmp_path / "out/slices_to_volume.h5")
+    points = truth.inverse()(torch.tensor([[20.0, 0, 0], [0, 20, 0], [0, 0, -20], [-20, 0, 0]]).double())
+    assert float((points - truth(points)).norm(dim=1).mean()) > 12
+    assert float((found(points) - truth(points)).norm(dim=1).mean()) < 0.5
+    assert content["begun"] == "given"
+    with pytest.raises(InputError, match="one of each slice"):
+        locate_in_volume(slices[:5], tmp_path / "volume.nii.gz", tmp_path / "no", how=how)
