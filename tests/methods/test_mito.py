@@ -198,7 +198,7 @@ def test_wrong_sections(group):
     image, labels = group.images[0], group.labels[0]
     with pytest.raises(InputError, match=r"07\.png: 0 components in its mask; a rigid map needs 2"):
         QUICK.features(image, replace(labels, data=0 * labels.data), "07.png")
-    with pytest.raises(InputError, match="0 landmarks"):
+    with pytest.raises(InputError, match="0 keypoints"):
         Mito().features(replace(image, data=0 * image.data))
     with pytest.raises(InputError, match="must be alike"):
         QUICK.features(image, Labels(labels.data[..., 1:, :], Grid.centred((319, 280))))
