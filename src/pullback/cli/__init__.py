@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
+from pullback.cli.cohort import cohort
 from pullback.cli.judge import doctor, evaluate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
@@ -19,6 +20,7 @@ from pullback.cli.stack import stack
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
 from pullback.cli.train import prepare, train
+from pullback.cli.tune import tune
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
 LESS = (
@@ -56,8 +58,8 @@ GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
     "Align": (register, match, stack),
     "Carry along": (apply, propagate, segment, convert, simulate),
     "Judge": (doctor, evaluate, subtypes),
-    "Learn": (prepare, train),
-    "Many runs, papers and methods": (status, demo, study, methods, cite),
+    "Learn": (prepare, train, tune),
+    "Many runs, papers and methods": (cohort, status, demo, study, methods, cite),
 }
 for group, commands in GROUPS.items():
     for command in commands:

@@ -1,6 +1,5 @@
 """Evaluation of transforms on disk, whoever made them: of two files, or of a table of many."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pullback.alignment import Alignment, Pair
-from pullback.errors import InputError, did_you_mean, refuse
+from pullback.errors import InputError, refuse
 from pullback.metrics import (
     Correlation,
     Dice,
@@ -27,6 +26,7 @@ from pullback.training import Row
 from pullback.workflows.apply import read_in_order
 from pullback.workflows.clouds import Cloud, read_cloud
 from pullback.workflows.inputs import ImageFiles, read_pair
+from pullback.workflows.pair_table import read_pair_table
 from pullback.workflows.partners import chosen, partners_of
 
 METRICS: tuple[Metric, ...] = (
@@ -136,22 +136,8 @@ def read_evaluated(table: str | Path) -> list[EvaluatedFiles]:
         InputError: no such file or no rows, a column that is not known or missing, an empty cell where a file is
             needed, or files that are missing, all of which are named.
     """
-    path = Path(table)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table: {error}") from error
-    known = [each.name for each in fields(EvaluatedFiles)]
-    if not rows:
-        raise InputError(f"{path}: no rows; a line of column names ({', '.join(known)}) and one for each pair expected")
-    for name in rows[0]:
-        if name not in known:
-            raise InputError(f"{path}: column {name!r} is not known{did_you_mean(str(name), known)}; known are {known}")
-    for name in ("fixed", "moving", "transform"):
-        empty = [n for n, row in enumerate(rows, 2) if not (row.get(name) or "").strip()]
-        if empty:
-            raise InputError(f"{path}, line {empty[0]}: no {name}; every pair needs it")
+    path, known = Path(table), [each.name for each in fields(EvaluatedFiles)]
+    rows = read_pair_table(path, known, ("fixed", "moving", "transform"))
     listed = [_row(row, path.parent) for row in rows]
     for given in listed:
         given.refuse_halves()
