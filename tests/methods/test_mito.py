@@ -177,6 +177,9 @@ def test_few_that_agree_by_chance_are_not_enough(group):
     one = QUICK.features(group.images[0], group.labels[0])
     other = replace(one, points=one.points[torch.randperm(len(one), generator=make_generator(1))])
     assert QUICK.match(one, other).matrix is None
+    wide = replace(QUICK, threshold=40.0).match(one, other)  # some agree within so many px
+    assert wide.agree >= 4
+    assert wide.matrix is None
 
 
 @pytest.mark.parametrize(
