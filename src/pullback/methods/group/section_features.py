@@ -89,8 +89,14 @@ def beside_frame(image: Image) -> Tensor | None:
     if int(counts.max()) < FRAME * len(rim):
         return None
     frame = (data == values[counts.argmax()]).float()
-    whole = -F.max_pool2d(-frame, BESIDE + 1, 1, BESIDE // 2)  # single pixels of that value are none
-    return F.max_pool2d(whole, 3 * BESIDE + 1, 1, 3 * BESIDE // 2) == 0
+    whole = -_widest(-frame, BESIDE // 2)  # single pixels of that value are none
+    return _widest(whole, 3 * BESIDE // 2) == 0
+
+
+def _widest(values: Tensor, reach: int) -> Tensor:
+    """Return the largest value within `reach` pixels along both axes, one after the other."""
+    across = F.max_pool2d(values, (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(across, (1, 2 * reach + 1), 1, (0, reach))
 
 
 def described(image: Image, places: Tensor, radius: float) -> Features:
