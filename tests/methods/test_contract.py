@@ -306,7 +306,7 @@ EXCUSED = {
     Typed: "the answer of Types; test_structural_types.py says what it holds",
     Embedding: "coordinates; test_structural_types.py holds them against scikit-learn",
     Kin: "numbers of relatives; test_structural_types.py says what they are",
-    Features: "landmarks of a section; test_mito.py says of which",
+    Features: "keypoints of a section; test_mito.py says of which",
     SectionMatch: "how two sections match; test_mito.py says when they do not",
     StackSolution: "the maps of a stack, of which Mito's answer is made; test_mito.py holds its laws",
     OntoTemplate: "two registers after each other; test_structural_types.py says what they remove",

@@ -177,6 +177,9 @@ def test_few_that_agree_by_chance_are_not_enough(group):
     one = QUICK.features(group.images[0], group.labels[0])
     other = replace(one, points=one.points[torch.randperm(len(one), generator=make_generator(1))])
     assert QUICK.match(one, other).matrix is None
+    wide = replace(QUICK, threshold=40.0).match(one, other)  # some agree within so many px
+    assert wide.agree >= 4
+    assert wide.matrix is None
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_wrong_sections(group):
     image, labels = group.images[0], group.labels[0]
     with pytest.raises(InputError, match=r"07\.png: 0 components in its mask; a rigid map needs 2"):
         QUICK.features(image, replace(labels, data=0 * labels.data), "07.png")
-    with pytest.raises(InputError, match="0 landmarks"):
+    with pytest.raises(InputError, match="0 keypoints"):
         Mito().features(replace(image, data=0 * image.data))
     with pytest.raises(InputError, match="must be alike"):
         QUICK.features(image, Labels(labels.data[..., 1:, :], Grid.centred((319, 280))))

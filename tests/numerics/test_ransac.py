@@ -52,6 +52,13 @@ def test_exact_recovery(kind, mirrored):
     assert distances(found, corners, projected(known(kind), corners)).max() < 1e-9
 
 
+@pytest.mark.parametrize("kind", ["rigid", "similarity"])
+def test_a_mirrored_majority_is_no_map_of_this_kind(kind):
+    points, there = drawn(kind, 35, 65, mirrored=True)
+    _, agree = ransac(points, there, kind, 1.0, make_generator(0))
+    assert agree.tolist() == [True] * 35 + [False] * 65
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_noise_is_averaged(kind):
     points, there = drawn(kind, sigma=0.5)

@@ -67,6 +67,15 @@ def test_a_stack_by_masks(inputs, tmp_path, pullback):
         truth = (STACK.truths[z] @ STACK.truths[1].inverse()).as_affine.in_voxels(STACK.grid, STACK.grid).numpy()
         assert np.abs(found - truth @ at).max() < 3
 
+    # the plane holds all of all sections, and no more
+    n, m = STACK.grid.shape
+    ends = np.array([[0.0, 0, 1], [n - 1, 0, 1], [0, m - 1, 1], [n - 1, m - 1, 1]]).T
+    reached = np.concatenate([(np.linalg.inv(matrix) @ ends)[:2] for matrix in matrices], 1)
+    assert np.all(reached.min(1) >= -0.01)
+    assert np.all(reached.min(1) < 1)
+    assert np.all(reached.max(1) <= np.array(content["plane"]) - 1 + 0.01)
+    assert np.all(reached.max(1) > np.array(content["plane"]) - 2.01)
+
     # the files of transforms are of the same maps, in mm of the sections
     images, known = read_stack(sections, 4e-6), read_transforms(folder / "transforms")
     assert list(known) == ["s8", "s9", "s10", "s11"]

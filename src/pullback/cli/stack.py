@@ -21,8 +21,8 @@ def stack(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Masks of the sections, in their order: the centres of their blobs are the landmarks; default "
-            "landmarks are corners of the images.",
+            help="Masks of the sections, in their order: the centres of their blobs are the keypoints; default "
+            "keypoints are corners of the images.",
         ),
     ] = None,
     reach: Annotated[
@@ -48,7 +48,7 @@ def stack(
 ) -> None:
     """Align the sections of a stack, each resampled once.
 
-    Landmarks of each section are matched with those of the next ones, a map
+    Keypoints of each section are matched with those of the next ones, a map
     is fitted to the matches that agree, and all maps are made consistent.
     Beside FILE, a folder of its name holds index.html to look at, sections.csv
     with the failures by section, matches.csv, transforms/ and transforms.csv,

@@ -83,7 +83,7 @@ def aligned(data: EMStack, seed: int, how: Mito, reach: int = 1) -> Iterator[Row
         "last px": off[-1],
         "failed": float(sum(match.matrix is None for (i, j), match in found.matches.items() if j == i + 1)),
         "seconds": seconds,
-        "mpx/s": pixels / seconds,
+        "speed": pixels / seconds,
         **({} if found.loop_error is None else {"loop px": found.loop_error}),
     }
 
@@ -182,7 +182,7 @@ def raced(data: EMStack, seed: int, name: str) -> Iterator[Row]:
     one = replace(data, seed=seed)
     pixels = one.sections * one.grid.shape[0] * one.grid.shape[1] / 1e6
     for turn, (seconds, off) in enumerate(_raced(one)[name]):
-        yield {"case": f"turn {turn}", "seconds": seconds, "mpx/s": pixels / seconds, "error px": off}
+        yield {"case": f"turn {turn}", "seconds": seconds, "speed": pixels / seconds, "error px": off}
 
 
 def _by_ours(
@@ -328,7 +328,7 @@ def _real() -> Experiment:
 
 
 SECONDS = Column("seconds", better="less", against="ratio", digits=2)
-SPEED = Column("Mpx/s", better="more", against="ratio", digits=1, key="mpx/s")
+SPEED = Column("Mpx/s", better="more", against="ratio", digits=1, key="speed")
 ERROR = Column("error", "px", better="less", of="median", digits=2)
 FIRST = (
     Column("Dice", better="more", digits=3, key="dice"),

@@ -1,4 +1,4 @@
-"""Sections of a folder aligned as a stack: landmarks, matches, maps, and one file that is resampled once."""
+"""Sections of a folder aligned as a stack: keypoints, matches, maps, and one file that is resampled once."""
 
 import time
 import warnings
@@ -30,7 +30,7 @@ from pullback.workflows.register import DRAWN_WITH
 from pullback.workflows.stack_outputs import ShownItems, Written, write_outputs
 from pullback.workflows.stack_sections import missing_numbers, read_mask, read_pixels, refuse_unlike, short_names
 
-LANDMARKS = "landmarks"
+KEYPOINTS = "keypoints"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StackAsked:
 
     Attributes:
         path: a folder of sections, or a TIFF of several pages.
-        masks: of the sections, in their order, alike; None seeks landmarks in the images.
+        masks: of the sections, in their order, alike; None seeks keypoints in the images.
         reach: each section is compared with so many that follow it.
         spacing: mm of a pixel, in place of what the files say.
         thickness: mm from one section to the next; None is a pixel.
@@ -72,7 +72,7 @@ def stack_files(asked: StackAsked, how: Mito, out: Path, shown: ShownItems = lam
         The content of `run.json`.
 
     Raises:
-        InputError: fewer than two sections, masks that are not theirs, sections without landmarks, files that cannot be
+        InputError: fewer than two sections, masks that are not theirs, sections without keypoints, files that cannot be
             read or written, or a reach below 1.
     """
     ending = stack_ending(out)
@@ -92,15 +92,16 @@ def stack_files(asked: StackAsked, how: Mito, out: Path, shown: ShownItems = lam
     with locked(folder):
         begin = time.perf_counter()
         work = StackWork(asked, how, folder, sections, masks)
-        known, notes = work.landmarks(shown)
+        known, notes = work.keypoints(shown)
         matches = work.matches(known, shown)
-        found = how.solve(matches, [work.grid(n) for n in range(len(sections))])
-        counts = {n: int(each["landmarks"]) for n, each in known.items()}
+        grids = [work.grid(n) for n in range(len(sections))]
+        found = how.solve(matches, grids)
+        counts = {n: int(each["keypoints"]) for n, each in known.items()}
         sought = time.perf_counter() - begin
         written = write_outputs(
-            Written(sections, masks, how.model, found, counts, asked.thickness), folder, out, asked.skip, shown
+            Written(sections, masks, how.model, found, counts, asked.thickness, grids), folder, out, asked.skip, shown
         )
-        content = _record(asked, how, sections, found, notes + written.pop("notes"), written)
+        content = _record(asked, how, sections, found, notes, written)
         content["seconds"] = {"matching": round(sought, 3), "writing": round(time.perf_counter() - begin - sought, 3)}
         write_json(content, folder / RECORD)
     return content
@@ -122,8 +123,8 @@ class StackWork:
     sections: Sections
     masks: Sections | None
 
-    def landmarks(self, shown: ShownItems) -> tuple[dict[int, dict[str, Any]], list[str]]:
-        """Return what was found of each section, by its number, and notes; landmarks are kept in files.
+    def keypoints(self, shown: ShownItems) -> tuple[dict[int, dict[str, Any]], list[str]]:
+        """Return what was found of each section, by its number, and notes; keypoints are kept in files.
 
         Raises:
             InputError: a section cannot be used, and none are to be skipped.
@@ -133,7 +134,7 @@ class StackWork:
         if lacking:
             said = ", ".join(map(str, lacking))
             notes.append(f"no section has number {said}; sections on both sides are taken as neighbours")
-        for n in shown(range(len(self.sections)), "landmarks"):
+        for n in shown(range(len(self.sections)), "keypoints"):
             try:
                 found[n] = ledger.once(self._job_of(n), partial(self._sought, n))
             except InputError as error:
@@ -166,7 +167,7 @@ class StackWork:
         return read_pixels(self.sections, n).image.grid
 
     def _sought(self, n: int, job: Job) -> dict[str, Any]:
-        """Find the landmarks of a section, and keep them."""
+        """Find the keypoints of a section, and keep them."""
         image, name = self.sections[n], self.sections.names[n]
         labels, note = (None, "") if self.masks is None else read_mask(self.masks, n)
         found = self.how.features(image, labels, name)
@@ -175,10 +176,10 @@ class StackWork:
         self._path(n).parent.mkdir(exist_ok=True)
         with atomic_write(self._path(n)) as temporary:
             save_file({key: value.contiguous() for key, value in kept.items()}, temporary)
-        return {"landmarks": len(found), "note": note}
+        return {"keypoints": len(found), "note": note}
 
     def _matched(self, i: int, j: int, held: dict[int, Features], job: Job) -> dict[str, Any]:
-        """Match two sections; landmarks that were read are held for the next pairs."""
+        """Match two sections; keypoints that were read are held for the next pairs."""
         for n in (i, j):
             if n not in held:
                 kept = load_file(self._path(n))
@@ -192,7 +193,7 @@ class StackWork:
         paged = [(str(path), path.stat().st_size, path.stat().st_mtime_ns, n) for path in read if path in self._paged]
         about = [vars(self.how) | {"reference": None}, self.asked.spacing, paged]
         files = tuple(path for path in read if path not in self._paged)
-        return Job(f"{LANDMARKS} of {self.sections.names[n]}", about, files, (f"{LANDMARKS}/{self._path(n).name}",))
+        return Job(f"{KEYPOINTS} of {self.sections.names[n]}", about, files, (f"{KEYPOINTS}/{self._path(n).name}",))
 
     def _job_between(self, i: int, j: int) -> Job:
         about = vars(self.how) | {"reference": None}
@@ -205,7 +206,7 @@ class StackWork:
         return [Path(each.path) for each in (self.sections, self.masks) if each is not None and _is_paged(each)]
 
     def _path(self, n: int) -> Path:
-        return self.folder / LANDMARKS / f"{short_names(self.sections.names)[n]}.safetensors"
+        return self.folder / KEYPOINTS / f"{short_names(self.sections.names)[n]}.safetensors"
 
 
 def _is_paged(sections: Sections) -> bool:

@@ -39,16 +39,18 @@ class Written:
         sections, masks: the inputs.
         model: of the maps.
         found: the maps.
-        landmarks: of each section, how many; a section that could not be used is left out.
+        keypoints: of each section, how many; a section that could not be used is left out.
         thickness: mm from one section to the next; None is a pixel.
+        grids: of the sections.
     """
 
     sections: Sections
     masks: Sections | None
     model: str
     found: StackSolution
-    landmarks: Mapping[int, int]
+    keypoints: Mapping[int, int]
     thickness: float | None
+    grids: Sequence[Grid]
 
 
 def write_outputs(stack: Written, folder: Path, out: Path, skip: bool, shown: ShownItems) -> dict[str, Any]:
@@ -62,8 +64,7 @@ def write_outputs(stack: Written, folder: Path, out: Path, skip: bool, shown: Sh
     sections, found = stack.sections, stack.found
     transforms, names = found.transforms(stack.model), short_names(sections.names)
     first = read_pixels(sections, found.reference)
-    grids = {n: read_pixels(sections, n).image.grid for n in shown(range(len(sections)), "sizes")}
-    plane = plane_of([grids[n] for n in range(len(sections))], transforms, first.image.grid)
+    plane = plane_of(stack.grids, transforms, first.image.grid)
     whole = skip or not found.unmatched
     shape = StackShape(
         len(sections),
@@ -79,7 +80,7 @@ def write_outputs(stack: Written, folder: Path, out: Path, skip: bool, shown: Sh
             masks = out.with_name(f"masks{stack_ending(out)}")
             write_stack(folder / masks.name, *_masks(stack, transforms, shape))
     write_transforms(folder / "transforms", transforms, names, on=plane)
-    write_csv(_matrices(transforms, names, plane, grids), folder / MATRICES)
+    write_csv(_matrices(transforms, names, plane, stack.grids), folder / MATRICES)
     views, overlap = _views(stack, transforms, plane, shown)
     rows = _rows(stack, views, overlap)
     write_csv(rows, folder / SECTIONS)
@@ -87,7 +88,7 @@ def write_outputs(stack: Written, folder: Path, out: Path, skip: bool, shown: Sh
     neighbours = {"correlation": _means(rows, "correlation")} | ({"Dice": _means(rows, "Dice")} if overlap else {})
     page = StackPage(sections.names, found, rows, views, neighbours, shape.thickness / float(plane.spacing.mean()))
     write_stack_page(page, folder / PAGE)
-    return {"aligned": str(out) if whole else None, "neighbours": neighbours, "plane": list(plane.shape), "notes": []}
+    return {"aligned": str(out) if whole else None, "neighbours": neighbours, "plane": list(plane.shape)}
 
 
 def plane_of(grids: Sequence[Grid], transforms: Sequence[Transform], reference: Grid) -> Grid:
@@ -207,13 +208,13 @@ def _view(image: Image, small: Image, transform: Transform, plane: Grid, coarse:
 def _rows(
     stack: Written, views: Sequence[tuple[SectionView, SectionView]], overlap: Sequence[tuple[float, float]]
 ) -> list[dict[str, object]]:
-    """Return a row for each section: its landmarks, how it matches the one before, and how like it that is."""
+    """Return a row for each section: its keypoints, how it matches the one before, and how like it that is."""
     found, names = stack.found, stack.sections.names
     rows: list[dict[str, object]] = []
     for n, name in enumerate(names):
         match = found.matches.get((n - 1, n))
         loops = sorted(found.loop_errors(n))
-        row: dict[str, object] = {"section": name, "landmarks": stack.landmarks.get(n, 0)}
+        row: dict[str, object] = {"section": name, "keypoints": stack.keypoints.get(n, 0)}
         row |= {"matches": match.matches if match else "", "agree": match.agree if match else ""}
         row["loop error px"] = round(loops[len(loops) // 2], 3) if loops else ""
         for when, said in enumerate(("before", "after")):
@@ -249,7 +250,7 @@ def _pairs(found: StackSolution, names: Sequence[str]) -> list[dict[str, object]
 
 
 def _matrices(
-    transforms: Sequence[Transform], names: Sequence[str], plane: Grid, grids: Mapping[int, Grid]
+    transforms: Sequence[Transform], names: Sequence[str], plane: Grid, grids: Sequence[Grid]
 ) -> list[dict[str, object]]:
     """Return a row for each section: the matrix from pixels of the plane to its own, column first, then row."""
     rows: list[dict[str, object]] = []

@@ -1,14 +1,14 @@
-"""MITO: sections of a stack are aligned by landmarks on masks, such as those of mitochondria.
+"""MITO: sections of a stack are aligned by keypoints on masks, such as those of mitochondria.
 
 Goyal et al., Faster EM image alignment with mitochondria (MITO), WBIR 2022: the centres of the components of a mask are
 the keypoints of a section; their descriptors are matched with those of the next section, and a map is fitted to the
-matches. Few landmarks, and each on distinctive tissue: that is quick.
+matches. Few keypoints, and each on distinctive tissue: that is quick.
 
 The paper is silent on which point of a mitochondrion is taken (here the centroid), on thresholds, and on how errors
 along the stack are kept small. It fits homographies, which bend and drift; here maps are rigid unless told otherwise.
 Sections up to three apart are compared, and all maps are made consistent at once. Descriptors are polar patches, which
 need no direction; OpenCV's (ORB, BRISK, FREAK) and its detectors (ORB, BRISK, FAST) stand beside them. Without masks
-landmarks are corners.
+keypoints are corners.
 """
 
 import math
@@ -52,26 +52,26 @@ POLAR, CENTRES, CORNERS = "polar", "centres", "corners"
 MUTUAL, FLANN = "mutual", "flann"
 RATIO = 0.8  # of FLANN's distances, after Lowe (2004)
 CHANCE = 1e-2
-"""Expected number of maps through landmarks at random by which as many agree; more, and the match is none."""
+"""Expected number of maps through keypoints at random by which as many agree; more, and the match is none."""
 STRETCHED = 4.0  # of an area, by more than which no section is deformed
 
 
 @dataclass(frozen=True)
 class Mito:
-    """Alignment of the sections of a stack by landmarks.
+    """Alignment of the sections of a stack by keypoints.
 
     Attributes:
-        detector: of landmarks: `"centres"` of a mask's components; `"corners"` of the image; `"orb"`, `"brisk"` or
+        detector: of keypoints: `"centres"` of a mask's components; `"corners"` of the image; `"orb"`, `"brisk"` or
             `"fast"` by OpenCV; "" takes centres where a section has labels, else corners.
         descriptor: of their surroundings: `"polar"`; `"orb"`, `"brisk"` or `"freak"` by OpenCV.
         matcher: `"mutual"`, the nearest to each other; or `"flann"`, of OpenCV's descriptors.
         model: of the map between two sections: `"rigid"`, `"similarity"`, `"affine"` or `"homography"`.
         threshold: px within which matches agree.
         least: matches that must agree between sections that are not neighbours, unless nothing else joins them.
-        most: landmarks of a section; the largest or most distinct are kept; all of 0.
+        most: keypoints of a section; the largest or most distinct are kept; all of 0.
         area: px, of a component at least.
         radius: px, of the surroundings that polar patches see.
-        masked: whether other landmarks than centres are sought where labels are alone.
+        masked: whether other keypoints than centres are sought where labels are alone.
         reference: the section that stays where it is, counted from 0; None takes the middle one of all that match.
         seed: of the draws.
 
@@ -102,7 +102,7 @@ class Mito:
             if value not in known:
                 raise InputError(f"{name}: one of {', '.join(filter(None, known))} expected, got {value}")
         if self.descriptor == "orb" and self.detector != "orb":
-            raise InputError("descriptor=orb describes landmarks of detector=orb alone, whose direction it needs")
+            raise InputError("descriptor=orb describes keypoints of detector=orb alone, whose direction it needs")
         if self.descriptor == POLAR and self.matcher == FLANN:
             raise InputError("matcher=flann is of bits: descriptor=orb, brisk or freak")
         if min(self.threshold, self.radius) <= 0 or min(self.least, self.most, self.area, self.seed) < 0:
@@ -114,7 +114,7 @@ class Mito:
         Sections are compared as the group's edges say. Its labels are the masks.
 
         Raises:
-            InputError: sections that are not flat, one without enough landmarks, or one that matches no other.
+            InputError: sections that are not flat, one without enough keypoints, or one that matches no other.
         """
         names = [f"section {n}" for n in range(len(group.images))]
         known = group.labels or (None,) * len(names)
@@ -129,10 +129,10 @@ class Mito:
         return GroupAlignment(group, found.transforms(self.model), Stats(numbers=numbers))
 
     def features(self, image: Image, labels: Labels | None = None, name: str = "section") -> Features:
-        """Return the landmarks of a section.
+        """Return the keypoints of a section.
 
         Raises:
-            InputError: an image that is not flat, labels on another grid, no mask for centres, or too few landmarks.
+            InputError: an image that is not flat, labels on another grid, no mask for centres, or too few keypoints.
         """
         if image.grid.ndim != 2 or len(image.data) != 1:
             raise InputError(f"{name}: one flat section expected, got {image}")
@@ -146,7 +146,7 @@ class Mito:
         found = self._described(detector, image, labels)
         few = fewest(2, self.model)
         if len(found) < few:
-            what = "components in its mask" if detector == CENTRES else "landmarks"
+            what = "components in its mask" if detector == CENTRES else "keypoints"
             raise InputError(f"{name}: {len(found)} {what}; a {self.model} map needs {few}")
         return found
 
@@ -197,7 +197,7 @@ class Mito:
         return SectionMatch(len(pairs), count, matrix if enough else None, off)
 
     def _is_enough(self, agree: int, matches: int, points: Tensor) -> bool:
-        """Return whether so many agree as landmarks at random would not: twice as many as tell a map, and more.
+        """Return whether so many agree as keypoints at random would not: twice as many as tell a map, and more.
 
         The expected number of maps through some of them by which as many agree, if each lay anywhere (Moisan & Stival,
         A probabilistic criterion to detect rigid point matches, IJCV 2004).
@@ -236,7 +236,7 @@ def _told(grid: Grid) -> str:
 
 
 METHOD = Method(
-    about="sections of a stack, turned and shifted, by landmarks on masks or corners; ORB, BRISK, FAST, FREAK too",
+    about="sections of a stack, turned and shifted, by keypoints on masks or corners; ORB, BRISK, FAST, FREAK too",
     aligns=("group",),
     papers=(
         Paper(

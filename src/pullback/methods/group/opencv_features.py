@@ -17,7 +17,7 @@ from pullback.space import Image
 DETECTORS = ("orb", "brisk", "fast")
 DESCRIPTORS = ("orb", "brisk", "freak")
 SUPPORT = 31.0
-"""px, the size of a landmark of a mask: the support of ORB's descriptor."""
+"""px, the size of a keypoint of a mask: the support of ORB's descriptor."""
 LSH = {"algorithm": 6, "table_number": 6, "key_size": 12, "multi_probe_level": 1}
 CHECKS = 50
 AT_ONCE = 2048  # descriptors of which all distances are held at a time

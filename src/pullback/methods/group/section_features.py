@@ -1,4 +1,4 @@
-"""Landmarks of flat sections, and what is known of their surroundings, by which they are told again."""
+"""Keypoints of flat sections, and what is known of their surroundings, by which they are told again."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ LONGEST = 640  # px along which corners are sought; larger sections are halved
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Landmarks of a section and their descriptors.
+    """Keypoints of a section and their descriptors.
 
     Attributes:
         points: `(N, 2)` RAS mm of the section's own world, float64.
@@ -89,23 +89,29 @@ def beside_frame(image: Image) -> Tensor | None:
     if int(counts.max()) < FRAME * len(rim):
         return None
     frame = (data == values[counts.argmax()]).float()
-    whole = -F.max_pool2d(-frame, BESIDE + 1, 1, BESIDE // 2)  # single pixels of that value are none
-    return F.max_pool2d(whole, 3 * BESIDE + 1, 1, 3 * BESIDE // 2) == 0
+    whole = -_widest(-frame, BESIDE // 2)  # single pixels of that value are none
+    return _widest(whole, 3 * BESIDE // 2) == 0
+
+
+def _widest(values: Tensor, reach: int) -> Tensor:
+    """Return the largest value within `reach` pixels along both axes, one after the other."""
+    across = F.max_pool2d(values, (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(across, (1, 2 * reach + 1), 1, (0, reach))
 
 
 def described(image: Image, places: Tensor, radius: float) -> Features:
-    """Return landmarks at pixel coordinates `(N, 2)` with their polar patches."""
+    """Return keypoints at pixel coordinates `(N, 2)` with their polar patches."""
     patches = polar_patches(image.data[:, :1], places, radius)
     return Features(_in_world(image.grid, places), patches, spacing_of(image.grid))
 
 
 def of_bits(image: Image, places: Tensor, bits: Tensor) -> Features:
-    """Return landmarks at pixel coordinates `(N, 2)` with descriptors of bits, `(N, bytes)` uint8."""
+    """Return keypoints at pixel coordinates `(N, 2)` with descriptors of bits, `(N, bytes)` uint8."""
     return Features(_in_world(image.grid, places), bits, spacing_of(image.grid))
 
 
 def alike(one: Features, other: Features) -> Tensor:
-    """Return the landmarks of two sections that are each other's most alike, `(K, 2)` indices."""
+    """Return the keypoints of two sections that are each other's most alike, `(K, 2)` indices."""
     return mutual(polar_correlation(one.descriptors, other.descriptors)[0])
 
 

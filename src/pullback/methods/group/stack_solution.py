@@ -17,7 +17,7 @@ class SectionMatch:
     """The match of two sections.
 
     Attributes:
-        matches: landmarks of both that are each other's most alike.
+        matches: keypoints of both that are each other's most alike.
         agree: those of them within the threshold of one map.
         matrix: that map, homogeneous `(3, 3)`, in RAS mm from the first section to the second; None where too few
             agree, or the map is none of a section.
@@ -75,7 +75,7 @@ class StackSolution:
         for (i, j), match in self.matches.items():
             if match.matrix is None and j == i + 1:
                 agree = f"{match.agree} of {match.matches} matches agree"
-                told = agree if match.matches else "no landmarks are alike"
+                told = agree if match.matches else "no keypoints are alike"
                 said.append(f"{names[j]} does not match {names[i]} ({told})")
         if self.unmatched:
             which = ", ".join(names[n] for n in self.unmatched)
