@@ -21,7 +21,7 @@ LARGEST_GAP = 20  # numbers that may lack between two sections and are named
 
 
 @dataclass(frozen=True, eq=False)
-class Pixels:
+class StoredSection:
     """The pixels of a section.
 
     Attributes:
@@ -40,7 +40,7 @@ class Pixels:
         return self.image.data.shape[1] == 3
 
 
-def read_pixels(sections: Sections, n: int) -> Pixels:
+def read_pixels(sections: Sections, n: int) -> StoredSection:
     """Read the n-th section with all its colours, in the world of `sections[n]`.
 
     Raises:
@@ -48,20 +48,20 @@ def read_pixels(sections: Sections, n: int) -> Pixels:
     """
     path = Path(sections.path)
     if not path.is_dir():
-        return Pixels(sections[n], _stored(read_page(path, n).dtype))
+        return StoredSection(sections[n], _stored(read_page(path, n).dtype))
     path = path / sections.names[n]
     if not opens_as_slide(path):
-        return Pixels(sections[n], _stored(load(path).get_data_dtype()))
+        return StoredSection(sections[n], _stored(load(path).get_data_dtype()))
     slide = Slide.open(path)
     if not slide.coloured:
-        return Pixels(sections[n], _stored(slide.plain()[0].dtype))
+        return StoredSection(sections[n], _stored(slide.plain()[0].dtype))
     seen = slide.image()
     grid = seen.grid
     if sections.given:
         affine = grid.affine.clone()
         affine[:2] *= sections.spacing / float(grid.spacing.mean())
         grid = Grid(grid.shape, affine)
-    return Pixels(Image(255 * seen.data, grid), np.dtype(np.uint8), 255 * slide.glass)
+    return StoredSection(Image(255 * seen.data, grid), np.dtype(np.uint8), 255 * slide.glass)
 
 
 def read_mask(masks: Sections, n: int) -> tuple[Labels, str]:

@@ -178,8 +178,8 @@ METHOD = Method(
     trained=True,
     papers=(
         Paper(
-            "wbir2022multimagnification",
-            "Unnamed, Authors",
+            "cetin2022multimagnification",
+            "Cetin, Oezdemir and Shu, Yiping and Flinner, Nadine and Ziegler, Paul and Wild, Peter and Koeppl, Heinz",
             "Multi-magnification networks for deformable image registration on histopathology images",
             "Biomedical Image Registration (WBIR)",
             2022,
