@@ -233,8 +233,9 @@ def test_radial_slices_in_any_order_and_flip_are_found(count, seed):
     """From 8 mm and 12° they all come to lie where they were cut, each with its own pixels."""
     volume, truth = tissue(), pose(8, 12, 20 + seed)
     slices = slices_at(truth, [180 / count * n for n in range(count)], volume)
-    search = StartSearch(pixels=300, solver=Descend(steps=20, step_size=0.5, last=0.2))
-    locate = replace(DESCENT, search=search, solver=Descend(steps=25, step_size=0.5, last=0.05))
+    pixels, steps = (300, 20) if count < 6 else (1000, 35)
+    search = StartSearch(pixels=pixels, solver=Descend(steps=steps, step_size=0.5, last=0.2))
+    locate = replace(DESCENT, search=search, solver=Descend(steps=steps + 5, step_size=0.5, last=0.05))
     found = RadialToVolume(locate, reorder=True)(shuffled(slices, seed), volume)
     assert len(set(found.order.slices)) == count
     seen = other_contrast(volume)
