@@ -18,18 +18,16 @@ from pullback.files import read_transform
 from pullback.files.images.colour import STAINS
 from pullback.methods.pair.magnified import answered, middle
 from pullback.methods.pair.masn import MASN, METHOD, NARROW, WIDE, OfPatches
-from pullback.metrics import EndPointError
 from pullback.numerics.random import make_generator
 from pullback.numerics.smooth import gaussian
 from pullback.recipes import find
 from pullback.recipes.masn import RIGID, VARIANTS
-from pullback.space import Displacement, Grid, Image, pull
+from pullback.space import Affine, Displacement, Grid, Image, pull
 from pullback.studies.masn import BANDS, in_bands, study
 from pullback.study.arms import Trial
-from pullback.study.evaluate import unmoved
 from pullback.study.recipe import from_yaml, to_yaml
 from pullback.testing import check_register, check_supervision, problems
-from pullback.training import Decay, RandomPatches, align, seeded
+from pullback.training import RandomPatches, seeded
 
 SIZE, WIDTHS = 16, (4, 8)
 OBLIQUE = torch.tensor([[0.0, -1.6, 5.0], [1.6, 0.0, -3.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -334,26 +332,24 @@ def test_stains_are_learned_and_aligned_by_the_commands(pullback, tmp_path, monk
 
 
 @pytest.mark.nightly
-def test_it_learns_how_a_section_moves():
-    """From others, by their intensities alone: on one that it has not seen a third of the motion is found at least."""
-    grid, making = Grid.centred((60, 52), 8.0), Restaining((16.0,), 150.0, 0.002)
-    drawn, supervision = RandomPatches(2 * SIZE, SIZE, 4), OfPatches(smoothing=1.0)
-    network, updates = net(widths=(8, 16, 32)).train(), 400
+@pytest.mark.parametrize("views", [(NARROW, NARROW), (WIDE, WIDE)], ids=["SASN", "MAMN"])
+def test_what_lowers_the_loss_is_the_motion(views):
+    """One patch learned by heart, from its intensities alone: more than half of the way to the truth is found, by the
+    affine map and with the field, for which next to nothing is left of a motion as smooth as this."""
+    grid, making = Grid.centred((60, 52), 8.0), Restaining((12.0,), 150.0, 0.0)
+    section = Image(sections(3), grid)
+    made = making.shifted(Pair(section, section), make_generator(1), 12.0)
+    patch = RandomPatches(2 * SIZE, SIZE, inside=0.9)(made, make_generator(2))
+    network, supervision = net(*views).train(), OfPatches(smoothing=1.0)
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for number in range(updates):
-        generator = make_generator(0, number)
-        section = Image(sections(number % 8), grid)
-        pair = drawn(making(Pair(section, section), generator), generator)
-        optimiser.param_groups[0]["lr"] = 3e-3 * Decay()(number / updates)
+    for number in range(200):
         optimiser.zero_grad()
-        losses = supervision(network, pair, number / updates)
-        sum(losses.values()).backward()
+        sum(supervision(network, patch, number / 200).values()).backward()
         optimiser.step()
-    unseen = Image(sections(100), grid)
-    errors = []
-    for number in range(6):
-        pair = making.shifted(Pair(unseen, unseen), make_generator(1, number), 12.0)
-        for register in (unmoved, network):
-            errors.append(EndPointError()(align(register, pair))["epe mm"])
-    before, after = np.reshape(errors, (6, 2)).mean(0)
-    assert after < 2 / 3 * before
+    answer = network(*patch.images)
+    core = answered(patch.fixed, SIZE)
+    away = [
+        float((each.displacement(core.grid) - patch.truth.displacement(core.grid)).norm(dim=1).mean().detach())
+        for each in (Affine.identity(2), answer.local, answer.transform)
+    ]
+    assert max(away[1:]) < away[0] / 2
