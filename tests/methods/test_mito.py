@@ -166,6 +166,16 @@ def test_a_section_that_matches_nothing_is_named_and_lies_between(group):
     assert torch.allclose(found.matrices[1, :2, 2], torch.tensor([4.0, 0.0]).double())
 
 
+def test_matches_that_scatter_count_less():
+    still = torch.eye(3, dtype=torch.float64)
+    wrong = still.clone()
+    wrong[0, 2] = 4.0
+    near = SectionMatch(20, 20, still, 0.5)
+    matches = {(0, 1): near, (1, 2): near, (0, 2): SectionMatch(20, 20, wrong, 4.0)}
+    found = solved(matches, [STACK.grid] * 3, "rigid", 5.0, 5, 0)
+    assert float(found.matrices[2, 0, 2].abs()) < 0.25
+
+
 def test_maps_that_no_section_makes_are_refused(group):
     one = QUICK.features(group.images[0], group.labels[0])
     half = replace(one, points=0.3 * one.points)

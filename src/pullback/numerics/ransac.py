@@ -172,7 +172,11 @@ def _through(points: Tensor, there: Tensor, kind: str) -> Tensor:
     d = points.shape[2]
     if kind == HOMOGRAPHY:
         scale = a.square().sum((1, 2)).sqrt()[:, None, None], b.square().sum((1, 2)).sqrt()[:, None, None]
-        inner = torch.linalg.svd(_equations(a / scale[0], b / scale[1]).nan_to_num())[2][:, -1].view(-1, 3, 3)
+        equations = _equations(a / scale[0], b / scale[1]).nan_to_num()
+        eight = torch.linalg.solve_ex(equations[..., :8], -equations[..., 8])[
+            0
+        ]  # the middle stays finite: the ninth is 1
+        inner = torch.cat([eight, torch.ones_like(eight[:, :1])], 1).view(-1, 3, 3)
         before, after = _scaled(here, scale[0]), _scaled(other, scale[1])
         return torch.linalg.solve_ex(after, inner @ before)[0]
     if kind == "affine":

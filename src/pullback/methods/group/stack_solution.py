@@ -11,6 +11,9 @@ from pullback.numerics.ransac import HOMOGRAPHY, fit_matrix, projected
 from pullback.numerics.synchronise import Edge, components, loops, misses, synchronised
 from pullback.space import Affine, Grid, Homography, Transform
 
+LEAST_OFF = 0.1
+"""px, below which matches count as no more precise."""
+
 
 @dataclass(frozen=True, eq=False)
 class SectionMatch:
@@ -28,6 +31,11 @@ class SectionMatch:
     agree: int
     matrix: Tensor | None = None
     off: float = 0.0
+
+    @property
+    def weight(self) -> float:
+        """The matches that agree by their variance: with more sections in between they scatter more, and tell less."""
+        return self.agree / max(self.off, LEAST_OFF) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +127,7 @@ def solved(
     unit = float(grids[chosen].spacing.mean())
     corners = _corners(grids[chosen])
     if maps:
-        weights = {(place[i], place[j]): float(matches[i, j].agree) for i, j in known if i in place}
+        weights = {(place[i], place[j]): matches[i, j].weight for i, j in known if i in place}
         found = synchronised(maps, len(kept), model, corners, place[chosen], threshold * unit, weights)
     else:
         found = torch.eye(3, dtype=torch.float64)[None]
