@@ -219,5 +219,5 @@ METHOD = Method(
     keys=("uncertainty-alone",),
     register=WithPosterior(),
     solves=("identity", "shift"),
-    commands=("uncertainty -f FIXED -m MOVING", "dose --plan IMAGE --dose DOSE -t DIR --structures LABELS"),
+    commands=("uncertainty", "dose"),
 )
