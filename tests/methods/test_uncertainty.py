@@ -84,7 +84,7 @@ def test_log_density_is_scipys_in_mm_on_an_oblique_grid():
     """It is that of the components along the grid's axes, each in mm; voxels are of three sizes."""
     turn = torch.linalg.qr(torch.randn(3, 3, generator=make_generator(6), dtype=torch.float64))[0]
     affine = torch.eye(4, dtype=torch.float64)
-    affine[:3, :3] = turn @ torch.diag(torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64))
+    affine[:3, :3] = turn @ torch.diag(torch.tensor([1.0, 2.0, 0.8], dtype=torch.float64))
     affine[:3, 3] = torch.tensor([3.0, -8.0, 5.0])
     grid = Grid((6, 5, 7), affine)
     scale = torch.tensor([0.7, 1.2, 2.0], dtype=torch.float64)

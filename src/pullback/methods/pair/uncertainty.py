@@ -219,5 +219,5 @@ METHOD = Method(
     keys=("uncertainty-alone",),
     register=WithPosterior(),
     solves=("identity", "shift"),
-    commands=("uncertainty -f FIXED -m MOVING", "dose --plan IMAGE -t DIR"),
+    commands=("uncertainty", "dose"),
 )
