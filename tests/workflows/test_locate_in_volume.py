@@ -18,7 +18,7 @@ from pullback.files.images.plane import read_slice
 from pullback.numerics.rotation import of_vector
 from pullback.numerics.smooth import smooth_noise
 from pullback.space import Affine, Grid, Image, emulated, laid_in, placed
-from pullback.workflows.apply import apply_files, read_transforms
+from pullback.workflows.apply import apply_files, read_in_order
 from pullback.workflows.locate_in_volume import LocateHow, locate_in_volume
 
 QUICK = {"search.starts": "0", "solver.steps": "60", "solver.step_size": "0.4"}
@@ -75,7 +75,7 @@ def test_apply_brings_the_volume_onto_the_slice(files, located, tmp_path):
     """By the transform that was written; of one layer it is what the workflow writes, but for thickness."""
     _, out = located
     paths, volume, _ = files
-    transform = read_transforms([str(out / "slices_to_volume.h5")])
+    transform = read_in_order([str(out / "slices_to_volume.h5")])
     apply_files(volume, transform, tmp_path / "onto.nii.gz", reference=paths[0])
     theirs, ours = nib.load(tmp_path / "onto.nii.gz"), nib.load(out / "slice_0_from_volume.nii.gz")
     assert theirs.shape == ours.shape == (26, 26, 1)

@@ -45,6 +45,9 @@ from pullback.data import (
     SeriesFolder,
     Tori,
 )
+from pullback.data.held_out_plates import HeldOutPlates
+from pullback.data.slice_folder import SliceFolder
+from pullback.data.slice_views import RandomViews
 from pullback.metrics import (
     STANDARD,
     Correlation,
@@ -243,6 +246,21 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             PairFolder(images="{subject}/{stain}.*", within=True),
             ndim=2,
             metrics=(*ALIKE, Folding()),
+        ),
+        "mouse-sections": DataSet(
+            "sections of mouse brains among the plates of the Allen atlas", SliceFolder(), ndim=2, metrics=()
+        ),
+        "held-out": DataSet(
+            "plates that are not learned from, cut, tilted and damaged",
+            HeldOutPlates(RandomViews()),
+            ndim=2,
+            metrics=(),
+        ),
+        "tilted": DataSet(
+            "planes of a volume that are not learned from, cut obliquely, and damaged",
+            HeldOutPlates(RandomViews(), volume="downsampled_standard.tiff", degrees=10.0),
+            ndim=2,
+            metrics=(),
         ),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
         "lungs-published": DataSet(

@@ -19,16 +19,15 @@ and planes that are up to 10° off about both axes for slices.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pullback.data.held_out_plates import HeldOutPlates
 from pullback.data.slice_folder import SliceFolder
-from pullback.data.slice_views import RandomViews, SliceAugmentation
+from pullback.data.slice_views import SliceAugmentation
 from pullback.methods.pose.embedding_losses import SoftContrast
 from pullback.methods.pose.slice_identification import MetricLearning, SliceEmbedding, SliceEvaluation
+from pullback.recipes.datasets import DATASETS
 from pullback.recipes.lookup import Key
 from pullback.study.recipe import Recipe
 from pullback.training import Cosine, Training
@@ -46,40 +45,19 @@ TRAINING = Training(
 )
 
 
-@dataclass(frozen=True)
-class _Slices:
-    """A data set: what it is, how it is read, and the numbers of the loop."""
-
-    about: str
-    data: Any
-    training: Training = TRAINING
-
-
-SETS: Mapping[str, _Slices] = MappingProxyType(
-    {
-        "mouse-sections": _Slices("sections of mouse brains among the plates of the Allen atlas", SliceFolder()),
-        "folder": _Slices(
-            "your own slices in folders, and the plates of their atlas",
-            SliceFolder(plates="plates/*", validation_slices="validation/*"),
-        ),
-        "held-out": _Slices("plates that are not learned from, cut, tilted and damaged", HeldOutPlates(RandomViews())),
-        "tilted": _Slices(
-            "planes of a volume that are not learned from, cut obliquely, and damaged",
-            HeldOutPlates(RandomViews(), volume="downsampled_standard.tiff", degrees=10.0),
-        ),
-    }
-)
+OWN = SliceFolder(plates="plates/*", validation_slices="validation/*")
+"""Your own slices in folders, and the plates of their atlas."""
+SETS = ("folder", "mouse-sections", "held-out", "tilted")
 
 
 def identifying(data: str, loss: Any = SoftContrast()) -> Recipe:
     """Return the recipe on one of the data sets in `SETS`, by one of the losses."""
-    known = SETS[data]
     return Recipe(
-        about=f"Slice identification, {known.about}: Antanavicius et al. 2022, table 2",
-        data=known.data,
+        about=f"Slice identification, {DATASETS[data].about}: Antanavicius et al. 2022, table 2",
+        data=OWN if data == "folder" else DATASETS[data].data,
         network=partial(SliceEmbedding),
         supervision=MetricLearning(loss),
-        training=known.training,
+        training=TRAINING,
         metrics=(),
         evaluation=partial(SliceEvaluation),
     )
