@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pullback.errors import InputError
+from pullback.files.images.slide import coarser
 from pullback.files.images.stack import Sections
 from pullback.files.images.stack_file import StackShape, stack_ending, write_stack
 from pullback.files.transforms.folder import write_transforms
@@ -174,7 +175,7 @@ def _views(
     """Return each section as it lies before and after, and the Dice of its mask with that of the one before."""
     still = Affine.identity(2)
     factor = max(1, math.ceil(max(plane.shape) / SMALL))
-    coarse = _coarser(plane, factor)
+    coarse = coarser(plane, factor)
     views: list[tuple[SectionView, SectionView]] = []
     overlap: list[tuple[float, float]] = []
     last: list[Tensor] = []
@@ -272,16 +273,8 @@ def _grey(image: Image) -> Image:
     return Image(image.data.mean(1, keepdim=True), image.grid)
 
 
-def _coarser(grid: Grid, factor: int) -> Grid:
-    """Return the grid of means over blocks of `factor` × `factor` pixels."""
-    affine = grid.affine.clone()
-    affine[:-1, -1] += affine[:-1, :-1] @ torch.full((2,), (factor - 1) / 2, dtype=torch.float64)
-    affine[:-1, :-1] *= factor
-    return Grid(tuple(max(1, n // factor) for n in grid.shape), affine)
-
-
 def _halved(image: Image, factor: int) -> Image:
     """Return the means over blocks of pixels."""
     if factor == 1 or min(image.grid.shape) < factor:
         return image
-    return Image(F.avg_pool2d(image.data, factor), _coarser(image.grid, factor))
+    return Image(F.avg_pool2d(image.data, factor), coarser(image.grid, factor))

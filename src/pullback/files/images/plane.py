@@ -8,7 +8,7 @@ from torch import Tensor
 from pullback.errors import InputError
 from pullback.files.images.image_file import ImageSource
 from pullback.files.images.nifti import read_image, read_scalar
-from pullback.space import Grid, Image, Labels
+from pullback.space import Grid, Image, Labels, through_axis
 from pullback.space.image import Gridded
 
 EVEN = 1e-3  # cosine, up to which axes are orthogonal
@@ -40,7 +40,7 @@ class SlicePlane:
         Raises:
             ValueError: another grid.
         """
-        thin = thin_axis(grid)
+        thin = through_axis(grid)
         columns = grid.affine[:3, [axis for axis in range(3) if axis != thin]]
         return cls(grid.affine[:3, 3], columns / columns.norm(dim=0))
 
@@ -75,7 +75,7 @@ class SlicePlane:
         Raises:
             ValueError: an image of another plane.
         """
-        thin = thin_axis(image.grid)
+        thin = through_axis(image.grid)
         keep = [axis for axis in range(3) if axis != thin]
         columns, first = image.grid.affine[:3, keep], image.grid.affine[:3, 3] - self.origin
         off = max(float((self.normal @ columns).abs().max() / columns.norm()), float((self.normal @ first).abs()))
@@ -102,18 +102,6 @@ def read_slice(path: ImageSource, thickness: float = 1.0) -> Image:
     if 1 not in image.grid.shape:
         raise InputError(f"{path}: a volume of {' × '.join(map(str, image.grid.shape))} voxels; one slice is expected")
     return image
-
-
-def thin_axis(grid: Grid) -> int:
-    """Return the axis along which a 3-D grid is one voxel thick.
-
-    Raises:
-        ValueError: it is along none, or along several.
-    """
-    thin = [axis for axis, n in enumerate(grid.shape) if n == 1]
-    if grid.ndim != 3 or len(thin) != 1:
-        raise ValueError(f"plane: a 3-D grid one voxel thick expected, got {grid}")
-    return thin[0]
 
 
 def _on(image: Gridded, grid: Grid) -> Gridded:
