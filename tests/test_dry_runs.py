@@ -220,7 +220,7 @@ def test_an_embedding_of_labelled_slices(pullback, tmp_path):
     recipe, network = load_run("whole", ["slices"])
     means = [row["rank"] for row in recipe.evaluates(recipe.data.test).rows(network, torch.device("cpu"))]
     assert sum(means) == 0, "each unseen slice finds its plate first"
-    with pytest.raises(InputError, match="aligns slice, not pair; `pullback evaluate` takes it"):
+    with pytest.raises(InputError, match="aligns slice, not pair; `pullback locate --run` takes it"):
         load_run("whole", ["slices"], "pair")
     pullback("evaluate", "whole", "-o", "measured", "--trust", "slices")
     assert "rank" in (tmp_path / "measured" / "summary.csv").read_text()

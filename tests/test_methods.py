@@ -172,7 +172,8 @@ def test_the_table_names_commands_that_are_there(pullback):
         for line in row["commands"]:
             _, command, *words = line.split()
             pair = ["-f", "f", "-m", "m", "-o", "o"]
-            needed = {"register": pair, "match": pair, "segment": ["-t", "t", "-o", "o"]}
+            needed = {"register": pair, "match": pair, "uncertainty": pair, "segment": ["-t", "t", "-o", "o"]}
+            needed["dose"] = ["--plan", "p", "--dose", "d", "-t", "t", "--structures", "s"]
             assert COMMANDS[command].make_context(command, [*words, *needed.get(command, [])])
 
 

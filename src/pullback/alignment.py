@@ -222,8 +222,19 @@ class Alignment:
             ValueError: the images have not as many.
         """
         part = Alignment(self.pair.of_channels(first, count), self.transform)
-        vars(part)["moved"] = replace(self.moved, data=self.moved.data[:, first : first + count])
-        return part
+        return part.showing(replace(self.moved, data=self.moved.data[:, first : first + count]))
+
+    def showing(self, moved: Image) -> "Alignment":
+        """Return the alignment with a moved image that is known already, such as the mean through a slice's thickness.
+
+        Raises:
+            ValueError: it lies on another grid than the fixed image.
+        """
+        if moved.grid != self.pair.fixed.grid:
+            raise ValueError(f"a moved image on {self.pair.fixed.grid} expected, got one on {moved.grid}")
+        shown = replace(self)
+        vars(shown)["moved"] = moved
+        return shown
 
     @property
     def on_the_way(self) -> tuple[Transform, ...]:

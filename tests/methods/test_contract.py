@@ -16,6 +16,8 @@ from pullback.methods.group.conditional import ConditionalAtlas, TemplateGenerat
 from pullback.methods.group.embedding import Embedding
 from pullback.methods.group.kinship import Kin
 from pullback.methods.group.onto_template import OntoTemplate
+from pullback.methods.group.section_features import Features
+from pullback.methods.group.stack_solution import SectionMatch, StackSolution
 from pullback.methods.group.structural_types import Typed, Types
 from pullback.methods.group.template import Placed, Template
 from pullback.methods.labels.consensus import Consensus
@@ -33,16 +35,20 @@ from pullback.methods.pair.feature_registration import FeatureRegistration, Refi
 from pullback.methods.pair.growing_mask import Growth
 from pullback.methods.pair.image_shooting import Shooting, Shot
 from pullback.methods.pair.lddmm_gan import Coarser, Discriminator
+from pullback.methods.pair.magnified import Magnified
+from pullback.methods.pair.masn import LocalAlignment
 from pullback.methods.pair.ncr_net import MarkedAlignment
 from pullback.methods.pair.non_correspondence import InTwoPhases, LocalCorrelation
 from pullback.methods.pair.ofg import EveryKth, Guided, GuidedByFittedNetworks, GuidedByNetworks, Mixture, Portion
 from pullback.methods.pair.patch_contrast import PatchAlignment
 from pullback.methods.pair.pdd_net import InPhases, MeanField, Obelisk, Propagator
+from pullback.methods.pair.posterior import LogDeviation, Posterior, PosteriorEnergy
 from pullback.methods.pair.pwc_net import FlowAlignment, FlowDecoder
 from pullback.methods.pair.self_training import SelfTraining
 from pullback.methods.pair.strain import Ramp, Relative
 from pullback.methods.pair.superwarp import WarmUp
 from pullback.methods.pair.transmorph import TransMorph
+from pullback.methods.pair.uncertainty import PosteriorAlignment
 from pullback.methods.pair.vit_v_net import ViTVNet
 from pullback.methods.pair.voxelmorph import VoxelMorph
 from pullback.methods.points.augment import (
@@ -68,7 +74,18 @@ from pullback.methods.points.organ_kernel import OrganKernel
 from pullback.methods.points.shared_organs import SharedOrgans
 from pullback.methods.points.supervision import ByMetric, PointDistance
 from pullback.methods.pose.cross_ngf import CrossNGF, Level, Reference
+from pullback.methods.pose.freedom import Freedom
 from pullback.methods.pose.initialise import Initialise
+from pullback.methods.pose.radial import Radial
+from pullback.methods.pose.radial_order import Ordered, SliceOrder
+from pullback.methods.pose.radial_to_volume import BinarySearch, LocatedRadial, RadialToVolume
+from pullback.methods.pose.rician_motion import Corrected, MotionCorrection, Posed
+from pullback.methods.pose.slice_identification import Identifier, Ranking
+from pullback.methods.pose.slice_likeness import Likeness
+from pullback.methods.pose.slice_search import Found
+from pullback.methods.pose.slice_to_volume import LocatedSlices, SliceToVolume, StartSearch
+from pullback.methods.pose.tissue_intensities import Shared
+from pullback.methods.pose.tissue_model import NoisyFrames, TissueModel
 from pullback.solvers import BeliefPropagation, Converged, Descend, InstanceOptimisation, Levels, LinearStage
 from pullback.space import Motion
 from pullback.testing import (
@@ -279,17 +296,26 @@ def test_augmentation_of_images(ndim, augment):
 
 
 EXCUSED = {
+    Posterior: "a distribution; test_uncertainty.py says what its samples and densities are",
+    PosteriorEnergy: "a function of a deviation, no energy of an alignment; test_uncertainty.py has its closed forms",
+    LogDeviation: "what a descent moves in WithPosterior, which is checked",
+    PosteriorAlignment: "the answer of PosteriorNetwork, which is checked",
     Method: "a description; tests/test_commands.py reads it",
     Paper: "a description; tests/test_commands.py cites it",
     Types: "no register: it asks for types; test_structural_types.py says when it answers one",
     Typed: "the answer of Types; test_structural_types.py says what it holds",
     Embedding: "coordinates; test_structural_types.py holds them against scikit-learn",
     Kin: "numbers of relatives; test_structural_types.py says what they are",
+    Features: "keypoints of a section; test_mito.py says of which",
+    SectionMatch: "how two sections match; test_mito.py says when they do not",
+    StackSolution: "the maps of a stack, of which Mito's answer is made; test_mito.py holds its laws",
     OntoTemplate: "two registers after each other; test_structural_types.py says what they remove",
     Prescription: "no register: what a map can have; test_determinant_and_curl.py holds it against maps",
     Refinement: "settings of FeatureRegistration, which is checked with them",
     Reference: "a part of CrossNGF, which is checked; its map is held against sums over shifts in test_cross_ngf.py",
     Level: "a part of CrossNGF, which is checked",
+    Magnified: "a part of MASN, which is checked; test_magnified.py says what it sees",
+    LocalAlignment: "the answer of MASN in training, which is checked; test_masn.py says what it holds",
     RegisterClouds: "a part of GraphPropagation, which is checked",
     Coarser: "a kind of field for networks; test_lddmm_gan.py says that it is the same motion",
     Discriminator: "no register: a part of Adversarial, which is checked; test_lddmm_gan.py says what it sees",
@@ -332,6 +358,26 @@ EXCUSED = {
     AtlasEvaluation: "an evaluation; test_atlas.py says what it measures",
     RunningMeans: "a part of AtlasEvaluation; test_atlas.py says what it measures",
     AtlasRounds: "a procedure of several trainings; test_atlas.py says where templates end",
+    TissueModel: "a head as maps; test_rician_motion.py says what is no such thing",
+    NoisyFrames: "the voxels that MotionCorrection looks at; test_rician_motion.py says which frames it refuses",
+    Shared: "what frames share; test_rician_motion.py says that the posterior never falls by it",
+    Posed: "a posterior of motions; test_rician_motion.py holds its slopes against its values",
+    MotionCorrection: "no register of a pair, but of a series; test_rician_motion.py says what it finds",
+    Corrected: "the answer of MotionCorrection",
+    Identifier: "no register: the protocol of what compares slices with plates",
+    Ranking: "the answer of an identifier; test_slice_identification.py says what it holds",
+    Found: "the answer of TemplateSearch; test_slice_search.py finds known places",
+    SliceToVolume: "no register of pairs: it places several slices; test_slice_to_volume.py says where",
+    StartSearch: "a part of SliceToVolume",
+    LocatedSlices: "the answer of SliceToVolume; test_slice_to_volume.py says what it holds",
+    Likeness: "the energy that SliceToVolume descends",
+    Freedom: "curvatures; test_slice_to_volume.py says which directions are free",
+    Radial: "planes through an axis; test_radial.py holds what is made of them against closed forms",
+    SliceOrder: "an order of radial slices; test_radial.py tries all of them",
+    Ordered: "the answer of ordered; test_radial.py says when it is ambiguous",
+    RadialToVolume: "no register of pairs: it places radial slices; test_slice_to_volume.py says where",
+    LocatedRadial: "the answer of RadialToVolume; test_slice_to_volume.py says what it holds",
+    BinarySearch: "a search over an angle; test_slice_to_volume.py holds it against its last step",
     GeneralisedDice: "an energy by labels, as SoftDice; test_ddmr.py holds it against its formula",
 }
 

@@ -31,7 +31,7 @@ from pullback.study.trained import Trained
 from pullback.testing import check_register, check_supervision, problems
 from pullback.training import Training, Unsupervised, seeded
 from pullback.training.train import train
-from pullback.workflows.apply import apply_files, read_transforms
+from pullback.workflows.apply import apply_files, read_in_order
 from pullback.workflows.inputs import ImageFiles
 from pullback.workflows.register import register_files
 
@@ -365,12 +365,10 @@ def test_the_way_is_written_and_read_by_apply_and_by_itk(run):
     fixed = sitk.ReadImage(str(folder / "fixed.nii.gz"))
     for t, name in enumerate(names, 1):
         path = folder / "out" / name
-        apply_files(
-            folder / "moving.nii.gz", read_transforms([str(path)]), folder / "m.nii.gz", folder / "fixed.nii.gz"
-        )
+        apply_files(folder / "moving.nii.gz", read_in_order([str(path)]), folder / "m.nii.gz", folder / "fixed.nii.gz")
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "m.nii.gz")))
         theirs = sitk.Resample(moving, fixed, sitk.ReadTransform(str(path)), sitk.sitkLinear, 0.0)
-        phase, grid = read_transforms([str(path)]), read_grid(folder / "fixed.nii.gz")
+        phase, grid = read_in_order([str(path)]), read_grid(folder / "fixed.nii.gz")
         where = grid.to_world(grid.voxels(torch.zeros(()).double())[None]).flatten(2)
         inside = grid.holds(phase.at(where), -0.1).view(grid.shape).numpy().T  # ITK gives 0 beyond, we fade
         assert inside.mean() > 0.3
@@ -407,7 +405,7 @@ def test_written_phases_are_the_phases(tmp_path):
     points = torch.rand(1, 20, 2, generator=make_generator(0)) * 20 - 10
     for name, phase in answer.transforms.items():
         write_transform(phase, tmp_path / f"{name}.h5", on=images.fixed.grid)
-        again = read_transforms([str(tmp_path / f"{name}.h5")])
+        again = read_in_order([str(tmp_path / f"{name}.h5")])
         torch.testing.assert_close(again(points.double()).float(), phase(points), atol=1e-4, rtol=0)
 
 

@@ -28,6 +28,7 @@ from pullback.metrics import (
     SurfaceDistance,
     foreground,
 )
+from pullback.metrics.calibration import ALONG, TOTAL
 from pullback.numerics.difference import least_determinant
 from pullback.space import Affine, Displacement, Grid, Image, Labels, Points, Series, Velocity
 
@@ -496,7 +497,7 @@ EVERY = [
 
 def test_every_metric_is_visited():
     names = {m.name for m in EVERY}
-    assert len(EVERY) == len(names) == 19  # a new metric is counted here
+    assert len(EVERY) == len(names) == 23  # a new metric is counted here
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda m: m.name)
@@ -516,6 +517,7 @@ def test_a_metric_answers_with_plain_numbers_and_its_name_among_them_or_not_at_a
     }
     more = {"inverse": transform.inverse(), "phase_1": transform}
     maps = {"non_correspondence": Image((data > 0).float(), grid)}
+    maps |= {name: Image(data.square() + 1, grid) for name in (TOTAL, *ALONG)}
     answer = metric(replace(on(grid, transform, data=data, **known), transforms=more, maps=maps))
     assert metric.name in answer
     assert all(type(v) is float and math.isfinite(v) for v in answer.values())

@@ -18,6 +18,7 @@ from pullback.space import (
     FreeForm,
     Geodesic,
     Grid,
+    Homography,
     Inverse,
     Linear,
     Motion,
@@ -68,6 +69,13 @@ def plate(grid: Grid) -> ThinPlate:
     return ThinPlate.between(Points(here), Points(here + 0.3 * off))
 
 
+def tilted(grid: Grid, batch: int) -> torch.Tensor:
+    """Matrices of homographies whose planes of infinity lie far from the grid."""
+    matrix = affine(grid.ndim, batch).clone()
+    matrix[..., -1, :-1] = torch.linspace(1e-3, 2e-3, grid.ndim, dtype=torch.float64)
+    return matrix
+
+
 def kinds(grid: Grid) -> dict[str, tuple[Transform, dict]]:
     """Each kind, of one pair and of two, and what it says of its inverse and of files."""
     exact = {"inverse": 1e-6}
@@ -77,6 +85,7 @@ def kinds(grid: Grid) -> dict[str, tuple[Transform, dict]]:
         pieces = smooth(grid, 0.4, 3 * batch)
         made |= {
             f"Affine {batch}": (linear, exact | {"files": (".txt", ".mat")}),
+            f"Homography {batch}": (Homography(tilted(grid, batch)), exact),
             f"Motion {batch}": (motion(grid, batch), exact | {"files": (".txt",)}),
             f"Displacement {batch}": (field, FIELDS),
             f"Velocity {batch}": (Velocity(smooth(grid, 1.2, batch), grid), FIELDS),

@@ -103,7 +103,7 @@ def distinct() -> list:
     """
     seen = {}
     for key in KEYS:
-        if find(*key).aligns != "pair" or key.network in ("pwc", "pdd"):  # for slices, and for videos
+        if find(*key).aligns != "pair" or key.network in ("pwc", "pdd", "masn"):  # slices, videos, patches
             continue
         recipe = replace(solid(find(*key)), about="", data=TINY, training=Training())
         seen.setdefault(to_yaml(replace(recipe, metrics=STANDARD)), key)

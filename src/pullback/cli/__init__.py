@@ -14,13 +14,17 @@ from pullback.cli.atlas import atlas
 from pullback.cli.carry import apply, convert, propagate, segment, simulate
 from pullback.cli.cohort import cohort
 from pullback.cli.judge import doctor, evaluate
+from pullback.cli.locate import locate
 from pullback.cli.match import match
 from pullback.cli.papers import cite, demo, methods, study
+from pullback.cli.realign import realign
 from pullback.cli.register import register
+from pullback.cli.stack import stack
 from pullback.cli.status import status
 from pullback.cli.subtypes import subtypes
 from pullback.cli.train import prepare, train
 from pullback.cli.tune import tune
+from pullback.cli.uncertainty import dose, uncertainty
 
 FULL = ("OutOfMemoryError", "MemoryError", "can't allocate memory")  # of an accelerator, of Python, of torch on a CPU
 LESS = (
@@ -55,9 +59,9 @@ def pullback(
 
 
 GROUPS: Mapping[str, tuple[Callable[..., None], ...]] = {
-    "Align": (register, match, atlas),
+    "Align": (register, match, atlas, stack, realign, locate),
     "Carry along": (apply, propagate, segment, convert, simulate),
-    "Judge": (doctor, evaluate, subtypes),
+    "Judge": (doctor, evaluate, uncertainty, dose, subtypes),
     "Learn": (prepare, train, tune),
     "Many runs, papers and methods": (cohort, status, demo, study, methods, cite),
 }

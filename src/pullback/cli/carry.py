@@ -26,7 +26,7 @@ from pullback.cli.options import (
 
 def apply(
     given: Annotated[
-        Path, typer.Option("-i", "--input", metavar="FILE", help="Image, label map, surface or points to move.")
+        Path, typer.Option("-i", "--input", metavar="FILE", help="Image, slide, label map, surface or points to move.")
     ],
     transforms: Annotated[
         list[str],
@@ -39,7 +39,20 @@ def apply(
     ],
     reference: Annotated[
         Path | None,
-        typer.Option("-r", "--reference", metavar="FILE", help="Image whose grid the result gets; not for points."),
+        typer.Option(
+            "-r",
+            "--reference",
+            metavar="FILE",
+            help="Image whose grid the result gets; of annotations the slide in whose pixels it is written.",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="SLIDE", help="Slide in whose pixels annotations are; default none."),
+    ] = None,
+    spacing: Annotated[
+        float | None,
+        typer.Option(metavar="MM", help="Pixels of a moved slide; default those of the finest level of -r."),
     ] = None,
     invert: Annotated[bool, typer.Option("--invert", help="Apply the inverse of all transforms together.")] = False,
     mode: Annotated[
@@ -61,6 +74,7 @@ def apply(
 ) -> None:
     """Move an image or points by transforms on disk, resampled once; a 4-D image frame by frame.
 
+    A picture or slide goes to .png or .ome.tif, in colour and in parts.
     -t FOLDER holds several, such as samples: the image is seen through each
     of them, as frames; each frame of a 4-D image through its own.
 
@@ -76,9 +90,11 @@ def apply(
 
     if folder_in(transforms) is None:
         transform = read_in_order(transforms, invert)
-        applied = apply_files(given, transform, out, reference, mode, labels, space, outside, transforms, invert)
+        applied = apply_files(
+            given, transform, out, reference, mode, labels, space, outside, transforms, invert, spacing, source
+        )
     else:
-        refuse({"--space": space}, "is of points; an image says where it is")
+        refuse({"--space": space, "--spacing": spacing, "--source": source}, "is not of several transforms at once")
         applied = apply_each(given, transforms, out, reference, mode, labels, outside, invert)
     if applied.doubt:
         typer.echo(f"pullback: careful: {applied.doubt}", err=True)

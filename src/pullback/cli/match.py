@@ -24,7 +24,10 @@ def match(
     fixed: Annotated[
         Path,
         typer.Option(
-            "-f", "--fixed", metavar="FILE", help="Points (.csv, .fcsv, .mrk.json), surface, 3-D image or label map."
+            "-f",
+            "--fixed",
+            metavar="FILE",
+            help="Points (.csv, .fcsv, .mrk.json, .geojson), surface, 3-D image or label map.",
         ),
     ],
     moving: Annotated[
@@ -48,6 +51,12 @@ def match(
         Path | None, typer.Option(metavar="FILE", help="More points of the fixed world, to push to the moving one.")
     ] = None,
     space: Space = None,
+    fixed_slide: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Slide in whose pixels the fixed points are; default none.")
+    ] = None,
+    moving_slide: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Slide in whose pixels the moving points are; default none.")
+    ] = None,
     method: Method = None,
     setting: Setting = None,
     network: Network = None,
@@ -76,7 +85,19 @@ def match(
     with working(terminal(True), "matching"):
         masks = (fixed_mask, moving_mask)
         content = match_files(
-            fixed, moving, out, register, features, matched, smoothing, masks, fixed_points, space, said, by_label(how)
+            fixed,
+            moving,
+            out,
+            register,
+            features,
+            matched,
+            smoothing,
+            masks,
+            fixed_points,
+            space,
+            said,
+            by_label(how),
+            (fixed_slide, moving_slide),
         )
     say(as_json, content, summary(content, out))
     if not content["quality"]["passed"]:

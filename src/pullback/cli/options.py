@@ -20,7 +20,25 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Fol
 Space = Annotated[
     str | None,
     typer.Option(
-        metavar="WORLD", help="World of points whose file does not say, such as ras; default as the format has it."
+        metavar="WORLD",
+        help="World of points whose file does not say, such as ras, or px of a slide; default as the format has it.",
+    ),
+]
+
+Spacing = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MM",
+        help="Pixels of slides to look at, such as 0.004; default so many that there are 4 million.",
+        rich_help_panel="Slides",
+    ),
+]
+Stain = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What is seen of slides in colour: grey, haematoxylin, eosin or dab; default grey.",
+        rich_help_panel="Slides",
     ),
 ]
 

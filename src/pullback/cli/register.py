@@ -16,6 +16,8 @@ from pullback.cli.options import (
     Refine,
     Setting,
     Space,
+    Spacing,
+    Stain,
     Start,
     Tiles,
     Trust,
@@ -143,6 +145,8 @@ def register(
     points_weight: PointsWeight = None,
     check_points: CheckPoints = None,
     space: Space = None,
+    spacing: Spacing = None,
+    stain: Stain = None,
     jacobian: Jacobian = False,
     ants_prefix: Prefix = None,
     trust: Trust = None,
@@ -154,6 +158,8 @@ def register(
     Exit code 3: it is done, but looks failed.
     """
     from pullback.errors import refuse
+    from pullback.files.images.colour import GREY
+    from pullback.files.images.look import Look
     from pullback.numerics.device import device_of
     from pullback.workflows.choices import FITTED
     from pullback.workflows.how import How, register_of
@@ -186,11 +192,12 @@ def register(
     steering = Steering(moving_points, FITTED.get(by_points), points_weight, check, use_labels)
     where = device_of(device)
     chosen = register_of(how, where, trust or ())
+    look = Look(spacing, stain=stain or GREY)
     said = {"method": method, "network": network and str(network), "start": start, "seed": seed or 0}
     with working(terminal(True), "aligning"):
         content = register_files(
-            ImageFiles(fixed, fixed_mask, fixed_exclude, fixed_labels),
-            ImageFiles(moving, moving_mask, moving_exclude, moving_labels),
+            ImageFiles(fixed, fixed_mask, fixed_exclude, fixed_labels, look),
+            ImageFiles(moving, moving_mask, moving_exclude, moving_labels, look),
             chosen,
             out,
             fixed_points,

@@ -1,5 +1,6 @@
 """Cases, splits, and the datasets that they come from."""
 
+from pullback.data.birl import BIRL
 from pullback.data.case import (
     Case,
     Dataset,
@@ -33,6 +34,7 @@ from pullback.data.phantoms.growth import GrowthLaw
 from pullback.data.phantoms.tori import Tori
 from pullback.data.phantoms.ultrasound import Compressions
 from pullback.data.prealigned import Prealigned
+from pullback.data.restained import RestainedSections, Restaining
 from pullback.data.series_folder import SeriesFolder
 from pullback.data.synthesis import Synthesis, Synthetic
 
@@ -40,6 +42,7 @@ Stored = PairFolder | Learn2Reg | PreparedIXI | LungKeypoints
 """Datasets that are read from the folder of their `root`."""
 
 __all__ = [
+    "BIRL",
     "BrainPhantom",
     "Breathing",
     "BreathingCase",
@@ -65,6 +68,8 @@ __all__ = [
     "PickledCase",
     "Prealigned",
     "PreparedIXI",
+    "RestainedSections",
+    "Restaining",
     "SeriesFolder",
     "Singles",
     "Stored",

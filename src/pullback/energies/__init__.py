@@ -11,6 +11,7 @@ from pullback.energies.ngf import NGF
 from pullback.energies.overlap import SoftDice, SoftHausdorff
 from pullback.energies.points import LandmarkMSE
 from pullback.energies.regularity import Bending, Diffusion
+from pullback.energies.rician import Rician
 from pullback.energies.similarity import MSE, NCC, ncc
 from pullback.energies.ssim import SSIM
 
@@ -31,6 +32,7 @@ __all__ = [
     "LabelMSE",
     "LandmarkMSE",
     "OnChannels",
+    "Rician",
     "SoftDice",
     "SoftHausdorff",
     "Sum",

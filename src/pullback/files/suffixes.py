@@ -9,12 +9,18 @@ NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")  # they know no world
 ITK_IMAGES = (".mha", ".mhd", ".nrrd", ".nhdr")
 FORMATS = (*ITK_IMAGES, *PICTURES)
+OME_TIFF = (".ome.tif", ".ome.tiff")
+TIFFS = (".tif", ".tiff", ".svs", ".ndpi", ".scn", ".qptiff")  # and what is built on it
+OME_ZARR = (".zarr",)
+SCANNED = (".mrxs", ".vms", ".vmu", ".bif")  # by OpenSlide alone
+SLIDES = (*OME_TIFF, ".svs", ".ndpi", ".scn", ".qptiff", *OME_ZARR, *SCANNED)
 BRAINS = (".mgz", ".mgh", ".mnc")  # of FreeSurfer and MINC, by nibabel
 GIFTI = (".gii",)
 VTK = (".vtk", ".vtp")
 MARKUPS = (".mrk.json",)
 TABLES = (".csv", ".fcsv")
-POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK)
+GEOJSON = (".geojson",)
+POINTS = (*TABLES, *MARKUPS, *GIFTI, *VTK, *GEOJSON)
 
 DIGITS = re.compile(r"(\d+)")
 
@@ -70,4 +76,5 @@ def remedy(path: str | Path) -> str:
     if ends(path, (*NIFTI, *BRAINS)):
         return "copy or convert it anew"
     strange = next((said for endings, said in STRANGE if ends(path, endings)), "")
-    return strange or f"images are read from {', '.join(NIFTI + FORMATS + BRAINS)}, points from {', '.join(POINTS)}"
+    every = ", ".join((*NIFTI, *FORMATS, *BRAINS, *SLIDES))
+    return strange or f"images are read from {every}, points from {', '.join(POINTS)}"

@@ -75,12 +75,12 @@ class Method:
         register: what aligns without training, as a value whose parts `--set` changes; None where it must learn first.
             Of pairs it goes on from a start (`solvers.Refine`), of poses it needs none (`Register`), of points it takes
             a `PointPair` and the network whose features it uses, or None, and answers with a transform or a
-            `PointAlignment`.
+            `PointAlignment`. Of a group it takes the group, and answers with a `GroupAlignment`.
         solves: problems of `pullback.testing`, by name, whose known answers it finds.
         as_given: whether, as a deformable stage, it sees images as they are, also behind their masks; else intensities
             are normalised, and filled there.
         by_label: whether, of points, it takes a label map as the outlines of each label; else as one of all.
-        commands: command lines of its own, without `pullback`, where it is no register.
+        commands: command lines of its own, without `pullback`, where it is no register of pairs, poses or points.
     """
 
     about: str

@@ -1,7 +1,10 @@
 """Metrics: numbers that are reported, `physical` by default, and `learn2reg` as that challenge computes them."""
 
 from pullback.metrics import learn2reg
+from pullback.metrics.anhir import RelativeTRE
 from pullback.metrics.between import BetweenError
+from pullback.metrics.calibration import Calibration
+from pullback.metrics.intensity import SharedInformation, SquaredError
 from pullback.metrics.length import Length, piece_lengths
 from pullback.metrics.marked import LesionDice
 from pullback.metrics.metric import Metric, foreground, numbers_of, of_one
@@ -26,6 +29,7 @@ STANDARD: tuple[Metric, ...] = (Dice(), Correlation(), Folding(), SDLogJ())
 __all__ = [
     "STANDARD",
     "BetweenError",
+    "Calibration",
     "CentroidError",
     "Correlation",
     "Dice",
@@ -38,7 +42,10 @@ __all__ = [
     "Length",
     "LesionDice",
     "Metric",
+    "RelativeTRE",
     "SDLogJ",
+    "SharedInformation",
+    "SquaredError",
     "StructuralSimilarity",
     "SurfaceDistance",
     "foreground",

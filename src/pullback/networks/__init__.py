@@ -22,6 +22,7 @@ from pullback.networks.network import Network
 from pullback.networks.pad import padded
 from pullback.networks.points import HeatmapHead, PointPrediction, RegressionHead, SparseAlignment
 from pullback.networks.repeated import Repeated
+from pullback.networks.residual import ResidualNet
 from pullback.networks.segmenter import SegmentationUNet, Segmenter
 from pullback.networks.swin import Swin
 from pullback.networks.trunk import Backbone, Trunk
@@ -48,6 +49,7 @@ __all__ = [
     "PoseHead",
     "RegressionHead",
     "Repeated",
+    "ResidualNet",
     "SegmentationUNet",
     "Segmenter",
     "SparseAlignment",

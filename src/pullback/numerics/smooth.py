@@ -101,6 +101,50 @@ def smooth_noise(
     return values
 
 
+def stationary_noise(
+    shape: Sequence[int], sigma: float, reach: int, generator: torch.Generator, like: Tensor
+) -> Tensor:
+    """Return smoothed Gaussian noise of mean 0 and variance 1 that is the same everywhere, up to the border.
+
+    White noise on a grid that is `reach` wider on all sides meets a Gaussian cut off `reach` voxels away, whose squares
+    add up to 1 along each axis. So not only the variance but every correlation is that of the interior, such as that of
+    neighbours, `neighbour_correlation`; in `smooth_noise` it is another at the border.
+
+    Args:
+        shape: `(B, C, *spatial)`; each channel is drawn by itself.
+        sigma: in voxels; 0 leaves the noise white.
+        reach: of the Gaussian, in voxels.
+        generator: on the CPU, where the noise is drawn.
+        like: gives dtype and device.
+    """
+    kernel = _unit_kernel(sigma, reach).to(like)
+    wider = (*shape[:2], *(n + len(kernel) - 1 for n in shape[2:]))
+    values = torch.randn(wider, generator=generator, dtype=like.dtype).to(like.device)
+    for axis, n in enumerate(shape[2:]):
+        rows = torch.arange(n)[:, None]
+        matrix = kernel.new_zeros(n, n + len(kernel) - 1)
+        matrix[rows, rows + torch.arange(len(kernel))] = kernel
+        values = apply_along(matrix, values, axis)
+    return values
+
+
+def neighbour_correlation(sigma: float, reach: int) -> float:
+    """Return the correlation of two neighbours along an axis in `stationary_noise`.
+
+    Without a cut it would be exp(−1 / 4σ²); cut off at 2 σ, its distance from 1 is larger by half and more.
+    """
+    kernel = _unit_kernel(sigma, reach)
+    return float(kernel[1:] @ kernel[:-1])
+
+
+def _unit_kernel(sigma: float, reach: int) -> Tensor:
+    """Return a Gaussian cut off `reach` voxels away whose squares add up to 1, `(2 reach + 1,)`, or `(1,)` of 0."""
+    if sigma == 0:
+        return torch.ones(1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
+    return kernel / kernel.norm()
+
+
 def antialiased(values: Tensor, ratios: Sequence[float]) -> Tensor:
     """Smooth values before their voxels grow by `ratios` along each axis.
 

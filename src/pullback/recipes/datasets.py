@@ -17,6 +17,7 @@
 | `flying-chairs` | pictures in colour | in grey | networks here read one channel; `data.grey=false` |
 | `visits` | Calgary Preschool set, split by pairs | BIDS sessions, split by child | else a child is on both sides |
 | `growth`, `growing-brains` | | single brains, made to grow | the truth is known |
+| `sections` | 41 slides of a hospital, not public | single sections, bent and stained anew | the truth is known |
 | `compressions` | | a phantom of such videos, 40 of 40 frames of 128×128 | the truth is known |
 """
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pullback.data import (
+    BIRL,
     BrainPhantom,
     Breathing,
     Compressions,
@@ -39,11 +41,16 @@ from pullback.data import (
     LungKeypoints,
     PairFolder,
     PreparedIXI,
+    RestainedSections,
     SeriesFolder,
     Tori,
 )
+from pullback.data.held_out_plates import HeldOutPlates
+from pullback.data.slice_folder import SliceFolder
+from pullback.data.slice_views import RandomViews
 from pullback.metrics import (
     STANDARD,
+    Correlation,
     Dice,
     EndPointError,
     Folding,
@@ -52,7 +59,10 @@ from pullback.metrics import (
     LandmarkError,
     LesionDice,
     Metric,
+    RelativeTRE,
     SDLogJ,
+    SharedInformation,
+    SquaredError,
 )
 
 
@@ -96,6 +106,7 @@ SLICES = PairFolder(
     validation_split=("OASIS-TRT-20-10", "OASIS-TRT-20-11"),
     test_split=tuple(f"OASIS-TRT-20-{n}" for n in (12, 13, 14, 15)),
 )
+ALIKE = (Correlation(), SquaredError(), SharedInformation())
 GROWING = (Dice(), Folding(), SDLogJ(), EndPointError())
 
 DATASETS: Mapping[str, DataSet] = MappingProxyType(
@@ -217,6 +228,39 @@ DATASETS: Mapping[str, DataSet] = MappingProxyType(
             "DIR-Lab 4-D CT, exhale and inhale with the phases between",
             DirLab(),
             metrics=(LandmarkError(), Folding(), SDLogJ()),
+        ),
+        "sections": DataSet(
+            "your own stained sections, each bent and stained anew",
+            RestainedSections(spacing=14.0),
+            ndim=2,
+            metrics=(EndPointError(), *ALIKE, Folding()),
+        ),
+        "birl": DataSet(
+            "pairs of stained sections with landmarks, as BIRL and ANHIR list them",
+            BIRL(),
+            ndim=2,
+            metrics=(RelativeTRE(), LandmarkError(), *ALIKE, Folding()),
+        ),
+        "stains": DataSet(
+            "your own pairs of stained sections, a folder for each: BLOCK/HE.png, BLOCK/CD8.png",
+            PairFolder(images="{subject}/{stain}.*", within=True),
+            ndim=2,
+            metrics=(*ALIKE, Folding()),
+        ),
+        "mouse-sections": DataSet(
+            "sections of mouse brains among the plates of the Allen atlas", SliceFolder(), ndim=2, metrics=()
+        ),
+        "held-out": DataSet(
+            "plates that are not learned from, cut, tilted and damaged",
+            HeldOutPlates(RandomViews()),
+            ndim=2,
+            metrics=(),
+        ),
+        "tilted": DataSet(
+            "planes of a volume that are not learned from, cut obliquely, and damaged",
+            HeldOutPlates(RandomViews(), volume="downsampled_standard.tiff", degrees=10.0),
+            ndim=2,
+            metrics=(),
         ),
         "lungs": DataSet("keypoints of lungs (DIR-Lab COPDgene)", LungKeypoints(), metrics=()),
         "lungs-published": DataSet(

@@ -15,8 +15,7 @@ from pullback.errors import InputError
 
 TRIES = 3
 """How often a task is begun whose process dies, before it is given up."""
-Task = Any
-Make = Callable[[], Callable[[Task], Any]]
+Make = Callable[[], Callable[[Any], Any]]
 """Makes, in the worker's own process, what does a task: so what is slow to load is loaded once."""
 
 
@@ -24,7 +23,7 @@ class Worker(ABC):
     """A process that does one task after another."""
 
     @abstractmethod
-    def __call__(self, task: Task) -> Any:
+    def __call__(self, task: Any) -> Any:
         """Return what the task answers with.
 
         Raises:
@@ -51,7 +50,7 @@ class _LocalWorker(Worker):
         self.process: SpawnProcess | None = None
         self.pipe: Connection | None = None
 
-    def __call__(self, task: Task) -> Any:
+    def __call__(self, task: Any) -> Any:
         for _ in range(TRIES):
             pipe = self.pipe or self._begun()
             try:
@@ -84,7 +83,7 @@ class _LocalWorker(Worker):
 def _serve(pipe: Connection, make: Make) -> None:
     """Do tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; this one is told by pipe
-    do: Callable[[Task], Any] | None = None
+    do: Callable[[Any], Any] | None = None
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = pipe.recv()
@@ -136,9 +135,9 @@ Engine = Local | Ray
 class _Actor:
     def __init__(self, make: Make) -> None:
         self.make = make
-        self.do: Callable[[Task], Any] | None = None
+        self.do: Callable[[Any], Any] | None = None
 
-    def answer(self, task: Task) -> tuple[bool, Any]:
+    def answer(self, task: Any) -> tuple[bool, Any]:
         try:
             self.do = self.do or self.make()
             return True, self.do(task)
@@ -153,7 +152,7 @@ class _RayWorker(Worker):
         self.ray, self.make, self.engine = ray, make, engine
         self.actor: Any = None
 
-    def __call__(self, task: Task) -> Any:
+    def __call__(self, task: Any) -> Any:
         for _ in range(TRIES):
             if self.actor is None:
                 kind = self.ray.remote(num_cpus=self.engine.threads, num_gpus=self.engine.devices)(_Actor)

@@ -8,6 +8,7 @@ from pullback.solvers.deformable_stage import DeformableStage
 from pullback.solvers.descend import Converged, Descend, FieldAdam, Stalled, adam, summed_sgd
 from pullback.solvers.features import FeatureDescent
 from pullback.solvers.fused_adam import FusedAdam
+from pullback.solvers.held_out import HeldOut
 from pullback.solvers.initialise import centres, header, masses, moments
 from pullback.solvers.instance_optimisation import InstanceOptimisation
 from pullback.solvers.joint import Joint
@@ -27,6 +28,7 @@ __all__ = [
     "FeatureDescent",
     "FieldAdam",
     "FusedAdam",
+    "HeldOut",
     "InstanceOptimisation",
     "Joint",
     "Levels",

@@ -21,7 +21,7 @@ PATIENCE = 3  # windows that a descent may take to gain anything at all
 
 
 class Optimiser(Protocol):
-    """What moves parameters by their `grad`: `FusedAdam`, or an optimiser of `torch.optim`."""
+    """An optimiser that moves parameters by their `grad`: `FusedAdam`, or one of `torch.optim`."""
 
     param_groups: list[dict[str, Any]]
 

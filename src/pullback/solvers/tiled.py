@@ -11,8 +11,7 @@ from torch import Tensor
 from pullback.alignment import Alignment, Pair, Register, continued, seen
 from pullback.errors import InputError
 from pullback.numerics.tiles import Tiling, Window, hat
-from pullback.space import Affine, Displacement, Grid, Image, Transform, cropped, pull
-from pullback.space.pull import least_at_border
+from pullback.space import Affine, Displacement, Image, Transform, part_of, pull
 from pullback.stats import Stats
 
 LEAST = 16  # voxels along an axis, of a tile that is not the whole image
@@ -111,8 +110,8 @@ class Tiled:
         still = start is None and pair.moving.grid == pair.fixed.grid
         for place in tiling.places:
             box = tuple(slice(a - self.margin, a + n + self.margin) for a, n in zip(place, tiling.size, strict=True))
-            fixed = _tile(pair.fixed, box)
-            moving = _tile(pair.moving, box) if still else pull(pair.moving, begin, onto=fixed)
+            fixed = part_of(pair.fixed, box)
+            moving = part_of(pair.moving, box) if still else pull(pair.moving, begin, onto=fixed)
             yield seen(Pair(fixed, moving), self.register(fixed, moving))
 
     def _values(self, answer: Alignment, first: Alignment) -> Tensor:
@@ -146,26 +145,6 @@ class Tiled:
                     stacklevel=3,
                 )
                 return
-
-
-def _tile(image: Image, box: tuple[slice, ...]) -> Image:
-    """Return a part of an image that may go beyond its ends, with the least value of its border there."""
-    shape = image.grid.shape
-    inside = tuple(slice(max(along.start, 0), min(along.stop, n)) for along, n in zip(box, shape, strict=True))
-    part = cropped(image, inside)
-    if inside == box:
-        return part
-    before = [within.start - along.start for within, along in zip(inside, box, strict=True)]
-    size = tuple(along.stop - along.start for along in box)
-    where = (slice(None), slice(None), *(slice(a, a + n) for a, n in zip(before, part.grid.shape, strict=True)))
-    data = least_at_border(image.data, image.mask).expand(*image.data.shape[:2], *size).clone()
-    data[where] = part.data
-    mask = None if part.mask is None else part.mask.new_zeros(*part.mask.shape[:2], *size)
-    if mask is not None and part.mask is not None:
-        mask[where] = part.mask
-    affine = image.grid.affine.clone()
-    affine[:-1, -1] += affine[:-1, :-1] @ torch.tensor([float(along.start) for along in box], dtype=torch.float64)
-    return Image(data, Grid(size, affine), mask)
 
 
 def _numbers(sizes: int | tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from pullback.space.flow import Flow, Geodesic, joined
 from pullback.space.free_form import FreeForm
 from pullback.space.grid import Grid
 from pullback.space.grid_distance import block_middles, mean_distance, mean_square_distance
-from pullback.space.image import Image, Labels, around, canonical, centred, cropped
+from pullback.space.homography import Homography
+from pullback.space.image import Image, Labels, around, canonical, centred, cropped, stored_axes
 from pullback.space.inverse import Inverse, inverted
 from pullback.space.keypoints import RandomPoints, centroids, keypoints
 from pullback.space.landmarks import LandmarkFit, fit_landmarks, without
@@ -18,12 +19,14 @@ from pullback.space.linear import Motion
 from pullback.space.normals import normals
 from pullback.space.outline import SURFACE, outline
 from pullback.space.parametric import Parametric, params_of, with_params_of
+from pullback.space.part import part_of
 from pullback.space.placed import placed
 from pullback.space.points import PointColumn, Points
 from pullback.space.pull import displacement_in_slabs, least_at_border, pull, pull_in_slabs, pull_smooth_labels, push
 from pullback.space.resample import fitted, isotropic, resample, resampled, resliced
 from pullback.space.series import Series
 from pullback.space.short_repr import short_repr
+from pullback.space.slices import emulated, laid_in, layers_of, slice_frame, through_axis
 from pullback.space.thin_plate import ThinPlate
 from pullback.space.transform import Affine, Composite, Linear, Transform, split
 
@@ -41,6 +44,7 @@ __all__ = [
     "FreeForm",
     "Geodesic",
     "Grid",
+    "Homography",
     "Image",
     "Inverse",
     "Labels",
@@ -63,6 +67,7 @@ __all__ = [
     "centroids",
     "cropped",
     "displacement_in_slabs",
+    "emulated",
     "fit_landmarks",
     "fitted",
     "inverted",
@@ -70,6 +75,8 @@ __all__ = [
     "joined",
     "keypoints",
     "label_probability",
+    "laid_in",
+    "layers_of",
     "least_at_border",
     "mean_and_deviation",
     "mean_distance",
@@ -78,6 +85,7 @@ __all__ = [
     "one_batch",
     "outline",
     "params_of",
+    "part_of",
     "placed",
     "pull",
     "pull_in_slabs",
@@ -87,7 +95,10 @@ __all__ = [
     "resampled",
     "resliced",
     "short_repr",
+    "slice_frame",
     "split",
+    "stored_axes",
+    "through_axis",
     "with_params_of",
     "without",
 ]

@@ -142,6 +142,15 @@ def centred(image: Gridded, shape: tuple[int, ...]) -> Gridded:
     return _stored_anew(image, grid, lambda data: _resized(data, shape))
 
 
+def stored_axes(grid: Grid) -> tuple[int, ...]:
+    """Return, for each of R, A, S (2-D: R, A), the grid's own axis that is nearest to it, each of them once."""
+    cosines = (grid.affine[:-1, :-1] / grid.spacing).tolist()  # of each world axis, by stored axis
+    return max(
+        itertools.permutations(range(grid.ndim)),
+        key=lambda order: sum(abs(cosines[world][axis]) for world, axis in enumerate(order)),
+    )
+
+
 def canonical(image: Gridded) -> Gridded:
     """Store an image along axes as close to R, A, S (2-D: R, A) as permuting and flipping its own can bring them.
 
@@ -149,12 +158,8 @@ def canonical(image: Gridded) -> Gridded:
     images of different scanners and converters look alike to a network.
     """
     grid = image.grid
-    cosines = (grid.affine[:-1, :-1] / grid.spacing).tolist()  # of each world axis, by stored axis
-    stored: tuple[int, ...] = max(
-        itertools.permutations(range(grid.ndim)),
-        key=lambda order: sum(abs(cosines[world][axis]) for world, axis in enumerate(order)),
-    )
-    flipped = [world for world, axis in enumerate(stored) if cosines[world][axis] < 0]
+    stored: tuple[int, ...] = stored_axes(grid)
+    flipped = [world for world, axis in enumerate(stored) if grid.affine[world, axis] < 0]
     shape = tuple(grid.shape[axis] for axis in stored)
     affine = grid.affine[:, [*stored, -1]]
     for world in flipped:

@@ -72,13 +72,34 @@ class Motion(Linear):
         return replace(self, coefficients=params[0])
 
     @cached_property
+    def slopes(self) -> Tensor:
+        """The derivatives of the matrix by the coefficients, `(…, K, d+1, d+1)`.
+
+        exp [[X, G], [0, X]] has the derivative of exp at X along G above its diagonal (Van Loan 1978).
+        """
+        generators = self.generators.to(self.coefficients)
+        exponent = torch.einsum("...k,kij->...ij", self.coefficients, generators)[..., None, :, :]
+        exponent = exponent.expand(*exponent.shape[:-3], *generators.shape)
+        upper = torch.cat([exponent, generators.expand_as(exponent)], -1)
+        lower = torch.cat([torch.zeros_like(exponent), exponent], -1)
+        size = generators.shape[-1]
+        slopes = torch.linalg.matrix_exp(torch.cat([upper, lower], -2))[..., :size, size:]
+        start, there = (matrix[..., None, :, :] for matrix in self._ends)
+        return start @ torch.linalg.inv(there) @ slopes @ there
+
+    @cached_property
     def matrix(self) -> Tensor:  # type: ignore[override]
         coefficients = self.coefficients
         exponent = torch.einsum("...k,kij->...ij", coefficients, self.generators.to(coefficients))
+        start, there = self._ends
+        return start @ torch.linalg.inv(there) @ torch.linalg.matrix_exp(exponent) @ there
+
+    @property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """The start, and the shift of the centre to the origin, as matrices."""
         there = torch.eye(len(self.centre) + 1, dtype=torch.float64)
         there[:-1, -1] = -self.centre
-        there = there.to(coefficients)
-        return self.start.matrix.to(coefficients) @ torch.linalg.inv(there) @ torch.linalg.matrix_exp(exponent) @ there
+        return self.start.matrix.to(self.coefficients), there.to(self.coefficients)
 
 
 def _rotations(ndim: int) -> list[Tensor]:

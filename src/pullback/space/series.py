@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, overload
 
 import torch
 from torch import Tensor
 
 from pullback.space.grid import Grid
 from pullback.space.image import Image
+from pullback.space.pull import pull
 from pullback.space.short_repr import short_repr
 from pullback.space.transform import Transform
 
@@ -66,7 +67,45 @@ class Series:
         masks = [frame.mask for frame in frames if frame.mask is not None]
         return Image(torch.cat([frame.data for frame in frames]), self.grid, torch.cat(masks) if masks else None)
 
+    def pulled(self, transforms: Sequence[Transform], mode: str = "linear") -> Self:
+        """Return the series whose frames are seen through a transform each, by `mode`, when they are asked for.
+
+        Raises:
+            ValueError: not a transform for each frame.
+        """
+        if len(transforms) != len(self.frames):
+            raise ValueError(f"a transform for each of {len(self)} frames expected, got {len(transforms)}")
+        return replace(self, frames=PulledFrames(self.frames, tuple(transforms), mode), truths=())
+
     def to(self, device: torch.device) -> Self:
         """Return the series with all frames read and on `device`."""
         frames = tuple(frame.to(device) for frame in self.frames)
         return replace(self, frames=frames, truths=tuple(truth.to(device) for truth in self.truths))
+
+
+@dataclass(frozen=True, eq=False)
+class PulledFrames(Sequence[Image]):
+    """Frames that are pulled through a transform each, on their own grid, when asked for, one at a time.
+
+    Attributes:
+        frames: as they were.
+        transforms: as many, to the world of each frame.
+        mode: of interpolation.
+    """
+
+    frames: Sequence[Image]
+    transforms: Sequence[Transform]
+    mode: str = "linear"
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PulledFrames": ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return PulledFrames(self.frames[index], self.transforms[index], self.mode)
+        frame = self.frames[index]
+        return pull(frame, self.transforms[index], frame, self.mode)

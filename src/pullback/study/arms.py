@@ -187,20 +187,24 @@ class SourceArm:
 
     Attributes:
         source: its run.
+        uses: as of `TrainedArm`.
     """
 
     source: Source
+    uses: Callable[[Any], Any] | None = None
 
     def unit(self, trial: Trial) -> Unit:
         """Return the work, after that run."""
         needs = self.source.unit(trial)
         about = [as_data(self.source.arm.recipe.network), needs.folder.parent.name, about_data(trial.data)]
-        return trial.unit(self, [*about, as_data(trial.evaluates)], needs=needs)
+        used = [] if self.uses is None else [as_data(self.uses)]
+        return trial.unit(self, [*about, as_data(trial.evaluates), *used], needs=needs)
 
     def rows(self, unit: Unit, console: Console) -> list[Row]:
         """Measure the run of the same seed."""
         assert unit.needs is not None
-        return _measured(Run(str(unit.needs.folder)), unit.trial, console)
+        run = Run(str(unit.needs.folder))
+        return _measured(run if self.uses is None else self.uses(run.network), unit.trial, console)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,11 @@ from pullback.study.trained import AtItsSpacing, Trained
 from pullback.training import PairEvaluation, Task, device_of, load_weights, save_weights, seeded
 from pullback.training.player import shares
 
-COMMANDS = {"pair": "register --network", "points": "match --network"}  # what takes a run, by what it aligns
+COMMANDS = {
+    "pair": "register --network",
+    "points": "match --network",
+    "slice": "locate --run",
+}  # what takes a run, by what it aligns
 FINISHED = "finished"
 FILES = "files.json"  # the fingerprints of all files that are learned from or measured on
 EARLIER = "earlier"  # beside the splits: from whom the runs that it goes on or learns from had learned

@@ -16,10 +16,11 @@ from pullback.training.evaluation import Evaluation, ExampleEvaluation, PairEval
 from pullback.training.interrupt import asked_to_stop
 from pullback.training.measure import align, evaluating, in_words, mean_of, measure, score
 from pullback.training.memory import keep_freed_memory
+from pullback.training.patches import RandomPatches
 from pullback.training.perturbed import Perturbed, RandomPose
 from pullback.training.player import Player
 from pullback.training.procedure import Once, Procedure, Task
-from pullback.training.schedule import Cosine, Plateau, Poly, Steps
+from pullback.training.schedule import Cosine, Decay, Plateau, Poly, Steps
 from pullback.training.segmenting import Segmenting, segmentation_dice
 from pullback.training.supervision import KnownTransform, LevelledAlignment, Unsupervised
 from pullback.training.teacher import answer_of
@@ -30,6 +31,7 @@ from pullback.training.weighting import UncertaintyWeighted
 __all__ = [
     "Cosine",
     "Cyclical",
+    "Decay",
     "DrawnPoints",
     "Evaluation",
     "ExampleEvaluation",
@@ -51,6 +53,7 @@ __all__ = [
     "RandomAffine",
     "RandomFlips",
     "RandomIntensities",
+    "RandomPatches",
     "RandomPose",
     "RandomWarps",
     "Row",

@@ -50,6 +50,27 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Decay:
+    """A schedule that is multiplied by `factor` so many `times`, evenly spread over a training: after each epoch.
+
+    Raises:
+        InputError: a factor that is not between 0 and 1, or no times.
+    """
+
+    factor: float = 0.95
+    times: int = 50
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1 or self.times < 1:
+            raise InputError(
+                f"Decay: a factor between 0 and 1, and once or more, expected, got {self.factor}, {self.times}"
+            )
+
+    def __call__(self, progress: float) -> float:
+        return self.factor ** int(progress * self.times)
+
+
+@dataclass(frozen=True)
 class Plateau:
     """A rule that lowers rates by `factor` whenever `patience` validations in a row did not beat the best before.
 

@@ -1,8 +1,7 @@
 """Application of transform files to files: images are pulled, points are pushed, each resampled once."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -16,20 +15,20 @@ from pullback.files import (
     read_chain,
     read_grid,
     read_labels,
-    read_points,
     read_scalar,
     read_series,
     write,
 )
 from pullback.files.images.nifti import exact, read_exact, refuse_other_names, refuse_sheared, refuse_wide
 from pullback.files.images.series import StoredFrames
+from pullback.files.images.slide import Slide, opens_as_slide
+from pullback.files.images.write_slide import is_slide_name
 from pullback.files.suffixes import POINTS
 from pullback.records.atomic import refuse_unwritable
 from pullback.space import (
     Grid,
     Image,
     Labels,
-    Points,
     Series,
     Transform,
     displacement_in_slabs,
@@ -37,21 +36,16 @@ from pullback.space import (
     least_at_border,
     pull_in_slabs,
     pull_smooth_labels,
-    push,
 )
+from pullback.workflows.applied import Applied, bracketed, refuse_unlike, size_of
 from pullback.workflows.blending import blended
 from pullback.workflows.outputs import refuse_overwrite
+from pullback.workflows.pixels import pixels_of
+from pullback.workflows.pushing import push_file, way_of
+from pullback.workflows.slides import pull_slide
 
 MODES = ("linear", "cubic", "nearest")
 WIDEST = 2**31  # of whole numbers that are written
-
-
-@dataclass(frozen=True)
-class Applied:
-    """The account of an application: what was done, in words, and what may be wrong with it (empty: nothing)."""
-
-    what: str
-    doubt: str = ""
 
 
 def read_in_order(names: Sequence[str], invert: bool = False) -> Transform:
@@ -80,6 +74,8 @@ def apply_files(
     outside: float | None = None,
     read: Sequence[str] = (),
     inverse: bool = False,
+    spacing: float | None = None,
+    source: str | Path | None = None,
 ) -> Applied:
     """Move the image or the points of a file and write them.
 
@@ -92,6 +88,10 @@ def apply_files(
     says whether it is the inverse of them all, as in `read_in_order`: they are named in the account, and like all
     files that are read they are not overwritten.
 
+    A picture or slide is written as `.png` or `.ome.tif`, in colour with glass around, part by part, on the finest
+    level of a `reference` that is one, or on pixels of `spacing` mm. Annotations, and with `space` px tables, are in
+    pixels of the slide `source`, and written in those of the slide `reference`.
+
     Raises:
         InputError: a file that cannot be read or written, one to write that is read, no reference for an image, an
             unknown mode, an argument for another kind of file, or dimensions that differ.
@@ -102,49 +102,28 @@ def apply_files(
         raise InputError(f"-n {mode}: choose one of {', '.join(MODES)}")
     if is_points(given):
         idle = {f"-n {mode}": mode, "--outside": outside, "--labels": labels or None}
-        refuse(idle, "points are pushed, and need none")
-        return _push(given, transform, out, space, _way(read, inverse))
+        refuse(idle | {"--spacing": spacing}, "points are pushed, and need none")
+        pixels = pixels_of(given, space, source, reference)
+        return push_file(given, transform, out, space, way_of(read, inverse), pixels, source)
+    refuse({"--from": source}, "is whose pixels points are in, and this is an image")
     if reference is None:
         raise InputError(
             f"{given}: an image needs a grid to be resampled on; give the fixed image with -r (points are read from "
             f"{', '.join(POINTS)})"
         )
     refuse({"--space": space}, "is of points; an image says where it is")
+    if is_slide_name(out):
+        return pull_slide(
+            given, transform, out, reference, mode or ("nearest" if labels else "linear"), outside, spacing
+        )
+    refuse({"--spacing": spacing}, "is of slides, which are written as .png or .ome.tif")
     refuse_other_names(out)
+    if opens_as_slide(given) and Slide.open(given).coloured:
+        raise InputError(f"{given}: voxels are colours, and NIfTI is of grey here; name the output .png or .ome.tif")
     if labels:
         refuse({"-n cubic": None if mode != "cubic" else mode}, "labels are nearest, or linear one by one")
         refuse({"--outside": outside}, "labels are 0 beyond their image")
     return _pull(given, transform, out, reference, labels, mode or ("nearest" if labels else "linear"), outside)
-
-
-def _push(given: str | Path, transform: Transform, out: str | Path, space: str | None, way: str) -> Applied:
-    thing = read_points(given, space, transform.ndim)
-    refuse_unlike(given, thing.points.data.shape[-1], transform)
-    with torch.no_grad():
-        moved = push(thing.points, transform)
-    write(thing.moved(moved), out)
-    count, beyond = moved.data.shape[1], _beyond(thing.points, transform)
-    return Applied(
-        f"{out}: {count} points of {given}, pushed through {way}",
-        f"{beyond} of {count} points of {given} lie outside the field of the transform; are they in mm, and of the "
-        f"right --space?"
-        if beyond
-        else "",
-    )
-
-
-def _way(read: Sequence[str], inverse: bool) -> str:
-    """Name the transforms that points meet, in order."""
-    steps = [(path, turned != inverse) for path, turned in map(bracketed, read)]
-    named = [f"the inverse of {path}" if turned else path for path, turned in (steps[::-1] if inverse else steps)]
-    return ", then ".join(named) or ("the inverse of the transform" if inverse else "the transform")
-
-
-@torch.no_grad()
-def _beyond(points: Points, transform: Transform) -> int:
-    """Return the number of points that, on their way, are further than half a voxel outside the grid of a field."""
-    _, inside = transform.followed(points.data.mT, margin=0.5)
-    return int((~inside).sum())
 
 
 def _pull(
@@ -273,35 +252,3 @@ def _with_beyond(thing: Image | Labels, outside: float | None) -> tuple[Image | 
         return Image(thing.data.double(), thing.grid), value
     held = torch.iinfo(thing.data.dtype)
     return (thing if held.min <= value <= held.max else replace(thing, data=thing.data.long())), value
-
-
-def refuse_unlike(path: str | Path, ndim: int, transform: Transform) -> None:
-    """Refuse a file of other dimensions than a transform's.
-
-    Raises:
-        InputError: they differ.
-    """
-    if ndim != transform.ndim:
-        raise InputError(
-            f"{path}: is {ndim}-D, and the transform moves points in {transform.ndim} dimensions; give files "
-            f"that are alike"
-        )
-
-
-def bracketed(name: str) -> tuple[str, bool]:
-    """Parse `NAME`, `[NAME,0]` or `[NAME,1]` into the file and whether it is inverted.
-
-    Raises:
-        InputError: it is none of these.
-    """
-    if not name.startswith("["):
-        return name, False
-    found = re.fullmatch(r"\[([^,]+?)\s*(?:,\s*([01])\s*)?\]", name)
-    if found is None:
-        raise InputError(f"-t {name}: NAME, or [NAME,1] for its inverse, is expected")
-    return found.group(1), found.group(2) == "1"
-
-
-def size_of(grid: Grid) -> str:
-    """Return the shape of a grid in words."""
-    return " × ".join(map(str, grid.shape))

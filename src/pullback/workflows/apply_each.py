@@ -11,17 +11,8 @@ from pullback.files import is_points, read_grid, read_transforms, write
 from pullback.files.images.nifti import refuse_other_names, refuse_sheared
 from pullback.records.atomic import refuse_unwritable
 from pullback.space import Image, Labels, Series, Transform
-from pullback.workflows.apply import (
-    MODES,
-    Applied,
-    bracketed,
-    frames_of,
-    in_frames,
-    read_in_order,
-    read_movable,
-    refuse_unlike,
-    size_of,
-)
+from pullback.workflows.applied import Applied, bracketed, refuse_unlike, size_of
+from pullback.workflows.apply import MODES, frames_of, in_frames, read_in_order, read_movable
 from pullback.workflows.outputs import refuse_overwrite
 
 

@@ -189,7 +189,7 @@ def _parts(tree: Any) -> Iterator[str]:
 def _commands(name: str, method: Method) -> tuple[str, ...]:
     """Return command lines that run it."""
     commands = [*method.commands]
-    if method.register is not None:
+    if method.register is not None and not method.commands:
         command, usual = ("match", "graph-propagation") if method.aligns == ("points",) else ("register", "classical")
         commands.append(command if name == usual else f"{command} --method {name}")
     if "labels" in method.aligns:

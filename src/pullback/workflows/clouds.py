@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pullback.errors import InputError
 from pullback.files import PointTable, Surface, is_points, read_image, read_labels, read_points
+from pullback.files.images.slide import pixel_of
 from pullback.files.points.tables import made_table
 from pullback.space import Image, Points, keypoints, outline
 from pullback.workflows.outputs import pushed_name
@@ -42,13 +43,22 @@ class Cloud:
         """Whether the points were found in an image."""
         return self.kind in ("keypoints", "outline")
 
+    def moved(self, points: Points, pixel: tuple[float, float] | None) -> PointTable | Surface:
+        """Return it with its points elsewhere; where it tells pixels, in those of a slide of `pixel` mm, x and y."""
+        thing = self.thing.moved(points)
+        return thing.told_in(pixel) if pixel is not None and isinstance(thing, PointTable) and thing.pixel else thing
+
     def named(self, stem: str) -> str:
         """Return a file name with the ending of the format in which its points are written."""
         return f"{stem}.csv" if self.is_made else pushed_name(stem, self.path)
 
 
 def read_cloud(
-    path: str | Path, space: str | None = None, mask: str | Path | None = None, by_label: bool = False
+    path: str | Path,
+    space: str | None = None,
+    mask: str | Path | None = None,
+    by_label: bool = False,
+    slide: str | Path | None = None,
 ) -> Cloud:
     """Read the points of a file, or find the keypoints of an image within its mask, or the outline of labels.
 
@@ -57,13 +67,14 @@ def read_cloud(
     Args:
         space: as in `read_points`.
         mask: of an image, where to look.
+        slide: in whose pixels points of `.geojson`, or with `space` px of a table, are.
         by_label: of labels, take the outline of each, with its `label`, but for where the image cuts it off.
 
     Raises:
         InputError: a file that cannot be read, an image in 2-D, or one with too few keypoints.
     """
     if is_points(path):
-        thing = read_points(path, space)
+        thing = read_points(path, space, pixel=None if slide is None else pixel_of(slide))
         return Cloud(thing, path, "surface" if isinstance(thing, Surface) else "points")
     image = read_image(path, mask)
     if is_label_map(image):

@@ -1,4 +1,4 @@
-"""Many pairs of files, aligned one by one on the cores of this machine or on a cluster, each once."""
+"""Alignment of many pairs of files, each once, on the cores of this machine or on a cluster."""
 
 import itertools
 import os

@@ -8,7 +8,9 @@ from pullback.alignment import Pair
 from pullback.errors import InputError
 from pullback.files import Finding, audit, audit_pair, read_channels, read_labels
 from pullback.files.images.image_file import ImageFile, ImageSource
+from pullback.files.images.look import Look
 from pullback.files.images.nifti import refuse_sheared
+from pullback.files.images.slide import Slide, opens_as_slide
 from pullback.space import Image, Labels
 
 
@@ -21,12 +23,19 @@ class ImageFiles:
         mask: where to look: not 0.
         exclude: where not to look, such as lesions: not 0.
         labels: of the structures in it.
+        look: how slides among the images are looked at.
     """
 
     images: Sequence[ImageSource]
     mask: str | Path | None = None
     exclude: str | Path | None = None
     labels: str | Path | None = None
+    look: Look = Look()
+
+    @property
+    def slides(self) -> tuple[Slide, ...]:
+        """The images that are pictures in colour, or slides."""
+        return tuple(Slide.open(str(path)) for path in self.images if opens_as_slide(str(path)))
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -36,7 +45,7 @@ class ImageFiles:
 
     def opened(self) -> "ImageFiles":
         """Return the same files, each image of which is read once, whoever looks at it."""
-        return replace(self, images=[ImageFile(str(path)) for path in self.images])
+        return replace(self, images=[ImageFile(str(path), self.look) for path in self.images])
 
     def closed(self) -> "ImageFiles":
         """Return the same files by their paths, so that voxels that were kept can go."""
@@ -94,6 +103,11 @@ def _image(files: ImageFiles) -> Image:
                 f"look, an exclude where not to: are they meant the other way round?"
             )
     return image
+
+
+def told_of_slides(*images: ImageFiles) -> list[str]:
+    """Say in sentences what is looked at of slides."""
+    return [files.look.told(slide) for files in images for slide in files.slides]
 
 
 def headers(fixed: ImageFiles, moving: ImageFiles) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from pullback.errors import InputError, refuse
 from pullback.example import PointAlignment, PointPair, PointRegister, seen_points
-from pullback.files import is_points, read_labels, read_points, write_points, write_transform
+from pullback.files import is_points, read_labels, write_points, write_transform
+from pullback.files.images.slide import pixel_of
 from pullback.methods.points.graph_propagation import GraphPropagation, gap_of
 from pullback.numerics.difference import determinant, jacobian
 from pullback.numerics.graph import nearest
@@ -52,6 +54,7 @@ def match_files(
     space: str | None = None,
     about: Mapping[str, Any] | None = None,
     by_label: bool = False,
+    slides: Sequence[str | Path | None] = (None, None),
 ) -> dict[str, Any]:
     """Register two clouds and write the results into `out`.
 
@@ -71,6 +74,7 @@ def match_files(
         points: more points of the fixed world, pushed to the moving one.
         space: of all points, where their files do not say.
         about: more to keep in `run.json`, such as the run of the network.
+        slides: the fixed and the moving one, in whose pixels points are.
         by_label: take label maps as the outlines of each label, with its number, as `Method.by_label` says.
 
     Returns:
@@ -80,8 +84,11 @@ def match_files(
         InputError: a file that cannot be read or does not fit the others, or a folder that cannot be written.
     """
     _check((fixed, moving, points), matched, smoothing, masks, space)
-    here, there = (read_cloud(path, space, mask, by_label) for path, mask in zip((fixed, moving), masks, strict=True))
-    table = None if points is None else Cloud(read_points(points, space), points, "points")
+    here, there = (
+        read_cloud(path, space, mask, by_label, slide)
+        for path, mask, slide in zip((fixed, moving), masks, slides, strict=True)
+    )
+    table = None if points is None else replace(read_cloud(points, space, slide=slides[0]), kind="points")
     for other in (there, table):
         if other is not None:
             _alike(here, other)
@@ -101,7 +108,7 @@ def match_files(
             found = seen_points(pair, register(pair, network))
         seconds = time.perf_counter() - clock
         transform = gridded(found.transform, found.pair.fixed, _grid(found.pair.fixed, surfaces))
-        _write(here, there, table, found, transform, folder)
+        _write(here, there, table, found, transform, folder, slides)
         volumes = _volumes(transform)
         content: dict[str, Any] = manifest() | {
             "fixed": str(fixed),
@@ -137,7 +144,13 @@ def _planned(here: Cloud, there: Cloud, table: Cloud | None) -> list[str]:
 
 
 def _write(
-    here: Cloud, there: Cloud, table: Cloud | None, answer: PointAlignment, transform: Composite, folder: Path
+    here: Cloud,
+    there: Cloud,
+    table: Cloud | None,
+    answer: PointAlignment,
+    transform: Composite,
+    folder: Path,
+    slides: Sequence[str | Path | None],
 ) -> None:
     """Write transforms, clouds, their picture, and what is known of points."""
     found, inverse = answer.transform, transform.inverse()
@@ -149,8 +162,9 @@ def _write(
     sent |= {"fixed_in_moving": (here, moved), "moving_in_fixed": (there, push(there.points, inverse))}
     if table is not None:
         sent[PUSHED] = (table, push(table.points, found))
+    one, two = (None if slide is None else pixel_of(slide) for slide in slides)
     for name, (cloud, where) in sent.items():
-        write_points(cloud.thing.moved(where), folder / cloud.named(name))
+        write_points(cloud.moved(where, one if name == "moving_in_fixed" else two), folder / cloud.named(name))
     draw_clouds(here.points, moved, there.points, folder / "clouds.png")
     if answer.columns:
         write_csv(known_of_points(answer), folder / KNOWN)

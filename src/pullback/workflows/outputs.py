@@ -162,12 +162,16 @@ def write_all(
     after: Alignment,
     inverse: Transform,
     folder: Path,
-    like: str | Path,
+    like: str | Path | None,
     table: PointTable | Surface | None,
     points: str | Path | None,
     wanted: ExtraOutputs,
+    pixel: tuple[float, float] | None = None,
 ) -> list[str]:
-    """Write all outputs but the report and the record, on the grid of the fixed image; return their names."""
+    """Write all outputs but the report and the record, on the grid of the fixed image; return their names.
+
+    Points of a slide are written in pixels of the moving one, of which each is `pixel` mm.
+    """
     fixed = after.pair.fixed.grid
     for channel in range(after.moved.data.shape[1]):
         name = "moved.nii.gz" if channel == 0 else f"moved_channel_{channel + 1}.nii.gz"
@@ -177,7 +181,10 @@ def write_all(
     if after.moved_labels is not None:
         write_image(after.moved_labels, folder / "moved_labels.nii.gz", like)
     if table is not None:
-        write_points(table.moved(push(table.points, after.transform)), folder / pushed_name(PUSHED, points))
+        pushed = table.moved(push(table.points, after.transform))
+        if pixel is not None and isinstance(pushed, PointTable):
+            pushed = pushed.told_in(pixel)
+        write_points(pushed, folder / pushed_name(PUSHED, points))
     if wanted.jacobian:
         write_image(Image(after.jacobian, fixed), folder / "jacobian.nii.gz", like)
     if wanted.ants is not None:

@@ -19,12 +19,13 @@ from pullback.metrics import STANDARD, LandmarkError, foreground, numbers_of
 from pullback.records.manifest import forget_peak_memory, manifest, peak_memory_mb, write_json
 from pullback.report.registration import write_report
 from pullback.solvers import Chain, Refine, timed
+from pullback.solvers.held_out import GAIN
 from pullback.space import Affine, Transform
 from pullback.stats import Stage, Stats
 from pullback.study.recipe import as_data
 from pullback.study.trained import Trained
 from pullback.workflows.clouds import Cloud
-from pullback.workflows.inputs import ImageFiles, headers, read_pair
+from pullback.workflows.inputs import ImageFiles, headers, read_pair, told_of_slides
 from pullback.workflows.outputs import (
     RECORD,
     ExtraOutputs,
@@ -36,7 +37,10 @@ from pullback.workflows.outputs import (
     transaction,
     write_all,
 )
+from pullback.workflows.pixels import doubt_of_pixels, in_pixels
 from pullback.workflows.quality import Verdict, verdict
+from pullback.workflows.slides import moved_names, pixel_in, write_colours
+from pullback.workflows.stained import are_stained, for_stains
 from pullback.workflows.steering import Steering, read_landmarks, steered, told_of
 
 MEASURED = (*STANDARD, LandmarkError())
@@ -67,8 +71,9 @@ def register_files(
     """Align two files and write the results into `out`.
 
     These are `moved.nii.gz`, `fixed_to_moving.h5`, `moving_to_fixed.h5`, `run.json`, `report.html`; moved labels and
-    pushed points where they are given; and the outputs of `wanted`. Nothing is written before all has succeeded. A file
-    of the same name is replaced; all others in the folder stay.
+    pushed points where they are given; the moving images that are in colour, in colour;
+    and the outputs of `wanted`. Nothing is written before all has succeeded. A file of the same name is replaced; all
+    others in the folder stay. Of two sections in colour the deformable stage is `STAINED`, unless another was chosen.
 
     Args:
         fixed: the image that stays.
@@ -91,14 +96,19 @@ def register_files(
     """
     fixed, moving = fixed.opened(), moving.opened()
     pair = read_pair(fixed, moving).to(device)
-    table = None if points is None else read_points(points, space, pair.fixed.grid.ndim)
+    slides = told_of_slides(fixed, moving)
+    table = None if points is None else read_points(points, space, pair.fixed.grid.ndim, pixel_in(points, space, fixed))
+    if points is not None and table is not None and in_pixels(points, space):
+        slides += filter(None, [doubt_of_pixels(table.points, points, str(fixed.images[0]))])
     steering.refuse_alone(points, (pair.fixed_labels, pair.moving_labels))
     given = [*fixed.paths, *moving.paths, *(path for path in (points, steering.moving_points) if path is not None)]
     if isinstance(start, str | Path):
         given.append(start)
         start = read_transform(start)
     cloud = None if table is None or points is None else Cloud(table, points, "points")
-    landmarks = read_landmarks(steering, cloud, space, pair)
+    pixel = pixel_in(points or steering.moving_points, space, moving)
+    landmarks = read_landmarks(steering, cloud, space, pair, pixel)
+    register = for_stains(register) if are_stained(fixed, moving) else register
     steerable = steered(register, steering, landmarks, pair)
     if landmarks is not None:
         start, pair = landmarks.start or start, landmarks.on(pair)
@@ -107,11 +117,14 @@ def register_files(
     refuse_without(DRAWN_WITH)
     found = headers(fixed, moving)
     fixed, moving = fixed.closed(), moving.closed()
-    with transaction(Path(out), given, planned(pair, points, wanted)) as folder:
+    colours = moved_names(fixed, moving)
+    with transaction(Path(out), given, [*planned(pair, points, wanted), *colours]) as folder:
         forget_peak_memory(device)
         before, after = _aligned(pair, steerable, start)
         stats, inverse, judged = after.stats or Stats(), _inverse(after), verdict(before, after)
-        names = write_all(after, inverse, folder, str(fixed.images[0]), table, points, wanted)
+        write_colours(colours, after, folder, fixed)
+        like = None if fixed.slides else str(fixed.images[0])
+        names = write_all(after, inverse, folder, like, table, points, wanted, pixel)
         numbers = {side: numbers_of(a, MEASURED) for side, a in (("before", before), ("after", after))}
         content: dict[str, Any] = manifest() | {
             "fixed": [str(path) for path in fixed.images],
@@ -127,6 +140,7 @@ def register_files(
             "peak memory MB": round(peak_memory_mb(device), 1),
             "settings": settings_of(register),
             "headers": found,
+            "slides": slides,
             "files": [*names, "report.html", RECORD],
         }
         content |= {
@@ -137,7 +151,15 @@ def register_files(
         }
         content["earlier"] = of_earlier_runs(Path(out), content["files"], content["fixed"], content["moving"])
         content["steered"] = told_of(landmarks, numbers)
-        notes = [*content["steered"], *NOTES, *about_known(after), *about_points(table, points)]
+        about_colours = [f"{name} is {path}, in colour on the fixed grid." for name, path in colours.items()]
+        notes = [
+            *slides,
+            *content["steered"],
+            *NOTES,
+            *about_colours,
+            *about_known(after),
+            *about_points(table, points),
+        ]
         named = " aligned to ".join(Path(str(files.images[0])).name for files in (moving, fixed))
         _report(before, after, judged, folder / "report.html", named, numbers, notes)
         write_json(content, folder / RECORD)
@@ -248,7 +270,9 @@ def summary(content: Mapping[str, Any], out: str | Path) -> str:
         )
         if written.get("95 %", 0.0) > trip["95 %"]:
             lines[-1] += f"; {written['95 %']:.3g} voxels by moving_to_fixed.h5, whose field is linear between voxels"
-    lines += content["steered"]
+    lines += [*content["slides"], *content["steered"]]
+    if content["found"].get(GAIN, 1.0) <= 0:
+        lines.append("the deformable stage made no tiles more alike that it did not see: the affine answer stays")
     serious = [finding for finding in content["headers"] if finding["severity"] != "note"]
     lines += [f"{finding['severity']}: {finding['what']}" for finding in serious]
     lines.append(

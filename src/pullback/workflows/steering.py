@@ -104,13 +104,20 @@ class Landmarks:
         return told
 
 
-def read_landmarks(steering: Steering, fixed: Cloud | None, space: str | None, pair: Pair) -> Landmarks | None:
+def read_landmarks(
+    steering: Steering,
+    fixed: Cloud | None,
+    space: str | None,
+    pair: Pair,
+    pixel: tuple[float, float] | None = None,
+) -> Landmarks | None:
     """Read the moving landmarks, match them, hold back those for checks, and fit the start; None where there are none.
 
     Args:
         steering: the options.
         fixed: the fixed landmarks.
         space: as in `read_points`.
+        pixel: of the moving ones, as in `read_points`.
         pair: the images; a landmark may be as far off as a voxel of the fixed one in any case.
 
     Raises:
@@ -119,7 +126,8 @@ def read_landmarks(steering: Steering, fixed: Cloud | None, space: str | None, p
     """
     if fixed is None or steering.moving_points is None:
         return None
-    other = Cloud(read_points(steering.moving_points, space, pair.fixed.grid.ndim), steering.moving_points, "points")
+    read = read_points(steering.moving_points, space, pair.fixed.grid.ndim, pixel)
+    other = Cloud(read, steering.moving_points, "points")
     one, two = chosen(fixed.points, other.points, partners_of(fixed, other, least=1))
     held = [_number(name, one) for name in steering.check]
     checks = (one[held], two[held]) if held else None

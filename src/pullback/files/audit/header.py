@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import nibabel as nib
 import numpy as np
@@ -11,12 +12,16 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from pullback.errors import InputError
-from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
+from pullback.files.images.image_file import ImageFile, ImageSource, load, spatial, stored_voxels
+from pullback.files.images.look import Look
 from pullback.files.images.orientation import SHEAR, where_itk_differs
+from pullback.files.images.slide import Slide, opens_as_slide
 from pullback.files.suffixes import PICTURES, ends
 from pullback.numerics.singular import spans
 
 UNITS = {0: "no unit", 1: "metres", 3: "micrometres"}
+STEEP = 4
+"""Times that a level of a slide may be coarser than the next finer one."""
 SMALL, LARGE = 0.01, 20.0  # mm: voxels beyond these are likely given in another unit
 
 
@@ -70,7 +75,9 @@ def _shape(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
 
 def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     """Yield findings about where the header places the image."""
-    if ends(str(path), PICTURES):
+    if opens_as_slide(str(path)):
+        yield from _slide(path)
+    elif ends(str(path), PICTURES):
         yield Finding(
             Severity.NOTE,
             f"{path} is a picture: it does not say how large a pixel is or where it lies; 1 mm is taken.",
@@ -96,6 +103,29 @@ def _placement(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     if linear.shape[1] == 3:
         yield from _orientation(cosines, path)
     yield from _disagreement(image, path, float(sizes.min()))
+
+
+def _slide(path: ImageSource) -> Iterator[Finding]:
+    """Yield findings about a picture in colour or a slide: what is looked at, its pixels and its levels."""
+    slide, look = Slide.open(str(path)), path.look if isinstance(path, ImageFile) else Look()
+    yield Finding(
+        Severity.NOTE,
+        f"{look.told(slide)}.",
+        "Nothing to do; `register` looks at another level by --spacing, and at one stain by --stain.",
+    )
+    if not slide.measured:
+        yield Finding(
+            Severity.NOTE if len(slide.levels) == 1 else Severity.WARNING,
+            f"{path} does not say how large a pixel is; 1 mm is taken.",
+            "Where sizes matter, export it with pixel sizes, as OME-TIFF; both images of a pair should have them.",
+        )
+    steps = [round(float(two.spacing[0] / one.spacing[0])) for one, two in pairwise(slide.levels)]
+    if steps and max(steps) > STEEP:
+        yield Finding(
+            Severity.NOTE,
+            f"{path} has levels that are up to {max(steps)} times apart; those between are missing.",
+            "Nothing to do: means of the finer level are taken, which takes longer to read.",
+        )
 
 
 def _flat(linear: np.ndarray) -> bool:
@@ -166,6 +196,8 @@ def _disagreement(image: nib.Nifti1Pair, path: ImageSource, voxel: float) -> Ite
 def _units(image: nib.Nifti1Pair, path: ImageSource) -> Iterator[Finding]:
     stored = _stored_header(image)
     unit = int(stored["xyzt_units"]) & 7
+    if opens_as_slide(str(path)):  # micrometres are usual there
+        return
     if unit in UNITS:
         yield Finding(
             Severity.NOTE if unit == 0 else Severity.WARNING,

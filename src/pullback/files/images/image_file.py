@@ -16,7 +16,9 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from pullback.errors import InputError
 from pullback.files.images.dicom import is_dicom, read_dicom
-from pullback.files.images.itk_image import read_itk
+from pullback.files.images.itk_image import in_memory, read_itk
+from pullback.files.images.look import Look
+from pullback.files.images.slide import Slide, opens_as_slide
 from pullback.files.suffixes import FORMATS, ends, refuse_absent, remedy
 
 UNREADABLE = (
@@ -32,9 +34,11 @@ class ImageFile:
 
     Attributes:
         path: where it lies.
+        look: how a slide is looked at.
     """
 
     path: str | Path
+    look: Look = Look()
 
     def __str__(self) -> str:
         return str(self.path)
@@ -46,7 +50,7 @@ class ImageFile:
         Raises:
             InputError: as of `load`.
         """
-        return load(self.path)
+        return load(self.path, self.look)
 
     @cached_property
     def voxels(self) -> np.ndarray:
@@ -61,19 +65,26 @@ class ImageFile:
 ImageSource = str | Path | ImageFile
 
 
-def load(path: ImageSource) -> nib.Nifti1Pair:
+def load(path: ImageSource, look: Look = Look()) -> nib.Nifti1Pair:
     """Open an image file by nibabel, without reading its voxels yet, or read DICOM: a file, or a folder of slices.
+
+    Pictures in colour and slides are read as `look` says, one plain number a pixel.
 
     Raises:
         InputError: no such file, a folder without one series of DICOM, or no image that can be read.
     """
     if isinstance(path, ImageFile):
         return path.stored
+    if opens_as_slide(path):
+        return _from_slide(Slide.open(path), look)
     if is_dicom(path):
         return read_dicom(path)
     refuse_absent(path)
-    if ends(path, FORMATS):
-        return read_itk(path)
+    return read_itk(path) if ends(path, FORMATS) else _of_nibabel(path)
+
+
+def _of_nibabel(path: str | Path) -> nib.Nifti1Pair:
+    """Open a file by nibabel, and take other formats than NIfTI as what they would be in it."""
     try:
         image = _opened(path)
     except UNREADABLE as error:
@@ -85,6 +96,15 @@ def load(path: ImageSource) -> nib.Nifti1Pair:
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{path}: a {type(image).__name__}; convert it to NIfTI (.nii or .nii.gz)")
     return image
+
+
+def _from_slide(slide: Slide, look: Look) -> nib.Nifti1Image:
+    """Return a slide as the NIfTI image of plain numbers that it would be."""
+    values, grid = look.numbers(slide)
+    affine = np.eye(4)
+    affine[np.ix_([0, 1, 3], [0, 1, 3])] = grid.affine.numpy()
+    affine[2, 2] = float(grid.spacing.mean())
+    return in_memory(values, affine)
 
 
 def _opened(path: str | Path) -> FileBasedImage:

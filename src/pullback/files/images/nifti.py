@@ -11,7 +11,8 @@ from torch import Tensor
 from pullback.errors import InputError
 from pullback.files.images.image_file import ImageSource, load, spatial, stored_voxels
 from pullback.files.images.orientation import SHEAR, stored_grid
-from pullback.files.suffixes import NIFTI, PICTURES, ends, refuse_batch
+from pullback.files.images.slide import Slide, opens_as_slide
+from pullback.files.suffixes import NIFTI, PICTURES, SLIDES, ends, refuse_batch
 from pullback.records.atomic import atomic_write
 from pullback.space import Grid, Image, Labels
 
@@ -135,6 +136,7 @@ def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels",
     Raises:
         InputError: not one volume or slice of whole numbers, nowhere in the world, or on another grid than `on`.
     """
+    _refuse_coloured(path, what)
     values, grid = _scalar(path, ndim)
     rounded = np.rint(values) if values.dtype.kind == "f" else values
     if rounded is not values and (not np.isfinite(values).all() or np.abs(values - rounded).max() > 1e-3):
@@ -151,6 +153,12 @@ def read_labels(path: ImageSource, on: Grid | None = None, what: str = "labels",
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return Labels(torch.from_numpy(rounded.astype(dtype))[None, None], on or grid)
     raise InputError(f"{path}: labels from {low:g} to {high:g} do not fit 64 bits; number them anew")
+
+
+def _refuse_coloured(path: ImageSource, what: str) -> None:
+    """Refuse labels in colour: whether white or black is meant, and by which number, is not told."""
+    if opens_as_slide(str(path)) and Slide.open(str(path)).coloured:
+        raise InputError(f"{path}: {what} in colour; save them in grey, 0 where there is nothing")
 
 
 def write_image(thing: Image | Labels, path: str | Path, like: str | Path | None = None) -> None:
@@ -230,7 +238,7 @@ def refuse_other_names(path: str | Path) -> None:
 def is_slice(image: nib.Nifti1Pair, path: ImageSource) -> bool:
     """Return whether an image, or each of its frames, is one slice that lies in the world, as pictures do not."""
     stored = (*image.shape, 1)[:3]
-    return len(stored) == 3 and stored.count(1) == 1 and not ends(str(path), PICTURES)
+    return len(stored) == 3 and stored.count(1) == 1 and not ends(str(path), (*PICTURES, *SLIDES))
 
 
 def _scalar(path: ImageSource, ndim: int | None = None) -> tuple[np.ndarray, Grid]:

@@ -33,6 +33,7 @@ class PointTable:
             markups in JSON, all of it.
         rows: N rows of text; none for markups in JSON.
         columns: positions of the d coordinates in a row.
+        pixel: mm of a pixel, x and y, where the file tells pixels of a slide; None where it tells mm.
     """
 
     points: Points
@@ -40,6 +41,7 @@ class PointTable:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     columns: tuple[int, ...]
+    pixel: tuple[float, float] | None = None
 
     def moved(self, points: Points) -> "PointTable":
         """Return the table with its points elsewhere, in the same order.
@@ -50,6 +52,10 @@ class PointTable:
         if points.data.shape[1:] != self.points.data.shape[1:]:
             raise ValueError(f"PointTable: {tuple(self.points.data.shape)} expected, got {tuple(points.data.shape)}")
         return replace(self, points=replace(self.points, data=points.data))
+
+    def told_in(self, pixel: tuple[float, float]) -> "PointTable":
+        """Return the same points, told in pixels of another slide, of which each is so many mm, x and y."""
+        return replace(self, pixel=pixel)
 
 
 def read_table(path: str | Path, space: str | None = None, ndim: int | None = None) -> PointTable:
@@ -89,6 +95,23 @@ def read_table(path: str | Path, space: str | None = None, ndim: int | None = No
     cells = tuple(tuple(row) for _, row in rows)
     known_of = known_of_each(_names(titles, cells), _cells(titles, "label", cells))
     return PointTable(Points(world, known_of), known, head, cells, columns)
+
+
+def read_pixels(path: str | Path, pixel: tuple[float, float]) -> PointTable:
+    """Read a table of x and y in pixels of a slide's finest level, from the middle of its first one, as of ANHIR.
+
+    Args:
+        path: the table.
+        pixel: mm of a pixel, x and y.
+
+    Raises:
+        InputError: as of `read_table`, or points in 3-D.
+    """
+    table = read_table(path, "lps", 2)
+    if len(table.columns) != 2:
+        raise InputError(f"{path}: points in 3-D, and pixels of a slide have x and y alone")
+    data = table.points.data * torch.tensor(pixel, dtype=torch.float64)
+    return replace(table, points=replace(table.points, data=data), pixel=pixel)
 
 
 def made_table(points: Points) -> PointTable:
@@ -161,6 +184,8 @@ def write_table(table: PointTable, path: str | Path) -> None:
     if not ends(path, ending):
         raise InputError(f"{path}: points are written as they were read, here as {ending}")
     signs = torch.tensor(SIGNS[table.space][: len(table.columns)], dtype=torch.float64)
+    if table.pixel is not None:
+        signs = signs / torch.tensor(table.pixel, dtype=torch.float64)
     out = io.StringIO()
     out.writelines(f"{line}\n" for line in table.head)
     writer = csv.writer(out, lineterminator="\n")

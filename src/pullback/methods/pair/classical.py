@@ -14,7 +14,7 @@ from pullback.energies import LNCC, Diffusion, Energy
 from pullback.errors import InputError
 from pullback.methods.method import Method, Paper
 from pullback.methods.pose.initialise import Initialise
-from pullback.solvers import Converged, DeformableStage, Descend, Levels, LinearStage, Refine, timed
+from pullback.solvers import Converged, DeformableStage, Descend, HeldOut, Levels, LinearStage, Refine, timed
 from pullback.space import Affine, Image, Motion, Transform, Velocity
 from pullback.stats import Stats
 
@@ -134,6 +134,21 @@ ACCURATE = Classical(
     )
 )
 """At full resolution whatever the size, until nothing moves there any more, with a field that bends more easily."""
+
+STAINED = HeldOut(
+    replace(
+        DEFORMED,
+        energy=stiff(LNCC(17, noise=0.1), 3.2, 2.4),
+        coarse=None,
+        levels=Levels(most=100_000),
+        steps=(160, 160, 100),
+        solver=Descend(step_size=0.3, last=0.05, until=Converged()),
+    ),
+    LNCC(17, noise=0.1),
+)
+"""Of sections in several stains, in place of the deformable stage of any preset. Their texture differs: fine detail is
+that of other cells and other dyes, and narrow windows follow it. So windows are wide, pixels coarse, the field is eight
+times as stiff as that of `FAST`, and it has to make tiles alike that it did not see."""
 
 register = BALANCED
 """What `pb.register(fixed, moving)` calls."""
