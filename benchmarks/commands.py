@@ -51,7 +51,7 @@ images = [itk.imread(path, itk.F) for path in (fixed, moving)]
 maps = itk.ParameterObject.New()
 for kind in ("rigid", "affine", "bspline"):
     maps.AddParameterMap(maps.GetDefaultParameterMap(kind))
-moved, found = itk.elastix_registration_method(*images, parameter_object=maps, number_of_threads=int(threads))
+moved, found = itk.elastix_registration_method(*images, parameter_object=maps)
 itk.imwrite(moved, f"{out}/moved.nii.gz")
 field = itk.transformix_deformation_field(images[1], found, output_directory=out)
 itk.imwrite(field, f"{out}/field.nii.gz")

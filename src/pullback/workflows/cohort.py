@@ -1,7 +1,6 @@
 """Alignment of many pairs of files, each once, on the cores of this machine or on a cluster."""
 
 import itertools
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -315,9 +314,8 @@ def _keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # Linux alone tells it
-    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    """Return the number of cores to use: those that torch uses by itself, or `OMP_NUM_THREADS`."""
+    return torch.get_num_threads()
 
 
 def summary(content: Mapping[str, Any], out: Path) -> str:
