@@ -119,7 +119,9 @@ def apply_files(
     refuse({"--spacing": spacing}, "is of slides, which are written as .png or .ome.tif")
     refuse_other_names(out)
     if opens_as_slide(given) and Slide.open(given).coloured:
-        raise InputError(f"{given}: voxels are colours, and NIfTI is of grey here; name the output .png or .ome.tif")
+        raise InputError(
+            f"{given}: voxels are colours, and NIfTI is of grey here; give an output called .png or .ome.tif"
+        )
     if labels:
         refuse({"-n cubic": None if mode != "cubic" else mode}, "labels are nearest, or linear one by one")
         refuse({"--outside": outside}, "labels are 0 beyond their image")
