@@ -44,25 +44,47 @@ class Local:
         return _LocalWorker(make)
 
 
-class _LocalWorker(Worker):
-    def __init__(self, make: Make) -> None:
-        self.make = make
-        self.process: SpawnProcess | None = None
-        self.pipe: Connection | None = None
+class _Died(Exception):
+    """The process of a worker died with its task."""
+
+
+class _Restarted(Worker):
+    """A worker whose process is started again where it dies."""
+
+    @abstractmethod
+    def asked(self, task: Any) -> tuple[bool, Any]:
+        """Return whether a task was done, and its answer or why not.
+
+        Raises:
+            _Died: the process did.
+        """
 
     def __call__(self, task: Any) -> Any:
         for _ in range(TRIES):
-            pipe = self.pipe or self._begun()
             try:
-                pipe.send(task)
-                done, answer = pipe.recv()
-            except (EOFError, OSError):
-                self.close()
+                done, answer = self.asked(task)
+            except _Died:
                 continue
             if not done:
                 raise InputError(answer)
             return answer
         raise InputError(f"its process died {TRIES} times; for want of memory? Fewer at once (-j), or a faster preset")
+
+
+class _LocalWorker(_Restarted):
+    def __init__(self, make: Make) -> None:
+        self.make = make
+        self.process: SpawnProcess | None = None
+        self.pipe: Connection | None = None
+
+    def asked(self, task: Any) -> tuple[bool, Any]:
+        pipe = self.pipe or self._begun()
+        try:
+            pipe.send(task)
+            return pipe.recv()
+        except (EOFError, OSError) as error:
+            self.close()
+            raise _Died from error
 
     def _begun(self) -> Connection:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of torch hold
@@ -83,18 +105,28 @@ class _LocalWorker(Worker):
 def _serve(pipe: Connection, make: Make) -> None:
     """Do tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; this one is told by pipe
-    do: Callable[[Any], Any] | None = None
+    doer = _Doer(make)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            task = pipe.recv()
-            try:
-                do = do or make()
-                answer = True, do(task)
-            except InputError as error:
-                answer = False, str(error)
-            except Exception as error:
-                answer = False, f"{type(error).__name__}: {error}"
-            pipe.send(answer)
+            pipe.send(doer.answer(pipe.recv()))
+
+
+class _Doer:
+    """The work within a process: what does tasks is made with the first of them."""
+
+    def __init__(self, make: Make) -> None:
+        self.make = make
+        self.do: Callable[[Any], Any] | None = None
+
+    def answer(self, task: Any) -> tuple[bool, Any]:
+        """Return whether a task was done, and its answer or why not."""
+        try:
+            self.do = self.do or self.make()
+            return True, self.do(task)
+        except InputError as error:
+            return False, str(error)
+        except Exception as error:
+            return False, f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -132,40 +164,20 @@ class Ray:
 Engine = Local | Ray
 
 
-class _Actor:
-    def __init__(self, make: Make) -> None:
-        self.make = make
-        self.do: Callable[[Any], Any] | None = None
-
-    def answer(self, task: Any) -> tuple[bool, Any]:
-        try:
-            self.do = self.do or self.make()
-            return True, self.do(task)
-        except InputError as error:
-            return False, str(error)
-        except Exception as error:
-            return False, f"{type(error).__name__}: {error}"
-
-
-class _RayWorker(Worker):
+class _RayWorker(_Restarted):
     def __init__(self, ray: Any, make: Make, engine: Ray) -> None:
         self.ray, self.make, self.engine = ray, make, engine
         self.actor: Any = None
 
-    def __call__(self, task: Any) -> Any:
-        for _ in range(TRIES):
-            if self.actor is None:
-                kind = self.ray.remote(num_cpus=self.engine.threads, num_gpus=self.engine.devices)(_Actor)
-                self.actor = kind.remote(self.make)
-            try:
-                done, answer = self.ray.get(self.actor.answer.remote(task))
-            except self.ray.exceptions.RayActorError:
-                self.actor = None
-                continue
-            if not done:
-                raise InputError(answer)
-            return answer
-        raise InputError(f"its process died {TRIES} times; for want of memory? Fewer at once (-j), or a faster preset")
+    def asked(self, task: Any) -> tuple[bool, Any]:
+        if self.actor is None:
+            kind = self.ray.remote(num_cpus=self.engine.threads, num_gpus=self.engine.devices)(_Doer)
+            self.actor = kind.remote(self.make)
+        try:
+            return self.ray.get(self.actor.answer.remote(task))
+        except self.ray.exceptions.RayActorError as error:
+            self.actor = None
+            raise _Died from error
 
     def close(self) -> None:
         if self.actor is not None:
